@@ -7,6 +7,7 @@ its module: while it runs, no event loop of ours can begin in this process.
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ import pytest
 from stories import store_with_stories
 
 from nano_vm.cli import main
+from nano_vm.store.protocol import open_store
+from nano_vm.ui.library import Library, Programs, StoreLibrary
+from nano_vm.ui.local import LocalServer
 from nano_vm.ui.page import DIST
 
 if TYPE_CHECKING:
@@ -54,6 +58,31 @@ def exported(
     return export
 
 
+@pytest.fixture
+def serve(built: None) -> Iterator[Callable[[Library], LocalServer]]:
+    """Starts a server of a library on a port of its own."""
+    servers: list[LocalServer] = []
+
+    def start(library: Library) -> LocalServer:
+        server = LocalServer(library, Programs())
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def stored(stories: str) -> Iterator[StoreLibrary]:
+    """The runs of the stories, as `nano-vm ui` opens them."""
+    store = open_store(stories, read_only=True)
+    yield StoreLibrary(store)
+    store.close()
+
+
 @pytest.fixture(scope="module")
 def browser(built: None) -> Iterator[Browser]:
     """Chromium, without a window."""
@@ -86,7 +115,12 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on(
             "console",
-            lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None,
+            # that a server refuses, the page itself has to tell
+            lambda said: (
+                faults.append(f"console: {said.text}")
+                if said.type == "error" and "Failed to load resource" not in said.text
+                else None
+            ),
         )
         page.on(
             "request",

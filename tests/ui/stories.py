@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from nano_vm import Completion, ExecutionVM, Program, tool
-from nano_vm.store.protocol import Archive, open_store
 
 REFUND = """
 name: refund
@@ -160,10 +159,6 @@ def store_with_stories(folder: Path) -> str:
     url = f"sqlite:///{folder / 'runs.db'}"
     asyncio.run(tell(url))
     return url
-
-
-def opened(url: str) -> Archive:
-    return open_store(url, read_only=True)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_the_path_of_a_run_is_drawn_on_its_program(exported: Export, open_page: 
 def test_why_this_path_and_where_a_name_comes_from(exported: Export, open_page: Open) -> None:
     page = open_page(exported("refund-2001").as_uri())
     row(page, "guard").click()
-    box = page.get_by_role("button", name="condition guard, done")
+    box = node(page, "guard").locator(".box-main")
     assert box.get_attribute("aria-pressed") == "true"
     detail = page.locator(".detail")
     why = detail.locator("section", has_text="Why this path")
@@ -63,7 +63,7 @@ def test_why_this_path_and_where_a_name_comes_from(exported: Export, open_page: 
     assert page.locator(".row.lit-writer").count() == 1
     page.keyboard.press("Escape")
     assert page.locator(".lit-writer").count() == 0
-    page.get_by_role("button", name="llm analyze, done").click()
+    node(page, "analyze").locator(".box-main").click()
     assert "Does this customer report damaged goods? The TV" in detail.inner_text()
     assert "401 in + 30 out = 431" in detail.inner_text()
     assert "$0.000078" in detail.inner_text()

@@ -1,7 +1,9 @@
-import { useEffect, useMemo, useState } from "react";
-import { type RunView, source } from "./api";
+import { type ReactNode, useEffect, useMemo, useRef, useState } from "react";
+import { type RunView, type Source, source, type Verified } from "./api";
+import { ComparePage } from "./compare/ComparePage";
 import { useAddress } from "./lib/router";
 import { RunPage } from "./run/RunPage";
+import { RunsPage } from "./runs/RunsPage";
 
 type Theme = "light" | "dark";
 
@@ -29,31 +31,135 @@ function useTheme(): [Theme, () => void] {
 
 export function App() {
   const [theme, toggle] = useTheme();
-  const [address] = useAddress();
+  const [{ page }] = useAddress();
   const from = useMemo(source, []);
-  const [view, setView] = useState<RunView | null>(null);
-  const [fault, setFault] = useState<string | null>(null);
-  const id = address.page[0] === "run" ? (address.page[1] ?? null) : from.only;
-  useEffect(() => {
-    if (id === null) return;
-    from.run(id).then(setView, (error: Error) => setFault(error.message));
-  }, [from, id]);
-  useEffect(() => {
-    if (view !== null) document.title = `${view.program} · ${view.status} · ${view.id}`;
-  }, [view]);
-  const themeButton = (
+  const tools = (
     <button type="button" className="quiet" onClick={toggle} title="Light or dark">
       {theme === "dark" ? "Light" : "Dark"}
     </button>
   );
-  if (fault !== null) {
+  const [name, first, second] = page;
+  const id = from.only ?? (name === "run" ? first : undefined);
+  if (id !== undefined) return <OneRun key={id} from={from} id={id} tools={tools} />;
+  if (name === "compare" && first !== undefined && second !== undefined) {
+    return (
+      <ComparePage key={`${first} ${second}`} from={from} ids={[first, second]} tools={tools} />
+    );
+  }
+  return <RunsPage from={from} tools={tools} />;
+}
+
+const EVERY_MS = 1_000; // between two looks at a run under way
+const ENDED = ["success", "failed", "cancelled"];
+
+/** A run, which grows while it is looked at. */
+function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNode }) {
+  const [view, setView] = useState<RunView | null>(null);
+  const [fault, setFault] = useState<string | null>(null);
+  const [live, setLive] = useState(true);
+  const seen = useRef<string | undefined>(undefined);
+  const over = view !== null && ENDED.includes(view.status);
+  useEffect(() => {
+    let gone = false;
+    const look = () =>
+      from.run(id, seen.current).then(
+        (found) => {
+          if (gone) return;
+          seen.current = found.version;
+          if (found.run !== null) setView(found.run);
+          setFault(null);
+        },
+        (error: Error) => !gone && setFault(error.message),
+      );
+    if (seen.current === undefined) void look();
+    const follows = live && !over && !from.still;
+    const timer = follows
+      ? setInterval(() => document.visibilityState === "visible" && void look(), EVERY_MS)
+      : undefined;
+    return () => {
+      gone = true;
+      clearInterval(timer);
+    };
+  }, [from, id, live, over]);
+  useEffect(() => {
+    if (view !== null) document.title = `${view.program} · ${view.status} · ${view.id}`;
+  }, [view]);
+  if (view === null) {
     return (
       <main className="message">
-        <h1>This page cannot be shown</h1>
-        <p>{fault}</p>
+        {fault === null ? (
+          "Loading…"
+        ) : (
+          <>
+            <h1>This run cannot be shown</h1>
+            <p role="alert">{fault}</p>
+            {!from.still && <a href="#/">All runs</a>}
+          </>
+        )}
       </main>
     );
   }
-  if (view === null) return <main className="message">Loading…</main>;
-  return <RunPage key={view.id} view={view} tools={themeButton} />;
+  const back = from.still ? null : (
+    <a className="back" href="#/">
+      ‹ Runs
+    </a>
+  );
+  const beside = (
+    <>
+      {!from.still && !over && (
+        <button type="button" className="quiet" aria-pressed={!live} onClick={() => setLive(!live)}>
+          {live ? "Pause" : "Go on"}
+        </button>
+      )}
+      {!from.still && view.parent !== null && (
+        <a
+          className="button"
+          href={`#/compare/${encodeURIComponent(view.parent)}/${encodeURIComponent(view.id)}`}
+        >
+          Compare with its origin
+        </a>
+      )}
+      {!from.still && <Verify from={from} id={id} />}
+      {tools}
+    </>
+  );
+  return (
+    <>
+      <RunPage view={view} back={back} tools={beside} />
+      {fault !== null && (
+        <p className="toast" role="alert">
+          {fault}
+        </p>
+      )}
+    </>
+  );
+}
+
+/** Recomputes the run from its records, and says whether each is what the program makes of it. */
+function Verify({ from, id }: { from: Source; id: string }) {
+  const [found, setFound] = useState<Verified | string | null>(null);
+  const ask = () => {
+    setFound("recomputing…");
+    from.verify(id).then(setFound, (error: Error) => setFound(error.message));
+  };
+  if (found === null) {
+    return (
+      <button
+        type="button"
+        onClick={ask}
+        title="Compute it once more from its records, with no call"
+      >
+        Verify
+      </button>
+    );
+  }
+  const text = typeof found === "string" ? found : found.text;
+  const state = typeof found === "string" ? "queued" : found.identical ? "done" : "failed";
+  return (
+    <output className={`chip state-${state} verified`} title={text}>
+      {typeof found !== "string" && found.identical
+        ? `identical${found.complete ? "" : ", as far as it went"}`
+        : text}
+    </output>
+  );
 }

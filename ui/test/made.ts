@@ -70,6 +70,7 @@ export function run(boxes: Box[], steps: StepView[], more: Partial<RunView> = {}
     chart_fault: null,
     taken: {},
     lost: [],
+    current: [],
     steps,
     waiting: [],
     messages: [],

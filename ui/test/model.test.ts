@@ -1,10 +1,13 @@
 import { expect, test } from "vitest";
 import { axis } from "../src/model/axis";
+import { folded, words } from "../src/model/compare";
+import { parseFilter, withWord } from "../src/model/filter";
 import { foldChains } from "../src/model/fold";
 import { layout } from "../src/model/layout";
 import { lineage, parts } from "../src/model/lineage";
 import { firstToSee, foldedAtFirst, index, keysAround, rows, type State } from "../src/model/run";
 import { choose, shown } from "../src/model/shown";
+import { standing } from "../src/model/standing";
 import { arrow, box, run, step } from "./made";
 
 const MAP = [
@@ -76,8 +79,8 @@ test("rows stand as a tree, containers before what is in them", () => {
 
 test("what is folded at first hides nothing that waits or failed", () => {
   const found = mapped();
-  const folded = foldedAtFirst(found, 0);
-  expect([...folded]).toEqual(["@items[0]/inner[0]"]);
+  const closed = foldedAtFirst(found, 0);
+  expect([...closed]).toEqual(["@items[0]/inner[0]"]);
   const step1 = found.byPath.get("items[0]/inner[0]/x");
   if (step1 === undefined) throw new Error("it is there");
   expect(keysAround(found, step1)).toContain("@items[0]/inner[0]");
@@ -207,4 +210,70 @@ test("an hour of waiting does not squeeze the steps", () => {
   expect(found.at(1_000)).toBeGreaterThan(0.4);
   expect(found.at(hour)).toBeGreaterThan(found.at(1_000));
   expect(found.at(hour + 1_000)).toBe(1);
+});
+
+test("filters are words, and what is none is told", () => {
+  const now = 1_000_000_000;
+  expect(
+    parseFilter("status:failed,running label:a=b label:c=d since:1h cost>0.5 by:mia", now),
+  ).toEqual({
+    query: {
+      status: "failed,running",
+      labels: "a=b\nc=d",
+      since: String(now - 3_600_000),
+      min_cost: "0.5",
+      submitter: "mia",
+    },
+    faults: [],
+  });
+  const { query, faults } = parseFilter("status:nope color:red label:x since:soon cost>much", now);
+  expect(query).toEqual({});
+  expect(faults.length).toBe(5);
+  expect(withWord("status:failed program:p", "status:", null)).toBe("program:p");
+  expect(withWord("program:p", "status:", "status:failed")).toBe("status:failed program:p");
+});
+
+test("a run stands as what it waits for", () => {
+  const asks = { path: "p", kind: "approval", role: "manager" };
+  expect(standing("suspended", [asks])).toEqual({ state: "waiting", text: "waiting for manager" });
+  expect(standing("suspended", [asks, { path: "q", kind: "in_doubt" }]).state).toBe("doubt");
+  expect(standing("running", [], false).text).toBe("left behind");
+  expect(standing("success", []).text).toBe("done");
+});
+
+test("texts are compared by their words, whole and in order", () => {
+  const found = words("the cat sat", "the dog sat down");
+  expect(found).toEqual([
+    { text: "the ", side: "" },
+    { text: "cat", side: "a" },
+    { text: "dog", side: "b" },
+    { text: " sat", side: "" },
+    { text: " down", side: "b" },
+  ]);
+  for (const side of ["a", "b"] as const) {
+    const text = found.filter((word) => word.side === "" || word.side === side);
+    expect(text.map((word) => word.text).join("")).toBe(
+      side === "a" ? "the cat sat" : "the dog sat down",
+    );
+  }
+});
+
+test("equal steps and long stretches of one side stand in one row", () => {
+  const of = (path: string, side: "" | "a" | "b", differs: boolean) => ({
+    path,
+    side,
+    differs,
+    fields: {},
+  });
+  const steps = [
+    of("a", "", false),
+    of("b", "", false),
+    of("c", "", true),
+    ...["d", "e", "f", "g"].map((path) => of(path, "a", true)),
+    of("h", "b", true),
+  ];
+  expect(
+    folded(steps, false).map((row) => ("group" in row ? `${row.group} ${row.count}` : row.path)),
+  ).toEqual(["same 2", "c", "a 4", "h"]);
+  expect(folded(steps, true)).toEqual(steps);
 });

@@ -57,7 +57,15 @@ def _place(text: str) -> tuple[str, int]:
     return place_of(text)
 
 
+def _port(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 6 else -1
+    if not 0 <= number < 65_536:
+        raise ValueError(f"{text!r} is no port: 1 to 65535, or 0 for one that is free")
+    return number
+
+
 COUNT = read(_count)
+PORT = read(_port)
 TIME = read(_time)
 AGE = read(_age)
 DOLLARS = read(_dollars)

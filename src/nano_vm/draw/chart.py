@@ -318,7 +318,7 @@ class Chart:
         """The arrows that the records *stops* of one frame took, in order; *ended* says how it
         ended, if it has.
         """
-        route = Route([], [])
+        route = Route([], [], [])
         at, leaves = frame.entry, _ENTERED
         following: list[Stop | None] = [*stops, *([None] if ended is not None else [])]
         for stop in following:
@@ -336,7 +336,29 @@ class Chart:
                     continue
                 leg = _Leg(found, [], False)
             at, leaves = leg.node, stop
+        if ended is None:
+            route.current = self._next(at, leaves)
         return route
+
+    def _next(self, at: int, leaves: Stop) -> list[str]:
+        """The boxes that can come after what is recorded: one, but where nobody has decided yet."""
+        work, seen = deque([(at, leaves)]), {at}
+        found: dict[str, None] = {}
+        while work:
+            index, stop = work.popleft()
+            node = self.flow.nodes[index]
+            if stop is _ENTERED:
+                silent = list(_silent(node))
+                if not silent:
+                    found[self._of[index]] = None
+            else:
+                silent = list(_left(node, stop))
+            for place in silent:
+                target = node.edges[place].target
+                if target not in seen:
+                    seen.add(target)
+                    work.append((target, _ENTERED))
+        return list(found)
 
     def _leg(self, frame: FrameGraph, at: int, leaves: Stop, stop: Stop | None) -> _Leg:
         """The shortest way from what was left to the next record: only nodes that record nothing
@@ -400,11 +422,12 @@ class Chart:
 @dataclass(slots=True)
 class Route:
     """The arrows that a frame took, each as often as it took it; ``lost`` are boxes to which no way
-    led from the record before.
+    led from the record before, ``current`` those that come next where it has not ended.
     """
 
     arrows: list[str]
     lost: list[str]
+    current: list[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,10 @@ class StepView(TypedDict, total=False):
 
 
 class RunView(TypedDict, total=False):
-    """A run. ``lost`` are boxes that no arrow was found to: none, for a run of this program."""
+    """A run. ``lost`` are boxes that no arrow was found to: none, for a run of this program.
+    ``current`` are the boxes that a run under way has come to: of a call without an effect nothing
+    is recorded before its end.
+    """
 
     format: int
     id: str
@@ -111,6 +114,7 @@ class RunView(TypedDict, total=False):
     chart_fault: str | None
     taken: dict[str, int]
     lost: list[str]
+    current: list[str]
     steps: list[StepView]
     waiting: list[str]
     messages: list[str]
@@ -158,7 +162,9 @@ def view_of(
         for frame, line in recorded.steps
     ]
     view["steps"] = steps + recorded.running
-    view["taken"], view["lost"] = _routes(chart, steps, recorded.trace.status.value)
+    view["taken"], view["lost"], view["current"] = _routes(
+        chart, steps, recorded.trace.status.value
+    )
     return view
 
 
@@ -405,12 +411,13 @@ def _json(value: Any) -> str:
 
 def _routes(
     chart: Chart | None, steps: Sequence[StepView], status: str
-) -> tuple[dict[str, int], list[str]]:
-    """How often each arrow was taken, and boxes that no arrow was found to."""
+) -> tuple[dict[str, int], list[str], list[str]]:
+    """How often each arrow was taken, boxes that no arrow was found to, boxes under way."""
     taken: Counter[str] = Counter()
     lost: list[str] = []
+    current: list[str] = []
     if chart is None:
-        return {}, lost
+        return {}, lost, current
     frames: dict[str, list[Stop]] = {"": []}
     ends: dict[str, Ended] = {"": _ended(status)}  # by the path of a fork; "" is the run
     for step in steps:
@@ -429,7 +436,9 @@ def _routes(
         route = chart.route(frame, stops, ended)
         taken.update(route.arrows)
         lost += route.lost
-    return dict(taken), lost
+        if status == RUNNING:
+            current += [box for box in route.current if box not in current]
+    return dict(taken), lost, current
 
 
 def _ended(status: str) -> Ended:

@@ -1,40 +1,106 @@
 // All data of the pages comes through here: embedded in the file itself, or from a server.
 
-import type { RunView } from "./types";
+import type { Comparison, RunList, RunView, Verified } from "./types";
 
 export type * from "./types";
+
+/** What a list of runs can be asked for. */
+export type RunQuery = Partial<
+  Record<
+    | "status"
+    | "program"
+    | "project"
+    | "submitter"
+    | "parent"
+    | "labels"
+    | "since"
+    | "until"
+    | "min_cost"
+    | "after",
+    string
+  >
+>;
+
+/** A run and its version: `run` is null where it is as it was *seen*. */
+export interface Current {
+  version: string;
+  run: RunView | null;
+}
 
 export interface Source {
   /** Whether it is a file: nothing can change, and nothing can be asked. */
   readonly still: boolean;
   /** The one run that a file shows. */
   readonly only: string | null;
-  run(id: string): Promise<RunView>;
-}
-
-interface Embedded {
-  runs: RunView[];
+  runs(query: RunQuery): Promise<RunList>;
+  run(id: string, seen?: string): Promise<Current>;
+  verify(id: string): Promise<Verified>;
+  compare(a: string, b: string): Promise<Comparison>;
 }
 
 class FileSource implements Source {
   readonly still = true;
 
-  constructor(private readonly data: Embedded) {}
+  constructor(private readonly data: { runs: RunView[] }) {}
 
   get only(): string | null {
-    return this.data.runs.length === 1 ? (this.data.runs[0]?.id ?? null) : null;
+    return this.data.runs[0]?.id ?? null;
   }
 
-  async run(id: string): Promise<RunView> {
+  async runs(): Promise<RunList> {
+    return { runs: [], after: null, damaged: [], now: Date.now() };
+  }
+
+  async run(id: string): Promise<Current> {
     const found = this.data.runs.find((run) => run.id === id);
     if (found === undefined) throw new Error(`this file does not hold run ${id}`);
-    return found;
+    return { version: "file", run: found };
   }
+
+  async verify(): Promise<Verified> {
+    throw new Error("a file cannot recompute a run; nano-vm replay does");
+  }
+
+  async compare(): Promise<Comparison> {
+    throw new Error("a file holds one run; nano-vm ui compares two");
+  }
+}
+
+class ServerSource implements Source {
+  readonly still = false;
+  readonly only = null;
+
+  async runs(query: RunQuery): Promise<RunList> {
+    return ask("runs", query);
+  }
+
+  async run(id: string, seen?: string): Promise<Current> {
+    return ask(`run/${encodeURIComponent(id)}`, seen === undefined ? {} : { seen });
+  }
+
+  async verify(id: string): Promise<Verified> {
+    return ask(`verify/${encodeURIComponent(id)}`, {});
+  }
+
+  async compare(a: string, b: string): Promise<Comparison> {
+    return ask(`compare/${encodeURIComponent(a)}/${encodeURIComponent(b)}`, {});
+  }
+}
+
+async function ask<T>(path: string, query: Record<string, string>): Promise<T> {
+  const words = new URLSearchParams(query).toString();
+  let answer: Response;
+  try {
+    answer = await fetch(`api/${path}${words && `?${words}`}`);
+  } catch {
+    throw new Error("the server does not answer: is nano-vm ui still running?");
+  }
+  if (!answer.ok) throw new Error(await answer.text());
+  return (await answer.json()) as T;
 }
 
 /** Where this page has its data from. */
 export function source(): Source {
   const block = document.getElementById("nano-vm-data");
-  if (block?.textContent) return new FileSource(JSON.parse(block.textContent) as Embedded);
-  throw new Error("this page holds no run");
+  return block?.textContent ? new FileSource(JSON.parse(block.textContent)) : new ServerSource();
 }

@@ -129,7 +129,70 @@ export interface RunView {
   chart_fault: string | null;
   taken: Record<string, number>;
   lost: string[];
+  current: string[];
   steps: StepView[];
   waiting: Json[];
   messages: Json[];
+}
+
+// What `nano_vm.ui.library` writes.
+
+/** What a run waits for, in a list. */
+export interface Asked {
+  path: string;
+  kind: string;
+  role?: string;
+  event?: string;
+  deadline_ns?: number;
+}
+
+export interface RunRow {
+  id: string;
+  program: string;
+  program_digest: string;
+  status: string;
+  driven: boolean;
+  waiting: Asked[];
+  created: number;
+  finished: number | null;
+  due: number | null;
+  steps: number;
+  tokens: number;
+  cost: string | null;
+  error: string | null;
+  parent: string | null;
+  project: string | null;
+  submitter: string | null;
+  labels: Record<string, string>;
+  erased: boolean;
+}
+
+export interface RunList {
+  runs: RunRow[];
+  after: string | null;
+  damaged: string[];
+  now: number;
+}
+
+export interface Verified {
+  identical: boolean;
+  complete: boolean;
+  text: string;
+}
+
+/** A step of either run: `side` is `a` or `b` where only one has it. */
+export interface StepDifference {
+  path: string;
+  side: "" | "a" | "b";
+  differs: boolean;
+  fields: Record<string, [Json, Json]>;
+}
+
+export interface Comparison {
+  a: RunView;
+  b: RunView;
+  same: boolean;
+  divergence: string | null;
+  whole: Record<string, [Json, Json]>;
+  steps: StepDifference[];
 }

@@ -71,7 +71,8 @@ function boxState(
     if (worst !== undefined && isOpen(worst.state)) return worst.state;
     return run.over ? "cancelled" : "running";
   }
-  return run.over || !reached ? "untaken" : "queued";
+  if (run.over || !reached) return "untaken";
+  return run.view.current.includes(box.id) ? "running" : "queued";
 }
 
 /** The choice by which the step is seen. */

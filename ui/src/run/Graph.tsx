@@ -206,12 +206,21 @@ function Canvas({
   );
 }
 
+const EDGE = 24; // between the graph and the window
 const READABLE = 0.7; // zoom, below which the second line of a box cannot be read
 
 /** Where the graph is looked at: the whole, or what wants to be seen if that cannot be read. What
  * is selected is brought into sight, and nothing moves if it is there already.
  */
-function Sight({ focus, width, height }: { focus: string | null; width: number; height: number }) {
+export function Sight({
+  focus,
+  width,
+  height,
+}: {
+  focus: string | null;
+  width: number;
+  height: number;
+}) {
   const flow = useReactFlow();
   const box = useStore((state) => state.domNode);
   const first = useRef(true);
@@ -246,14 +255,23 @@ function Sight({ focus, width, height }: { focus: string | null; width: number; 
       if (!seen) void center(zoom);
 
       function center(zoom: number) {
-        if (at === undefined) return;
+        if (at === undefined || view === undefined) return;
         const middle = at.x + (node?.measured.width ?? 0) / 2;
-        return flow.setCenter(middle, at.y + (node?.measured.height ?? 0) / 2, { zoom });
+        const line = at.y + (node?.measured.height ?? 0) / 2;
+        const x = within(view.width / 2 - middle * zoom, view.width, width * zoom);
+        const y = within(view.height / 2 - line * zoom, view.height, height * zoom);
+        return flow.setViewport({ x, y, zoom });
       }
     });
     return () => cancelAnimationFrame(frame);
   }, [flow, box, focus, width, height]);
   return null;
+}
+
+/** A place of the graph at which its ends do not leave the window half empty. */
+function within(at: number, window: number, graph: number): number {
+  if (graph + 2 * EDGE <= window) return (window - graph) / 2;
+  return Math.min(EDGE, Math.max(window - graph - EDGE, at));
 }
 
 function boxNamed(selected: string): string | null {
@@ -296,11 +314,12 @@ function problems(instances: Instance[]): Instance[] {
 
 // --- arrows ---------------------------------------------------------------------------------------
 
-interface ArrowData extends Record<string, unknown> {
+export interface ArrowData extends Record<string, unknown> {
   routed: Routed;
   count: number;
   taken: boolean;
   active: boolean;
+  side?: string;
 }
 
 function edgeOf(routed: Routed, run: Run, byBox: Map<string, Shown>): Edge<ArrowData> {
@@ -348,7 +367,7 @@ const ArrowView = memo(function ArrowView(props: EdgeProps<Edge<ArrowData>>) {
       <BaseEdge
         path={path}
         {...(markerEnd === undefined ? {} : { markerEnd })}
-        className={`arrow way-${way} ${taken ? "taken" : "untaken"} ${active ? "active" : ""}`}
+        className={`arrow way-${way} ${taken ? "taken" : "untaken"} ${active ? "active" : ""} ${data.side ?? ""}`}
       />
       {text.trim() !== "" && label !== null && (
         <EdgeLabelRenderer>
@@ -406,7 +425,6 @@ const BoxView = memo(function BoxView({ data }: NodeProps<BoxNode>) {
         type="button"
         className="box-main"
         onClick={() => act.select(box.id)}
-        aria-label={`${box.type} ${box.step}, ${word(state)}`}
         aria-pressed={selected}
       >
         <span className="box-top">
@@ -448,7 +466,7 @@ const BoxView = memo(function BoxView({ data }: NodeProps<BoxNode>) {
           onClick={() => act.close(box.id)}
           aria-label={closed ? `Unfold ${box.step}` : `Fold ${box.step}`}
         >
-          {closed ? "+" : "–"}
+          <span aria-hidden="true">{closed ? "+" : "–"}</span>
         </button>
       )}
       <Handle type="source" position={Position.Bottom} />
@@ -539,7 +557,9 @@ function Strip({ data, at }: { data: BoxData; at: Shown }) {
             aria-label={`item ${one.label}, ${word(one.state)}`}
             aria-pressed={one === at.chosen}
           >
-            {isProblem(one.state) ? "×" : one.state === "done" ? "" : "·"}
+            <span aria-hidden="true">
+              {isProblem(one.state) ? "×" : one.state === "done" ? "" : "·"}
+            </span>
           </button>
         ))}
       </div>
@@ -564,12 +584,7 @@ function ChainView({ data, chain }: { data: BoxData; chain: Chain }) {
   return (
     <div className={`box chain state-${data.state}`}>
       <Handle type="target" position={Position.Top} />
-      <button
-        type="button"
-        className="box-main"
-        onClick={() => data.act.open(chain.id)}
-        aria-label={`Open ${chain.boxes.length} steps`}
-      >
+      <button type="button" className="box-main" onClick={() => data.act.open(chain.id)}>
         <span className="box-top">
           <LookIcon look="step" type="chain" />
           <span className="box-name">{plural(chain.boxes.length, "step")}</span>
@@ -592,7 +607,7 @@ const EndView = memo(function EndView({ data }: NodeProps<BoxNode>) {
 });
 
 const NODE_TYPES = { box: BoxView, end: EndView };
-const EDGE_TYPES = { arrow: ArrowView };
+export const EDGE_TYPES = { arrow: ArrowView };
 
 /** Heads of arrows, once for the page. */
 export function ArrowHeads() {

@@ -631,7 +631,8 @@ function RunFacts() {
               const node = read(json) ?? undefined;
               return (
                 <li key={json}>
-                  <strong>{words(field(node, "kind"))}</strong> {words(field(node, "name"))}{" "}
+                  <strong>{words(field(node, "kind"))}</strong>{" "}
+                  <Plain text={words(field(node, "name"))} />{" "}
                   <span className="muted">by {words(field(node, "by"))}</span>{" "}
                   <Plain text={words(field(field(node, "body"), "reason"))} />
                 </li>

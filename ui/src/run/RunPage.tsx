@@ -1,9 +1,9 @@
 import { type ReactNode, useCallback, useEffect, useMemo, useRef, useState } from "react";
-import type { RunView } from "../api";
+import type { Asked, RunView } from "../api";
 import { cost, duration, plural, tokens } from "../lib/format";
 import { field, words } from "../lib/json";
 import { useAddress } from "../lib/router";
-import { axis as axisOf } from "../model/axis";
+import { type Axis, axis as axisOf } from "../model/axis";
 import { lineage as lineageOf, type Name } from "../model/lineage";
 import {
   firstToSee,
@@ -13,10 +13,9 @@ import {
   type Row,
   type Run,
   rows as rowsOf,
-  type State,
-  stateOf,
 } from "../model/run";
 import { type Choice, choose } from "../model/shown";
+import { standing } from "../model/standing";
 import { Rows } from "../parts/Rows";
 import { StateChip } from "../parts/State";
 import { Copy, Plain, read } from "../parts/Text";
@@ -194,7 +193,7 @@ export function RunPage({
             <h1>
               <Plain text={view.program} />
             </h1>
-            <StateChip state={runState(view)} text={runWord(view, run)} />
+            <StateChip {...standing(view.status, asked(view))} />
             <span className="facts">
               {facts(view).map((fact) => (
                 <span key={fact}>{fact}</span>
@@ -210,7 +209,7 @@ export function RunPage({
               onClick={() => setHelp(!help)}
               aria-label="Keys"
             >
-              ?
+              <span aria-hidden="true">?</span>
             </button>
           </div>
           <Reason run={run} />
@@ -268,7 +267,7 @@ export function RunPage({
                   onClick={() => setName(null)}
                   aria-label="Stop showing this name"
                 >
-                  ×
+                  <span aria-hidden="true">×</span>
                 </button>
               </span>
             )}
@@ -304,10 +303,13 @@ export function RunPage({
   );
 }
 
-function ends<T>(all: T[]): T[] {
+const LABEL_SHARE = 0.5; // of the small axis, below which two labels would meet
+
+function ends(all: Axis["ticks"]): Axis["ticks"] {
   const [first] = all;
   const last = all.at(-1);
-  return first === undefined || last === undefined || all.length < 2 ? all : [first, last];
+  if (first === undefined || last === undefined || first === last) return all;
+  return last.at > LABEL_SHARE ? [first, last] : [first];
 }
 
 /** A straight program needs no graph: its list says the same in fewer lines. */
@@ -318,24 +320,19 @@ function viewOf(asked: string | null, run: Run): View {
   return run.view.chart !== null && (branches || holds || run.boxes.size < 12) ? "g" : "l";
 }
 
-function runState(view: RunView): State {
-  if (view.waiting.some((json) => json.includes('"kind":"in_doubt"'))) return "doubt";
-  return stateOf(view.status);
-}
-
-function runWord(view: RunView, run: Run): string {
-  const kinds = view.waiting.map((json) => {
+/** What a run waits for, as a list of runs has it. */
+export function asked(view: RunView): Asked[] {
+  return view.waiting.map((json) => {
     const node = read(json) ?? undefined;
-    const kind = words(field(node, "kind"));
-    if (kind === "approval") return `waiting for ${words(field(node, "role"))}`;
-    if (kind === "in_doubt") return "in doubt";
-    if (kind === "effect") return "stopped before an effect";
-    return field(node, "event") === undefined
-      ? "waiting for a time"
-      : `waiting for event ${words(field(node, "event"))}`;
+    const role = words(field(node, "role"));
+    const event = field(node, "event");
+    return {
+      path: words(field(node, "path")),
+      kind: words(field(node, "kind")),
+      ...(role === "" ? {} : { role }),
+      ...(event === undefined ? {} : { event: words(event) }),
+    };
   });
-  if (kinds.length > 0) return [...new Set(kinds)].join(", ");
-  return run.over ? (view.status === "success" ? "done" : view.status) : view.status;
 }
 
 function facts(view: RunView): string[] {

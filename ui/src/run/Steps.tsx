@@ -75,7 +75,7 @@ export function RowView({
               toggle(row.key);
             }}
           >
-            {folded ? "▸" : "▾"}
+            <span aria-hidden="true">{folded ? "▸" : "▾"}</span>
           </button>
         ) : (
           <span className="twist" />

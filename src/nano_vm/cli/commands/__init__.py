@@ -38,6 +38,7 @@ TABLE = {
         "trace": "show what a recorded run did, and why",
         "replay": "replay a recorded run without calls, and report the first difference",
         "verify": "verify recorded runs: hash chain, signature, program, and every transition",
+        "ui": "show runs in the browser",
         "export": "write a recorded run as one HTML file that draws it",
         "diff": "compare two runs or two programs",
         "fork": "run a recorded run again, with a change",

@@ -1,0 +1,104 @@
+"""``nano-vm ui``."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from .. import completion
+from ..faults import OK, UsageFault
+from ..grammar import Options, argument, command, flag, option, values
+from ..output import say
+from ..parameters import PORT, STORE, STORED
+from ..stores import VARIABLE, opened
+
+if TYPE_CHECKING:
+    from ...ui.library import Library
+
+EXAMPLES = """\
+nano-vm ui sqlite:///runs.db
+nano-vm ui run.json --program refund.yaml
+nano-vm ui --port 8643 --no-browser   (of the store that NANO_VM_STORE names)
+"""
+
+
+@command(examples=EXAMPLES, footer=STORED)
+@argument(
+    "what",
+    help="a store by its URL, or files: traces, exported runs; default: the store",
+    nargs=-1,
+    shell_complete=completion.files,
+)
+@option("--port", type=PORT, default="0", metavar="N", help="default: one that is free")
+@flag("--no-browser", help="only print the address")
+@values(
+    "--program",
+    "program_file",
+    metavar="FILE",
+    help="the program of traces; NAME=FILE for one that it calls by name",
+)
+@option("--store", metavar="URL", help="the database of runs", section=STORE)
+def ui(options: Options) -> int:
+    """
+    Show runs in the browser: a list that follows the store, each run on the graph of its program,
+    two runs compared.
+
+    For you alone: it listens on 127.0.0.1, its address holds a random token, and it changes nothing.
+    Ctrl-C ends it.
+    """
+    import webbrowser
+
+    from ...ui.library import Programs
+    from ...ui.local import LocalServer
+    from ..recorded import program_named
+
+    loaded = program_named(options)
+    programs = Programs() if loaded is None else Programs(loaded.program, loaded.programs)
+    with ExitStack() as stack:
+        library = _library(options, stack)
+        try:
+            server = stack.enter_context(LocalServer(library, programs, options.port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            raise UsageFault(
+                f"--port: {options.port} cannot be used: {error.strerror}; without --port a free "
+                f"one is taken"
+            ) from None
+        say(server.address)
+        if not options.no_browser:
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass  # how it is ended
+    return OK
+
+
+def _library(options: Options, stack: ExitStack) -> Library:
+    """The runs that are named: of one store, or of files.
+
+    Raises:
+        UsageFault: If they are neither.
+    """
+    from ...ui.library import FileLibrary, StoreLibrary
+    from ..recorded import load_runs
+
+    urls = [name for name in options.what if "://" in name]
+    files = [name for name in options.what if name not in urls]
+    if options.store:
+        urls.append(options.store)
+    if len(urls) > 1 or (urls and files):
+        raise UsageFault("name one store, or files; each nano-vm ui shows one of them")
+    if files:
+        return FileLibrary([run for name in files for run in load_runs(name, options)])
+    url = urls[0] if urls else os.environ.get(VARIABLE)
+    if not url:
+        raise UsageFault(
+            f"which runs? Name a store (nano-vm ui sqlite:///runs.db), files, or set {VARIABLE}"
+        )
+    store = opened(url, there=True, read=True)
+    stack.callback(store.close)
+    return StoreLibrary(store)

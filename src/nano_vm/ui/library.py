@@ -1,0 +1,270 @@
+"""Runs to look at, of a store or of files: a list of them, one as a page shows it, one recomputed,
+two compared. Nothing here changes a run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict
+
+from ..draw.view import RunView, view_of
+from ..errors import UnknownRun
+from ..language.program import Program
+from ..records.trace import Trace
+from ..replay import Replay, diff, replay
+from ..run.durable.lease import living
+from ..run.durable.stored import trace_of
+from ..store.protocol import Archive, RunFilter
+from ..store.records import SUSPENDED, StoredRun
+from ..values import canonical
+
+PAGE_RUNS = 50
+"""Runs of a list that are asked for at once: what two screens show."""
+
+_ASKED = ("path", "kind", "role", "event", "deadline_ns")
+
+
+class RunRow(TypedDict):
+    """A run in a list. ``status`` is as a store has it; ``driven`` says whether the process that
+    runs it is alive, and ``finished`` is None for one that has not ended. Times are milliseconds
+    since the epoch.
+    """
+
+    id: str
+    program: str
+    program_digest: str
+    status: str
+    driven: bool
+    waiting: list[dict[str, Any]]
+    created: float
+    finished: float | None
+    due: float | None
+    steps: int
+    tokens: int
+    cost: str | None
+    error: str | None
+    parent: str | None
+    project: str | None
+    submitter: str | None
+    labels: dict[str, str]
+    erased: bool
+
+
+class RunList(TypedDict):
+    """Runs, newest first; ``after`` is what the next page is asked for with, and ``now`` the
+    server's time, in milliseconds since the epoch.
+    """
+
+    runs: list[RunRow]
+    after: str | None
+    damaged: list[str]
+    now: float
+
+
+class Comparison(TypedDict):
+    """Two runs and what differs, as `replay.diff` has it; each value is canonical JSON."""
+
+    a: RunView
+    b: RunView
+    same: bool
+    divergence: str | None
+    whole: dict[str, list[str]]
+    steps: list[dict[str, Any]]
+
+
+class Library(Protocol):
+    """Where runs are."""
+
+    def page(self, filter: RunFilter, after: str | None = None) -> RunList:
+        """Some runs, newest first."""
+        ...
+
+    def version(self, run_id: str) -> str:
+        """Changes whenever what a page shows of the run does.
+
+        Raises:
+            UnknownRun: If there is no such run.
+        """
+        ...
+
+    def recorded(self, run_id: str) -> Trace | StoredRun:
+        """A run with its steps; raises as `version`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The programs that the host was started with: traces do not hold theirs."""
+
+    program: Program | None = None
+    called: Mapping[str, Program] | None = None
+
+    def of(self, run: Trace | StoredRun) -> Program | None:
+        """The program for *run*, if it lacks its own."""
+        return None if isinstance(run, StoredRun) else self.program
+
+
+def shown(library: Library, run_id: str, programs: Programs) -> RunView:
+    """A run as a page shows it."""
+    run = library.recorded(run_id)
+    return view_of(run, programs.of(run), programs.called)
+
+
+def recomputed(library: Library, run_id: str, programs: Programs) -> Replay:
+    """A run recomputed from its records, each held against what the program makes of it."""
+    run = library.recorded(run_id)
+    return replay(run, programs.of(run), programs=programs.called)
+
+
+def compared(library: Library, a: str, b: str, programs: Programs) -> Comparison:
+    """Two runs, and what differs between them."""
+    runs = [library.recorded(run_id) for run_id in (a, b)]
+    views = [view_of(run, programs.of(run), programs.called) for run in runs]
+    found = diff(*(run if isinstance(run, Trace) else trace_of(run) for run in runs))
+    return {
+        "a": views[0],
+        "b": views[1],
+        "same": found.same,
+        "divergence": found.divergence,
+        "whole": {name: _pair(pair) for name, pair in found.whole.items()},
+        "steps": [
+            {
+                "path": step.path,
+                "side": step.side,
+                "differs": step.differs,
+                "fields": {name: _pair(pair) for name, pair in step.fields.items()},
+            }
+            for step in found.steps
+        ],
+    }
+
+
+def _pair(pair: tuple[Any, Any]) -> list[str]:
+    return [canonical(side).decode() for side in pair]
+
+
+class StoreLibrary:
+    """The runs of a store, which other processes go on writing."""
+
+    def __init__(self, store: Archive) -> None:
+        self.store = store
+
+    def page(self, filter: RunFilter, after: str | None = None) -> RunList:
+        """As `Library.page`: at the same cost among a million runs."""
+        found = self.store.page(filter, size=PAGE_RUNS, after=after)
+        owners = living(self.store)
+        rows = [_row_of_store(run, run.owner in owners) for run in found.runs]
+        now = time.time_ns() / 1e6
+        return {"runs": rows, "after": found.after, "damaged": found.damaged, "now": now}
+
+    def version(self, run_id: str) -> str:
+        """As `Library.version`, without reading the run's values."""
+        run = self.store.load(run_id, rows=False)
+        rows = f"{run.seal}" if run.status != "pending" else ""
+        return f"{run.status} {run.fence} {rows} {len(run.inbox)} {len(run.decided)}"
+
+    def recorded(self, run_id: str) -> StoredRun:
+        """As `Library.recorded`."""
+        return self.store.load(run_id)
+
+
+class FileLibrary:
+    """Runs of files, which do not change."""
+
+    def __init__(self, runs: Sequence[Trace | StoredRun]) -> None:
+        self.runs = {run.run_id: run for run in runs}
+
+    def page(self, filter: RunFilter, after: str | None = None) -> RunList:
+        """As `Library.page`, all at once."""
+        rows = [
+            _row_of_store(run, driven=False) if isinstance(run, StoredRun) else _row_of_trace(run)
+            for run in self.runs.values()
+        ]
+        kept = sorted(
+            (row for row in rows if _fits(row, filter)),
+            key=lambda row: row["created"],
+            reverse=True,
+        )
+        return {"runs": kept, "after": None, "damaged": [], "now": time.time_ns() / 1e6}
+
+    def version(self, run_id: str) -> str:
+        """As `Library.version`: always the same."""
+        self.recorded(run_id)
+        return "recorded"
+
+    def recorded(self, run_id: str) -> Trace | StoredRun:
+        """As `Library.recorded`."""
+        run = self.runs.get(run_id)
+        if run is None:
+            raise UnknownRun(f"there is no run {run_id!r} in these files")
+        return run
+
+
+def _row_of_store(run: StoredRun, driven: bool) -> RunRow:
+    waiting = run.waiting if run.status == SUSPENDED else []
+    return {
+        "id": run.run_id,
+        "program": run.program_name,
+        "program_digest": run.program_digest,
+        "status": run.status,
+        "driven": driven,
+        "waiting": [{key: entry[key] for key in _ASKED if key in entry} for entry in waiting],
+        "created": run.created_ns / 1e6,
+        "finished": run.finished_ns / 1e6 if run.finished_ns else None,
+        "due": None if run.wake_ns is None else run.wake_ns / 1e6,
+        "steps": run.steps,
+        "tokens": run.tokens,
+        "cost": run.cost_usd,
+        "error": run.error if isinstance(run.error, str) else None,
+        "parent": run.parent,
+        "project": run.project,
+        "submitter": run.submitter,
+        "labels": {} if run.salt is None else dict(run.labels),
+        "erased": run.salt is None,
+    }
+
+
+def _row_of_trace(trace: Trace) -> RunRow:
+    usage, about = trace.usage(), trace.about
+    finished = trace.finished_at
+    return {
+        "id": trace.run_id,
+        "program": trace.program_name,
+        "program_digest": trace.program_digest,
+        "status": trace.status.value,
+        "driven": False,
+        "waiting": [{key: entry[key] for key in _ASKED if key in entry} for entry in trace.waiting],
+        "created": trace.started_at.timestamp() * 1e3,
+        "finished": None if finished is None else finished.timestamp() * 1e3,
+        "due": None,
+        "steps": len(trace.steps),
+        "tokens": usage.total_tokens,
+        "cost": None if usage.cost_usd is None else str(usage.cost_usd),
+        "error": trace.error,
+        "parent": None,
+        "project": about.get("project"),
+        "submitter": about.get("submitter"),
+        "labels": about.get("labels", {}),
+        "erased": False,
+    }
+
+
+def _fits(row: RunRow, filter: RunFilter) -> bool:
+    """Whether a row has all that is asked for, as a store would find it."""
+    created = row["created"] * 1e6
+    return (
+        (filter.status is None or row["status"] in filter.status)
+        and (filter.program is None or row["program"] == filter.program)
+        and (filter.project is None or (row["project"] or "default") == filter.project)
+        and (filter.submitter is None or row["submitter"] == filter.submitter)
+        and (filter.parent is None or row["parent"] == filter.parent)
+        and all(row["labels"].get(name) == value for name, value in filter.labels.items())
+        and (filter.since_ns is None or created >= filter.since_ns)
+        and (filter.until_ns is None or created < filter.until_ns)
+        and (
+            filter.min_cost_usd is None
+            or (row["cost"] is not None and float(row["cost"]) >= float(filter.min_cost_usd))
+        )
+    )

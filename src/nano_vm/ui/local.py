@@ -1,0 +1,209 @@
+"""A server for one person on one machine: the pages, and what they ask for, on the loopback address.
+
+Rule 1: it only reads. Rule 2: every address begins with a token that is drawn at its start, and
+nothing is answered without it, nor for a host name that is not this machine's: no other page that
+the browser has open can read a run through it. Rule 3: what goes out is the page's own script, or
+JSON that is never taken for a page.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ..errors import StoreError, UnknownRun, VMError
+from ..store.protocol import RunFilter
+from .library import Library, Programs, compared, recomputed, shown
+from .page import SCRIPT, STYLE, NotBuilt, asset
+
+LOOPBACK = "127.0.0.1"
+LAST_NS = 2**63
+"""Nanoseconds that a database holds: until the year 2262."""
+
+TOKEN_BYTES = 24  # as many as nobody guesses
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; "
+    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+_TYPES = {
+    "": "text/html; charset=utf-8",
+    SCRIPT: "text/javascript; charset=utf-8",
+    STYLE: "text/css; charset=utf-8",
+}
+_JSON = "application/json; charset=utf-8"
+_TEXT = "text/plain; charset=utf-8"
+
+Query = Mapping[str, str]
+
+
+class Refused(Exception):
+    """A request that is answered with *status* and one line."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class LocalServer(ThreadingHTTPServer):
+    """Serves *library* at ``address`` until `shutdown`; *port* 0 takes one that is free.
+
+    Raises:
+        NotBuilt: If the pages were not built.
+        OSError: If the port is in use.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, library: Library, programs: Programs, port: int = 0) -> None:
+        for name in _TYPES:
+            asset(name or "index.html")
+        self.library = library
+        self.programs = programs
+        self.token = secrets.token_urlsafe(TOKEN_BYTES)
+        super().__init__((LOOPBACK, port), _Handler)
+
+    @property
+    def address(self) -> str:
+        """Where the pages are."""
+        return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
+
+    def answer(self, path: list[str], query: Query) -> Any:
+        """What is asked for below ``api/``, as JSON.
+
+        Raises:
+            Refused: If it is nothing that is there.
+        """
+        library, programs = self.library, self.programs
+        match path:
+            case ["runs"]:
+                return library.page(_filter(query), query.get("after"))
+            case ["run", run_id]:
+                version = library.version(run_id)
+                if query.get("seen") == version:
+                    return {"version": version, "run": None}
+                return {"version": version, "run": shown(library, run_id, programs)}
+            case ["verify", run_id]:
+                found = recomputed(library, run_id, programs)
+                return {
+                    "identical": found.identical,
+                    "complete": found.complete,
+                    "text": str(found),
+                }
+            case ["compare", a, b]:
+                return compared(library, a, b, programs)
+        raise Refused(404, "there is nothing at this address")
+
+
+def _filter(query: Query) -> RunFilter:
+    """The runs that a query asks for, in the words of `RunFilter`.
+
+    Raises:
+        Refused: If no run can have what is asked for.
+    """
+    labels = {}
+    for text in filter(None, query.get("labels", "").split("\n")):
+        name, _, value = text.partition("=")
+        labels[name] = value
+    try:
+        return RunFilter(
+            status=query["status"].split(",") if query.get("status") else None,
+            program=query.get("program") or None,
+            project=query.get("project") or None,
+            submitter=query.get("submitter") or None,
+            parent=query.get("parent") or None,
+            labels=labels,
+            since_ns=_moment(query, "since"),
+            until_ns=_moment(query, "until"),
+            min_cost_usd=query.get("min_cost") or None,
+        )
+    except (ValueError, OverflowError) as error:  # what no run has
+        raise Refused(400, str(error)) from None
+
+
+def _moment(query: Query, name: str) -> int | None:
+    """A time in nanoseconds, given in milliseconds.
+
+    Raises:
+        ValueError: If it is none that a store can look for.
+    """
+    if not query.get(name):
+        return None
+    found = float(query[name]) * 1e6
+    if not abs(found) < LAST_NS:
+        raise ValueError(f"{name} is a time in milliseconds since 1970, not {query[name]!r}")
+    return int(found)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LocalServer
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "nano-vm", ""
+
+    def do_GET(self) -> None:
+        """One request."""
+        try:
+            path, query = self._asked()
+            if path[:1] == ["api"]:
+                body = json.dumps(self.server.answer(path[1:], query), ensure_ascii=False)
+                self._send(200, _JSON, body.encode())
+                return
+            name = "/".join(path)
+            if name not in _TYPES:
+                raise Refused(404, "there is nothing at this address")
+            self._send(200, _TYPES[name], asset(name or "index.html"))
+        except Refused as refused:
+            self._say(refused.status, str(refused))
+        except UnknownRun as error:
+            self._say(404, str(error))
+        except (StoreError, NotBuilt) as error:
+            self._say(503, str(error))
+        except VMError as error:
+            self._say(409, str(error))
+        except Exception as error:  # noqa: BLE001 - one line, and the others are still served
+            self._say(500, f"an error in nano-vm itself: {type(error).__name__}: {error}")
+
+    def _asked(self) -> tuple[list[str], Query]:
+        """The path behind the token, and the query.
+
+        Raises:
+            Refused: If it is not for this server, or has not its token.
+        """
+        port = self.server.server_port
+        if self.headers.get("Host") not in (f"{LOOPBACK}:{port}", f"localhost:{port}"):
+            raise Refused(421, f"this server answers for {LOOPBACK}:{port} only")
+        address = urlsplit(self.path)
+        _, _, rest = address.path.partition("/")
+        token, slash, inside = rest.partition("/")
+        if not slash or not hmac.compare_digest(token.encode(), self.server.token.encode()):
+            raise Refused(404, "use the whole address that nano-vm ui has printed")
+        path = [unquote(part) for part in inside.split("/")] if inside else []
+        query = {name: values[-1] for name, values in parse_qs(address.query).items()}
+        return path, query
+
+    def _say(self, status: int, message: str) -> None:
+        self._send(status, _TEXT, message.encode("utf-8", "backslashreplace"))
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in (
+            ("Content-Type", kind),
+            ("Content-Length", str(len(body))),
+            ("Content-Security-Policy", POLICY),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cache-Control", "no-store"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the token is in every address."""

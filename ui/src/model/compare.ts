@@ -1,0 +1,123 @@
+// Two runs on one graph: boxes and arrows of both, what only one did, what differs, where first.
+
+import type { Arrow, Box, Comparison, StepDifference } from "../api";
+
+export type Side = "same" | "changed" | "a" | "b" | "none";
+
+export interface Merged {
+  boxes: Box[];
+  arrows: Arrow[];
+  sides: Map<string, Side>;
+  diverges: string | null; // the box of the first step that differs
+}
+
+export function boxOf(path: string): string {
+  return path.replace(/#\d+|\[\d+\]/g, "");
+}
+
+export function merge(found: Comparison): Merged {
+  const boxes = new Map<string, Box>();
+  const arrows = new Map<string, Arrow>();
+  for (const view of [found.a, found.b]) {
+    for (const box of view.chart?.boxes ?? []) if (!boxes.has(box.id)) boxes.set(box.id, box);
+    for (const arrow of view.chart?.arrows ?? []) {
+      if (!arrows.has(arrow.id)) arrows.set(arrow.id, arrow);
+    }
+  }
+  const sides = new Map<string, Side>();
+  for (const step of found.steps) {
+    const box = boxOf(step.path);
+    const side: Side = step.side !== "" ? step.side : step.differs ? "changed" : "same";
+    const before = sides.get(box);
+    sides.set(box, before === undefined || before === side ? side : "changed");
+  }
+  return {
+    boxes: [...boxes.values()],
+    arrows: [...arrows.values()],
+    sides,
+    diverges: found.divergence === null ? null : boxOf(found.divergence),
+  };
+}
+
+/** Several steps in one row: those that are equal, or those that only one run has. */
+export interface Group {
+  group: "same" | "a" | "b";
+  count: number;
+}
+
+const MOST_ALONE = 3; // steps of one side that stand each in a row of its own
+
+/** Steps that differ each in a row; others, and long stretches of one side, in groups. */
+export function folded(steps: StepDifference[], open: boolean): (StepDifference | Group)[] {
+  if (open) return steps;
+  const found: (StepDifference | Group)[] = [];
+  const kind = (step: StepDifference | undefined) =>
+    step === undefined ? null : step.side !== "" ? step.side : step.differs ? null : "same";
+  for (let at = 0; at < steps.length; ) {
+    const group = kind(steps[at]);
+    let end = at + 1;
+    while (group !== null && end < steps.length && kind(steps[end]) === group) end += 1;
+    const count = end - at;
+    if (group !== null && (group === "same" || count > MOST_ALONE)) found.push({ group, count });
+    else found.push(...steps.slice(at, end));
+    at = end;
+  }
+  return found;
+}
+
+export interface Word {
+  text: string;
+  side: "" | "a" | "b";
+}
+
+const MOST_WORDS = 1_500; // of each text: the table has their product
+
+/** The words of two texts in one: those of both, of the first, of the second. */
+export function words(a: string, b: string): Word[] {
+  const left = split(a);
+  const right = split(b);
+  if (left.length > MOST_WORDS || right.length > MOST_WORDS) {
+    return [
+      { text: a, side: "a" },
+      { text: b, side: "b" },
+    ];
+  }
+  // lengths of the longest common sequence of what is left of both, row by row
+  const wide = right.length + 1;
+  const table = new Uint16Array((left.length + 1) * wide);
+  const at = (i: number, j: number): number => table[i * wide + j] ?? 0;
+  for (let i = left.length - 1; i >= 0; i--) {
+    for (let j = right.length - 1; j >= 0; j--) {
+      table[i * wide + j] =
+        left[i] === right[j] ? at(i + 1, j + 1) + 1 : Math.max(at(i + 1, j), at(i, j + 1));
+    }
+  }
+  const found: Word[] = [];
+  const add = (text: string, side: Word["side"]) => {
+    const last = found.at(-1);
+    if (last !== undefined && last.side === side) last.text += text;
+    else found.push({ text, side });
+  };
+  let i = 0;
+  let j = 0;
+  while (i < left.length || j < right.length) {
+    const one = left[i];
+    const other = right[j];
+    if (one !== undefined && one === other) {
+      add(one, "");
+      i += 1;
+      j += 1;
+    } else if (other === undefined || (one !== undefined && at(i + 1, j) >= at(i, j + 1))) {
+      add(one ?? "", "a");
+      i += 1;
+    } else {
+      add(other, "b");
+      j += 1;
+    }
+  }
+  return found;
+}
+
+function split(text: string): string[] {
+  return text.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
+}

@@ -1,0 +1,307 @@
+import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
+import type { RunList, RunRow, Source } from "../api";
+import { cost, duration, plural } from "../lib/format";
+import { useAddress } from "../lib/router";
+import { parseFilter, withWord } from "../model/filter";
+import { standing } from "../model/standing";
+import { StateChip } from "../parts/State";
+import { Plain } from "../parts/Text";
+
+const EVERY_MS = 2_000; // between two looks at the store
+const CHIPS: [string, string | null][] = [
+  ["All", null],
+  ["Waiting", "status:suspended"],
+  ["Running", "status:pending,running"],
+  ["Failed", "status:failed"],
+  ["Done", "status:success"],
+];
+
+export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
+  const [{ query }, change] = useAddress();
+  const text = query.get("q") ?? "";
+  const [draft, setDraft] = useState(text);
+  const [list, setList] = useState<RunList | null>(null);
+  const [more, setMore] = useState<RunList[]>([]);
+  const [fault, setFault] = useState<string | null>(null);
+  const [live, setLive] = useState(true);
+  const [picked, setPicked] = useState<string[]>([]);
+  const [at, setAt] = useState(-1);
+  const field = useRef<HTMLInputElement>(null);
+  const faults = parseFilter(text, 0).faults;
+
+  useEffect(() => setDraft(text), [text]);
+  const look = useCallback(() => {
+    const filter = parseFilter(text, Date.now());
+    if (filter.faults.length > 0) return Promise.resolve();
+    return from.runs(filter.query).then(
+      (found) => {
+        setList(found);
+        setFault(null);
+      },
+      (error: Error) => setFault(error.message),
+    );
+  }, [from, text]);
+  useEffect(() => {
+    setMore([]);
+    setAt(-1);
+    void look();
+  }, [look]);
+  useEffect(() => {
+    if (!live) return;
+    const timer = setInterval(() => {
+      if (document.visibilityState === "visible") void look();
+    }, EVERY_MS);
+    return () => clearInterval(timer);
+  }, [live, look]);
+
+  const pages = list === null ? [] : [list, ...more];
+  const seen = new Set<string>();
+  const rows = pages
+    .flatMap((page) => page.runs)
+    .filter((row) => !seen.has(row.id) && seen.add(row.id));
+  const after = pages.at(-1)?.after ?? null;
+  const next = async () => {
+    if (after === null) return;
+    const { query: asked } = parseFilter(text, Date.now());
+    try {
+      const found = await from.runs({ ...asked, after });
+      setMore((old) => [...old, found]);
+    } catch (error) {
+      setFault((error as Error).message);
+    }
+  };
+  const pick = (id: string) =>
+    setPicked((old) =>
+      old.includes(id) ? old.filter((one) => one !== id) : [...old, id].slice(-2),
+    );
+  const compare =
+    picked.length === 2 ? `#/compare/${picked.map(encodeURIComponent).join("/")}` : null;
+
+  useEffect(() => {
+    const keys = (event: KeyboardEvent) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.target instanceof HTMLInputElement && event.target.type !== "checkbox") return;
+      const row = rows[at];
+      if (event.key === "j") setAt(Math.min(at + 1, rows.length - 1));
+      else if (event.key === "k") setAt(Math.max(at - 1, 0));
+      else if (event.key === "/") field.current?.focus();
+      else if (event.key === "x" && row !== undefined) pick(row.id);
+      else if (event.key === "c" && compare !== null) window.location.hash = compare;
+      else if (event.key === "Enter" && row !== undefined && event.target === document.body) {
+        window.location.hash = `#/run/${encodeURIComponent(row.id)}`;
+      } else return;
+      event.preventDefault();
+    };
+    window.addEventListener("keydown", keys);
+    return () => window.removeEventListener("keydown", keys);
+  });
+  useEffect(() => {
+    document.title = "Runs";
+  }, []);
+
+  return (
+    <div className="list-page">
+      <header className="top">
+        <div className="title">
+          <h1>Runs</h1>
+          <span className="grow" />
+          <button
+            type="button"
+            className="quiet"
+            aria-pressed={!live}
+            onClick={() => setLive(!live)}
+          >
+            {live ? "Pause" : "Go on"}
+          </button>
+          {tools}
+        </div>
+        <form
+          className="filter"
+          role="search"
+          onSubmit={(event) => {
+            event.preventDefault();
+            change({ q: draft.trim() || null });
+          }}
+        >
+          <input
+            ref={field}
+            value={draft}
+            onChange={(event) => setDraft(event.target.value)}
+            placeholder="status:failed program:refund label:team=shop since:24h cost>0.01"
+            aria-label="Filter runs"
+            spellCheck={false}
+          />
+          <span className="chips">
+            {CHIPS.map(([name, word]) => (
+              <button
+                key={name}
+                type="button"
+                className="tab"
+                aria-pressed={
+                  word === null ? !text.includes("status:") : text.split(/\s+/).includes(word)
+                }
+                onClick={() => change({ q: withWord(text, "status:", word) || null })}
+              >
+                {name}
+              </button>
+            ))}
+          </span>
+        </form>
+      </header>
+      <main>
+        {[...faults, ...(fault === null ? [] : [fault])].map((one) => (
+          <p key={one} className="note state-failed" role="alert">
+            <Plain text={one} />
+          </p>
+        ))}
+        {list !== null && rows.length === 0 && (
+          <div className="message">
+            {text === "" ? (
+              <>
+                <p>There is no run here yet.</p>
+                <p className="muted">
+                  <code>nano-vm run program.yaml --store URL</code> makes one.
+                </p>
+              </>
+            ) : (
+              <>
+                <p>No run is like this.</p>
+                <button type="button" onClick={() => change({ q: null })}>
+                  Show all
+                </button>
+              </>
+            )}
+          </div>
+        )}
+        {rows.length > 0 && (
+          <table className="runs">
+            <thead>
+              <tr>
+                <th>
+                  <span className="sr">compare</span>
+                </th>
+                <th>state</th>
+                <th>run</th>
+                <th>program</th>
+                <th>started</th>
+                <th className="number">took</th>
+                <th className="number">steps</th>
+                <th className="number">cost</th>
+                <th>labels</th>
+              </tr>
+            </thead>
+            <tbody>
+              {rows.map((row, i) => (
+                <Line
+                  key={row.id}
+                  row={row}
+                  now={list?.now ?? 0}
+                  current={i === at}
+                  picked={picked.indexOf(row.id)}
+                  pick={() => pick(row.id)}
+                />
+              ))}
+            </tbody>
+          </table>
+        )}
+        <footer className="foot">
+          {compare !== null && (
+            <a className="button" href={compare}>
+              Compare the two
+            </a>
+          )}
+          {picked.length === 1 && (
+            <span className="muted">Pick another run to compare it with.</span>
+          )}
+          <span className="grow" />
+          {list?.damaged.map((one) => (
+            <span key={one} className="bad">
+              <Plain text={one} />
+            </span>
+          ))}
+          {rows.length > 0 && <span className="muted">{plural(rows.length, "run")}</span>}
+          {after !== null && (
+            <button type="button" onClick={next}>
+              More
+            </button>
+          )}
+        </footer>
+      </main>
+    </div>
+  );
+}
+
+function Line({
+  row,
+  now,
+  current,
+  picked,
+  pick,
+}: {
+  row: RunRow;
+  now: number;
+  current: boolean;
+  picked: number;
+  pick: () => void;
+}) {
+  const { state, text } = standing(row.status, row.waiting, row.driven);
+  const took = (row.finished ?? now) - row.created;
+  const reference = useRef<HTMLTableRowElement>(null);
+  useEffect(() => {
+    if (current) reference.current?.scrollIntoView({ block: "nearest" });
+  }, [current]);
+  return (
+    <tr ref={reference} className={current ? "current" : ""}>
+      <td className="pick">
+        <input
+          type="checkbox"
+          checked={picked >= 0}
+          onChange={pick}
+          aria-label={`Compare ${row.id}`}
+        />
+      </td>
+      <td className="state">
+        <StateChip state={state} text={text} />
+        {row.status === "failed" && row.error !== null && (
+          <div className="bad line">
+            <Plain text={row.error.split("\n")[0] ?? ""} />
+          </div>
+        )}
+        {row.status === "suspended" && row.waiting[0] !== undefined && (
+          <div className="muted line">
+            at <Plain text={row.waiting.map((asked) => asked.path).join(", ")} />
+            {row.due !== null && ` · due in ${duration(row.due - now)}`}
+          </div>
+        )}
+      </td>
+      <td className="id">
+        <a href={`#/run/${encodeURIComponent(row.id)}`}>
+          <Plain text={row.id} />
+        </a>
+      </td>
+      <td className="program">
+        <Plain text={row.program} />
+      </td>
+      <td className="when" title={new Date(row.created).toISOString()}>
+        {duration(Math.max(0, now - row.created))} ago
+      </td>
+      <td className="number">{row.status === "pending" ? "" : duration(Math.max(0, took))}</td>
+      <td className="number">{row.steps}</td>
+      <td className="number" title={row.cost ?? undefined}>
+        {row.tokens > 0 ? cost(row.cost) : ""}
+      </td>
+      <td className="labels">
+        {row.submitter !== null && (
+          <span className="label-chip">
+            by <Plain text={row.submitter} />
+          </span>
+        )}
+        {Object.entries(row.labels).map(([name, value]) => (
+          <span key={name} className="label-chip">
+            <Plain text={`${name}=${value}`} />
+          </span>
+        ))}
+      </td>
+    </tr>
+  );
+}
