@@ -138,13 +138,13 @@ class Driver:
         cancelled from outside on the way.
         """
         read, notifier, journal = self.now, self.notifier, self.journal
-        straight = notifier is None and journal is None
+        straight, told = journal is None, notifier is not None
         called = False
         seen = 0
         lane.machine = machine
         cancelling, asking = lane.task.cancelling, self.host.asking
         # an adapter that is told of a call's key has to have its path
-        machine.watched = not straight or self.host.keyed
+        machine.watched = told or not straight or self.host.keyed
         op: Any = machine.start(now) if begun is None else begun
         while True:
             if notifier is not None:
@@ -164,7 +164,7 @@ class Driver:
                     if journal is not None:
                         journal.check()
                 way = op.straight
-                if way and straight and (way != ASKED or machine.handed is not None):
+                if way and straight and (way != ASKED or (not told and machine.handed is not None)):
                     called = True
                     send = machine.send
                     before = lane.before
@@ -197,7 +197,7 @@ class Driver:
                             break
                         op = send(value)
                         way = op.straight
-                        if not way or (way == ASKED and machine.handed is None):
+                        if not way or told or (way == ASKED and machine.handed is None):
                             break
                     continue
                 lane.op = None
@@ -321,8 +321,8 @@ class Driver:
         """
         journal, count = self.journal, len(machine.records)
         for number in range(seen, count):
-            record = full(machine.records[number], notifier.trace.recording.ops)
-            replayed = journal is not None and journal.replayed(machine, number, record[1])
+            record = full(machine.records[number], notifier.recording.ops)
+            replayed = journal is not None and journal.replayed(machine, number, record.path)
             notifier.step_recorded(record, replayed=replayed)
         attempt = machine.failed_attempt if op.code in (TOOL, MODEL) else None
         if attempt is not None:

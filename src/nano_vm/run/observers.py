@@ -205,7 +205,7 @@ def kinds_of(observer: Any) -> frozenset[str]:
 class Notifier:
     """Tells *observers* of one run; with *text*, also the answers of models while they come."""
 
-    __slots__ = ("begins", "default_model", "observers", "text", "trace")
+    __slots__ = ("begins", "default_model", "observers", "recording", "run_id", "text", "trace")
 
     def __init__(
         self,
@@ -216,12 +216,13 @@ class Notifier:
         text: bool = False,
     ) -> None:
         self.trace = trace
-        self.observers = tuple((observer, kinds_of(observer)) for observer in observers)
+        self.recording, self.run_id = trace.recording, trace.run_id
+        self.observers = tuple((one.observe, kinds_of(one), one) for one in observers)
         self.text = text
         default = host.adapters.get(None) if host is not None else None
         self.default_model: str | None = default.model if default is not None else None
         # whether anybody wants to know that a step begins
-        self.begins = any("step_started" in kinds for _, kinds in self.observers)
+        self.begins = any("step_started" in kinds for _, kinds, _ in self.observers)
 
     def run_started(self, *, resumed: bool = False) -> None:
         """This process drives the run from now on."""
@@ -243,10 +244,11 @@ class Notifier:
 
     def step_recorded(self, record: Record, *, replayed: bool) -> None:
         """A step has ended, or the run waits at it."""
+        op, path, status = record[:3]
         # hashing a member of an enum takes longer than the comparison
-        waits = record.status is not StepStatus.SUCCESS and record.status in _WAITING
+        waits = status is not StepStatus.SUCCESS and status in _WAITING
         kind = "step_suspended" if waits else "step_finished"
-        self._tell(self._event(kind, record.step, record.path, replayed, record))
+        self._tell(self._event(kind, op, path, replayed, record))
 
     def attempt_failed(self, machine: Machine, op: Op, attempt: Attempt, *, replayed: bool) -> None:
         """An attempt at the requested call failed, and another follows."""
@@ -266,7 +268,7 @@ class Notifier:
         of a microsecond more.
         """
         return Event(
-            kind, path, op.step_id, op.type, None, None, None, self.trace.run_id, attempt, replayed, record, op,
+            kind, path, op.step_id, op.type, None, None, None, self.run_id, attempt, replayed, record, op,
             self,
         )  # fmt: skip
 
@@ -276,15 +278,15 @@ class Notifier:
 
     def _tell(self, event: Event) -> None:
         kind = event.kind
-        for observer, kinds in self.observers:
+        for observe, kinds, observer in self.observers:
             if kind not in kinds:
                 continue
             try:
-                observer.observe(event)
+                observe(event)
             except (KeyboardInterrupt, SystemExit):  # of the process, whoever noticed it
                 raise
             except BaseException:  # a fault of the observer, and not of the run
-                self.observers = tuple(pair for pair in self.observers if pair[0] is not observer)
+                self.observers = tuple(one for one in self.observers if one[2] is not observer)
                 logger.exception(
                     "observer %s raised at %s of run %s, and is told nothing more of it",
                     kind_name(observer),

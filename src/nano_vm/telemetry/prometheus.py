@@ -163,25 +163,15 @@ class Prometheus:
 
     def observe(self, event: Event) -> None:
         """Count an event of a run."""
-        kind = event.kind
-        if kind == "step_finished":
-            if not event.replayed:
-                self._step(event)
-        elif kind == "attempt_failed":
-            if not event.replayed:
-                self._attempt(event)
-        elif kind in ("run_started", "run_resumed"):
-            self._run_begun(event)
-        else:
-            self._run_left(event)
-
-    def _step(self, event: Event) -> None:
+        if event.kind != "step_finished":
+            self._count(event)
+            return
         record = event.record
-        assert record is not None
-        op = record.step
+        if event.replayed or record is None:
+            return
+        op, _, status, _, _, _, started, finished, _, _, _ = record
         kind = op.type
         target = op.tool if kind == "tool" else event.target if kind == "llm" else ""
-        status = record.status
         # a member of an enum is hashed by a function of Python's: the usual one is told apart first
         ended = "success" if status is StepStatus.SUCCESS else status.value
         with self._lock:
@@ -191,11 +181,19 @@ class Prometheus:
                 series = self._new_series(known)
             steps, histogram = series
             steps.count += 1
-            duration = record.finished_ns - record.started_ns
-            histogram.counts[bisect_left(_BOUNDS_NS, duration)] += 1
-            histogram.sum_ns += duration
+            histogram.counts[bisect_left(_BOUNDS_NS, finished - started)] += 1
+            histogram.sum_ns += finished - started
             if kind == "llm":
                 self._model_step(event)
+
+    def _count(self, event: Event) -> None:
+        if event.kind == "attempt_failed":
+            if not event.replayed:
+                self._attempt(event)
+        elif event.kind in ("run_started", "run_resumed"):
+            self._run_begun(event)
+        else:
+            self._run_left(event)
 
     def _new_series(self, known: tuple[str, str, str, str]) -> tuple[Count, Histogram]:
         """Where steps of a program, type, target and status are counted."""
