@@ -179,6 +179,21 @@ def test_what_is_no_pool(models: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_an_adapter_with_many_models_serves_a_pool() -> None:
+    asked: list[str] = []
+
+    class Many:
+        async def complete(self, messages: Any, *, model: str = "", **kwargs: Any) -> str:
+            asked.append(model)
+            if model == "fast":
+                raise ModelError("HTTP 503", status=503)
+            return "yes"
+
+    trace = ExecutionVM(Many()).run_sync(judge())
+    assert (trace.ok, asked) == (True, ["fast", "good"])
+    assert [a["member"] for a in trace.steps[0].extra["route"]["attempts"]] == asked
+
+
 POLICY = {"models": {"judge": {"tags": ["eu"]}}}
 
 

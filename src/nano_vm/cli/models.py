@@ -17,6 +17,8 @@ class StubModel:
     """For looking at a program without its model: takes any model and any option."""
 
     images = True
+    files = True
+    stub = True
 
     async def complete(
         self, messages: list[dict[str, str]], options: Any = None, **kwargs: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial, wraps
 from typing import Any
 
 from ..adapters.contract import NAMED_ONLY, Adapter
@@ -29,6 +30,7 @@ class Pools:
         self._adapters = adapters
         self._prices = prices
         self._clock = clock
+        self._stub = any(getattr(a.adapter, "stub", False) is True for a in adapters.values())
         self._members: dict[str, Member] = {}
         self._known: dict[bytes, Adapter] = {}
 
@@ -64,7 +66,8 @@ class Pools:
             members,
             given.strategy,
             name=name,
-            require=given.require,
+            # of one that only stands in for models nothing is known
+            require=() if self._stub else given.require,
             attempts=given.attempts,
             hedge_after=given.hedge_after_seconds,
             clock=self._clock,
@@ -75,6 +78,9 @@ class Pools:
 
     def _member(self, pool: str, model: str) -> Member:
         adapter = self._adapters.get(model)
+        only = self._adapters.get(None) if len(self._adapters) == 1 else None
+        if adapter is None and only is not None and only.takes("model"):
+            adapter = Adapter(_OneModel(only, model), model)
         if adapter is None:
             raise VMError(f"pool {pool!r} has model {model!r}, which no adapter has")
         if model not in self._members:
@@ -84,6 +90,20 @@ class Pools:
             single = inner.members[0] if isinstance(inner, Pool) else None
             self._members[model] = single or Member(inner, name=model)
         return self._members[model]
+
+
+class _OneModel:
+    """One model of an adapter that has many."""
+
+    def __init__(self, adapter: Adapter, model: str) -> None:
+        self.model = model
+        self.images, self.files = adapter.images, adapter.files
+        self.option_names = adapter.option_names
+        self.complete = wraps(adapter.complete)(partial(adapter.complete, model=model))
+        if adapter.stream is not None:
+            self.stream = partial(adapter.stream, model=model)
+        if adapter.count is not None:
+            self.count_tokens = adapter.count
 
 
 def _resolved(program: Program, given: ModelPool) -> list[str]:
