@@ -101,11 +101,17 @@ slowly = {"look": look, "pay": slow, "unpay": unpay}
 HOST = ["--tools", "tools.py:tools"]
 
 
+def set_ahead(monkeypatch: pytest.MonkeyPatch, *, minutes: int) -> None:
+    """Set the clock of this process ahead."""
+    now = SystemClock.time_ns
+    monkeypatch.setattr(SystemClock, "time_ns", staticmethod(lambda: now() + minutes * 60 * 10**9))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, text in (("refund", REFUND), ("parcel", PARCEL), ("booking", BOOKING)):
         (tmp_path / f"{name}.yaml").write_text(text)
-    (tmp_path / "timer.yaml").write_text(TIMER.replace("SECONDS", "0.2"))
+    (tmp_path / "timer.yaml").write_text(TIMER.replace("SECONDS", "60"))
     (tmp_path / "tools.py").write_text(TOOLS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NANO_VM_STORE", STORE)
@@ -600,8 +606,7 @@ def test_a_timer_is_due_when_its_time_has_come(sh: Shell, monkeypatch: pytest.Mo
     assert sh("resume", "t") == 3
     assert sh("work", "--until-idle") == 0
     assert sh.err == ["there was nothing to do"]
-    now = SystemClock.time_ns
-    monkeypatch.setattr(SystemClock, "time_ns", staticmethod(lambda: now() + 3600 * 10**9))
+    set_ahead(monkeypatch, minutes=60)
     assert sh("work", "--until-idle") == 0
     assert sh.out == ["t  timer  success  output null"]
 
@@ -675,9 +680,11 @@ def test_all_that_is_known_of_what_is_in_doubt(sh: Shell, in_doubt: str) -> None
     assert sh.json("show", in_doubt)["waiting"] == [entry]
 
 
-def test_only_what_waits_is_listed_where_that_is_asked_for(sh: Shell, refund: str) -> None:
+def test_only_what_waits_is_listed_where_that_is_asked_for(
+    sh: Shell, refund: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert sh("run", "timer.yaml", "--run-id", "t1") == 3
-    time.sleep(0.2)
+    set_ahead(monkeypatch, minutes=1)
     assert sh("work", "--until-idle") == 0
     assert sh("runs", "--waiting") == 0
     assert next(line for line in sh.out if not line.startswith("  ")).startswith(refund)
@@ -795,9 +802,11 @@ steps:
 """
 
 RESTING = """
+import asyncio
+
 @tool(effect="read")
-def rest():
-    time.sleep(0.2)
+async def rest():
+    await asyncio.Event().wait()
 
 tools["rest"] = rest
 """
@@ -818,9 +827,7 @@ def test_a_run_under_way_in_another_process_is_cancelled(sh: Shell, folder: Path
     out, _ = running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == 1
     assert out.splitlines()[-1].startswith("cancelled, ")
-    done = paid()
-    assert 0 < done.count("1") < 15
-    assert done.count("back") == done.count("1")
+    assert paid() == ["1", "back"]
     assert sh.json("show", "long")["inbox"] == []
 
 

@@ -222,11 +222,11 @@ def test_all_duplicate_keys_are_told() -> None:
 @pytest.mark.parametrize("format", ["yaml", "json"])
 def test_100_mb_are_refused_unread(format: str) -> None:
     text = "[" * 100_000_000
-    started = time.perf_counter()
+    started = time.process_time()
     diagnostic = fault_of(text, format)
     assert diagnostic.code == "P005"
     assert "the limit is 1048576" in diagnostic.message
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_text_of_the_largest_size_is_read() -> None:
@@ -248,11 +248,11 @@ def bomb(levels: int, width: int) -> str:
 
 @pytest.mark.parametrize(("levels", "width"), [(9, 10), (40, 2), (30, 9), (3, 2000)])
 def test_alias_bombs(levels: int, width: int) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     diagnostic = fault_of(bomb(levels, width))
     assert diagnostic.code == "P003"
     assert f"more than {MAX_ALIAS_NODES}" in diagnostic.message
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_aliases_within_the_bound() -> None:

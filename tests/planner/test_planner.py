@@ -784,12 +784,10 @@ async def test_an_adapter_that_hangs_is_left(
     swallows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nano_vm.planner.planner.GRACE_SECONDS", 0.01)
-    model = Slow(swallows)
-    start = time.monotonic()
+    model = Slow(swallows)  # for ever: who waits for it hangs
     try:
         with pytest.raises(PlannerError, match=r"no answer within 0\.01 seconds"):
             await Planner(model, TOOLS, timeout_seconds=0.01).generate("do it")
-        assert time.monotonic() - start < 2
         assert (model.calls, model.cancelled) == (1, 1)
     finally:
         model.release.set()

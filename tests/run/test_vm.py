@@ -1153,7 +1153,7 @@ def test_one_vm_serves_several_threads_and_event_loops() -> None:
 
     @tool(effect="read", timeout_seconds=0.02)
     async def hang() -> None:
-        await asyncio.sleep(2)
+        await asyncio.sleep(2 * HANGS_SECONDS)
 
     vm = ExecutionVM(tools={"t": echo, "u": plain, "h": hang}, threads=2)
     one = program(

@@ -1488,7 +1488,8 @@ def test_a_connection_lost_while_the_answer_is_on_its_way(
             proxy.on_commit = None
             proxy.mute.append(server)
             server.sendall(data)
-            time.sleep(0.2)  # the server commits, and nobody hears of it
+            while postgres.execute("SELECT count(*) FROM nano_rows", name) == [(0,)]:
+                time.sleep(0.01)  # the server commits, and nobody hears of it
             hang_up(client, server)
             return True
 

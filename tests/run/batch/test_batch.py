@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from virtual_time import VirtualClock, in_virtual_time
 
 from nano_vm import ExecutionVM, Program, VMError
 from nano_vm.errors import StoreError
@@ -52,7 +53,7 @@ class Host:
 
 
 def vm_of(host: Host) -> ExecutionVM:
-    return ExecutionVM(tools={"double": host.double})
+    return ExecutionVM(tools={"double": host.double}, clock=VirtualClock)
 
 
 async def outputs(*args: Any, **kwargs: Any) -> list[tuple[int, Any]]:
@@ -66,6 +67,7 @@ def numbers(count: int, taken: list[int] | None = None) -> Iterator[dict[str, in
         yield {"n": n}
 
 
+@in_virtual_time
 async def test_each_input_once_at_most_so_many_at_a_time() -> None:
     host = Host()
     found = await outputs(vm_of(host), PROGRAM, numbers(100), concurrency=7)
@@ -75,11 +77,13 @@ async def test_each_input_once_at_most_so_many_at_a_time() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("ordered", [False, True])
+@in_virtual_time
 async def test_fewer_inputs_than_runs_at_a_time(count: int, ordered: bool) -> None:
     found = await outputs(vm_of(Host()), PROGRAM, numbers(count), concurrency=16, ordered=ordered)
     assert sorted(found) == [(n, 2 * n) for n in range(count)]
 
 
+@in_virtual_time
 async def test_inputs_may_come_asynchronously() -> None:
     async def slowly() -> AsyncIterator[dict[str, int]]:
         for given in numbers(20):
@@ -91,6 +95,7 @@ async def test_inputs_may_come_asynchronously() -> None:
     ]
 
 
+@in_virtual_time
 async def test_results_come_as_runs_end_or_in_order() -> None:
     for ordered in (False, True):
         host = Host()
@@ -107,6 +112,7 @@ async def test_results_come_as_runs_end_or_in_order() -> None:
 
 
 @pytest.mark.parametrize(("ordered", "window"), [(False, WINDOW), (True, ORDERED_WINDOW)])
+@in_virtual_time
 async def test_what_is_taken_and_not_given_out_is_bounded(ordered: bool, window: int) -> None:
     host, taken = Host(), []
     if ordered:
@@ -122,6 +128,7 @@ async def test_what_is_taken_and_not_given_out_is_bounded(ordered: bool, window:
 
 
 @pytest.mark.parametrize(("ordered", "window"), [(False, WINDOW), (True, ORDERED_WINDOW)])
+@in_virtual_time
 async def test_it_stays_bounded_while_results_are_taken(ordered: bool, window: int) -> None:
     taken: list[int] = []
     given = most = 0
@@ -135,6 +142,7 @@ async def test_it_stays_bounded_while_results_are_taken(ordered: bool, window: i
     assert most <= 2 * window
 
 
+@in_virtual_time
 async def test_a_failed_run_is_a_result() -> None:
     inputs: list[Any] = [{"n": 1}, {"n": -1}, {"m": 2}, [3], {"n": 4}]
     results = {r.number: r.trace async for r in run_many(vm_of(Host()), PROGRAM, inputs)}
@@ -150,6 +158,7 @@ async def test_a_failed_run_is_a_result() -> None:
     assert "context is a dict" in str(results[3].error)
 
 
+@in_virtual_time
 async def test_ending_the_inputs_lets_what_is_under_way_end() -> None:
     host = Host()
     host.waits[4] = asyncio.Event()
@@ -172,6 +181,7 @@ async def test_ending_the_inputs_lets_what_is_under_way_end() -> None:
     assert host.calls < 12
 
 
+@in_virtual_time
 async def test_leaving_cancels_what_is_under_way() -> None:
     host = Host()
     for n in (1, 2):
@@ -184,6 +194,7 @@ async def test_leaving_cancels_what_is_under_way() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+@in_virtual_time
 async def test_an_input_that_can_not_be_read_ends_the_batch_after_what_is_under_way() -> None:
     def broken() -> Iterator[dict[str, int]]:
         yield from numbers(5)
@@ -199,6 +210,7 @@ async def test_an_input_that_can_not_be_read_ends_the_batch_after_what_is_under_
         assert (sorted(found), host.cancelled) == (list(range(5)), [])
 
 
+@in_virtual_time
 async def test_a_fault_of_the_host_ends_the_batch_where_results_are_held_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,17 +230,20 @@ async def test_a_fault_of_the_host_ends_the_batch_where_results_are_held_back(
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, True, 1.5, "4"])
+@in_virtual_time
 async def test_a_concurrency_that_is_none(concurrency: Any) -> None:
     with pytest.raises(VMError, match="concurrency must be a positive integer"):
         await outputs(vm_of(Host()), PROGRAM, numbers(1), concurrency=concurrency)
 
 
 @pytest.mark.parametrize("inputs", [None, 5, "text", {"n": 1}])
+@in_virtual_time
 async def test_inputs_that_are_none(inputs: Any) -> None:
     with pytest.raises(VMError, match="inputs are an iterable of dicts"):
         await outputs(vm_of(Host()), PROGRAM, inputs)
 
 
+@in_virtual_time
 async def test_an_id_joins_a_run_that_is_known() -> None:
     host = Host()
     vm = vm_of(host)
@@ -238,6 +253,7 @@ async def test_an_id_joins_a_run_that_is_known() -> None:
     assert host.calls == 5
 
 
+@in_virtual_time
 async def test_a_run_that_was_cancelled_begins_anew() -> None:
     host = Host()
     host.waits[0] = asyncio.Event()
@@ -250,6 +266,7 @@ async def test_a_run_that_was_cancelled_begins_anew() -> None:
             break
     assert host.cancelled == [0]
     host.waits.clear()
+    await asyncio.sleep(1)  # another instant, in virtual time: it is an earlier start
     found = {
         r.number: r.trace async for r in run_many(vm, PROGRAM, numbers(2), run_id=lambda n: f"r{n}")
     }
