@@ -21,7 +21,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from receiver import Receiver, attributes
 
-from nano_vm import Completion, ExecutionVM, Program, VMError, tool
+from nano_vm import Completion, ExecutionVM, ModelError, Program, VMError, tool
+from nano_vm.adapters.pool import Pool
 from nano_vm.records.usage import LLMUsage
 from nano_vm.telemetry import names
 from nano_vm.telemetry.otel import OpenTelemetry
@@ -329,6 +330,27 @@ async def test_unknown_usage_and_cost_are_left_out() -> None:
     (span,) = [s for s in exporter.get_finished_spans() if s.name == "chat small"]
     assert span.attributes[names.INPUT_TOKENS] == 1
     assert not {names.COST, names.COST_USD} & set(span.attributes)
+
+
+async def test_the_way_through_a_pool_is_told() -> None:
+    class Down(Model):
+        model = "down"
+
+        async def complete(self, messages: list[dict[str, Any]], **kwargs: Any) -> Completion:
+            raise ModelError("out of order", status=503)
+
+    provider, exporter = recorded()
+    pool = Pool([Down(), Model()], name="judges")
+    await ExecutionVM(pool, observers=[OpenTelemetry(provider)]).run(program(llm("m")))
+    (span,) = [s for s in exporter.get_finished_spans() if s.name == "chat judges"]
+    told = {name: value for name, value in span.attributes.items() if ".pool." in name}
+    assert told == {
+        "nano_vm.pool.name": "judges",
+        "nano_vm.pool.strategy": "ordered",
+        "nano_vm.pool.tried": ("down", "small"),
+        "nano_vm.pool.member": "small",
+    }
+    assert span.attributes[names.RESPONSE_MODEL] == "small-2026"
 
 
 async def test_replayed_steps_are_marked_and_consume_nothing(tmp_path: Path) -> None:

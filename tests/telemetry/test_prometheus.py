@@ -28,7 +28,9 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
 
-from nano_vm import Completion, ExecutionVM, VMError, tool
+from nano_vm import Completion, ExecutionVM, ModelError, VMError, tool
+from nano_vm.adapters.pool import Member, Pool
+from nano_vm.adapters.pool.breaker import Breaking
 from nano_vm.cli import main
 from nano_vm.errors import StoreError
 from nano_vm.records.usage import LLMUsage
@@ -124,6 +126,46 @@ async def test_an_unknown_cost_is_counted_and_is_not_zero() -> None:
     await vm.run(program(llm("m")))
     found = samples(registry)
     assert found["nano_vm_unpriced_calls_total{'model': 'small-2026', 'program': 'p'}"] == 1
+
+
+class Down(Model):
+    model = "down"
+
+    async def complete(self, messages: list[dict[str, Any]], **kwargs: Any) -> Completion:
+        raise ModelError("out of order", status=503)
+
+
+async def test_a_pool_tells_its_attempts_and_how_its_members_stand() -> None:
+    registry = CollectorRegistry()
+    breaking = Breaking(failures=2)
+    members = [Member(Down(), breaking=breaking), Member(Model())]
+    pool = Pool(members, name="judges")
+    vm = ExecutionVM(pool, observers=[Prometheus(registry, pools=[pool])])
+    for _ in range(3):
+        assert (await vm.run(program(llm("m")))).ok
+    found = samples(registry)
+
+    def attempts(member: str, outcome: str) -> float | None:
+        labels = f"{{'member': '{member}', 'outcome': '{outcome}', 'pool': 'judges'}}"
+        return found.get(f"nano_vm_pool_attempts_total{labels}")
+
+    assert (attempts("down", "transient"), attempts("small", "answered")) == (2, 3)
+    state = "nano_vm_pool_breaker{'member': '%s', 'pool': 'judges', 'state': '%s'}"
+    assert [found[state % ("down", s)] for s in ("closed", "open", "half_open")] == [0, 1, 0]
+    assert found[state % ("small", "closed")] == 1
+    assert found["nano_vm_pool_calls_in_flight{'member': 'small', 'pool': 'judges'}"] == 0
+    assert found["nano_vm_pool_latency_seconds{'member': 'small', 'pool': 'judges'}"] < 5
+    tokens = "nano_vm_tokens_total{'direction': 'input', 'model': 'small-2026', 'program': 'p'}"
+    assert found[tokens] == 30
+
+
+async def test_attempts_of_a_pool_that_gives_up_are_counted_too() -> None:
+    registry = CollectorRegistry()
+    pool = Pool([Down()], name="judges")
+    vm = ExecutionVM(pool, observers=[Prometheus(registry)])
+    assert not (await vm.run(program(llm("m", max_retries=2, retry=NOW)))).ok
+    labels = "{'member': 'down', 'outcome': 'transient', 'pool': 'judges'}"
+    assert samples(registry)[f"nano_vm_pool_attempts_total{labels}"] == 2
 
 
 async def test_a_run_under_way_is_in_flight() -> None:
@@ -261,6 +303,7 @@ def test_threads_count_together() -> None:
     ("given", "message"),
     [
         ({"registry": 3}, "registry is 3, which is no CollectorRegistry"),
+        ({"pools": ["x"]}, "'x' is no Pool"),
         ({"store": "sqlite:///x"}, r"store is 'sqlite:///x', which is no store; give open_store"),
     ],
 )
@@ -298,11 +341,9 @@ async def a_whole_registry(tmp_path: Path) -> CollectorRegistry:
     """One that has every metric, with samples."""
     registry = CollectorRegistry()
     store = open_store(f"sqlite:///{tmp_path / 'some.db'}")
-    vm = ExecutionVM(
-        Model(),
-        {"flaky": flaky_tool(), "read": read},
-        observers=[Prometheus(registry, store=store)],
-    )
+    pool = Pool([Model()], name="judges")
+    metrics = Prometheus(registry, store=store, pools=[pool])
+    vm = ExecutionVM(pool, {"flaky": flaky_tool(), "read": read}, observers=[metrics])
     await vm.run(program(step("a", "flaky", max_retries=2, retry=NOW), llm("m"), step("b", "read")))
     await vm.run(program({"id": "ask", "type": "approval", "role": "boss"}))
     return registry

@@ -242,6 +242,7 @@ class OpenTelemetry:
             names.SPAN_KIND: "CHAIN",
             names.RUN_ID: event.run_id,
             names.STEP_PATH: event.path,
+            **_routed(attempt.route),
         }
         span = self._start(f"attempt {number}", parent, attributes, attempt.started_ns)
         self._fail(span, attempt.error, failed=True)
@@ -413,6 +414,7 @@ def _answer(event: Event, told: Any, request: Any, usage: LLMUsage | None) -> At
         attributes[names.RESPONSE_MODEL] = model
     if "finish_reason" in told:
         attributes[names.FINISH_REASONS] = (told["finish_reason"],)
+    attributes |= _routed(told.get("route"))
     if type(request) is dict:
         for option, name in names.REQUEST_OPTIONS.items():
             if request.get(option) is not None:
@@ -428,6 +430,22 @@ def _answer(event: Event, told: Any, request: Any, usage: LLMUsage | None) -> At
             attributes[names.COST] = float(usage.cost_usd)
             if "cost_source" in told:
                 attributes[names.COST_SOURCE] = told["cost_source"]
+    return attributes
+
+
+def _routed(route: Any) -> Attributes:
+    """Which way a pool of models took; nothing where there was none."""
+    if type(route) is not dict:
+        return {}
+    members = [str(attempt["member"]) for attempt in route["attempts"]]
+    attributes: Attributes = {
+        names.POOL: route["pool"],
+        names.POOL_STRATEGY: route["strategy"],
+        names.POOL_TRIED: tuple(members),
+    }
+    answered = [a["member"] for a in route["attempts"] if a.get("outcome") == "answered"]
+    if answered:
+        attributes[names.POOL_MEMBER] = answered[-1]
     return attributes
 
 

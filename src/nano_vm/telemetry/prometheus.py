@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -112,11 +112,11 @@ class Prometheus:
     """Counts what runs do, for a *registry*: the library's own, unless the host gives another.
 
     With a *store*, a scrape also tells how many of its runs are pending, running and suspended, and
-    what they wait for.
+    what they wait for; with *pools*, how their members stand.
 
     Raises:
         MissingExtra: If ``prometheus_client`` is not installed.
-        VMError: If *registry* or *store* is none, or the registry has these metrics already.
+        VMError: If *registry*, *store* or one of *pools* is none, or the registry has these metrics already.
     """
 
     event_kinds = frozenset(
@@ -125,7 +125,11 @@ class Prometheus:
     )
 
     def __init__(
-        self, registry: CollectorRegistry | None = None, *, store: Store | None = None
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        store: Store | None = None,
+        pools: Iterable[Any] = (),
     ) -> None:
         try:
             import prometheus_client
@@ -137,10 +141,16 @@ class Prometheus:
             raise VMError(f"registry is {short(registry)}, which is no CollectorRegistry")
         if store is not None and not callable(getattr(store, "counts", None)):
             raise VMError(f"store is {short(store)}, which is no store; give open_store(URL)")
+        self._pools = tuple(pools)
+        for pool in self._pools:
+            if not callable(getattr(pool, "standing", None)):
+                raise VMError(f"{short(pool)} is no Pool")
         self.registry = registry
         self._store = store
         self._lock = threading.Lock()  # loops in several threads may have this one
-        self._labels = {name: Label() for name in ("program", "target", "model", "error_kind")}
+        self._labels = {
+            name: Label() for name in ("program", "target", "model", "error_kind", "member")
+        }
         self._running: dict[str, str] = {}
         self._started: dict[str, int] = {}
         self._ended: dict[tuple[str, str], int] = {}
@@ -150,6 +160,7 @@ class Prometheus:
         self._durations: dict[tuple[str, str], Histogram] = {}
         self._retries: dict[tuple[str, str, str], int] = {}
         self._tokens: dict[tuple[str, str], Tokens] = {}
+        self._pooled: dict[tuple[str, str, str], int] = {}
         self._series: dict[tuple[str, str, str, str], tuple[Count, Histogram]] = {}
         try:
             registry.register(self)
@@ -210,10 +221,11 @@ class Prometheus:
     def _model_step(self, event: Event) -> None:
         record = event.record
         assert record is not None
+        extra = record.extra if type(record.extra) is dict else {}
+        self._route(extra.get("route"))
         if not record.called:
             return
-        extra = record.extra
-        model = extra.get("model") if type(extra) is dict else None
+        model = extra.get("model")
         key = (
             self._labels["program"].bounded(event.program),
             self._labels["model"].bounded(model or event.target),
@@ -223,9 +235,19 @@ class Prometheus:
             tokens = self._tokens[key] = Tokens()
         tokens.add(record.usage or LLMUsage())
 
+    def _route(self, route: Any) -> None:
+        """Count the attempts of a pool."""
+        if type(route) is not dict:
+            return
+        for attempt in route["attempts"]:
+            member = self._labels["member"].bounded(str(attempt["member"]))
+            key = route["pool"], member, str(attempt.get("outcome", "lost"))
+            self._pooled[key] = self._pooled.get(key, 0) + 1
+
     def _attempt(self, event: Event) -> None:
         assert event.attempt is not None
         with self._lock:
+            self._route(event.attempt.route)
             key = (
                 self._labels["program"].bounded(event.program),
                 event.type,
@@ -268,6 +290,8 @@ class Prometheus:
         with self._lock:
             families = self._families(told=True)
         yield from families
+        if self._pools:
+            yield from self._of_pools()
         if self._store is not None:
             yield from self._of_store(self._store)
 
@@ -338,6 +362,12 @@ class Prometheus:
             ),
             counter("tokens", "Tokens of model calls", "program model direction", tokens),
             counter(
+                "pool_attempts",
+                "Calls of the members of pools, by how they ended",
+                "pool member outcome",
+                {**self._pooled},
+            ),
+            counter(
                 "cost_usd",
                 "Known cost of model calls in dollars",
                 "program model",
@@ -350,6 +380,32 @@ class Prometheus:
                 {key: used.unpriced for key, used in self._tokens.items()},
             ),
         ]
+
+    def _of_pools(self) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        breakers = GaugeMetricFamily(
+            "nano_vm_pool_breaker",
+            "1 for the state that a member's breaker is in",
+            labels=["pool", "member", "state"],
+        )
+        busy = GaugeMetricFamily(
+            "nano_vm_pool_calls_in_flight",
+            "Calls of a member under way",
+            labels=["pool", "member"],
+        )
+        latency = GaugeMetricFamily(
+            "nano_vm_pool_latency_seconds",
+            "Average of a member's latencies, the latest of which weigh most",
+            labels=["pool", "member"],
+        )
+        for pool in self._pools:
+            for one in pool.standing():
+                for state in ("closed", "open", "half_open"):
+                    breakers.add_metric([pool.model, one.member, state], one.breaker == state)
+                busy.add_metric([pool.model, one.member], one.busy)
+                latency.add_metric([pool.model, one.member], one.latency_seconds)
+        yield from (breakers, busy, latency)
 
     def _of_store(self, store: Store) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily

@@ -12,7 +12,7 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from ...errors import ModelError, ModelTimeout, RateLimited, TruncatedAnswer, VMError
 from ...language.answers import ending, read_answer
@@ -63,6 +63,15 @@ class SystemClock:
 
     monotonic_ns = staticmethod(time.monotonic_ns)
     sleep = staticmethod(asyncio.sleep)
+
+
+class Standing(NamedTuple):
+    """How a member of a pool stands: its breaker, calls under way, and the average of latencies."""
+
+    member: str
+    breaker: Literal["closed", "open", "half_open"]
+    busy: int
+    latency_seconds: float
 
 
 class Pool:
@@ -561,6 +570,14 @@ class Pool:
             completion.reasoning,
             self._route(call),
         )
+
+    def standing(self) -> list[Standing]:
+        """How each member stands now, for who watches."""
+        now = self._now()
+        return [
+            Standing(m.name, m.breaker.state(now), m.busy, m.latency_ns / SECOND)
+            for m in self.members
+        ]
 
     def _route(self, call: _Call) -> dict[str, Any]:
         return {"pool": self.model, "strategy": self.strategy, "attempts": call.attempts}
