@@ -139,7 +139,7 @@ $(VENV)/.others: $(VENV)/.core
 			echo "installing llm-nano-vm for Python $$version"; \
 			set -- $(VENV)/others/$$version/bin/python $(INSTALL_ARGS); \
 			"$$1" -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV)/others/$$version || exit 1; \
-			"$$@" hatchling editables && "$$@" -e . || exit 1; \
+			"$$@" hatchling editables && "$$@" -e '.[simulation]' || exit 1; \
 			break; \
 		done; \
 	done

@@ -15,6 +15,20 @@ COLLECTED_WORLDS = 20
 """After how many worlds what they left is collected: their objects all know each other."""
 
 
+POINTS = {
+    "_transaction": "before a commit",
+    "_answer": "after a commit, before its answer",
+    "ask": "before a question to the store",
+    "wake": "before its answer, or before a thread goes on",
+    "begin": "before a thread begins",
+    "answer": "before the answer of a call or a thread",
+    "leave": "between the last look at the lease and the call",
+    "_turn": "between two turns of the event loop",
+    "due": "before a timer",
+}
+"""Where a process died or stood still, by the event that it was about to have."""
+
+
 @dataclass
 class Found:
     """What some worlds came to."""
@@ -25,6 +39,7 @@ class Found:
     calls: int = 0
     runs: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)  # at which a process died or stood still
     broken: dict[int, list[str]] = field(default_factory=dict)  # by seed
 
     def add(self, life: Life) -> None:
@@ -36,6 +51,13 @@ class Found:
         self.calls += life.ledger.count
         self.runs.update(kept.run.status for kept in life.database.model._runs.values())
         self.faults.update(fault.kind for fault in world.faults)
+        self.faults["deploy"] += len(life.deploys)
+        self.faults["outage"] += len(life.outages)
+        self.points.update(
+            f"{fault.kind} {POINTS.get(fault.where, 'elsewhere')}"
+            for fault in world.faults
+            if fault.kind in ("death", "freeze")
+        )
         if life.broken:
             self.broken[life.seed] = life.broken
 
@@ -50,6 +72,7 @@ class Found:
                 f"{self.calls:,} calls",
                 f"runs: {ended}",
                 f"faults: {counted}",
+                *(f"  {count:,} x {point}" for point, count in sorted(self.points.items())),
                 f"broken: {len(self.broken)} {list(self.broken)}",
             ]
         )

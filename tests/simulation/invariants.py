@@ -16,7 +16,7 @@ from nano_vm.store.seals import seal_of
 
 from .life import Life
 from .outside import UNSAFE, Call
-from .programs import CALLED
+from .programs import CALLED, UNDONE
 
 
 def watch(life: Life) -> None:
@@ -85,6 +85,7 @@ def _run(life: Life, stored: StoredRun, *, replayed: bool) -> Any:
         if not again.identical:
             yield f"replay: {again}"
     yield from _effects(life, stored, trace)
+    yield from _undone(stored, trace)
     yield from _budget(life, stored, program)
     yield from _messages(life, stored, trace)
 
@@ -116,6 +117,19 @@ def _effects(life: Life, stored: StoredRun, trace: Any) -> Any:
             yield f"{key}: done twice"
         if unsafe and key not in recorded:
             yield f"{key}: called, and no step says so"
+
+
+def _undone(stored: StoredRun, trace: Any) -> Any:
+    """That all that was done is undone, last first, and nothing where the run succeeded."""
+    done = [step.path for step in trace.steps if step.status is StepStatus.SUCCESS]
+    undone = [s.path.removesuffix("/undo") for s in trace.steps if s.path.endswith("/undo")]
+    if stored.status == "success":
+        if undone:
+            yield f"{undone} were undone, and the run succeeded"
+        return
+    due = [path for path in reversed(UNDONE.get(stored.program_name, ())) if path in done]
+    if undone != due:
+        yield f"{undone} were undone, and {due} were due"
 
 
 def _budget(life: Life, stored: StoredRun, program: Any) -> Any:
@@ -154,7 +168,7 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             continue
         by = None if said.kind == "event" else said.by
         if said.kind == "cancel":
-            if stored.status == "success" and _called_after(life, stored, said.at_ns + 60 * SECOND):
+            if _called_after(life, stored, said.at_ns + _noticed_ns(life)):
                 yield "cancelled, and went on"
         elif said.kind == "resolve" and said.name in outcomes:
             continue  # what the call really gave came at the same time, and counts for more
@@ -162,9 +176,19 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
 
 
+def _noticed_ns(life: Life) -> int:
+    """How long a cancellation may go unnoticed: half a second, unless its process stands still or
+    does not reach the store.
+    """
+    rates = life.world.rates
+    disturbed = rates.freeze or rates.partition or rates.slow or rates.refused or life.outages
+    return (60 if disturbed else 3) * SECOND
+
+
 def _called_after(life: Life, stored: StoredRun, at_ns: int) -> bool:
+    """Whether a call was begun after that, but for those that undo."""
     return any(
-        call.begun_ns > at_ns
+        call.begun_ns > at_ns and not key.endswith("/undo")
         for key, calls in life.ledger.calls.items()
         if key.partition(":")[0] == stored.run_id
         for call in calls

@@ -99,6 +99,7 @@ class Life:
         # when all workers are replaced, and when the store does not answer
         self.deploys = [draw.randrange(CHAOS_NS)] if draw.random() < 0.4 else []
         self.outages = [draw.randrange(CHAOS_NS)] if draw.random() < 0.4 else []
+        self.outage = draw.choice(("away", "full"))
         self.outage_ns = int(SECOND * 0.1 * 200 ** draw.random())
         self.poll_seconds = draw.choice((0.3, 1.0, 2.0))
 
@@ -258,8 +259,13 @@ class Life:
 
     def fail_store(self) -> None:
         """Let the store be away for a while: its server is started again, or its disk is full."""
-        self.database.out_until = self.world.now + self.outage_ns
-        self.world.tell("store", f"does not answer for {self.outage_ns / SECOND:.3f} s")
+        until, seconds = self.world.now + self.outage_ns, self.outage_ns / SECOND
+        if self.outage == "away":
+            self.database.out_until = until
+            self.world.tell("store", f"does not answer for {seconds:.3f} s")
+        else:
+            self.database.full_until = until
+            self.world.tell("store", f"takes nothing for {seconds:.3f} s")
 
     def unfinished(self) -> list[Any]:
         runs = [self.database.model._runs[r].run for r in self.ids if self.database.model.has(r)]

@@ -14,21 +14,68 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from mutants import Mutant, broken, unfit  # noqa: E402 - stands in the folder of benchmarks
+from mutants import Mutant as One  # noqa: E402 - stands in the folder of benchmarks
+from mutants import unfit as unfit_one  # noqa: E402
 
 PACKAGE = ROOT / "src" / "nano_vm"
 
 
+@dataclass(frozen=True)
+class Mutant:
+    """What is broken, by one or several texts of the package that are replaced; ``harmless`` is why
+    nothing can notice it.
+    """
+
+    what: str
+    changes: tuple[One, ...]
+    harmless: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The first file that is changed."""
+        return self.changes[0].file
+
+
 def mutants() -> list[Mutant]:
-    """What `mutants.yaml` says."""
+    """What `mutants.yaml` says. ``also`` are further changes, where one guard stands behind
+    another.
+    """
     table = yaml.safe_load((Path(__file__).parent / "mutants.yaml").read_text(encoding="utf-8"))
-    return [Mutant(file=file, **change) for file, changes in table.items() for change in changes]
+    return [_mutant(file, **change) for file, changes in table.items() for change in changes]
+
+
+def _mutant(
+    file: str,
+    what: str,
+    old: str,
+    new: str,
+    also: Sequence[Mapping[str, str]] = (),
+    harmless: str | None = None,
+) -> Mutant:
+    more = (One(one.get("file", file), what, one["old"], one["new"]) for one in also)
+    return Mutant(what, (One(file, what, old, new), *more), harmless)
+
+
+def unfit(mutant: Mutant, package: Path) -> str | None:
+    """Why the mutant does not fit the source any more."""
+    return next((why for one in mutant.changes if (why := unfit_one(one, package))), None)
+
+
+def broken(mutant: Mutant, package: Path) -> dict[str, str]:
+    """The sources of the mutant's files with the texts replaced."""
+    sources: dict[str, str] = {}
+    for one in mutant.changes:
+        source = sources.get(one.file) or (package / one.file).read_text(encoding="utf-8")
+        sources[one.file] = source.replace(one.old, one.new)
+    return sources
 
 
 def found_by(mutant: Mutant, seeds: int, seconds: float) -> str | None:
@@ -38,8 +85,8 @@ def found_by(mutant: Mutant, seeds: int, seconds: float) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "nano_vm"
         shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-        file = package / mutant.file
-        file.write_text(broken(mutant, file.read_text()))
+        for file, source in broken(mutant, package).items():
+            (package / file).write_text(source, encoding="utf-8")
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([folder, str(ROOT / "tests")]),

@@ -67,3 +67,11 @@ HURRY = {
 
 CALLED = {"sub": program(SUB)}
 PROGRAMS = [program(document) for document in (ORDER, FAN, FAILS, CALLER, FRUGAL, PARCEL, HURRY)]
+
+UNDONE = {
+    "order": ("decide/charge",),
+    "fails": ("charge", "both/left", "both/right"),
+    "caller": ("sub/pay",),
+    "hurry": ("charge",),
+}
+"""By program: the steps that are undone where their run fails or is cancelled."""

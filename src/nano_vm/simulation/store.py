@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent
@@ -37,7 +38,8 @@ class Database:
         self.commits = 100 * MICROSECOND, 10_000 * MICROSECOND
         self.slow = SECOND // 10, 6 * SECOND
         self.patience = SECOND // 20, 2 * SECOND  # until a driver says that there is no answer
-        self.out_until = 0  # a server that is started again, a disk that is full, a file locked
+        self.out_until = 0  # a server that is started again
+        self.full_until = 0  # a disk that is full, a file that is locked: it can be read
         self.appended: list[Callable[[Process, Append], None]] = []
         self.acknowledged: list[Callable[[Process, Append], None]] = []
 
@@ -87,9 +89,10 @@ class SimulatedStore(StoreProtocol):
         if self._closed:
             raise StoreError("the store was closed")
 
-    def _out(self) -> bool:
-        """Whether nothing is answered right now."""
-        return self.world.now < max(self.process.cut_off_until, self.database.out_until)
+    def _out(self, *, writes: bool) -> bool:
+        """Whether nothing is answered right now to who reads, or *writes*."""
+        until = max(self.process.cut_off_until, self.database.out_until)
+        return self.world.now < (max(until, self.database.full_until) if writes else until)
 
     def _failure(self, what: str) -> StoreError:
         return StoreError(f"could not {what} the simulated store", passing=True)
@@ -100,7 +103,7 @@ class SimulatedStore(StoreProtocol):
         world, process, database = self.world, self.process, self.database
 
         def ask() -> None:
-            if self._out() or world.strikes("refused", process.name):
+            if self._out(writes=False) or world.strikes("refused", process.name):
                 waiter.value = None, self._failure("read")
                 process.at(world.now + world.delay(*database.patience), waiter.wake)
                 return
@@ -155,10 +158,10 @@ class SimulatedStore(StoreProtocol):
     def _transaction(self) -> None:
         world, database, process = self.world, self.database, self.process
         batch, self._queue = self._queue, []
-        if self._out() or world.strikes("refused", process.name):
+        if self._out(writes=True) or world.strikes("refused", process.name):
             for write in batch:
                 write.error = self._failure("write to")
-            process.at(world.now + world.delay(*database.patience), lambda: self._answer(batch))
+            process.at(world.now + world.delay(*database.patience), partial(self._answer, batch))
             return
         for write in batch:
             try:
@@ -174,7 +177,7 @@ class SimulatedStore(StoreProtocol):
                 # the others are asked for until it is known what became of them
                 if write.again:
                     write.error = self._failure("write to")
-        process.at(world.now + world.delay(*database.commits), lambda: self._answer(batch))
+        process.at(world.now + world.delay(*database.commits), partial(self._answer, batch))
 
     def _answer(self, batch: Sequence[_Write]) -> None:
         for write in batch:

@@ -247,7 +247,9 @@ def drawn_faults(draw: Random) -> Faults:
 
 @dataclass
 class Fault:
-    """One thing that went wrong; its number is that by which a history can be had without it."""
+    """One thing that went wrong; its number is that by which a history can be had without it.
+    *where* names the event that the process was about to have.
+    """
 
     number: int
     kind: str
@@ -326,7 +328,7 @@ class World:
         if self._left and process.alive and process.frozen_until <= self.now < self.calm_from:
             self._left -= 1
             if not self._left:
-                self._disturb(process)
+                self._disturb(process, call)
         if not process.alive:
             return False
         if process.frozen_until > self.now:
@@ -341,14 +343,15 @@ class World:
             return 0
         return 1 + int(self.chance.expovariate(1 / self._mean))
 
-    def _disturb(self, process: Process) -> None:
-        """Something happens to *process* right before an event of it."""
+    def _disturb(self, process: Process, call: Callable[[], None]) -> None:
+        """Something happens to *process* right before an event of it, which is *call*."""
         self._left = self._gap()
         kinds = list(self._process_rates)
         weights = [1 / rate for rate in self._process_rates.values()]
         (kind,) = self.chance.choices(kinds, weights)
         size = self.chance.random()
-        if not self._happens(kind, process.name):
+        where = getattr(call, "func", call).__qualname__.rpartition(".")[2]
+        if not self._happens(kind, process.name, where):
             return
         getattr(self, f"_{kind}")(process, size)
 
@@ -359,18 +362,18 @@ class World:
             return False
         return self._happens(kind, who)
 
-    def _happens(self, kind: str, who: str) -> bool:
+    def _happens(self, kind: str, who: str, where: str = "") -> bool:
         self._drawn += 1
         if self._drawn in self.without:
             return False
-        self.faults.append(Fault(self._drawn, kind, self.now, who))
+        self.faults.append(Fault(self._drawn, kind, self.now, who, where))
         return True
 
     def _death(self, process: Process, _: float) -> None:
         self.kill(process)
 
     def _freeze(self, process: Process, size: float) -> None:
-        seconds = 0.01 * 1000**size  # as often for hundredths as for seconds
+        seconds = _length(size)
         process.frozen_until = self.now + int(seconds * SECOND)
         self.tell(process.name, f"stands still for {seconds:.3f} s")
 
@@ -380,7 +383,7 @@ class World:
         self.tell(process.computer.name, f"its clock is set by {seconds:+.1f} s")
 
     def _partition(self, process: Process, size: float) -> None:
-        seconds = 0.05 * 200**size
+        seconds = _length(size)
         process.cut_off_until = self.now + int(seconds * SECOND)
         self.tell(process.name, f"does not reach the store for {seconds:.3f} s")
 
@@ -470,6 +473,13 @@ class World:
         if self.closed:  # what is taken apart may say anything
             return
         self.history.append(Happening(self.now, who, what))
+
+
+def _length(size: float) -> float:
+    """For how many seconds something lasts, by a *size* from 0 to 1: as often for hundredths or
+    tenths as for longer than a lease.
+    """
+    return float(0.01 * 100 ** (2 * size) if size < 0.5 else 2 * 4 ** (2 * size - 1))
 
 
 class _Current:
