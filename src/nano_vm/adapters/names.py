@@ -8,11 +8,12 @@ from typing import Any
 from ..errors import VMError
 
 
-def adapter_named(name: str, base_url: str | None = None) -> Any:
+def adapter_named(name: str, base_url: str | None = None, api_key: str | None = None) -> Any:
     """The adapter for *name*: ``local``, ``local:FILE.gguf``, ``openai/NAME`` and its kin,
     ``litellm:NAME``, ``scripted:FILE``.
 
     With *base_url* it is the name of a model on that OpenAI-compatible server, whatever its form.
+    *api_key* is the key, where the environment's usual variable does not have it.
 
     Raises:
         VMError: If no adapter is known by such a name, an extra is missing, or a file cannot be
@@ -25,7 +26,7 @@ def adapter_named(name: str, base_url: str | None = None) -> Any:
     if base_url is not None:
         from ..adapters import OpenAIAdapter
 
-        return OpenAIAdapter(name, base_url=base_url)
+        return OpenAIAdapter(name, base_url=base_url, api_key=api_key)
     if kind == "local":
         from ..adapters import LocalAdapter
 
@@ -33,7 +34,8 @@ def adapter_named(name: str, base_url: str | None = None) -> Any:
     if kind == "litellm" and rest:
         from ..adapters import LiteLLMAdapter
 
-        return LiteLLMAdapter(rest)
+        more: dict[str, Any] = {} if api_key is None else {"api_key": api_key}
+        return LiteLLMAdapter(rest, **more)
     if kind == "scripted" and rest:
         from .scripted import read_script
 
@@ -41,11 +43,11 @@ def adapter_named(name: str, base_url: str | None = None) -> Any:
     if slash and model and provider in PROVIDERS:
         from ..adapters import OpenAIAdapter
 
-        return OpenAIAdapter(name)
+        return OpenAIAdapter(name, api_key=api_key)
     if provider == "anthropic" and model:
         from ..adapters import AnthropicAdapter
 
-        return AnthropicAdapter(model)
+        return AnthropicAdapter(model, api_key=api_key)
     known = ", ".join(f"{provider}/NAME" for provider in (*PROVIDERS, "anthropic"))
     raise VMError(
         f"unknown model {name!r}; write local, local:FILE.gguf, {known}, litellm:NAME, "

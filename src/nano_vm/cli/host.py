@@ -53,7 +53,8 @@ def vm_of(
     elif stubs_for is not None:
         assert not isinstance(policy, str)
         known = tools.stub_tools(stubs_for.program, stubs_for.programs, policy)
-    llm = models.load_models(given("model", ()), given("base_url"), given("answer", ()))
+    host = models.load_host(given("host"), given("model", ()))
+    llm = models.load_models(given("model", ()), given("base_url"), given("answer", ()), host)
     if llm is None and stubs_for is not None:
         llm = models.StubModel()
     if programs is None and stubs_for is not None:
@@ -63,7 +64,7 @@ def vm_of(
         tools=known,
         programs=programs,
         prices=rules.read_prices(given("price", ())),
-        budget=budget,
+        budget=rules.tighter(budget, host.budget if host is not None else None),
         policy=policy,
         approved=rules.read_digests(given("approve", ())),
         store=store,
@@ -76,7 +77,11 @@ def vm_of(
 def not_given(options: Options) -> list[str]:
     """What of tools and models is a stub in a VM that was made with *stubs_for*."""
     given = {"tools": options.tools is not None}
-    given["models"] = bool(options.get("model") or options.get("answer"))
+    given["models"] = bool(
+        options.get("model")
+        or options.get("answer")
+        or models.host_file(options.get("host"), options.get("model", ()))
+    )
     return [name for name, there in given.items() if not there]
 
 

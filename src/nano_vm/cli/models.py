@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import VMError
 from .faults import UsageFault
 from .inputs import text_of
+
+if TYPE_CHECKING:
+    from ..adapters.hostfile import HostFile
 
 _NAMED_MODEL = re.compile(r"([\w.-]+)=(.+)\Z", re.DOTALL)
 
@@ -27,15 +31,47 @@ class StubModel:
         raise AssertionError("a stub is never called")
 
 
-def load_models(specs: Sequence[str], base_url: str | None, answers: Sequence[str] = ()) -> Any:
+HOST_FILE = "nano-vm.toml"
+"""Read from the current folder where no other models are named."""
+
+
+def host_file(given: str | None, specs: Sequence[str]) -> str | None:
+    """The host file to read: the *given* one, else that of the current folder, unless models are
+    named by *specs*.
+    """
+    if given is None and not specs and Path(HOST_FILE).is_file():
+        return HOST_FILE
+    return given
+
+
+def load_host(given: str | None, specs: Sequence[str]) -> HostFile | None:
+    """What the host file says, if there is one."""
+    path = host_file(given, specs)
+    if path is None:
+        return None
+    from ..adapters.hostfile import read_host
+
+    try:
+        return read_host(path)
+    except VMError as error:
+        raise UsageFault(f"--host: {error}") from None
+
+
+def load_models(
+    specs: Sequence[str],
+    base_url: str | None,
+    answers: Sequence[str] = (),
+    host: HostFile | None = None,
+) -> Any:
     """What ``ExecutionVM(llm=...)`` takes: None, an adapter, or adapters by name where *specs* hold
-    ``name=MODEL``.
+    ``name=MODEL``; over those of the *host* file.
 
     *answers* are those of ``--answer``: the steps that they name ask no model.
     """
     if base_url is not None and not specs:
         raise UsageFault("--base-url needs --model: the model's name on that server")
     adapters: dict[str | None, Any] = {}
+    named: dict[Any, Any] = {} if host is None else dict(host.models)
     for spec in specs:
         match = _NAMED_MODEL.match(spec)
         name, wanted = match.groups() if match else (None, spec)
@@ -46,6 +82,7 @@ def load_models(specs: Sequence[str], base_url: str | None, answers: Sequence[st
                 else "--model is given twice; name them: fast=MODEL"
             )
         adapters[name] = _adapter(wanted, base_url)
+    adapters = {**adapters, **{n: a for n, a in named.items() if n not in adapters}}
     if answers:
         from ..adapters.scripted import FREE, Overlaid, ScriptedLLM
 

@@ -129,6 +129,13 @@ takes_model = together(
         help="an OpenAI-compatible server that has the model",
         section=HOST,
     ),
+    option(
+        "--host",
+        metavar="FILE",
+        help="models, pools, limits and prices in TOML; without --model: nano-vm.toml, if it is here",
+        section=HOST,
+        shell_complete=completion.files,
+    ),
 )
 
 takes_host = together(

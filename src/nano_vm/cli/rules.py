@@ -5,12 +5,12 @@ is a `UsageFault`, or a `ProgramError` with the faults of the policy.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..diagnostics import Diagnostic
 from ..errors import ProgramError
-from ..language.policy import Policy
+from ..language.policy import Budget, Policy, tightest
 from ..language.reader import MAX_PROGRAM_BYTES
 from ..values import parse_json
 from .faults import UsageFault
@@ -48,8 +48,6 @@ def read_budget(given: Sequence[str]) -> dict[str, Any] | None:
     """``max_tokens=1000`` and its kin."""
     from pydantic import ValidationError
 
-    from ..language.policy import Budget
-
     budget: dict[str, Any] = {}
     for entry in given:
         name, separator, text = entry.partition("=")
@@ -69,6 +67,14 @@ def read_budget(given: Sequence[str]) -> dict[str, Any] | None:
         except ValueError:
             raise UsageFault(f"--budget {name} takes a number, not {text!r}") from None
     return budget or None
+
+
+def tighter(given: Mapping[str, Any] | None, host: Budget | None) -> Any:
+    """The budget of a VM, of what the command line says and what the host file does."""
+    if host is None:
+        return given
+    own = [Budget.model_validate(dict(given))] if given is not None else []
+    return tightest([host, *own])
 
 
 def read_prices(given: Sequence[str]) -> dict[str, tuple[str, str]] | None:

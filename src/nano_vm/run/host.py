@@ -120,6 +120,8 @@ TOOL_THREADS = 32
 def adapters_of(llm: Any) -> dict[str | None, Adapter]:
     if llm is None:
         return {}
+    if isinstance(llm, str) and llm.endswith(".toml"):
+        llm = _of_file(llm)
     named = llm if isinstance(llm, dict) else {None: llm}
     if not named:
         raise VMError(
@@ -144,6 +146,12 @@ def served_of(adapters: Mapping[str | None, Adapter]) -> dict[str | None, Served
     if not any(adapter.served for adapter in adapters.values()):
         return None
     return {name: adapter.served or ONE_MODEL for name, adapter in adapters.items()}
+
+
+def _of_file(path: str) -> dict[str, Any]:
+    from ..adapters.hostfile import read_host  # late, as below
+
+    return read_host(path).models
 
 
 def _by_name(name: str) -> Any:

@@ -81,7 +81,7 @@ def plan(options: Options) -> int:
     from ..canonical import formatted
     from ..sources import load, named_files
 
-    if not options.model:
+    if not options.model and models.host_file(options.host, ()) is None:
         raise UsageFault(
             "plan needs a model that writes the program: --model local, --model groq/NAME, ..."
         )
@@ -90,7 +90,8 @@ def plan(options: Options) -> int:
     budget = rules.read_budget(options.budget)
     programs = {name: load(file).program for name, file in named_files(options.program_file)}
     known = tools.load_tools(options.tools) if options.tools is not None else {}
-    llm = models.load_models(options.model, options.base_url)
+    file = models.load_host(options.host, options.model)
+    llm = models.load_models(options.model, options.base_url, host=file)
     planner = Planner(llm, known, options.policy, programs=programs, budget=budget)
     making = planner.generate(options.intent, context, untrusted=options.untrusted)
     try:

@@ -1,0 +1,234 @@
+"""A host's models in one file, ``nano-vm.toml``: models with their limits, pools of them, prices. In
+comes a path, out come adapters by name; anything wrong is said with its place.
+
+A key is named by the variable of the environment that holds it, and stands in no file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import VMError
+from ..language.policy import Budget
+from ..language.program import Strategy
+from ..prices import checked_price, price_table
+from ..values import short
+from .names import adapter_named
+from .pool import Member, Pool
+
+MAX_FILE_BYTES = 1_000_000
+"""Of a host file, as of a program."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[Decimal | int, Field(ge=0)]
+
+
+class _Model(_Table):
+    model: str
+    base_url: str | None = None
+    key_env: str | None = None
+    weight: Annotated[Decimal | int, Field(gt=0)] = 1
+    concurrency: Positive | None = None
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    context: Positive | None = None
+    tags: list[str] = []
+    lacks: list[str] = []
+    timeout_seconds: Seconds | None = None
+    price: Any = None
+
+
+class _Pool(_Table):
+    members: Annotated[list[str], Field(min_length=1)]
+    strategy: Strategy = "ordered"
+    require: list[str] = []
+    attempts: Positive | None = None
+    hedge_after_seconds: Seconds | None = None
+    patience_seconds: Seconds | None = None
+    seed: int = 0
+
+
+class _File(_Table):
+    default: str | None = None
+    price_source: Literal["genai-prices"] | None = None
+    models: dict[str, _Model] = {}
+    pools: dict[str, _Pool] = {}
+    prices: dict[str, Any] = {}
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """What a host file says: ``models``, adapters and pools by name, the default one first, as
+    ``ExecutionVM(llm=...)`` takes them; and the ``budget`` of each run.
+    """
+
+    models: dict[str, Any]
+    budget: Budget | None = None
+
+
+def read_host(path: str | Path) -> HostFile:
+    """The host file at *path*.
+
+    Raises:
+        VMError: If it cannot be read, says what it cannot, or a key is not in the environment.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1).decode()
+        if len(text) > MAX_FILE_BYTES:
+            raise VMError(f"{path}: more than {MAX_FILE_BYTES:,} bytes")
+        data = tomllib.loads(text, parse_float=Decimal)
+        said = _File.model_validate(_with_floats(data))
+    except OSError as error:
+        raise VMError(f"{path}: {error.strerror or error}") from None
+    except ValidationError as error:
+        # what is not known first: it is mostly what is missing, misspelled
+        found = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise VMError(f"{path}: {'; '.join(map(_fault, found))}") from None
+    except ValueError as error:
+        raise VMError(f"{path}: not TOML: {error}") from None
+    reading = _Reading(str(path), said)
+    return HostFile(reading.adapters(), said.budget)
+
+
+def _with_floats(data: dict[str, Any]) -> dict[str, Any]:
+    """*data* with its budget as a budget has it; elsewhere amounts stay exact."""
+    budget = data.get("budget")
+    if isinstance(budget, dict):
+        plain = {k: float(v) if isinstance(v, Decimal) else v for k, v in budget.items()}
+        return {**data, "budget": plain}
+    return data
+
+
+class _Reading:
+    """The adapters of one file."""
+
+    def __init__(self, path: str, said: _File) -> None:
+        self.path = path
+        self.said = said
+        self.members: dict[str, Member] = {}
+
+    def adapters(self) -> dict[str, Any]:
+        """By name, the default first."""
+        said = self.said
+        if not said.models:
+            raise self.fault("models", "there is none; write [models.NAME]")
+        twice = next((name for name in said.pools if name in said.models), None)
+        if twice is not None:
+            raise self.fault(f"pools.{twice}", "a model has this name, too; rename one of them")
+        found: dict[str, Any] = {name: Pool([self.member(name)], name=name) for name in said.models}
+        found |= {name: self.pool(name, pool) for name, pool in said.pools.items()}
+        if said.default is not None:
+            if said.default not in found:
+                raise self.fault("default", self.unknown(said.default, found))
+            found = {said.default: found[said.default], **found}
+        return found
+
+    def member(self, name: str) -> Member:
+        if name in self.members:
+            return self.members[name]
+        given = self.said.models[name]
+        at = f"models.{name}"
+        key = None
+        if given.key_env is not None:
+            key = os.environ.get(given.key_env)
+            if not key:
+                raise self.fault(f"{at}.key_env", f"{given.key_env} is not set in the environment")
+        try:
+            member = self.members[name] = Member(
+                adapter_named(given.model, given.base_url, key),
+                name=name,
+                weight=float(given.weight),
+                concurrency=given.concurrency,
+                requests_per_minute=given.requests_per_minute,
+                tokens_per_minute=given.tokens_per_minute,
+                context=given.context,
+                tags=given.tags,
+                lacks=given.lacks,
+                timeout_seconds=_seconds(given.timeout_seconds),
+                price=self.price(name, given),
+            )
+        except (VMError, ValueError) as error:
+            raise self.fault(at, str(error)) from None
+        return member
+
+    def price(self, name: str, given: _Model) -> Any:
+        """The model's own price, else that of the table, else that of `price_source`."""
+        if given.price is not None:
+            return checked_price(name, given.price)
+        for known in (name, given.model):
+            if known in self.said.prices:
+                return checked_price(known, self.said.prices[known])
+        if self.said.price_source is not None:
+            return price_table([given.model]).get(given.model)
+        return None
+
+    def pool(self, name: str, given: _Pool) -> Pool:
+        at = f"pools.{name}"
+        for i, member in enumerate(given.members):
+            if member in self.said.pools:
+                what = "itself" if member == name else f"the pool {member!r}"
+                message = f"it has {what} in it, and a pool has no pools; name the models"
+                raise self.fault(f"{at}.members[{i}]", message)
+            if member not in self.said.models:
+                raise self.fault(f"{at}.members[{i}]", self.unknown(member, self.said.models))
+        more: dict[str, Any] = {}
+        if given.patience_seconds is not None:
+            more["patience_seconds"] = float(given.patience_seconds)
+        try:
+            return Pool(
+                [self.member(member) for member in given.members],
+                given.strategy,
+                name=name,
+                require=given.require,
+                attempts=given.attempts,
+                hedge_after=_seconds(given.hedge_after_seconds),
+                seed=given.seed,
+                **more,
+            )
+        except VMError as error:
+            raise self.fault(at, str(error)) from None
+
+    def unknown(self, name: str, known: Mapping[str, Any]) -> str:
+        near = get_close_matches(name, list(known), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        return f"there is no model {name!r}; {hint}"
+
+    def fault(self, at: str, message: str) -> VMError:
+        return VMError(f"{self.path}: {at}: {message}")
+
+
+def _seconds(given: Decimal | int | None) -> float | None:
+    return None if given is None else float(given)
+
+
+def _fault(error: Any) -> str:
+    """One fault of a file, with its place and, for an unknown field, the nearest known."""
+    loc = [str(part) for part in error["loc"] if part not in ("decimal", "int", "is-instance")]
+    at = ".".join(loc)
+    if error["type"] == "missing":
+        return f"{at}: it is missing"
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{at}: {message[:1].lower()}{message[1:]}, not {short(error['input'])}"
+    table: type[BaseModel] = _File
+    if len(loc) > 1:
+        table = _Model if loc[0] == "models" else _Pool
+    near = get_close_matches(loc[-1], list(table.model_fields), n=1)
+    known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(table.model_fields)}"
+    return f"{at}: unknown field; {known}"
