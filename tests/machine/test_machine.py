@@ -20,7 +20,7 @@ from nano_vm.machine.faults import backoff, effect_key, matches, model_error, to
 from nano_vm.machine.ledger import Ledger, Limits, Shares, token_bound
 from nano_vm.machine.machine import FOREVER, Machine
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
-from nano_vm.machine.plan import END, FORK, MODEL, PAUSE, TOOL, ToolOp
+from nano_vm.machine.plan import DOUBT, END, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.machine.simulate import in_lanes
 from nano_vm.machine.terms import RunTerms, machine_of
 from nano_vm.records.record import BRIEF, StepError
@@ -71,7 +71,7 @@ class ByHand:
                     usage = LLMUsage(words, len(text.split()), words + len(text.split()))
                     extra = {"model": "scripted", "finish_reason": "stop"}
                     op = machine.resume(Answer(text, usage, extra), self.tick())
-            elif op.code == PAUSE:
+            elif op.code in (PAUSE, DOUBT):
                 op = machine.resume(Suspended(), self.tick())
             else:
                 assert op.code == FORK
@@ -388,7 +388,11 @@ def test_an_interrupted_write_is_in_doubt_and_a_read_is_not() -> None:
         machine.resume(Cancelled(called=called), 1)
         assert machine.records[-1][2].value == outcome
         machine, _ = begun(program(step()), {"t": tool(effect=effect)(lambda: 1)})  # type: ignore[call-overload]
-        assert machine.resume(TimedOut(called=called), 1).code == END
+        op = machine.resume(TimedOut(called=called), 1)
+        if outcome == "in_doubt":
+            assert op.code == DOUBT
+            op = machine.resume(Suspended(), 1)
+        assert op.code == END
         assert machine.records[-1][2].value == ("in_doubt" if outcome == "in_doubt" else "failed")
 
 

@@ -136,6 +136,9 @@ def waiting_for(kind: str) -> Machine:
     if kind == "reconcile":
         machine = begun(program(CALL))
         machine.resume(Unknown(ERROR), 1)
+    elif kind == "in_doubt":
+        machine = begun(program(step("a", "mail")))
+        machine.resume(Unknown(ERROR), 1)
     elif kind == "undo":
         machine = begun(program(CALL, step("b", "fetch")))
         machine.resume(Value(1), 1)

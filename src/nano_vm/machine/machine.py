@@ -1,6 +1,7 @@
 """The state machine: outcomes in, requests out. No await, no I/O, no clock, no random number.
 
-    request = machine.start(now)             # a ToolOp or ModelOp to call, a ForkOp, or an end
+    request = machine.start(now)             # a ToolOp or ModelOp to call, a ForkOp, a PauseOp, an
+                                             # end; or DOUBT_OP: what became of the call before?
     request = machine.resume(outcome, now)   # what came of it, see `outcome`
 
 These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver
@@ -102,6 +103,7 @@ from .plan import (
     ASSERT,
     BRANCH,
     CLOSE,
+    DOUBT,
     END,
     FAIL,
     FORK,
@@ -135,6 +137,9 @@ FOREVER = 1 << 62
 
 _ILLEGAL = "{} {!r} cannot have the outcome {!r}"
 _NO_STEP = "the run has used all its steps (max_steps)"
+
+RESOLVED = "resolved"
+"""Where a record keeps what somebody said of a call in doubt, if that was no success."""
 
 OTHER: Any = object()  # sent in place of a tool's value
 
@@ -267,11 +272,12 @@ class Machine:
     # what a reconcile is about: op, error, path, request, what is given, what else is known; when
     _call: tuple[ToolOp, StepError, str, Any, tuple[Any, ...], str, int]
     _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
-    _crashed = (
-        # whether a call was lost with its process: then a person is waited for also where the run
-        # is cancelled
-        False
-    )
+    # whether a call was lost with its process: then a person is waited for also where the run is
+    # cancelled
+    _crashed = False
+    # a call in doubt, while that is the request: its op, its error, what it was asked
+    _question: tuple[ToolOp, StepError, Any]
+    _resolving = False  # whether a value is taken that somebody says a call in doubt gave
     _original: list[dict[str, Any]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
@@ -315,7 +321,7 @@ class Machine:
                 return END_OP
             raise IllegalOutcome(f"the run has ended, and is given {outcome!r}")
         self.now = now
-        if type(outcome) is Value and self.handed is None:
+        if type(outcome) is Value and self.handed is None and self._op is not DOUBT_OP:
             return self.send(outcome.value)
         self._outcome = outcome
         return self.send(OTHER)
@@ -351,12 +357,19 @@ class Machine:
 
     def kind_of(self, op: Op) -> str:
         """What kind of request *op* is now, as `LEGAL` names it."""
+        if op.code == DOUBT:
+            return "in_doubt"
         return self.side_call or ("fork" if op.code == FORK else op.type)
 
     @property
     def keywords(self) -> dict[str, Any]:
         """What the requested tool receives, by name."""
         return dict(zip(self._op.receives, self.given, strict=True))
+
+    @property
+    def reached_ns(self) -> int:
+        """When the step of the request was reached: that of a pause, when it began."""
+        return self._started
 
     @property
     def retrying(self) -> bool:
@@ -799,6 +812,8 @@ class Machine:
         kind = self.kind_of(self._op)
         if type(outcome) not in LEGAL[kind]:
             raise IllegalOutcome(_ILLEGAL.format(kind, self.path, outcome))
+        if kind == "in_doubt":
+            return self._doubt_ended(outcome)
         match outcome:
             case Answer(text, usage, extra):
                 return self._answer(text, *self._priced(self._op, usage, extra))
@@ -853,7 +868,7 @@ class Machine:
     def _not_taken(self, error: VMError, size: int) -> Op | None:
         """A tool's value is refused; *size* was charged for it."""
         fault = StepError.of(error)
-        self._keep(BadResult(fault, size=size))
+        self._keep(BadResult(fault, size=size), RESOLVED if self._resolving else "outcome")
         return self._bad_result(fault)
 
     def _bad_result(
@@ -1675,28 +1690,67 @@ class Machine:
         message = f"{error.message}; whether {op.tool!r} took effect is not known{more}"
         doubt = StepError("in_doubt", error.type, message, False, bases=error.bases)
         doubt = self._as_recorded(doubt)
-        self._record(op, StepStatus.IN_DOUBT, None, doubt)
-        key = effect_key(self.facts.run_id, self.path)
-        entry = {
-            "path": self.path,
-            "step_id": op.step_id,
+        asked = {
             "kind": "in_doubt",
             "tool": op.tool,
-            "effect_key": key,
+            "effect_key": effect_key(self.facts.run_id, self.path),
         }
         if self.cancelling and not self._crashed:
-            self.waiting = [entry]
+            self.waiting = self._left_in_doubt(op, doubt, asked)
             return self._cancelled(op)
-        self.error = doubt
-        self.failed_step = op.step_id
-        return self._suspend([entry])
+        self._question = op, doubt, self.request
+        self.request, self._op, self._ask = asked, DOUBT_OP, DOUBT_OP
+        return None
+
+    def _doubt_ended(self, outcome: Outcome) -> Op | None:
+        """What became of a call in doubt, as somebody says, is the outcome of the call; where nobody
+        does, the run is left as it is.
+        """
+        op, doubt, request = self._question
+        asked, self._op, self.request = self.request, op, request
+        match outcome:
+            case Value(value):
+                self._crashed, self._resolving = False, True
+                follow = self._value(value)
+                self._resolving = False
+            case Failed(error) | BadResult(error):
+                self._crashed = False
+                self._keep(outcome, RESOLVED)
+                error = replace(error, retryable=False)
+                if self.side_call is not None:
+                    follow = self._failed_aside(error)
+                elif isinstance(outcome, BadResult):
+                    follow = self._bad_result(error, size=outcome.size)
+                else:
+                    follow = self._failed(op, error)
+            case Cancelled() if not self._crashed and self.side_call is None:
+                self.cancelling = True
+                self._keep(outcome, RESOLVED)
+                self.waiting = self._left_in_doubt(op, doubt, asked)
+                return self._cancelled(op)
+            case _:  # where its process is gone, a person is waited for though the run is cancelled
+                self.error, self.failed_step = doubt, op.step_id
+                return self._suspend(self._left_in_doubt(op, doubt, asked))
+        if self.cancelling and self.status is TraceStatus.RUNNING:
+            return self._cancelled(op)
+        return follow
+
+    def _left_in_doubt(
+        self, op: ToolOp, doubt: StepError, asked: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Record that nobody said what became of the call; what the run waits for."""
+        self._record(op, StepStatus.IN_DOUBT, None, doubt)
+        return [{"path": self.path, "step_id": op.step_id, **asked}]
 
     def _value_aside(self, value: Any) -> Op | None:
         """What a reconcile or undo tool returned."""
         try:
             value, _ = admit(value, self.facts.limits.value_bytes)
         except VMError as fault:
-            return self._failed_aside(StepError.of(fault))
+            error = StepError.of(fault)
+            if self._resolving:
+                self._keep(BadResult(error), RESOLVED)
+            return self._failed_aside(error)
         if self.side_call == "undo":
             self._record(self._op, SUCCESS, value, None)
             return self._next_undo()
@@ -2157,6 +2211,7 @@ class _Skipped:
 
 _SKIPPED: Any = _Skipped()
 END_OP = Op(code=END, type="end")
+DOUBT_OP = Op(code=DOUBT, type="in_doubt")
 
 
 def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:

@@ -70,7 +70,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Nothing came yet: the run ends here, suspended, until it is resumed."""
+    """Nothing came yet, or nobody knows: the run ends here, suspended, until it is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,11 @@ LEGAL: dict[str, tuple[type[Outcome], ...]] = {
     "fork": (Joined, Cancelled),
     "undo": (Value, Failed, TimedOut, Cancelled, Suspended, Unknown, NotCalled),
     "reconcile": (Value, Failed, TimedOut, Cancelled, Unknown, NotCalled),
+    "in_doubt": (Value, Failed, Cancelled, Suspended, BadResult),
 }
-"""Which outcomes a request can have; ``undo`` and ``reconcile`` are calls beside a step's own."""
+"""Which outcomes a request can have; ``undo`` and ``reconcile`` are calls beside a step's own, and
+``in_doubt`` asks what became of a call.
+"""
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:

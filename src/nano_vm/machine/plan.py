@@ -21,9 +21,24 @@ from .demands import Enforce
 AWAITED, INLINE, ASKED = 1, 2, 3
 """`Op.straight`: a coroutine function, one that is called in the event loop's thread, or a model."""
 
-TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL, WHEN, ASSERT, STOP = (
-    range(15)
-)
+(
+    TOOL,
+    MODEL,
+    BRANCH,
+    SWITCH,
+    SET,
+    FORK,
+    LOOP,
+    TEST,
+    CLOSE,
+    PAUSE,
+    END,
+    FAIL,
+    WHEN,
+    ASSERT,
+    STOP,
+    DOUBT,
+) = range(16)
 CODES = (
     "tool",
     "model",
@@ -40,6 +55,7 @@ CODES = (
     "when",
     "assert",
     "stop",
+    "doubt",
 )
 
 

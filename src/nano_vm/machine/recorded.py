@@ -26,7 +26,7 @@ from ..records.status import StepStatus
 from ..records.usage import LLMUsage
 from ..tools.contract import ToolContract
 from .faults import ONLY_NAMED, UNKNOWN_OUTCOME
-from .machine import KEPT_ANSWER_CHARS, Machine
+from .machine import KEPT_ANSWER_CHARS, RESOLVED, Machine
 from .outcome import (
     LEGAL,
     Answer,
@@ -44,7 +44,7 @@ from .outcome import (
     Value,
     outcome_of,
 )
-from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
+from .plan import DOUBT, END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 
 # in the order in which a record has them
 _BESIDE = ("model", "finish_reason", "route", "cost_source", "priced_as", "reasoning")
@@ -199,6 +199,8 @@ class Recorded:
 
     def _fed(self, machine: Machine, op: Op, path: str, record: Record) -> Op | None:
         now = self._time(record.finished_ns)
+        if op.code == DOUBT:
+            return machine.resume(_resolved(machine, op, path, record), now)
         if op.code == PAUSE:
             return self._pause(machine, cast(PauseOp, op), path, record, now)
         if machine.side_call == "reconcile":
@@ -355,6 +357,22 @@ class Recorded:
         return machine.resume(Failed(error, by=by), now)
 
 
+def _resolved(machine: Machine, op: Op, path: str, record: Record) -> Outcome:
+    """What somebody said of a call in doubt.
+
+    Raises:
+        Unfit: If the record is none that a call in doubt can have.
+    """
+    told = _dict(record.extra).get(RESOLVED)
+    if told is not None:
+        return _legal(machine, op, path, outcome_of(told))
+    if record.status is StepStatus.SUCCESS:
+        return Value(record.output)
+    if record.status is not StepStatus.IN_DOUBT:
+        raise Unfit(path, "it does not say what became of the call, which was in doubt")
+    return Suspended()
+
+
 def _kept(machine: Machine, op: Op, path: str, extra: Mapping[str, Any]) -> Outcome:
     """The outcome that is kept beside a record.
 
@@ -465,7 +483,7 @@ def play(
                 raise Missing(machine.path)
             following = (
                 machine.resume(Suspended(), machine.now)
-                if machine.side_call is None
+                if machine.side_call is None or op.code == DOUBT
                 else machine.resume(NotCalled(HELD), machine.now)
             )
         op = following

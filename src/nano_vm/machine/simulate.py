@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from .machine import Machine
-from .outcome import Joined
-from .plan import END, FORK, Op
+from .outcome import Joined, Suspended
+from .plan import DOUBT, END, FORK, Op
 
 Feed = Callable[[Machine, Op], Op]
 Order = Callable[[Machine, Op], Iterable[int]]
@@ -34,6 +34,8 @@ def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
                 simulate(child, feed, order)
                 machine.now = max(machine.now, child.now)
             op = machine.resume(Joined(), machine.now)
+        elif op.code == DOUBT:  # nobody is there to say
+            op = machine.resume(Suspended(), machine.now)
         else:
             op = feed(machine, op)
 

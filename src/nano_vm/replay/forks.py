@@ -16,7 +16,7 @@ from ..language.program import Program
 from ..language.programs import programs_given
 from ..machine.machine import Machine
 from ..machine.outcome import NotCalled, Suspended
-from ..machine.plan import END, FORK, MODEL, TOOL, Op
+from ..machine.plan import DOUBT, END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded
 from ..records.record import Record, flattened, request_json
 from ..records.status import StepStatus
@@ -258,7 +258,7 @@ class ForkJournal:
         """The request that follows, where the outcome of *op* is taken from the records; None where
         the call is to be made.
         """
-        if op.code in (FORK, END):
+        if op.code in (FORK, DOUBT, END):
             return None
         decision = self.forked.decide(machine, op)
         if decision == "reuse":

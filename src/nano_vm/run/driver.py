@@ -25,6 +25,7 @@ from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, Time
 from ..machine.plan import (
     ASKED,
     AWAITED,
+    DOUBT,
     END,
     FORK,
     MODEL,
@@ -219,7 +220,7 @@ class Driver:
                 elif code == MODEL:
                     called = True
                     op = await self.ask(machine, op, lane)
-                elif code == PAUSE:
+                elif code in (PAUSE, DOUBT):
                     op = machine.resume(Suspended(), read())
                 else:
                     assert code == END

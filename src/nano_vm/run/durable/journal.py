@@ -38,7 +38,7 @@ from ...machine.outcome import (
     Unknown,
     Value,
 )
-from ...machine.plan import END, FORK, PAUSE, TOOL, Op, ToolOp
+from ...machine.plan import DOUBT, END, FORK, PAUSE, TOOL, Op, ToolOp
 from ...machine.recorded import HELD, Recorded
 from ...records.record import StepError
 from ...records.status import TraceStatus
@@ -149,6 +149,8 @@ class Journal:
                 await self.append(self.rows.new(machine))
             return None
         following = self.recorded.along(machine, op) or self.recorded.feed(machine, op)
+        if op.code == DOUBT:  # a person says it to the stored run, which is then driven anew
+            return following or machine.resume(Suspended(), now)
         if following is None and self.origin is not None:
             following = self.known(self.origin, machine, op)
         if following is not None:
@@ -308,7 +310,7 @@ class Journal:
     async def pause(self, machine: Machine, op: Op, path: str) -> Op:
         """The outcome of an approval or a wait, or that there is none yet."""
         now, request = machine.now, machine.request
-        since_ns = self.rows.begun.get(path, [now + self.base_ns])[0]
+        since_ns = self.rows.begun.get(path, [machine.reached_ns + self.base_ns])[0]
         timeout: int = op.timeout_ns  # type: ignore[attr-defined]
         own = since_ns + timeout if timeout else FOREVER
         nearest = min(own, machine.deadline + self.base_ns)  # its own, or that of what it stands in
