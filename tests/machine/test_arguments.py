@@ -160,7 +160,7 @@ def test_no_value_of_a_program_is_part_of_a_source(monkeypatch: pytest.MonkeyPat
         "z": "$object.name",
         "n": 1234567,
     }
-    take = Shapes().take(ToolContract("t", print, {}, open=True), args, NAMES)
+    take = Shapes().take(ToolContract("t", {}, open=True), args, NAMES)
     request, _ = take(VALUES)
     assert (request[0], request[2][evil][0]) == (evil, evil)
     (source,) = sources
@@ -182,12 +182,12 @@ def test_a_plan_compiles_a_bounded_number_of_sources() -> None:
     for number in range(2 * MAX_SHAPES):
         bits = f"{number:010b}"
         args = {f"a{at}": "$text" if bit == "1" else 7 for at, bit in enumerate(bits)}
-        take = shapes.take(ToolContract("t", print, {}, open=True), args, NAMES)
+        take = shapes.take(ToolContract("t", {}, open=True), args, NAMES)
         text = VALUES[NAMES.keys["text"]]
         assert take(VALUES)[1] == tuple(text if bit == "1" else 7 for bit in bits)
     assert len(shapes.sources) == MAX_SHAPES
     many = {f"a{number}": "$text" for number in range(5_000)}
-    request, received = shapes.take(ToolContract("t", print, {}, open=True), many, NAMES)(VALUES)
+    request, received = shapes.take(ToolContract("t", {}, open=True), many, NAMES)(VALUES)
     assert request == received == (VALUES[NAMES.keys["text"]],) * 5_000
     assert max(map(len, shapes.sources)) < 10_000
 

@@ -12,7 +12,6 @@ reachable.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -64,7 +63,7 @@ from ..language.semantics import (
     output,
 )
 from ..language.semantics import last as left_by
-from ..tools.contract import ToolContract, type_hints
+from ..tools.contract import ToolContract
 from ..values import UNSET, as_text, canonical
 
 MAX_SAMPLES = 32
@@ -975,15 +974,7 @@ def hint_schema(hint: Any) -> dict[str, Any] | None:
 
 def returned(contract: ToolContract) -> dict[str, Any] | None:
     """The JSON Schema of what a tool declares to return; None where it declares nothing."""
-    function: Any = contract.function
-    while isinstance(function, functools.partial):
-        function = function.func
-    if isinstance(function, type):
-        return None
-    target: Callable[..., Any] = (
-        function if inspect.isroutine(function) else type(function).__call__
-    )
-    hint = type_hints(target).get("return", Any)
+    hint = contract.result
     if typing.get_origin(hint) in (Awaitable, Coroutine):
         hint = typing.get_args(hint)[-1]
     if hint is None or hint is type(None):

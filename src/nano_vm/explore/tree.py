@@ -474,17 +474,8 @@ def assumed(flow: Flow, contracts: Mapping[str, ToolContract]) -> dict[str, Tool
     """*contracts*, and for each other tool that the flow calls one that takes anything and says
     nothing.
     """
-    found = dict(contracts)
-    for frame in flow.frames:
-        for step, _ in frame.names.steps:
-            references = [getattr(step, "undo", None), getattr(step, "reconcile", None)]
-            for tool in (
-                getattr(step, "tool", None),
-                *(r.tool for r in references if r is not None),
-            ):
-                if isinstance(tool, str) and tool not in found:
-                    found[tool] = contract(tool, lambda **_: None)
-    return found
+    unknown = [tool for tool in flow.tools if tool not in contracts]
+    return {**contracts, **{tool: contract(tool, lambda **_: None) for tool in unknown}}
 
 
 # --- running --------------------------------------------------------------------------------------

@@ -456,6 +456,13 @@ class Flow:
         return [frame for frame in self.frames if frame.own_names]
 
     @property
+    def tools(self) -> list[str]:
+        """Every tool that is called, each once."""
+        programs = {id(frame.names): frame.names for frame in self.frames}.values()
+        steps = (calls for names in programs for calls in names.calls.values())
+        return list(dict.fromkeys(call.tool for calls in steps for call in calls))
+
+    @property
     def digest(self) -> str | None:
         """The digest of the program together with those that it calls by name; None where it calls
         none.

@@ -75,20 +75,6 @@ def order(contract: ToolContract, names: Sequence[str]) -> tuple[str, ...]:
     return first if set(first) == set(names) else tuple(names)
 
 
-def by_position(contract: ToolContract, names: tuple[str, ...]) -> Callable[..., Any]:
-    """What calls the tool with the arguments *names* by position: the function itself, or where it
-    takes one of them only by name, a call by name.
-    """
-    function = contract.function
-    if contract.positional[: len(names)] == names:
-        return function
-
-    def call(*values: Any) -> Any:
-        return function(**dict(zip(names, values, strict=True)))
-
-    return call
-
-
 TakeMessages: TypeAlias = Callable[[Frame], tuple[list[Any], list[Any], bool]]
 """The messages as they are recorded, once more as the adapter receives them, and whether each text
 in them from outside is short. It raises `StepFault`.

@@ -7,6 +7,8 @@ added, dropped or connected otherwise, since the proofs are about the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -50,9 +52,10 @@ from ..language.program import (
     WaitStep,
 )
 from ..language.schemas import schema_check
+from ..language.semantics import ToolCall, tool_calls
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract
 from ..values import UNSET
-from .arguments import Shapes, TakeMessages, by_position, constant_of, order, single_of
+from .arguments import Shapes, TakeMessages, constant_of, order, single_of
 from .bounds import counted, longest
 from .demands import Enforce, enforcer
 from .plan import (
@@ -63,6 +66,7 @@ from .plan import (
     INLINE,
     AssertOp,
     BranchOp,
+    Calling,
     CloseOp,
     ForkOp,
     FramePlan,
@@ -97,6 +101,44 @@ Checks = Mapping[Loc, Sequence[CallRule]]
 """By the place of an argument: what is held against its value before the call."""
 
 
+KEPT_PLANS = 256
+"""Plans that are kept for whoever asks for the same again; a process that serves a team has some
+dozens of programs.
+"""
+
+
+def plan_of(
+    flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None
+) -> Plan:
+    """As `compile_flow`: the plan that was made before, where program, facts of tools and checks are
+    the same, for whichever host that was.
+    """
+    known = {name: contracts[name] for name in flow.tools}
+    held = checks or {}
+    key = (
+        flow.digest or flow.program.digest,
+        tuple(known[name].key for name in sorted(known)),
+        # a rule says in its form all that it is
+        repr(sorted(held.items(), key=repr)),
+    )
+    return _kept(_Made(key, flow, known, held))
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a plan is made of, and the ``key`` that is equal where the plan would be."""
+
+    key: tuple[Any, ...]
+    flow: Flow = field(compare=False)
+    contracts: Mapping[str, ToolContract] = field(compare=False)
+    checks: Checks = field(compare=False)
+
+
+@lru_cache(maxsize=KEPT_PLANS)
+def _kept(made: _Made) -> Plan:
+    return compile_flow(made.flow, made.contracts, made.checks)
+
+
 def compile_flow(
     flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None
 ) -> Plan:
@@ -109,10 +151,10 @@ class _Compiler:
         self.flow = flow
         self.contracts = contracts
         self.checks = checks
-        self.tools: list[str] = []
+        self.tools: dict[str, None] = {}
         self.shapes = Shapes()
         self.enforcers: dict[tuple[str, str, int], Enforce] = {}
-        self.numbers: dict[str, int] = {}
+        self.calls: dict[Calling, int] = {}  # each with its number
         self.ops: list[Op] = []
         self.twice = _entered_twice(flow)
         # once for each program: branches and items share its names
@@ -143,7 +185,8 @@ class _Compiler:
             name=flow.program.name,
             frames=frames,
             ops=self.ops,
-            tools=self.tools,
+            tools=list(self.tools),
+            calls=list(self.calls),
             models=models,
             given=tuple(
                 dict.fromkeys(
@@ -308,49 +351,42 @@ class _Compiler:
         raise AssertionError(step)
 
     def tool_step(self, step: ToolStep, names: Names, timeout: float | None, loc: Loc) -> ToolOp:
-        op = self.tool(step.tool, step.args, names, timeout, (*loc, "args"))
+        own, *beside = tool_calls(step)
+        op = self.tool(own, names, timeout, loc)
         op.attempts, op.retry = step.attempts, step.retry or Retry()
         op.plain = step.undo is None and not op.takes_key and not op.checks
-        for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
-            if reference is not None:
-                args = (
-                    reference.args
-                    if kind == "undo" or "args" in reference.model_fields_set
-                    else step.args
-                )
-                beside = self.tool(reference.tool, args, names, None, (*loc, kind, "args"))
-                beside.step_id, beside.type = f"{step.id}/{kind}", "tool"
-                beside.straight = 0  # what follows its outcome is never simply the next op
-                setattr(op, kind, beside)
+        for call in beside:
+            other = self.tool(call, names, None, loc)
+            other.step_id, other.type = f"{step.id}/{call.use}", "tool"
+            other.straight = 0  # what follows its outcome is never simply the next op
+            setattr(op, call.use, other)
         return op
 
-    def tool(
-        self, tool: str, args: dict[str, Any], names: Names, timeout: float | None, loc: Loc
-    ) -> ToolOp:
+    def tool(self, call: ToolCall, names: Names, timeout: float | None, loc: Loc) -> ToolOp:
+        """One of the calls that the step at *loc* makes."""
+        tool, args = call.tool, call.args
         contract = self.contracts[tool]
-        if tool not in self.numbers:
-            self.numbers[tool] = len(self.tools)
-            self.tools.append(tool)
+        self.tools[tool] = None
         seconds = timeout or contract.timeout_seconds or TOOL_TIMEOUT_SECONDS
         receives = order(contract, tuple(args))
         # the key is drawn for each call, and a tool may take it by name only
         called = (*receives, IDEMPOTENCY_KEY) if contract.takes_key else receives
+        calling = Calling(tool, called, contract.positional[: len(called)] == called)
         take = self.shapes.take(contract, args, names)
         return ToolOp(
             tool=tool,
-            number=self.numbers[tool],
+            number=self.calls.setdefault(calling, len(self.calls)),
             names=tuple(args),
             take=take,
             constant=constant_of(take, args),
             single=single_of(contract, args, names),
             receives=called,
-            function=by_position(contract, called),
             effect=contract.effect,
             takes_key=contract.takes_key,
             checks=tuple(
                 (position, name, rule.text, self.enforcer(tool, name, rule))
                 for position, name in enumerate(args)
-                for rule in self.checks.get((*loc, name), ())
+                for rule in self.checks.get((*loc, *call.at, "args", name), ())
             ),
             timeout_ns=_ns(seconds),
             straight=_STRAIGHT.get(contract.how, 0),
@@ -675,7 +711,5 @@ def _ceilings(flow: Flow, frames: list[FramePlan]) -> None:
     """Most steps, model calls and tool calls of one execution of each frame: what a branch may
     reserve at a fork.
     """
-    for frame, (steps, llm_calls, tool_calls) in zip(
-        frames, longest(flow, 3, counted).totals, strict=True
-    ):
-        frame.ceiling = (steps, llm_calls, tool_calls)
+    for frame, (steps, models, tools) in zip(frames, longest(flow, 3, counted).totals, strict=True):
+        frame.ceiling = (steps, models, tools)

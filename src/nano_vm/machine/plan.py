@@ -7,9 +7,9 @@ so that one plan serves any number of runs at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..language.expr import Eval, Frame
 from ..language.policy import Budget, Effect
@@ -126,17 +126,16 @@ class CallOp(Op):
 @dataclass(slots=True, eq=False)
 class ToolOp(CallOp):
     """One tool call. ``take`` gives the recorded values, and those that the tool receives in the
-    order of ``receives``; ``function`` takes them by position.
+    order of ``receives``.
     """
 
     tool: str = ""
-    number: int = -1  # index into Plan.tools
+    number: int = -1  # index into Plan.calls
     take: Take = None  # type: ignore[assignment]
     # what `take` gives for ever, of arguments that are all scalars of the program
     constant: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
     single: tuple[int, frozenset[Any]] | None = None  # as `arguments.single_of` gives it
     receives: tuple[str, ...] = ()
-    function: Callable[..., Any] = None  # type: ignore[assignment]
     # whether nothing is to be done about a call but to take its arguments, call, and keep the value
     plain: bool = False
     effect: Effect = "write"
@@ -419,18 +418,43 @@ class FramePlan:
     ceiling: tuple[int, int, int] = (0, 0, 0)
 
 
+class Calling(NamedTuple):
+    """How calls of a tool are made: with these arguments, by position or by name."""
+
+    tool: str
+    receives: tuple[str, ...]
+    by_position: bool
+
+    def bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What takes the arguments by position and calls *function*."""
+        names = self.receives
+        if self.by_position:
+            return function
+
+        def call(*values: Any) -> Any:
+            return function(**dict(zip(names, values, strict=True)))
+
+        return call
+
+
 @dataclass(slots=True, eq=False)
 class Plan:
-    """A program ready to run. ``frames[0]`` is the run itself; ``tools`` names what `ToolOp.number`
-    counts.
+    """A program ready to run, on any host whose tools have the contracts that it was made with: it
+    holds no function of a host. ``frames[0]`` is the run itself, ``calls`` are the ways in which
+    its tools are called, which a host binds to functions once (`bound`).
     """
 
     name: str
     frames: list[FramePlan]
     ops: list[Op]
     tools: list[str]
+    calls: list[Calling]
     models: list[str | None]
     given: tuple[str, ...] = ()  # inputs that value checks read
+
+    def bound(self, functions: Mapping[str, Callable[..., Any]]) -> list[Callable[..., Any]]:
+        """By `ToolOp.number`, what calls the tool, of *functions* by the names of tools."""
+        return [calling.bound(functions[calling.tool]) for calling in self.calls]
 
     def shortest_ns(self) -> int:
         """The shortest deadline of anything in the plan."""

@@ -18,7 +18,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, cast
 
-from ..errors import VMError
 from ..language.policy import EFFECTS
 from ..language.semantics import OUTSIDE
 from ..records.record import Attempt, Record, StepError
@@ -568,7 +567,6 @@ def contracts_of(about: Mapping[str, Any]) -> dict[str, ToolContract]:
             raise ValueError(f"tool {name!r} has no effect")
         found[name] = ToolContract(
             name,
-            _never,
             {},
             open=True,
             effect=facts["effect"],
@@ -576,7 +574,3 @@ def contracts_of(about: Mapping[str, Any]) -> dict[str, ToolContract]:
             how="inline",
         )
     return found
-
-
-def _never(**arguments: Any) -> Any:
-    raise VMError("a recorded run makes no calls")

@@ -269,17 +269,16 @@ class Planner:
 
     def _faults(self, program: Program) -> tuple[list[Diagnostic], list[str]]:
         """What speaks against *program*: faults, and the runs that break a demand."""
-        functions = {name: known.function for name, known in self._contracts.items()}
         # what an untrusted program's own text may reach is for a person to say, who sees it and approves its
         # digest; a VM asks for that
         vm = ExecutionVM(
             self._llm,
-            functions,
             programs=self._programs,
             budget=self._budget,
             policy=self._policy,
             approved=(program.digest,) if program.untrusted else (),
         )
+        vm.preparer.contracts.update(self._contracts)
         report = vm.verify(program)
         faults = [d for d in report.diagnostics if d.severity == "error" or has(d.code, PLANNER)]
         broken = []

@@ -30,7 +30,7 @@ class Trace:
     It shows how the run stands: that of a run under way grows.
     """
 
-    __slots__ = ("recording",)
+    __slots__ = ("__weakref__", "recording")
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording

@@ -15,7 +15,7 @@ from ..given import instance
 from ..language.flow import Flow
 from ..language.program import Program
 from ..language.programs import program_given, programs_given
-from ..machine.compile import compile_flow
+from ..machine.compile import plan_of
 from ..machine.faults import CANCELLED_UNBEGUN, WORDING
 from ..machine.machine import Machine
 from ..machine.plan import Plan
@@ -208,11 +208,9 @@ class Replayer:
         key = tuple((name, c.effect, c.takes_key) for name, c in contracts.items())
         found = self._plans.get(key)
         if found is None:
-            known = contracts_of(
-                {"tools": {name: {"effect": "write"} for name in _tools_of(self.flow)}}
-            )
+            known = contracts_of({"tools": {name: {"effect": "write"} for name in self.flow.tools}})
             try:
-                found = compile_flow(self.flow, {**known, **contracts})
+                found = plan_of(self.flow, {**known, **contracts})
             except ExprError as error:
                 raise VMError(f"the program {self.program.name!r} cannot be run: {error}") from None
             self._plans[key] = found
@@ -339,18 +337,6 @@ def _unsaid(trace: Trace) -> Difference | None:
     else:
         text = summary(trace.diagnostics)
     return None if trace.error == text else Difference("end", "", "error", trace.error, text)
-
-
-def _tools_of(flow: Flow) -> list[str]:
-    """Every tool that a program names."""
-    found: dict[str, None] = {}
-    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
-        for step, _ in names.steps:
-            for reference in (step, getattr(step, "undo", None), getattr(step, "reconcile", None)):
-                tool = getattr(reference, "tool", None)
-                if isinstance(tool, str):
-                    found[tool] = None
-    return list(found)
 
 
 def _inputs_fault(inputs: Mapping[str, Any], plan: Plan) -> str | None:

@@ -96,7 +96,7 @@ class Journal(Protocol):
 class Driver:
     """Runs machines in one event loop."""
 
-    __slots__ = ("clock", "dog", "host", "journal", "notifier", "now")
+    __slots__ = ("clock", "dog", "functions", "host", "journal", "notifier", "now")
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Driver:
         notifier: Notifier | None = None,
         journal: Journal | None = None,
     ) -> None:
-        self.host = host
+        self.host, self.functions = host, host.functions
         self.journal = journal
         self.clock = host.clock
         self.now: Callable[[], int] = host.clock.monotonic_ns
@@ -144,6 +144,7 @@ class Driver:
         seen = 0
         lane.machine = machine
         cancelling, asking = lane.task.cancelling, self.host.asking
+        functions = self.functions
         # an adapter that is told of a call's key has to have its path
         machine.watched = told or not straight or self.host.keyed
         op: Any = machine.start(now) if begun is None else begun
@@ -173,7 +174,7 @@ class Driver:
                     while True:
                         lane.op = op
                         if way == AWAITED:
-                            value = await op.function(*machine.given)
+                            value = await functions[op.number](*machine.given)
                         elif way == ASKED:
                             complete, keywords = asking.get(op.index) or self.asking(machine, op)
                             value = complete(machine.handed, **keywords)
@@ -189,7 +190,7 @@ class Driver:
                                 break
                             continue
                         else:
-                            value = op.function(*machine.given)
+                            value = functions[op.number](*machine.given)
                             if type(value) not in PLAIN and inspect.isawaitable(value):
                                 value = await value
                         machine.now = read()
@@ -347,7 +348,7 @@ class Driver:
             # the last word before the call: this process may have stood still since the one before
             self.journal.check()
         if self.host.how[op.number] != "thread":
-            value = op.function(*machine.given)
+            value = self.functions[op.number](*machine.given)
         else:
             value = await self.threaded(machine, op, lane)
         if inspect.isawaitable(value):
@@ -357,7 +358,7 @@ class Driver:
     async def threaded(self, machine: Machine, op: ToolOp, lane: Lane) -> Any:
         """A sync tool, in a thread of the pool; its deadline starts when a thread takes it."""
         loop = asyncio.get_running_loop()
-        function, given = op.function, machine.given
+        function, given = self.functions[op.number], machine.given
         context = contextvars.copy_context()
         lane.op, lane.until = None, machine.deadline  # while it waits for a thread
         started = False
@@ -514,7 +515,7 @@ class Driver:
         value: Any = None
         raised: BaseException | None = None
         try:
-            value = op.function(*child.given)
+            value = self.functions[op.number](*child.given)
             if op.straight == AWAITED or (type(value) not in PLAIN and inspect.isawaitable(value)):
                 value = await value
             child.now = self.now()

@@ -94,10 +94,11 @@ class Threads(forking.Begins):
 
 @dataclass(slots=True)
 class Host:
-    """What calls go to: how a tool is called by `ToolOp.number`, adapters by model name (None is
-    the default).
+    """What calls go to: by `ToolOp.number` what calls the tool and how, adapters by model name (None
+    is the default).
     """
 
+    functions: list[Callable[..., Any]]
     how: list[str]
     adapters: dict[str | None, Adapter]
     threads: Threads

@@ -17,7 +17,7 @@ from ..language.policy import Budget, Policy, tightest
 from ..language.program import Program
 from ..language.programs import program_given
 from ..machine.billing import unpriced
-from ..machine.compile import compile_flow
+from ..machine.compile import plan_of
 from ..machine.faults import WORDING
 from ..machine.ledger import Limits
 from ..machine.plan import Plan
@@ -117,6 +117,7 @@ class Preparer:
 
     adapters: dict[str | None, Adapter]
     contracts: dict[str, ToolContract]
+    functions: dict[str, Callable[..., Any]]  # the tools that the contracts are of
     programs: dict[str, Program]
     prices: dict[str, Price] | None
     budget: Budget | None
@@ -136,7 +137,7 @@ class Preparer:
 
     def beside(self) -> Preparer:
         """The same for another host, which may change: it knows what is prepared here already."""
-        other = replace(self, contracts=dict(self.contracts))
+        other = replace(self, contracts=dict(self.contracts), functions=dict(self.functions))
         other._kept.update(self._kept)
         other._documents.update(self._documents)
         return other
@@ -200,12 +201,12 @@ class Preparer:
         )
         prepared.untrusted = untrusted
         if not errors:
-            prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
+            prepared.plan = plan_of(flow, examined.contracts, examined.checks)
         if prepared.plan is not None:
             adapters, _ = self._pools().of(flow)
-            contracts = [self.contracts[name] for name in prepared.plan.tools]
             prepared.host = Host(
-                how=[c.how for c in contracts],
+                functions=prepared.plan.bound(self.functions),
+                how=[self.contracts[calling.tool].how for calling in prepared.plan.calls],
                 adapters=adapters,
                 threads=self.threads,
                 clock=self.clock,

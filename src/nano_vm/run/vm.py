@@ -131,6 +131,7 @@ class ExecutionVM:
         self.preparer = Preparer(
             adapters,
             {},
+            {},
             programs_given(programs),
             prices_of(prices, adapters),
             budget_of(budget),
@@ -179,6 +180,7 @@ class ExecutionVM:
             VMError: If it cannot be called with keywords.
         """
         self.preparer.contracts[name] = contract(name, function)
+        self.preparer.functions[name] = function
         self.preparer.forget()
 
     @property

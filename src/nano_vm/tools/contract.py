@@ -133,10 +133,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class ToolContract:
-    """What is known of a tool before it is called."""
+    """What is known of a tool before it is called: facts only, so that hosts whose tools are other
+    functions of the same contracts can share a plan.
+    """
 
     name: str
-    function: Callable[..., Any]
     parameters: Mapping[str, Parameter]
     positional: tuple[str, ...] = ()  # those that the function itself takes by position, in order
     open: bool = False  # takes any keyword
@@ -147,12 +148,19 @@ class ToolContract:
     timeout_seconds: float | None = None
     doc: str = ""
     options: ToolOptions = field(default_factory=ToolOptions)
-    result: Any = Any  # the type hint of what it returns
+    result: Any = Any  # the type hint of what it returns; of a class, which says nothing, any value
 
     @property
     def unsafe(self) -> bool:
         """Whether a call whose outcome is unknown may have changed the world."""
         return self.effect in UNSAFE
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for contracts with which a program is compiled alike."""
+        taken = tuple((p.name, p.required, _Hint(p.hint)) for p in self.parameters.values())
+        how = self.effect, self.takes_key, self.how, self.timeout_seconds
+        return self.name, *how, self.positional, self.open, taken
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, with a JSON Schema of the arguments."""
@@ -180,6 +188,32 @@ class ToolContract:
                 "additionalProperties": self.open,
             },
         }
+
+
+class _Hint:
+    """A type hint, equal to another only where both take the same values alike: of a union the order
+    of the members decides too, in which two that are otherwise equal may differ.
+    """
+
+    __slots__ = ("hint", "shown")
+
+    def __init__(self, hint: Any) -> None:
+        self.hint, self.shown = hint, repr(hint)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Hint) or self.shown != other.shown:
+            return False
+        return self.hint is other.hint or _is_same(self.hint, other.hint)
+
+    def __hash__(self) -> int:
+        return hash(self.shown)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        return hash(one) == hash(other) and bool(one == other)
+    except Exception:  # noqa: BLE001 - metadata of a hint may be anything: then only itself is the same
+        return False
 
 
 def options_of(function: Any) -> ToolOptions | None:
@@ -222,8 +256,8 @@ def contract(name: Any, function: Any) -> ToolContract:
     parameters, is_open = (
         _parameters(name, signature, target) if signature is not None else ({}, True)
     )
-    result = type_hints(target).get("return", Any) if not isinstance(inner, type) else inner
-    unwritable = _unwritable(result)
+    declared = type_hints(target).get("return", Any)
+    unwritable = _unwritable(inner if isinstance(inner, type) else declared)
     if unwritable is not None:
         kind, instead = unwritable
         raise VMError(
@@ -241,7 +275,6 @@ def contract(name: Any, function: Any) -> ToolContract:
         how = "inline"
     return ToolContract(
         name=name,
-        function=function,
         parameters=parameters,
         positional=_positional(function),
         open=is_open,
@@ -252,7 +285,7 @@ def contract(name: Any, function: Any) -> ToolContract:
         timeout_seconds=options.timeout_seconds,
         doc=inspect.getdoc(inner) or "" if inspect.isroutine(inner) else "",
         options=options,
-        result=result,
+        result=Any if isinstance(inner, type) else declared,
     )
 
 

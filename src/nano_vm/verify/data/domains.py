@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -403,24 +402,6 @@ def _by_kind(members: list[Any]) -> Domain:
 
 
 # --- by type hint ---------------------------------------------------------------------------------
-
-
-def of_returns(function: Any) -> Domain:
-    """What *function* gives by its return annotation, as the plain data that the VM takes it for.
-
-    Nobody holds a function to its annotation: this is good for advice, not for proofs.
-    """
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if isinstance(inner, type) or not callable(inner):
-        return ANYTHING
-    target: Any = inner if inspect.isroutine(inner) else type(inner).__call__
-    try:
-        hint = typing.get_type_hints(target, include_extras=True).get("return", Any)
-    except Exception:  # noqa: BLE001 - an annotation may raise anything
-        return ANYTHING
-    return of_hint(hint)
 
 
 _PLAIN_HINTS: dict[Any, Domain] = {

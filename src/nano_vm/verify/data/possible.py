@@ -86,7 +86,7 @@ from .domains import (
     join,
     joined,
     lacking,
-    of_returns,
+    of_hint,
     of_schema,
     of_values,
     same,
@@ -370,7 +370,7 @@ class Domains:
         if contract is None or any(call.use == "reconcile" for call in beside):
             return ANYTHING
         if own.tool not in self.returned:
-            self.returned[own.tool] = of_returns(contract.function)
+            self.returned[own.tool] = of_hint(contract.result)
         return self.returned[own.tool]
 
     def _call_frames(self, facts: _Facts, step: Step) -> list[FrameGraph]:
