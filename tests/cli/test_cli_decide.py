@@ -15,7 +15,7 @@ from test_cli_plan import COMMON, PLAN, TOOLS, Say, model  # noqa: F401 - a fixt
 from nano_vm import Program
 from nano_vm.cli import main
 from nano_vm.cli.decide import CONTINUED, WHOLE_CHARS, asked_lines, waiting_lines
-from nano_vm.run.inbox import shown_digest
+from nano_vm.machine.pending import shown_digest
 from nano_vm.store.protocol import open_store
 from nano_vm.values import canonical
 

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..run.inbox import shown_digest
+from ..machine.pending import shown_digest
 from ..values import canonical
 from ..visible import exact, name, written
 from ..visible import lines as value_lines

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import ModelError, RateLimited, VMError
 from ..records.record import StepError
 from ..records.usage import LLMUsage
+from ..tools.contract import ToolContract
 from .plan import CallOp, ToolOp
 
 MAX_RETRY_AFTER_SECONDS = 600.0
@@ -127,18 +128,18 @@ def lost(names: Iterable[str]) -> bool:
     return bool(known & _LOST) and not known & _NEVER_SENT
 
 
-def tool_error(op: ToolOp, error: BaseException) -> StepError:
+def tool_error(tool: ToolOp | ToolContract, error: BaseException) -> StepError:
     """What a tool's exception means. After a lost connection or a timeout of its own, a write is in
     doubt.
     """
     fault = StepError.of(error, "tool")
-    unsafe = op.unsafe
+    unsafe = tool.unsafe
     if fault.kind == "in_doubt" and not unsafe:
         return replace(fault, kind="tool", retryable=True)
     if isinstance(error, VMError):
         return fault
     if isinstance(error, BaseExceptionGroup):
-        inner = [tool_error(op, part) for part in error.exceptions]
+        inner = [tool_error(tool, part) for part in error.exceptions]
         return next(
             (
                 part

@@ -12,7 +12,6 @@ recorded that could no longer count: after a deadline, an end, a cancellation or
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import AlreadyDecided, Changed, Expired, NotPermitted, VMError
 from ..language.correlation import MATCHABLE_FIELDS, fits
+from ..machine.pending import shown_digest
 from ..store.protocol import Store
 from ..store.records import ENDED, RUNNING, SUSPENDED, Message, StoredRun
 from ..store.seals import message_holds
 from ..store.waits import fault_of, same_event, takes
-from ..values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
+from ..values import MAX_VALUE_BYTES, UNSET, admit, short
 from ..visible import HIDDEN
 from .system import SYSTEM, Process, Seen
 
@@ -44,7 +44,6 @@ _HEX = re.compile(r"[0-9a-f]+\Z")
 _DECISIONS = {"approval": ("approve", "reject"), "in_doubt": ("resolve", "outcome")}
 _KINDS = {"approval": ("approval",), "in_doubt": ("in_doubt", "effect")}
 _ASKS = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}
-_NOT_SHOWN = frozenset({"shown", "process"})
 
 
 class Clock(Protocol):
@@ -57,13 +56,6 @@ class Clock(Protocol):
 
 Roles = Callable[[str], Iterable[str]]
 """The roles that a principal has."""
-
-
-def shown_digest(entry: Mapping[str, Any]) -> str:
-    """What identifies a pending request: SHA-256, in hex, of all that it shows."""
-    return hashlib.sha256(
-        canonical({key: entry[key] for key in sorted(entry) if key not in _NOT_SHOWN})
-    ).hexdigest()
 
 
 def presented(waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ from ...machine.outcome import (
     Unknown,
     Value,
 )
+from ...machine.pending import due_at
 from ...machine.plan import DOUBT, END, FORK, PAUSE, TOOL, Op, ToolOp
 from ...machine.recorded import HELD, Recorded
 from ...records.record import StepError
@@ -54,7 +55,6 @@ from .interruption import Interruption
 from .lease import LATE, Debt, Lease, outcomes_of
 from .outbox import Outbox, patiently
 from .rows import Rows
-from .timers import due_at
 
 logger = logging.getLogger("nano_vm")
 

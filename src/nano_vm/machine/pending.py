@@ -1,12 +1,16 @@
-"""When the timer of a `wait` is due."""
+"""What a suspended run waits for: when a timer is due, and what identifies a request that a person
+is to answer.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ...language.operators import described, number_in
+from ..language.operators import described, number_in
+from ..values import canonical
 
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""
@@ -36,3 +40,13 @@ def due_at(request: Mapping[str, Any], since: int, base_ns: int) -> int | None:
             moment = moment.replace(tzinfo=UTC)
         return int(moment.timestamp() * 1e9) - base_ns
     return None
+
+
+_NOT_SHOWN = frozenset({"shown", "process"})
+
+
+def shown_digest(entry: Mapping[str, Any]) -> str:
+    """What identifies a pending request: SHA-256, in hex, of all that it shows."""
+    return hashlib.sha256(
+        canonical({key: entry[key] for key in sorted(entry) if key not in _NOT_SHOWN})
+    ).hexdigest()
