@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from patience import HANGS_SECONDS
+
 Latency = Callable[[random.Random], float]
 
 
@@ -42,10 +44,12 @@ class Provider:
     retry_after: float | None = None
     answer: Callable[[int], str] = lambda number: "yes"
     seed: int = 0
+    now: Callable[[], float] = time.monotonic
     arrivals: list[float] = field(default_factory=list)
     url: str = ""
     under_way: int = 0
     most_under_way: int = 0
+    hangs: bool = False  # whether the newest request gets no answer
     rng: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +71,7 @@ class Provider:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (request := await _request(reader)) is not None:
-                self.arrivals.append(time.monotonic())
+                self.arrivals.append(self.now())
                 number = self.calls
                 if self.fault == "hang":
                     await asyncio.sleep(60)
@@ -75,7 +79,9 @@ class Provider:
                     return
                 self.under_way += 1
                 self.most_under_way = max(self.most_under_way, self.under_way)
-                await asyncio.sleep(self.latency(self.rng))
+                latency = self.latency(self.rng)
+                self.hangs = latency >= HANGS_SECONDS
+                await asyncio.sleep(latency)
                 self.under_way -= 1
                 writer.write(self._reply(request, number))
                 await writer.drain()

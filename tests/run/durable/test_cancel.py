@@ -190,7 +190,7 @@ async def test_one_in_a_branch_that_does_not_end_is_recorded_in_doubt(
     driving = asyncio.create_task(vm.run(branches, run_id="r"))
     await host.called("write")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    trace = await asyncio.wait_for(driving, 20)
+    trace = await asyncio.wait_for(driving, HANGS_SECONDS)
     stored = vm.load("r")
     assert trace.status is CANCELLED
     assert [step.status.value for step in stored.steps if step.path == "p/a"] == ["in_doubt"]
