@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import VMError
 from ..language.policy import Budget
 from ..language.program import Strategy
-from ..prices import checked_price, price_table
+from ..prices import Price, checked_price, price_table
 from ..values import short
 from .names import adapter_named
 from .pool import Member, Pool
@@ -87,13 +87,18 @@ def read_host(path: str | Path) -> HostFile:
     Raises:
         VMError: If it cannot be read, says what it cannot, or a key is not in the environment.
     """
+    said = _said(path)
+    return HostFile(_Reading(str(path), said).adapters(), said.budget)
+
+
+def _said(path: str | Path) -> _File:
     try:
         with Path(path).open("rb") as file:
             text = file.read(MAX_FILE_BYTES + 1).decode()
         if len(text) > MAX_FILE_BYTES:
             raise VMError(f"{path}: more than {MAX_FILE_BYTES:,} bytes")
         data = tomllib.loads(text, parse_float=Decimal)
-        said = _File.model_validate(_with_floats(data))
+        return _File.model_validate(_with_floats(data))
     except OSError as error:
         raise VMError(f"{path}: {error.strerror or error}") from None
     except ValidationError as error:
@@ -102,8 +107,27 @@ def read_host(path: str | Path) -> HostFile:
         raise VMError(f"{path}: {'; '.join(map(_fault, found))}") from None
     except ValueError as error:
         raise VMError(f"{path}: not TOML: {error}") from None
-    reading = _Reading(str(path), said)
-    return HostFile(reading.adapters(), said.budget)
+
+
+def prices_in(path: str | Path) -> dict[str, Price]:
+    """The prices that a host file has: of ``[prices]``, and of models by their names and by what
+    they are. No key is needed for it.
+
+    Raises:
+        VMError: If it cannot be read, or has none.
+    """
+    said = _said(path)
+    try:
+        found = {name: checked_price(name, price) for name, price in said.prices.items()}
+        for name, model in said.models.items():
+            if model.price is not None:
+                found[name] = checked_price(name, model.price)
+                found.setdefault(model.model.partition("/")[2] or model.model, found[name])
+    except VMError as error:
+        raise VMError(f"{path}: {error}") from None
+    if not found:
+        raise VMError(f"{path}: it has no prices; write [prices]")
+    return found
 
 
 def _with_floats(data: dict[str, Any]) -> dict[str, Any]:

@@ -21,12 +21,13 @@ def adapter_named(name: str, base_url: str | None = None, api_key: str | None = 
     """
     from .openai import PROVIDERS
 
+    more: dict[str, Any] = {} if api_key is None else {"api_key": api_key}
     kind, _, rest = name.partition(":")
     provider, slash, model = name.partition("/")
     if base_url is not None:
         from ..adapters import OpenAIAdapter
 
-        return OpenAIAdapter(name, base_url=base_url, api_key=api_key)
+        return OpenAIAdapter(name, base_url=base_url, **more)
     if kind == "local":
         from ..adapters import LocalAdapter
 
@@ -34,7 +35,6 @@ def adapter_named(name: str, base_url: str | None = None, api_key: str | None = 
     if kind == "litellm" and rest:
         from ..adapters import LiteLLMAdapter
 
-        more: dict[str, Any] = {} if api_key is None else {"api_key": api_key}
         return LiteLLMAdapter(rest, **more)
     if kind == "scripted" and rest:
         from .scripted import read_script
@@ -43,11 +43,11 @@ def adapter_named(name: str, base_url: str | None = None, api_key: str | None = 
     if slash and model and provider in PROVIDERS:
         from ..adapters import OpenAIAdapter
 
-        return OpenAIAdapter(name, api_key=api_key)
+        return OpenAIAdapter(name, **more)
     if provider == "anthropic" and model:
         from ..adapters import AnthropicAdapter
 
-        return AnthropicAdapter(model, api_key=api_key)
+        return AnthropicAdapter(model, **more)
     known = ", ".join(f"{provider}/NAME" for provider in (*PROVIDERS, "anthropic"))
     raise VMError(
         f"unknown model {name!r}; write local, local:FILE.gguf, {known}, litellm:NAME, "

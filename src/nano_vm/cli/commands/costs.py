@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
-from ..faults import OK
-from ..grammar import Options, command, values
+from .. import completion
+from ..faults import OK, UsageFault
+from ..grammar import Options, command, option, values
 from ..output import emit_json, say
 from ..parameters import STORED, takes_filter, takes_store
 from ..text import dollars, safe
 
 if TYPE_CHECKING:
-    from ...store.protocol import Cost
+    from ...prices import Price
+    from ...store.protocol import Cost, RunFilter, Store
 
 EXAMPLES = """\
 nano-vm costs --store sqlite:///runs.db --by program --by model --since 30d
-nano-vm costs --by day --label team=billing --json
+nano-vm costs --by day --label team=billing --plot costs.svg
+nano-vm costs --by member --what-if cheaper.toml --json
 """
 
-GROUPS = ("project", "program", "model", "step", "day")
+GROUPS = ("project", "program", "model", "member", "step", "day")
 
 
 @command(examples=EXAMPLES, footer=STORED)
@@ -29,6 +34,18 @@ GROUPS = ("project", "program", "model", "step", "day")
     type=click.Choice(GROUPS),
     metavar="WHAT",
     help=f"sum by this: {', '.join(GROUPS)}; repeat for more; default: model",
+)
+@option(
+    "--what-if",
+    metavar="FILE",
+    help="what the same calls would have cost by the prices of a host file",
+    shell_complete=completion.files,
+)
+@option(
+    "--plot",
+    metavar="FILE",
+    help="write a bar chart to FILE, in SVG",
+    shell_complete=completion.files,
 )
 @takes_filter
 @takes_store
@@ -39,25 +56,72 @@ def costs(options: Options) -> int:
     A call counts in the run that made it: not in a fork that took its answer. Costs are exact; of
     calls whose cost is not known only the tokens are in a sum, and how many they are is told. Days
     are those of the calls, in UTC; --since and --until are about when runs began.
+
+    With --by member or --what-if each attempt that a pool made is a call, and every run is read.
     """
     from ..said import filter_of
     from ..stores import store_of
 
     by = options.by or ("model",)
+    prices = _prices(options.what_if)
     with store_of(options, read=True) as store:
-        found = store.costs(by, filter_of(options))
+        found, would = _summed(store, by, filter_of(options), prices)
+    if options.plot is not None:
+        _plot(options.plot, by, found)
     if options.json:
-        emit_json([_json(cost) for cost in found])
+        emit_json([_json(cost, would.get(_key(cost))) for cost in found])
         return OK
     for cost in found:
-        say("  ".join(_cells(cost)))
+        say("  ".join(_cells(cost, would.get(_key(cost)))))
     if not found:
         say("no model was called")
     return OK
 
 
-def _json(cost: Cost) -> dict[str, object]:
-    return {
+def _prices(path: str | None) -> Mapping[str, Price] | None:
+    if path is None:
+        return None
+    from ...adapters.hostfile import prices_in
+    from ...errors import VMError
+
+    try:
+        return prices_in(path)
+    except VMError as error:
+        raise UsageFault(f"--what-if: {error}") from None
+
+
+def _summed(
+    store: Store, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
+) -> tuple[list[Cost], dict[tuple[str, ...], Cost]]:
+    """What was spent, and by its key what would have been by *prices*."""
+    from ...store.spending import spent_in, summed
+
+    if prices is None and "member" not in by:
+        return store.costs(by, filter), {}
+    calls = list(spent_in(store, filter))
+    would = summed(calls, by, prices) if prices is not None else []
+    return summed(calls, by), {_key(cost): cost for cost in would}
+
+
+def _key(cost: Cost) -> tuple[str, ...]:
+    return tuple(cost.of.values())
+
+
+def _plot(path: str, by: Sequence[str], found: Sequence[Cost]) -> None:
+    from ...draw.bars import bars
+    from ..output import OutputFile
+
+    rows = [(" · ".join(_key(cost)) or "all", cost.cost_usd) for cost in found]
+    with closing(OutputFile(path, "--plot: ")) as file:
+        file.stream.write(bars(f"Dollars by {', '.join(by)}", rows).encode())
+        try:
+            file.commit()
+        except OSError as error:
+            raise UsageFault(str(file.fault(error))) from None
+
+
+def _json(cost: Cost, would: Cost | None = None) -> dict[str, object]:
+    told: dict[str, object] = {
         **cost.of,
         "calls": cost.calls,
         "prompt_tokens": cost.prompt_tokens,
@@ -66,15 +130,23 @@ def _json(cost: Cost) -> dict[str, object]:
         "cost_usd": str(cost.cost_usd),
         "unpriced": cost.unpriced,
     }
+    if would is not None:
+        told |= {"what_if_usd": str(would.cost_usd), "what_if_unpriced": would.unpriced}
+    return told
 
 
-def _cells(cost: Cost) -> tuple[str, ...]:
+def _amount(cost: Cost) -> str:
     amount = dollars(None) if cost.unpriced == cost.calls else dollars(cost.cost_usd)
     if 0 < cost.unpriced < cost.calls:
         amount += f" and {cost.unpriced:,} unknown"
+    return amount
+
+
+def _cells(cost: Cost, would: Cost | None = None) -> tuple[str, ...]:
     return (
         *(f"{safe(value or '-'):<20}" for value in cost.of.values()),
         f"{cost.calls:>9,} call{'s' if cost.calls != 1 else ' '}",
         f"{cost.total_tokens:>12,} tokens",
-        f"{amount:>10}",
+        f"{_amount(cost):>10}",
+        *((f"would be {_amount(would):>10}",) if would is not None else ()),
     )

@@ -1,0 +1,113 @@
+"""What was spent, call of a provider by call of a provider: by members, by other prices, exactly."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Pool, Program
+from nano_vm.cli import main
+from nano_vm.store.protocol import RunFilter, open_store
+from nano_vm.store.spending import Spent, spent_in, summed
+
+PRICES = {"a": (1, 2), "b": (10, 20)}
+CHEAPER = "[prices]\na = [0.5, 1]\nb = {input = 2, output = 4, cached = 0.2}\n"
+
+
+class Model:
+    def __init__(self, model: str, *answers: Any) -> None:
+        self.model, self.answers = model, list(answers)
+
+    async def complete(self, messages: Any, **kwargs: Any) -> Completion:
+        answer = self.answers.pop(0) if self.answers else "yes"
+        if isinstance(answer, Exception):
+            raise answer
+        return Completion(answer, LLMUsage(100, 10, 110, cached_tokens=40), self.model)
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store with a run that a pool served: a billed failure and an answer of b, an invalid one
+    and an answer of a, a call that was lost.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("cheaper.toml").write_text(CHEAPER)
+    found = f"sqlite:///{tmp_path}/runs.db"
+    billed = ModelError("cut", usage=LLMUsage(50, 5, 55))
+    pool = Pool([Model("a", billed, "perhaps", "yes", OSError("lost")), Model("b")])
+    steps = [
+        {"id": f"s{i}", "type": "llm", "prompt": "x", "allowed_outputs": ["yes"]} for i in range(3)
+    ]
+    vm = ExecutionVM(pool, prices=PRICES, store=found)
+    assert vm.run_sync(Program.from_dict({"name": "p", "steps": steps}), run_id="r").ok
+    vm.close()
+    return found
+
+
+def test_by_member(url: str) -> None:
+    store = open_store(url)
+    calls = list(spent_in(store, RunFilter()))
+    costs = {cost.of["member"]: cost for cost in summed(calls, ["member"])}
+    # a: 50 + 100 + 100 tokens of prompt, and the lost call; b: after the billed and the lost one
+    assert (costs["a"].calls, costs["a"].prompt_tokens, costs["a"].unpriced) == (4, 250, 1)
+    assert costs["a"].cost_usd == Decimal("0.0003")
+    assert (costs["b"].calls, costs["b"].cost_usd) == (2, Decimal("0.0024"))
+    (whole,) = store.costs(())
+    assert whole.prompt_tokens == sum(cost.prompt_tokens for cost in costs.values())
+    assert summed(calls, ["program", "step"])[0].of == {"program": "p", "step": "s0"}
+    with pytest.raises(ValueError, match="not by 'hour'"):
+        summed(calls, ["hour"])
+    store.close()
+
+
+def test_on_the_command_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*more: str) -> Any:
+        capsys.readouterr()
+        assert main(["costs", "--store", url, "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    a, b = told("--by", "member", "--what-if", "cheaper.toml")
+    assert (a["member"], a["cost_usd"], a["what_if_usd"]) == ("a", "0.00030", "0.00015")
+    # 60 of the prompt at 2, 40 at 0.2, 10 of the answer at 4, twice
+    assert (Decimal(b["what_if_usd"]), b["what_if_unpriced"]) == (Decimal("0.000336"), 0)
+    assert [cost["model"] for cost in told("--what-if", "cheaper.toml")] == ["a", "b"]
+    assert main(["costs", "--store", url, "--by", "member", "--plot", "costs.svg"]) == 0
+    shown = capsys.readouterr().out
+    assert "would be" not in shown
+    assert "0.0024" in Path("costs.svg").read_text()
+    assert main(["costs", "--store", url, "--what-if", "none.toml"]) == 2
+    assert "--what-if: none.toml: No such file" in capsys.readouterr().err
+    Path("empty.toml").write_text("")
+    assert main(["costs", "--store", url, "--what-if", "empty.toml"]) == 2
+    assert "it has no prices" in capsys.readouterr().err
+    Path("gaps.toml").write_text("[prices]\na = [1, 2]\n")
+    a, b = told("--by", "member", "--what-if", "gaps.toml")
+    assert (b["what_if_usd"], b["what_if_unpriced"]) == ("0", 2)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**9), st.integers(0, 10**9), st.decimals(0, 10**6, places=9)),
+        max_size=30,
+    )
+)
+def test_sums_are_exact(calls: list[tuple[int, int, Decimal]]) -> None:
+    spent = [Spent({"model": "m"}, ("m",), LLMUsage(p, c, p + c, cost)) for p, c, cost in calls]
+    exact = sum((Fraction(cost) for _, _, cost in calls), Fraction(0))
+    for found in summed(spent, ["model"]):
+        assert Fraction(found.cost_usd) == exact
+        assert found.total_tokens == sum(p + c for p, c, _ in calls)
+
+
+def test_a_hundred_thousand_steps_lose_nothing() -> None:
+    cost = Decimal("0.000000000123")
+    spent = (Spent({"model": "m"}, ("m",), LLMUsage(1, 1, 2, cost)) for _ in range(100_000))
+    (found,) = summed(spent, ["model"])
+    assert found.cost_usd == cost * 100_000
