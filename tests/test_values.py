@@ -156,15 +156,15 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("value", "place", "remedy"),
     [
-        (float("nan"), "value", "None or a text"),
-        (float("-inf"), "value", "None or a text"),
-        ({"a": [1, float("inf")]}, "value['a'][1]", "None or a text"),
+        (float("nan"), "value", "None or a string"),
+        (float("-inf"), "value", "None or a string"),
+        ({"a": [1, float("inf")]}, "value['a'][1]", "None or a string"),
         ("\ud800", "value", "errors='replace'"),
         (["ok", "\udfff"], "value[1]", "surrogate"),
         ({"\ud800": 1}, "value", "surrogate"),
-        ({1: 2}, "value", "keys must be texts"),
-        ({None: 2}, "value", "keys must be texts"),
-        ({b"a": 2}, "value", "keys must be texts"),
+        ({1: 2}, "value", "keys must be strings"),
+        ({None: 2}, "value", "keys must be strings"),
+        ({b"a": 2}, "value", "keys must be strings"),
         (1 << 4096, "value", "4097 bits"),
         (-(1 << 4096), "value", "4097 bits"),
         ({"a": Count(1 << 5000)}, "value['a']", "5001 bits"),
@@ -248,7 +248,7 @@ def test_size_is_bounded_before_anything_is_built() -> None:
 
 @given(json_values)
 def test_size_bounds_the_canonical_bytes_of_texts(value: Any) -> None:
-    """A limit in bytes is one: the size is at least that of all texts together."""
+    """A limit in bytes is one: the size is at least that of all strings together."""
 
     def texts(node: Any) -> int:
         if isinstance(node, str):
@@ -414,7 +414,7 @@ def test_numpy_and_pandas_values_without_importing_them() -> None:
     array = type("ndarray", (), {"__module__": "numpy", "tolist": lambda self: [[1.0, 2.0]]})()
     assert plain({"a": scalar, "b": array}) == {"a": 5, "b": [[1.0, 2.0]]}
     no_number = type("float64", (), {"__module__": "numpy", "tolist": lambda self: float("nan")})()
-    with pytest.raises(ValueRefused, match="None or a text"):
+    with pytest.raises(ValueRefused, match="None or a string"):
         plain(no_number)
     no_time = type("NaTType", (datetime,), {"__ne__": lambda self, other: True})(2020, 1, 1)
     with pytest.raises(ValueRefused, match="no such time"):

@@ -102,7 +102,7 @@ FIELDS = (
 
 @dataclass
 class Writer:
-    """Writes one program; with *marked* its own texts are marked too."""
+    """Writes one program; with *marked* its own strings are marked too."""
 
     random: Random
     marked: bool = False
@@ -432,7 +432,7 @@ class Feed:
         return machine.resume(Decided(granted, self.mark(), None), machine.now)
 
     def approved(self, value: Any) -> bool:
-        """Whether a treasurer has seen *value*, by itself or in a text, and agreed."""
+        """Whether a treasurer has seen *value*, by itself or in a string, and agreed."""
         text = (
             value
             if type(value) is str

@@ -245,7 +245,7 @@ class IllegalOutcome(VMError):
 
 
 class TraceError(VMError, ValueError):
-    """A text that is not a trace, or one that was changed."""
+    """A string that is not a trace, or one that was changed."""
 
 
 class RunFailed(VMError):

@@ -22,7 +22,7 @@ MAX_NAME_CHARS = 60
 """A longer name is compared with nothing: it is no slip of the pen, and its length would cost."""
 
 SLIP_COMPARISONS = 20
-"""What a search for slips of the pen counts for: a few thousand texts are made and looked up."""
+"""What a search for slips of the pen counts for: a few thousand strings are made and looked up."""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_"
 LIKENESS = 0.6

@@ -2,7 +2,7 @@
 
 A value comes in from outside (inputs, outcomes of calls, literals of a program), and goes out
 plain: None, bool, int, float, str, list, dict with text keys; finite, acyclic, of bounded size, in
-containers that nobody else holds. Nothing here looks at what a text says.
+containers that nobody else holds. Nothing here looks at what a string says.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NODE_BYTES = 8
 """What a scalar, or an entry of a container, counts for, beside its text."""
 
 SMALL_TEXT = 4096
-"""Shorter texts are not counted one by one: as many as a run may have steps are a sixth of its
+"""Shorter strings are not counted one by one: as many as a run may have steps are a sixth of its
 state.
 """
 
@@ -196,12 +196,12 @@ class _Walk:
                     raise refused(
                         at,
                         f"an integer of {bits} bits",
-                        f"return at most {MAX_INT_BITS} bits, or a text",
+                        f"return at most {MAX_INT_BITS} bits, or a string",
                     )
                 self.size += bits // 3  # its digits: a list of two million would be 2.4 GB of text
         elif kind is float:
             if not isfinite(value):
-                raise refused(at, repr(value), "JSON has no such number; return None or a text")
+                raise refused(at, repr(value), "JSON has no such number; return None or a string")
         elif kind is list:
             return self.items(value, depth, at)
         elif kind is dict:
@@ -224,7 +224,7 @@ class _Walk:
         for key, item in value.items():
             if type(key) is not str:
                 if not isinstance(key, str):
-                    raise refused(at, f"a dict with the key {short(key)}", "keys must be texts")
+                    raise refused(at, f"a dict with the key {short(key)}", "keys must be strings")
                 key = key.value if isinstance(key, Enum) else str.__str__(key)
             self.size += text_size(key, at)
             result[key] = plain(item, below, (*at, key))
@@ -255,7 +255,7 @@ class _Walk:
             return self.entries(value, depth, at)
         if isinstance(value, (datetime, date, time)):
             if value != value:  # pandas' NaT is a datetime that is none
-                raise refused(at, repr(value), "JSON has no such time; return None or a text")
+                raise refused(at, repr(value), "JSON has no such time; return None or a string")
             return value.isoformat()
         if isinstance(value, Decimal):
             return exact_number(value, at)
@@ -336,7 +336,7 @@ def text_size(text: str, at: tuple[Any, ...]) -> int:
         return len(text.encode())
     except UnicodeEncodeError:
         raise refused(
-            at, "a text with a lone surrogate", "decode it with errors='replace'"
+            at, "a string with a lone surrogate", "decode it with errors='replace'"
         ) from None
 
 
@@ -375,7 +375,7 @@ def remedy(value: object) -> str:
     if inspect.isawaitable(value):
         return "await it"
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return "decode it to a text"
+        return "decode it to a string"
     return "return None, bool, int, float, str, list or dict"
 
 
@@ -430,7 +430,7 @@ def canonical(value: Any) -> bytes:
 
 
 def as_text(value: Any) -> str:
-    """A plain value inside text: texts as they are, scalars by ``str``, lists and dicts as
+    """A plain value inside text: strings as they are, scalars by ``str``, lists and dicts as
     canonical JSON.
     """
     kind = type(value)

@@ -89,7 +89,7 @@ def test_is_an_adapter_and_hides_its_key(adapter: Any) -> None:
         ),
         (
             [*MESSAGES, {"role": "user", "content": None}],
-            "messages[1].content: a text or a list of parts, not None",
+            "messages[1].content: a string or a list of parts, not None",
         ),
         (
             [{"role": "user", "content": [{"type": "image_url"}]}],

@@ -279,7 +279,7 @@ async def test_answer_without_text(body: Any, says: str, retryable: bool) -> Non
         (chat(None, "length"), "", "length"),
         (chat("half", "length"), "half", "length"),
         (chat(None, "content_filter"), "", "content_filter"),
-        (chat(None, refusal="I can not\nhelp"), "I can not\nhelp", "refusal"),
+        (chat(None, refusal="I cannot\nhelp"), "I cannot\nhelp", "refusal"),
         (chat("", refusal=["no"]), "['no']", "refusal"),
         (chat([{"type": "refusal", "refusal": "never"}]), "never", "refusal"),
     ],

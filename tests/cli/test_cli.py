@@ -429,7 +429,7 @@ def test_a_trace_file_behind_a_link_is_written_where_the_link_leads(folder: Path
 
 
 @pytest.mark.parametrize("path", ["nowhere/t.json", "sub", "-", "a\0b"])
-def test_a_trace_file_that_can_not_be_written_is_found_before_anything_runs(
+def test_a_trace_file_that_cannot_be_written_is_found_before_anything_runs(
     folder: Path, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "sub").mkdir()
@@ -451,7 +451,7 @@ def test_a_trace_goes_to_a_device_too(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trace_that_can_not_be_written_in_the_end_is_told_after_the_result(folder: Path) -> None:
+def test_a_trace_that_cannot_be_written_in_the_end_is_told_after_the_result(folder: Path) -> None:
     arguments = (*RUN_DEMO, "--trace", "/dev/full")
     done = process(*arguments, cwd=folder)
     assert done.returncode == 1
@@ -579,7 +579,7 @@ def test_a_budget_bounds_the_run(folder: Path, capsys: pytest.CaptureFixture[str
         ("", "--tools takes"),
     ],
 )
-def test_tools_that_can_not_be_had_are_one_line_and_code_2(
+def test_tools_that_cannot_be_had_are_one_line_and_code_2(
     folder: Path, spec: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder, "raises.py", "\n1 / 0\n")
@@ -789,11 +789,11 @@ def test_a_program_from_elsewhere_is_given_by_name(calls: Path) -> None:
     assert main(["run", "p/main.yaml", "--program", "../outside.yaml=outside.yaml"]) == 0
 
 
-# --- programs that can not be read ----------------------------------------------------------------
+# --- programs that cannot be read ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["run", "check", "explain", "graph", "fmt"])
-def test_a_program_that_can_not_be_read(
+def test_a_program_that_cannot_be_read(
     folder: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "binary.yaml").write_bytes(bytes(range(256)))
@@ -1239,7 +1239,7 @@ def test_fmt_of_json_is_json(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert list(json.loads(text)["steps"][0]) == ["id", "type", "values"]
 
 
-def test_fmt_leaves_what_can_not_be_written_alone(
+def test_fmt_leaves_what_cannot_be_written_alone(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder, "p.yaml", "steps: [{id: a, type: nothing}]")

@@ -356,7 +356,7 @@ def test_another_file_is_not_written_over(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_can_not_be_used(
+def test_what_cannot_be_used(
     folder: Path, capsys: pytest.CaptureFixture[str], args: list[str], message: str
 ) -> None:
     assert main(args) == 2
@@ -366,7 +366,7 @@ def test_what_can_not_be_used(
     assert not Path("calls").exists()
 
 
-def test_a_program_that_can_not_run_is_refused_once(
+def test_a_program_that_cannot_run_is_refused_once(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["batch", "demo.yaml", "in.jsonl", "-o", "out.jsonl"]) == 1

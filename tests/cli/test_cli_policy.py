@@ -187,7 +187,7 @@ def test_what_a_programs_own_policy_loosens_stands_in_the_program(
     )
 
 
-def test_a_policy_that_can_not_be_read(folder: Path, capsys: Captured) -> None:
+def test_a_policy_that_cannot_be_read(folder: Path, capsys: Captured) -> None:
     for command in ("check", "run", "graph"):
         more = ["--proofs"] if command == "graph" else []
         assert main([command, "p.yaml", "--policy", "nowhere.yaml", *more]) == 2

@@ -338,7 +338,7 @@ def test_a_run_is_shown_with_what_it_waits_for(sh: Shell, refund: str, shown: st
     assert told["run_id"] == refund
 
 
-def test_what_is_shown_can_not_do_anything_to_a_terminal(sh: Shell) -> None:
+def test_what_is_shown_cannot_do_anything_to_a_terminal(sh: Shell) -> None:
     evil = "\x1b[31m\u202ex\r\n[bold]y"
     Path("in.json").write_text(json.dumps({"order": evil, "amount": 1}))
     assert sh("run", "refund.yaml", *HOST, "--input-file", "in.json", "--run-id", "e") == 3
@@ -416,7 +416,7 @@ def test_a_file_that_is_no_store(sh: Shell, refund: str, args: list[str]) -> Non
 @pytest.mark.parametrize(
     "args", [["run", "timer.yaml"], ["store", "import", "x.jsonl"]], ids=["run", "import"]
 )
-def test_a_store_that_can_not_be_made(sh: Shell, args: list[str]) -> None:
+def test_a_store_that_cannot_be_made(sh: Shell, args: list[str]) -> None:
     Path("x.jsonl").write_text("")
     message = sh.refused(*args, "--store", "sqlite:////proc/none/runs.db", code=2)
     assert "see that the folder exists and may be written" in message

@@ -258,7 +258,7 @@ def test_the_programs_of_the_corpus(loop: asyncio.Runner, file: str) -> None:
             budgeted = case.budget is not None or any(p.budget for p in programs.values())
             decided = any(
                 record[0].type in ("approval", "wait") for record in run.records
-            )  # by whom, the VM can not ask
+            )  # by whom, the VM cannot ask
             # siblings go on while one waits
             if not (forks(case) and timed_out) and not budgeted and not decided:
                 assert by_the_vm(loop, case, run, programs, names).digest == run.trace.digest, (
@@ -750,7 +750,7 @@ def test_a_loop_of_many_iterations_ends() -> None:
     assert found.coverage.missed == ()
 
 
-def test_what_can_not_be_made_up_is_told() -> None:
+def test_what_cannot_be_made_up_is_told() -> None:
     asked = program(llm("m", output_schema={"type": "string", "pattern": "^[0-9]{7}[A-Z]$"}))
     found = explore(asked)
     assert "step 'm'" in found.notes[0]
@@ -878,7 +878,7 @@ def test_a_policys_value_checks_hold_in_every_run() -> None:
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def test_what_can_not_be_explored_is_refused() -> None:
+def test_what_cannot_be_explored_is_refused() -> None:
     with pytest.raises(ProgramError, match="not registered"):
         explore(program(step("a", "f")), tools={})
     with pytest.raises(ProgramError, match="jumps to unknown step"):

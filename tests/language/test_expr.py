@@ -104,7 +104,7 @@ def test_order_of_numbers_and_of_texts_only(a: str, b: str, op: str) -> None:
             f"{VALUES[a]!r} {op} {VALUES[b]!r}"
         )
     else:
-        assert "can not compare" in error_of(f"$a {op} $b", a=VALUES[a], b=VALUES[b])
+        assert "cannot compare" in error_of(f"$a {op} $b", a=VALUES[a], b=VALUES[b])
 
 
 @pytest.mark.parametrize("op", ["+", "-", "*", "/", "%"])
@@ -128,8 +128,8 @@ def test_in(a: str, b: str) -> None:
     elif b == "dict" and a in TEXTS:
         expected = item in box
     else:
-        assert "can not look for" in error_of("$a in $b", a=item, b=box)
-        assert "can not look for" in error_of("$a not in $b", a=item, b=box)
+        assert "cannot look for" in error_of("$a in $b", a=item, b=box)
+        assert "cannot look for" in error_of("$a not in $b", a=item, b=box)
         return
     assert truth_of("$a in $b", a=item, b=box) is expected
     assert truth_of("$a not in $b", a=item, b=box) is not expected
@@ -261,32 +261,32 @@ def test_meaning(text: str, names: dict[str, Any], expected: bool) -> None:
         ("int(null) == 1", {}, "int() of null"),
         ("float('nan') == 1", {}, "float()"),
         ("float('1e999') == 1", {}, "float()"),
-        ("float('1e-400') == 0", {}, "float() of the text '1e-400': no float is that number"),
+        ("float('1e-400') == 0", {}, "float() of the string '1e-400': no float is that number"),
         ("float('99.99999999999999999999') == 100", {}, "no float is that number"),
         ("float(9007199254740993) == 9007199254740992", {}, "no float is that number"),
-        ("'1e-99999999999999999999' > 0", {}, "can not compare"),
-        ("'0e-99999999999999999999' < 1", {}, "can not compare"),
+        ("'1e-99999999999999999999' > 0", {}, "cannot compare"),
+        ("'0e-99999999999999999999' < 1", {}, "cannot compare"),
         ("len(1) == 1", {}, "len()"),
         ("len(null) == 1", {}, "len()"),
-        ("$a.lower() == 'x'", {"a": 5}, ".lower() of the number 5; it takes a text"),
-        ("'a'.startswith(1)", {}, "both must be texts"),
+        ("$a.lower() == 'x'", {"a": 5}, ".lower() of the number 5; it takes a string"),
+        ("'a'.startswith(1)", {}, "both must be strings"),
         ("$a[5] == 1", {"a": [1]}, "no item [5]"),
         ("$a[-2] == 1", {"a": [1]}, "no item [-2]"),
         ("$a['y'] == 1", {"a": {"x": 1}}, "no field 'y'"),
-        ("$a['0'] == 1", {"a": [1]}, "can not take"),
-        ("$a[true] == 1", {"a": [1, 2]}, "can not take"),
-        ("$a[0] == 1", {"a": {"0": 1}}, "can not take"),
-        ("$a[1.0] == 1", {"a": [1, 2]}, "can not take"),
-        ("$a.x == 1", {"a": 5}, "$a.x: can not take"),
+        ("$a['0'] == 1", {"a": [1]}, "cannot take"),
+        ("$a[true] == 1", {"a": [1, 2]}, "cannot take"),
+        ("$a[0] == 1", {"a": {"0": 1}}, "cannot take"),
+        ("$a[1.0] == 1", {"a": [1, 2]}, "cannot take"),
+        ("$a.x == 1", {"a": 5}, "$a.x: cannot take"),
         ("-$a == 1", {"a": "1"}, "both must be numbers"),
         ("-$a == 1", {"a": True}, "both must be numbers"),
-        ("1 < null", {}, "can not compare the number 1 < null"),
-        ("1 < true", {}, "can not compare the number 1 < true"),
-        ("'a' < 1", {}, "can not compare the text 'a' < the number 1"),
-        ("[1] < [2]", {}, "can not compare the list"),
-        ("1 in '123'", {}, "can not look for the number 1 in the text '123'"),
-        ("null in 'a'", {}, "can not look for null"),
-        ("'yes'", {}, "the text 'yes' is not true or false"),
+        ("1 < null", {}, "cannot compare the number 1 < null"),
+        ("1 < true", {}, "cannot compare the number 1 < true"),
+        ("'a' < 1", {}, "cannot compare the string 'a' < the number 1"),
+        ("[1] < [2]", {}, "cannot compare the list"),
+        ("1 in '123'", {}, "cannot look for the number 1 in the string '123'"),
+        ("null in 'a'", {}, "cannot look for null"),
+        ("'yes'", {}, "the string 'yes' is not true or false"),
         ("1", {}, "the number 1 is not true or false"),
         ("[]", {}, "is not true or false"),
     ],
@@ -314,7 +314,7 @@ def test_an_error_never_means_false(text: str, names: dict[str, Any], part: str)
         ("2 // 3", 4, "'/'"),
         ("2 ^ 3", 3, "'^"),
         ("~1", 1, "'~"),
-        ("x == 1", 1, "write $x for a value, 'x' for a text"),
+        ("x == 1", 1, "write $x for a value, 'x' for a string"),
         ("print(1)", 1, "'print'"),
         ("__import__('os')", 1, "'__import__'"),
         ("lambda: 1", 1, "no functions"),

@@ -248,7 +248,7 @@ def test_default_stands_in_for_what_is_null_or_not_there(value: Any, path: list[
             there = -len(at) <= part < len(at)
             at = at[part] if there else None
         else:
-            with pytest.raises(ExprError, match="can not take"):
+            with pytest.raises(ExprError, match="cannot take"):
                 value_of(f"default({ref}, 'other')", a=value)
             return
     expected = "other" if not there or at is None else at

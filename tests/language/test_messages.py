@@ -209,7 +209,7 @@ PDF = "data:application/pdf;base64,JVBERg=="
         ({"file_data": "data:text/plain;base64,YQ=="}, None),
         ({"file_data": "https://a.test/b.pdf"}, ".file.file_data: data:application/pdf;base64"),
         ({"file_data": "data:application/zip;base64,YQ=="}, ".file.file_data: data:application"),
-        ({"file_data": PDF, "filename": 3}, ".file.filename: a text, not 3"),
+        ({"file_data": PDF, "filename": 3}, ".file.filename: a string, not 3"),
         ({"filename": "a.pdf"}, ".file: a file is {file_data: ..., filename: ...}"),
         ({"file_data": PDF, "file_id": "x"}, ".file: a file is {file_data: ..., filename: ...}"),
         ("a.pdf", ".file: a file is {file_data: ..., filename: ...}"),

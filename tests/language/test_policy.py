@@ -587,7 +587,7 @@ def test_a_check_that_is_an_error_stops_the_call(shop: Shop, value: Any) -> None
     shop.calls.clear()
     stopped(
         checked(shop, "trusted or $value <= 500", {"who": value}),
-        "the policy's check 'trusted or $value <= 500' can not be made: can not compare",
+        "the policy's check 'trusted or $value <= 500' cannot be made: cannot compare",
     )
     assert shop.calls == []
 

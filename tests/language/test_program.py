@@ -58,7 +58,7 @@ def of_step(**fields: Any) -> list[Diagnostic]:
         ([], "P006", "program", "an object with 'steps'"),
         ("x", "P006", "program", "'x'"),
         ({"steps": [SET], "name": float("nan")}, "P004", "program", "nan"),
-        ({"steps": [{**SET, 5: 1}]}, "P004", "program", "keys must be texts"),
+        ({"steps": [{**SET, 5: 1}]}, "P004", "program", "keys must be strings"),
         ({"steps": [{"type": "set", "values": {"x": 1}}]}, "P010", "steps[0]", "'id' is required"),
         ({"steps": [{"id": "a"}]}, "P014", "steps[0].type", "a step needs a 'type'"),
         ({"steps": [{"id": "a", "type": "loop", "steps": [SET | {"id": "b"}], "until": "1"}]}, "P010", "steps[0]", ""),

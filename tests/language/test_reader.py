@@ -1,4 +1,4 @@
-"""Program text: YAML as 1.2, JSON, places, and texts that mean harm."""
+"""Program text: YAML as 1.2, JSON, places, and strings that mean harm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP = "{id: a, type: set, values: {x: 1}}"
 
 
 def fault_of(text: str, format: str = "yaml") -> Any:
-    """The first Diagnostic of a text that is refused."""
+    """The first Diagnostic of a string that is refused."""
     with pytest.raises(ProgramError) as caught:
         read_text(text, file="p.yaml", format=format)
     assert all(d.file == "p.yaml" for d in caught.value.diagnostics)

@@ -210,7 +210,7 @@ def test_texts_that_are_too_large_together_are_refused() -> None:
             take(frame)
 
 
-def test_a_literal_that_can_not_be_converted_is_told_when_the_step_is_reached() -> None:
+def test_a_literal_that_cannot_be_converted_is_told_when_the_step_is_reached() -> None:
     take = Shapes().take(DECLARED, {"b": "seven"}, NAMES)
     with pytest.raises(StepFault, match="argument 'b' of tool 'declared'"):
         take(VALUES)

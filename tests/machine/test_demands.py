@@ -170,7 +170,7 @@ def test_the_error_says_what_the_tool_would_have_received() -> None:
         trace.error or ""
     )
     trace, _ = checked(str, "$value != 'true'", True)
-    assert "is True, which the tool takes as a text" in (trace.error or "")
+    assert "is True, which the tool takes as a string" in (trace.error or "")
     odd = Annotated[Any, pydantic.AfterValidator(lambda v: Bank(int))]
     trace, _ = checked(odd, "$value != 666", 5)
     assert "no JSON form that the policy could look at" in (trace.error or "")

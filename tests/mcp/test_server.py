@@ -200,7 +200,7 @@ async def test_a_program_calls_a_program_of_another_server() -> None:
         ({"": COUNT}, "'' is no name of a tool"),
     ],
 )
-def test_what_can_not_be_served_is_told(programs: Any, message: str) -> None:
+def test_what_cannot_be_served_is_told(programs: Any, message: str) -> None:
     with pytest.raises(VMError, match=message):
         mcp_server(ExecutionVM(), programs)
 

@@ -498,7 +498,7 @@ def test_whatever_the_schema_lets_a_model_write_is_a_program_that_passes() -> No
         document = written(schema, schema, rng)
         assert fits(document)
         if any(len(set(labels)) < len(labels) for labels in label_lists(document)):
-            continue  # the one thing that fixed places can not hold apart
+            continue  # the one thing that fixed places cannot hold apart
         count += 1
         plan = asyncio.run(planned(document, inputs))
         assert plan.to_dict()["steps"] == document["steps"]
@@ -851,7 +851,7 @@ def test_names_that_a_program_can_read() -> None:
         ({"timeout_seconds": 0}, "timeout_seconds is a number of seconds"),
     ],
 )
-def test_a_planner_that_can_not_be_made(arguments: dict[str, Any], told: str) -> None:
+def test_a_planner_that_cannot_be_made(arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(VMError, match=told):
         Planner(**{"llm": ScriptedLLM([]), **arguments})
 
@@ -1036,7 +1036,7 @@ async def test_a_budget_that_the_worst_case_would_break_is_refused() -> None:
     )
 
 
-async def test_what_a_protected_argument_can_not_take_is_not_offered() -> None:
+async def test_what_a_protected_argument_cannot_take_is_not_offered() -> None:
     policy = {"tools": {"pay": {"args": {"*": "trusted"}}}, "inputs": {"mail": "untrusted"}}
     model = Constrained(reply({"steps": [llm()]}))
     await Planner(model, TOOLS, policy).generate("x", {"mail": ""}, untrusted=True)

@@ -187,7 +187,7 @@ async def test_retry_on_matches_a_kind_or_a_class_name(on: list[str], calls: int
     assert next(count) == calls
 
 
-async def test_what_can_not_succeed_later_is_not_retried() -> None:
+async def test_what_cannot_succeed_later_is_not_retried() -> None:
     model = ScriptedLLM([ModelError("bad key", status=401, retryable=False), "never"])
     trace = await ExecutionVM(model, clock=Waits()).run(program(llm(on_error="retry")))
     assert (trace.error_kind, len(model.calls)) == ("model", 1)
@@ -411,7 +411,7 @@ class Books:
         async def undo(name: str) -> None:
             self.done.append(f"-{name}")
             if name.startswith("bad"):
-                raise ValueError(f"can not undo {name}")
+                raise ValueError(f"cannot undo {name}")
 
         async def fail() -> None:
             raise CardDeclined("no")
@@ -524,8 +524,8 @@ async def test_an_undo_that_fails_is_told_and_the_others_run() -> None:
     )
     assert books.done[-4:] == ["-z", "-bad2", "-bad1", "-a"]
     assert trace.error == (
-        "Step 'f' failed: CardDeclined: no; undo of 'bad2' failed: ValueError: can not undo bad2; "
-        "undo of 'bad1' failed: ValueError: can not undo bad1"
+        "Step 'f' failed: CardDeclined: no; undo of 'bad2' failed: ValueError: cannot undo bad2; "
+        "undo of 'bad1' failed: ValueError: cannot undo bad1"
     )
     assert statuses(trace)["bad1/undo"] == "failed"
 

@@ -90,7 +90,7 @@ def kept_well(
         return faults  # nobody who is undisturbed runs out of calls
     try:
         other = stage.again(trace, program)
-    except Exception as error:  # noqa: BLE001 - whatever a record that can not be makes of it is a finding
+    except Exception as error:  # noqa: BLE001 - whatever a record that cannot be makes of it is a finding
         return [
             *faults,
             f"no undisturbed run has these outcomes: {type(error).__name__}: {error}; "

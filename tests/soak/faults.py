@@ -107,7 +107,7 @@ def acknowledged(count: Callable[[str], int], seen: dict[str, int]) -> Iterator[
 
     async def append_at(self: Journal, rows: Any, *more: Any) -> None:
         await append(self, rows, *more)
-        with suppress(psycopg.Error):  # a server that is gone can not be asked
+        with suppress(psycopg.Error):  # a server that is gone cannot be asked
             seen[self.run.run_id] = count(self.run.run_id)
 
     Journal.append = append_at  # type: ignore[method-assign]

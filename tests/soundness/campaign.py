@@ -119,7 +119,7 @@ class Seen:
     def labels(self) -> Labels:
         if self._labels is None:
             demands = self.case.demands
-            # the trace names inputs that the program reads; the others can not matter
+            # the trace names inputs that the program reads; the others cannot matter
             self._labels = Labels(
                 self.case.steps,
                 [{"inputs": self.inputs}, *self.lines[1:]],
@@ -348,7 +348,7 @@ def attack_trust(case: Case) -> Claims | None:
 
 
 def attack_literals(case: Case) -> Claims | None:
-    """The same for a program that nobody vouches for: its own texts are marked too."""
+    """The same for a program that nobody vouches for: its own strings are marked too."""
     document = _marked(case.document)
     inner = Case.of(document, case.demands, case.seed)
     return _attack_trust(inner, literals=True) if inner is not None else None

@@ -124,7 +124,7 @@ def _one(value: Any) -> Any:
 
 
 def _parts(value: Any) -> list[Any]:
-    """*value* and everything in it; what stands within a text is no value of its own."""
+    """*value* and everything in it; what stands within a string is no value of its own."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [_one(value), *(part for item in inner for part in _parts(item))]
 

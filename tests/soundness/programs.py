@@ -216,7 +216,7 @@ class Maker:
         return fitting[-1 - min(int(self.rng.expovariate(0.5)), len(fitting) - 1)]
 
     def value(self, at: Place) -> Any:
-        """A template: a reference, a text or a list with one in it, an expression, or a literal."""
+        """A template: a reference, a string or a list with one in it, an expression, or a literal."""
         ref = self.ref(at)
         if ref is None or self.chance(0.2):
             return self.literal()

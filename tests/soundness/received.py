@@ -51,7 +51,7 @@ def exact(value: Any) -> Fraction | None:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Equal by type and value; a text equals a number if it is that number, and no text does."""
+    """Equal by type and value; a string equals a number if it is that number, and no text does."""
     if isinstance(one, str) and isinstance(other, str):
         return one == other
     number = exact(one)

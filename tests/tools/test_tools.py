@@ -168,7 +168,7 @@ class _GeneratorCall:
         ("t", len, "by position only"),
     ],
 )
-def test_what_can_not_be_a_tool_is_refused_when_it_is_registered(
+def test_what_cannot_be_a_tool_is_refused_when_it_is_registered(
     name: Any, function: Any, says: str
 ) -> None:
     with pytest.raises(VMError, match=re.escape(says)):
@@ -352,7 +352,7 @@ def test_a_wrong_type_at_run_time_names_the_argument_and_is_not_retried() -> Non
     assert (calls, trace.steps[0].retries) == ([], 0)
 
 
-def test_one_hint_that_can_not_be_resolved_leaves_the_others() -> None:
+def test_one_hint_that_cannot_be_resolved_leaves_the_others() -> None:
     async def pay(amount: int, by: "Nowhere" = None) -> int:  # type: ignore[name-defined]  # noqa: F821, UP037
         return amount
 
@@ -393,7 +393,7 @@ class Pair:
 
 
 class Unknown:
-    """A class that pydantic can not make."""
+    """A class that pydantic cannot make."""
 
 
 TAKES: list[tuple[Any, Any, Any]] = [
@@ -450,9 +450,9 @@ TAKES: list[tuple[Any, Any, Any]] = [
 ]
 
 REFUSES: list[tuple[Any, Any, str]] = [
-    (str, None, "takes a text, not null"),
-    (str, ["x"], "takes a text, not the list"),
-    (str, {"x": 1}, "takes a text, not"),
+    (str, None, "takes a string, not null"),
+    (str, ["x"], "takes a string, not the list"),
+    (str, {"x": 1}, "takes a string, not"),
     (int, "five", "takes a whole number"),
     (int, 5.5, "takes a whole number"),
     (int, True, "takes a whole number"),
@@ -476,7 +476,7 @@ REFUSES: list[tuple[Any, Any, str]] = [
     (float, 2**53 + 1, "no float is exactly that number"),
     (int | float, "666.00000000000000000000001", "takes int or float"),
     (float | None, "1e-400", "takes float or NoneType"),
-    (list[float], [1, "1e-400"], "takes no number that is exactly the text '1e-400'"),
+    (list[float], [1, "1e-400"], "takes no number that is exactly the string '1e-400'"),
     (list[float], [2**53 + 1], "takes no number that is exactly the number 9007199254740993"),
     (dict[str, list[float]], {"a": ["1e-99999999999999999999"]}, "takes no number that is exactly"),
     (tuple[float, ...], ["0.99999999999999999999999"], "takes no number that is exactly"),
@@ -580,10 +580,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "NaN": (lambda: math.nan, "JSON has no such number"),
     "nested infinity": (lambda: {"a": [math.inf]}, "value['a'][0] is inf"),
     "5000-bit int": (lambda: 2**5000, "an integer of 5001 bits"),
-    "bytes": (lambda: b"x", "decode it to a text"),
+    "bytes": (lambda: b"x", "decode it to a string"),
     "lone surrogate": (lambda: "\ud800", "lone surrogate"),
     "lone surrogate in a key": (lambda: {"\udfff": 1}, "lone surrogate"),
-    "int key": (lambda: {1: 2}, "keys must be texts"),
+    "int key": (lambda: {1: 2}, "keys must be strings"),
     "None key": (lambda: {"a": {None: 2}}, "value['a'] is a dict with the key None"),
     "inexact Decimal": (lambda: Decimal("0.1234567890123456789"), "return str(value)"),
     "Decimal NaN": (lambda: Decimal("NaN"), "return str(value)"),
@@ -862,7 +862,7 @@ def test_each_item_and_iteration_has_its_own_key() -> None:
     assert len(keys) == len(set(keys)) == 5
 
 
-def test_a_program_can_not_give_the_key() -> None:
+def test_a_program_cannot_give_the_key() -> None:
     async def send(idempotency_key: str) -> str:
         return idempotency_key
 

@@ -173,7 +173,7 @@ INPUTS = {
         ("$n == '5'", []),  # a text equals a number if it is that number
         ("$n != 'yes'", ["V062: condition of 'c': $n != 'yes' is never false: $n is a number"]),
         ("$t == 5", []),
-        ("$t == true", ["V062: condition of 'c': $t == true is never true: $t is a text"]),
+        ("$t == true", ["V062: condition of 'c': $t == true is never true: $t is a string"]),
         ("$n < null", ["V062: condition of 'c': $n < null is always an error: $n is a number"]),
         ("$n < 'many'", ["V062: condition of 'c': $n < 'many' is always an error: $n is a number"]),
         ("$n < '7'", []),
@@ -221,7 +221,7 @@ INPUTS = {
             "$n + $t > 5",
             [
                 "V062: condition of 'c': ($n + $t) > 5 is always an error: $n is a number, $t is "
-                "a text"
+                "a string"
             ],
         ),
         (
@@ -229,7 +229,10 @@ INPUTS = {
             ["V062: condition of 'c': $n.lower() == 'a' is always an error: $n is a number"],
         ),
         ("len($n) > 1", ["V062: condition of 'c': len($n) > 1 is always an error: $n is a number"]),
-        ("len($t) == 'x'", ["V062: condition of 'c': len($t) == 'x' is never true: $t is a text"]),
+        (
+            "len($t) == 'x'",
+            ["V062: condition of 'c': len($t) == 'x' is never true: $t is a string"],
+        ),
         ("$n > 5 and $n < 3", []),  # ranges are not followed
         ("1 < $n < 'x'", ["V062: condition of 'c': 1 < $n < 'x' is never true: $n is a number"]),
     ],
@@ -488,7 +491,7 @@ def test_long_chains_of_names() -> None:
         (False, "nothing"),
         ({}, "anything"),
         ({"type": "integer"}, "a number"),
-        ({"type": ["string", "null"]}, "a text or null"),
+        ({"type": ["string", "null"]}, "a string or null"),
         ({"type": "boolean"}, "one of true, false"),
         ({"const": "a"}, "'a'"),
         ({"enum": ["a", 2]}, "one of 'a', 2, 2.0"),
@@ -501,7 +504,7 @@ def test_long_chains_of_names() -> None:
         ({"$ref": "https://example.org/x"}, "anything"),
         ({"not": {"const": 1}}, "anything"),
         ({"minLength": 3}, "anything"),
-        ({"enum": list(map(str, range(100)))}, "a text"),
+        ({"enum": list(map(str, range(100)))}, "a string"),
     ],
 )
 def test_domains_of_schemas(schema: Any, expected: str) -> None:
@@ -521,13 +524,13 @@ Id = NewType("Id", str)
     [
         (Any, "anything"),
         (int, "a number"),
-        (str | None, "a text or null"),
+        (str | None, "a string or null"),
         (Literal["a", 1, None], "one of 'a', 1, null"),
         (Annotated[bool, "x"], "one of true, false"),
         (Colour, "one of 'red', 'blue'"),
         (list[int], "a list"),
         (dict[str, int], "an object"),
-        (Id, "a text"),
+        (Id, "a string"),
         (object, "anything"),
         ("text", "anything"),
         (bytes, "anything"),
@@ -907,7 +910,7 @@ class Subject:
 
         def look(frame: list[Any]) -> Any:
             self.looks += 1
-            assert self.domains.reached(node), f"{node.step.id} can not be reached"
+            assert self.domains.reached(node), f"{node.step.id} cannot be reached"
             for slot, value in enumerate(frame):
                 domain = self.domains.at(node, slot)
                 assert holds(domain, value), (

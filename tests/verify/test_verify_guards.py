@@ -851,7 +851,7 @@ def test_a_path_is_one_of_the_graph() -> None:
                     last[node.frame.index] = target
 
 
-# Paths that no run takes: by the values that decide, or since a name that was cleared can not be read
+# Paths that no run takes: by the values that decide, or since a name that was cleared cannot be read
 # by a call.
 NEVER = (
     "both of two",

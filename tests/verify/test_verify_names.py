@@ -374,7 +374,7 @@ def test_fields_of_answers() -> None:
         "'cents'"
     ]
     assert fields(llm("m", output_key="o"), noted(y="$m.output.amount")) == [
-        "error V017 '$m.output.amount': $m.output is a text, which has no field 'amount'; "
+        "error V017 '$m.output.amount': $m.output is a string, which has no field 'amount'; "
         "give the step an output_schema, or write ${m.output}.amount where it is text behind the "
         "value"
     ]

@@ -191,7 +191,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [llm("m", "$mail", output_schema=KIND), send("$m.output.tags[3]")],
         [f"ok steps[1].args.to: {MAIL} > m.output (one of 'x', 'y')"],
     ),
-    "schema: items of what may be a text": (
+    "schema: items of what may be a string": (
         [llm("m", "$mail", output_schema=KIND), send("$m.output.loose[0]")],
         [f"NO steps[1].args.to: {MAIL} > m.output"],
     ),
@@ -457,7 +457,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [FETCH, approval("a", ["$page.to", "the ${page.from}"]), send("$page", tool="wire")],
         [f"NO steps[2].args.to: {GOT} > $page"],
     ),
-    "approved in a text": (
+    "approved in a string": (
         [FETCH, approval("a", "Send to $page?"), send("$page", tool="wire")],
         [f"NO steps[2].args.to: {GOT} > $page"],
     ),
@@ -1004,9 +1004,9 @@ MUTANTS = {
         "if schemas:",
     ),
     "a name of a schema is no input": ("and key not in given", ""),
-    "a text's items are restricted": ('if kinds != "array":', "if False:"),
+    "a string's items are restricted": ('if kinds != "array":', "if False:"),
     "one of the alternatives is restricted": ("if members and all(members):", "if any(members):"),
-    "unions with a text are booleans": (
+    "unions with a string are booleans": (
         "if kinds is not None and all(",
         "if kinds is not None and any(",
     ),

@@ -194,7 +194,7 @@ class Answer:
         return "".join(texts)
 
     def _parts(self, content: list[Any]) -> list[str]:
-        """The texts of a *content* in parts; what a model thought and that it refused are kept
+        """The strings of a *content* in parts; what a model thought and that it refused are kept
         beside them."""
         texts = []
         for part in content:

@@ -11,11 +11,11 @@ from ._chat import unencodable
 def choice_grammar(allowed: Sequence[str]) -> str:
     r"""The GBNF for exactly one of *allowed*: ``root ::= "yes" | "no"``.
 
-    The texts stand as given, with no space before them: after a chat template the answer starts on
+    The strings stand as given, with no space before them: after a chat template the answer starts on
     a new line. (In a bare completion, whose prompt ends with a word, the label would be `" yes"`.)
 
     Raises:
-        ModelError: A text that no model can produce: with a NUL, at which llama.cpp's texts end, or
+        ModelError: A string that no model can produce: with a NUL, at which llama.cpp's strings end, or
         a lone surrogate.
 
     Source: llama.cpp, ``grammars/README.md`` and ``parse_char`` in ``llama-grammar.cpp``.

@@ -103,7 +103,7 @@ class Adapter:
 
 
 def plain_answer(answer: Any) -> tuple[str, LLMUsage | None, None] | None:
-    """A text, or a text with a dict of what it consumed; None for all else, which `completed`
+    """A string, or a string with a dict of what it consumed; None for all else, which `completed`
     looks at.
     """
     if type(answer) is str:

@@ -220,8 +220,8 @@ def read_script(path: str) -> ScriptedLLM:
 
     A list gives its answers in order; an object gives them by step id. Both, and answers by a part
     of the last message, stand together as ``{steps: {judge: yes}, patterns: {refund: ...}, answers:
-    [...]}``; the first that fits answers. An answer is a text, for every call, or a list of them,
-    for one call each; in place of a text may stand ``{json: VALUE}``, ``{text: ..., finish_reason:
+    [...]}``; the first that fits answers. An answer is a string, for every call, or a list of them,
+    for one call each; in place of a string may stand ``{json: VALUE}``, ``{text: ..., finish_reason:
     ..., reasoning: ..., usage: {prompt_tokens: 1, completion_tokens: 2}}`` or ``{error: rate_limit,
     message: ...}``.
 
@@ -321,6 +321,6 @@ def _answer(data: Any, where: str) -> Answer:
                 data.get("reasoning"),
             )
     raise ValueError(
-        f"{where}: an answer is a text, {{json: ...}}, {{text: ..., ...}} or {{error: ...}}, not "
+        f"{where}: an answer is a string, {{json: ...}}, {{text: ..., ...}} or {{error: ...}}, not "
         f"{short(data)}"
     )

@@ -48,7 +48,7 @@ def _as_json(document: Any) -> str:
 
 
 class _Writer(yaml.SafeDumper):
-    """YAML that reads the same by 1.2 and by 1.1: texts that either takes for something else are
+    """YAML that reads the same by 1.2 and by 1.1: strings that either takes for something else are
     quoted.
     """
 

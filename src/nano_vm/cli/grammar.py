@@ -23,7 +23,7 @@ Decorator = Callable[[Function], Function]
 Result = TypeVar("Result")
 
 WIDTH = 100
-"""Columns of a help page at most, as of the sources that its texts stand in."""
+"""Columns of a help page at most, as of the sources that its text stands in."""
 
 GENERAL = "options"
 """The heading of options that belong to no section of their own."""

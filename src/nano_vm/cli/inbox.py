@@ -87,5 +87,5 @@ def payload(text: str | None, what: str) -> Any:
         return parse_json(text)
     except ValueError as error:
         raise UsageFault(
-            f"{what} is JSON, not {short(text)}: {error}; a text has quotes: '\"text\"'"
+            f"{what} is JSON, not {short(text)}: {error}; a string has quotes: '\"text\"'"
         ) from None

@@ -17,7 +17,7 @@ from ..values import admit, parse_json, short
 from .faults import UsageFault
 
 JSON_WORDS = ("true", "false", "null")
-"""Texts that are rarely meant as strings."""
+"""Strings that are rarely meant as strings."""
 
 _INPUT = re.compile(r"(.+?)(:?=)(.*)\Z", re.DOTALL)
 
@@ -28,7 +28,7 @@ def read_inputs(
     """The inputs of a run: those of *file*, and over them each ``key=text``, ``key:=json``,
     ``key=@file``.
 
-    A text is read as JSON where *program* declares an input that no string can be.
+    A string is read as JSON where *program* declares an input that no string can be.
     """
     inputs = _input_file(file) if file is not None else {}
     seen: set[str] = set()
@@ -49,7 +49,7 @@ def read_inputs(
             inputs[key] = parse_json(text)
         except ValueError as error:
             raise UsageFault(
-                f"-i {key}:= takes JSON, not {short(text)}: {error}; for a text write {key}=..."
+                f"-i {key}:= takes JSON, not {short(text)}: {error}; for a string write {key}=..."
             ) from None
     return inputs
 

@@ -78,7 +78,7 @@ Look = Literal["step", "model", "tool", "decision", "pause", "fork", "stop", "en
 
 @dataclass(slots=True, eq=False)
 class Dot:
-    """What is drawn for a node: its texts, and its frames if it forks."""
+    """What is drawn for a node: its labels, and its frames if it forks."""
 
     number: int
     kind: str  # the step's type, or when, test, end, fail
@@ -1023,7 +1023,7 @@ def _text(x: float, y: float, text: str, anchor: str, style: str) -> str:
 
 
 def _edge_text(x: float, y: float, text: str, anchor: str) -> str:
-    """A text that stays readable over a line: its white outline is drawn first."""
+    """A label that stays readable over a line: its white outline is drawn first."""
     outline = _text(x, y, text, anchor, 'fill="#fff" stroke="#fff" stroke-width="4" font-size="11"')
     return outline + _text(x, y, text, anchor, 'fill="#444" font-size="11"')
 

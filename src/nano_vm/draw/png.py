@@ -18,7 +18,7 @@ FAMILIES = (
     "Ubuntu",
     "Cantarell",
 )
-"""What the common systems have. Resvg knows fonts by name only: a text in a family that is not
+"""What the common systems have. Resvg knows fonts by name only: a string in a family that is not
 there is left out without a word.
 """
 

@@ -75,10 +75,10 @@ needs.
 """
 
 TEXT = "text"
-"""A text of which nothing is asked."""
+"""A string of which nothing is asked."""
 
 OTHER_TEXT = "something else"
-"""A text that is none of those asked for."""
+"""A string that is none of those asked for."""
 
 Checks = Mapping[Loc, Sequence[CallRule]]
 """By the place of an argument: what is held against its value before the call."""
@@ -642,7 +642,7 @@ def samples(asked: Asked, schema: Schema | None = None) -> list[Any]:
 
 
 def texts(asked: Asked) -> list[str]:
-    """As `samples`, for a text of which a model or a person may make anything."""
+    """As `samples`, for a string of which a model or a person may make anything."""
     found = [
         value if type(value) is str else as_text(value)
         for value in _free(asked, 0)
@@ -706,7 +706,7 @@ def _numbers(asked: Asked) -> Iterator[Any]:
 
 
 def _texts(asked: Asked) -> Iterator[str]:
-    """Texts with and without what is looked for, and of the lengths asked."""
+    """Strings with and without what is looked for, and of the lengths asked."""
     inside = [value for value in asked.inside.values() if type(value) is str]
     start, end = "".join(list(asked.starts)[:1]), "".join(list(asked.ends)[:1])
     if inside:

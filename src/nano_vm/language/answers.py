@@ -1,7 +1,7 @@
 """A model's text in, what the program may use of it out: reasoning taken apart, a label found, JSON
 found.
 
-An answer is valid or it is not: nothing is guessed from a text that merely contains an allowed
+An answer is valid or it is not: nothing is guessed from a string that merely contains an allowed
 output, and a JSON value that is part of a broken one is none. Nothing here knows what follows from
 an answer; that is the machine's.
 """
@@ -432,7 +432,7 @@ def correction(text: str, error: str) -> list[dict[str, str]]:
         {"role": "assistant", "content": shown},
         {
             "role": "user",
-            "content": f"That can not be used: {error}. Answer again, with nothing but a valid "
+            "content": f"That cannot be used: {error}. Answer again, with nothing but a valid "
             f"answer.",
         },
     ]

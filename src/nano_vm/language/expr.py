@@ -459,7 +459,7 @@ class _Parser:
             if token not in ("and", "or", "not", "in", *_HINTS):
                 raise ExprError(
                     f"{token!r} at column {self.start + 1} is not known; write ${token} for a "
-                    f"value, '{token}' for a text"
+                    f"value, '{token}' for a string"
                 )
         if self.accept("("):
             node = self.disjunction(self.deeper(depth))
@@ -677,14 +677,14 @@ def compile_template(template: Template, scope: Scope) -> Eval:
             parts[position] = get(frame)
         text = "".join(parts)
         if len(text) > MAX_VALUE_BYTES:  # "$a$a" in a loop doubles
-            raise LimitExceeded(f"a text of more than {MAX_VALUE_BYTES} characters")
+            raise LimitExceeded(f"a string of more than {MAX_VALUE_BYTES} characters")
         return text
 
     return joined
 
 
 FEW_REFERENCES = 8
-"""References whose texts may be joined before anybody looks at their length: each is of at most
+"""References whose strings may be joined before anybody looks at their length: each is of at most
 `MAX_VALUE_BYTES`."""
 
 
@@ -698,7 +698,7 @@ def _joined_with_care(pieces: list[Any], loads: list[tuple[int, Eval]]) -> Eval:
             text = parts[position] = get(frame)
             total += len(text)
             if total > MAX_VALUE_BYTES:
-                raise LimitExceeded(f"a text of more than {MAX_VALUE_BYTES} characters")
+                raise LimitExceeded(f"a string of more than {MAX_VALUE_BYTES} characters")
         return "".join(parts)
 
     return joined
@@ -944,7 +944,7 @@ def _method(name: str, args: tuple[Node, ...], scope: Scope) -> Eval:
             value = box(frame)
             if type(value) is str:
                 return method(value)
-            raise ExprError(f".{name}() of {described(value)}; it takes a text")
+            raise ExprError(f".{name}() of {described(value)}; it takes a string")
 
         return bare
     argument = compile_expr(args[1], scope)
@@ -954,7 +954,7 @@ def _method(name: str, args: tuple[Node, ...], scope: Scope) -> Eval:
         if type(value) is str and type(other) is str:
             return method(value, other)
         raise ExprError(
-            f".{name}() of {described(value)} with {described(other)}; both must be texts"
+            f".{name}() of {described(value)} with {described(other)}; both must be strings"
         )
 
     return with_argument

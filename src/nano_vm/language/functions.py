@@ -5,7 +5,7 @@ was given. A result is held to the size of one value before it is allocated, whe
 be known; nothing that is given is changed, so a result may share parts with it.
 
 Rule 1: numbers are numbers. Only ``int``, ``float`` and what orders (``min``, ``max``, ``sorted``)
-read a text as one.
+read a string as one.
 Rule 2: a result depends on the arguments alone: no hash order, no locale, and floats are added from
 left to right.
 """
@@ -79,7 +79,7 @@ _MAX_ITEMS = MAX_VALUE_BYTES // NODE_BYTES
 def _length(value: Any) -> int:
     if type(value) is str or type(value) in CONTAINERS:
         return len(value)
-    raise _refused("len", value, "a text, a list or an object")
+    raise _refused("len", value, "a string, a list or an object")
 
 
 def _integer(value: Any) -> int:
@@ -88,7 +88,7 @@ def _integer(value: Any) -> int:
     number = number_in(value) if type(value) is str else None
     if type(number) is int:
         return number
-    raise _refused("int", value, "a number, or a text that is a whole number")
+    raise _refused("int", value, "a number, or a string that is a whole number")
 
 
 def _floating(value: Any) -> float:
@@ -98,7 +98,7 @@ def _floating(value: Any) -> float:
     if exactly(value) is not None:
         hint = "no float is that number; compare the value itself, which keeps every digit"
         raise ExprError(f"float() of {described(value)}: {hint}")
-    raise _refused("float", value, "a number, or a text that is one")
+    raise _refused("float", value, "a number, or a string that is one")
 
 
 def _text(value: Any) -> str:
@@ -116,7 +116,7 @@ def _keys(value: Any) -> list[str]:
 
 def _parsed(text: Any) -> Any:
     if type(text) is not str:
-        raise _refused("json", text, "a text", "str() gives the JSON text of a value")
+        raise _refused("json", text, "a string", "str() gives the JSON text of a value")
     if len(text) > MAX_VALUE_BYTES or (
         text.count(",") > _MAX_ITEMS and _STRING.sub("", text).count(",") > _MAX_ITEMS
     ):
@@ -132,7 +132,7 @@ _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 def _appended(box: Any, item: Any) -> list[Any]:
     if type(box) is not list:
-        hint = "concat(a, b) joins texts" if type(box) is str else ""
+        hint = "concat(a, b) joins strings" if type(box) is str else ""
         raise _refused("append", box, "a list and an item", hint)
     if len(box) >= _MAX_ITEMS:
         raise too_large("append")
@@ -147,14 +147,14 @@ def _concatenated(a: Any, b: Any) -> Any:
         return a + b
     hint = "append(list, item) adds one item" if kind is list else "str() makes a text of a value"
     raise ExprError(
-        f"concat() of {described(a)} and {described(b)}; it takes two lists or two texts; {hint}"
+        f"concat() of {described(a)} and {described(b)}; it takes two lists or two strings; {hint}"
     )
 
 
 def _joined(items: Any, separator: Any) -> str:
     if type(items) is not list or type(separator) is not str:
         raise ExprError(
-            f"join() of {described(items)} and {described(separator)}; it takes a list and a text"
+            f"join() of {described(items)} and {described(separator)}; it takes a list and a string"
         )
     total = len(separator) * max(len(items) - 1, 0)
     texts = []
@@ -170,7 +170,7 @@ def _joined(items: Any, separator: Any) -> str:
 def _split(text: Any, separator: Any) -> list[str]:
     if type(text) is not str or type(separator) is not str:
         raise ExprError(
-            f"split() of {described(text)} and {described(separator)}; both must be texts"
+            f"split() of {described(text)} and {described(separator)}; both must be strings"
         )
     if not separator:
         raise ExprError("split() with an empty separator; give it the text to split at")
@@ -230,7 +230,7 @@ def _total(items: Any) -> Any:
 
 def _ranks(name: str, items: Sequence[Any]) -> Sequence[Any]:
     """What *items* are ordered by, so that ``<`` says the same of any two alone: as numbers, if
-    each is one or a text that is one; else as texts."""
+    each is one or a string that is one; else as strings."""
     if all(map(is_number, items)):
         return items
     numbers = [exactly(item) for item in items]
@@ -239,7 +239,7 @@ def _ranks(name: str, items: Sequence[Any]) -> Sequence[Any]:
     if all(type(item) is str for item in items):
         return items
     raise ExprError(
-        f"{name}() of {described(list(items))}; its items must all be numbers, or all texts"
+        f"{name}() of {described(list(items))}; its items must all be numbers, or all strings"
     )
 
 

@@ -33,7 +33,7 @@ SCHEMA: dict[str, Any] = {
         "additionalProperties": False,
     },
 }
-"""Of a conversation of texts, as a program may declare it of an input."""
+"""Of a conversation of strings, as a program may declare it of an input."""
 
 _WEB = re.compile(r"https?://[^\s]+\Z")
 _FILE = re.compile(r"data:(?:application/pdf|text/plain);base64,[A-Za-z0-9+/]+={0,2}\Z")
@@ -60,12 +60,12 @@ def message_fault(message: Any) -> str | None:
         return f".role: one of {', '.join(ROLES)}, not {short(message.get('role'))}"
     for key in message:
         if key not in ("role", "content"):
-            return f": a field {short(key)}, which can not be sent; a message has role and content"
+            return f": a field {short(key)}, which cannot be sent; a message has role and content"
     content = message.get("content")
     if isinstance(content, str):
         return None
     if not isinstance(content, list) or not content:
-        return f".content: a text or a list of parts, not {short(content)}"
+        return f".content: a string or a list of parts, not {short(content)}"
     for i, part in enumerate(content):
         if fault := part_fault(part):
             return f".content[{i}]{fault}"
@@ -104,7 +104,7 @@ def _file_fault(file: Any) -> str | None:
     if not isinstance(file, dict) or not {"file_data"} <= file.keys() <= {"file_data", "filename"}:
         return f".file: a file is {{file_data: ..., filename: ...}}, not {short(file)}"
     if not isinstance(file.get("filename", ""), str):
-        return f".file.filename: a text, not {short(file['filename'])}"
+        return f".file.filename: a string, not {short(file['filename'])}"
     data = file["file_data"]
     if isinstance(data, str) and _FILE.match(data):
         return None
@@ -147,12 +147,12 @@ def has_files(messages: Iterable[Any]) -> bool:
 
 
 def joined(messages: Iterable[Any]) -> list[dict[str, Any]]:
-    """*messages* with the parts of each content, which are all texts, as one text."""
+    """*messages* with the parts of each content, which are all strings, as one text."""
     return [{**message, "content": text_of(message)} for message in messages]
 
 
 def text_of(message: Any) -> str:
-    """What a message says; of parts, the texts, one a line."""
+    """What a message says; of parts, the strings, one a line."""
     content = message["content"]
     return (
         content

@@ -50,10 +50,10 @@ def number_in(text: str) -> int | float | None:
 
 
 def exactly(value: Any) -> int | Decimal | None:
-    """A number, or the one that a text is, with every digit as it is written; None for anything
+    """A number, or the one that a string is, with every digit as it is written; None for anything
     else.
 
-    A text beside a number is compared by this: as a float ``500.00000000000000001`` would pass for
+    A string beside a number is compared by this: as a float ``500.00000000000000001`` would pass for
     500.
     """
     kind = type(value)
@@ -65,7 +65,7 @@ def exactly(value: Any) -> int | Decimal | None:
 
 
 def exact_float(value: Any) -> float | None:
-    """The float that a number, or a text that is one, denotes: the one that reads back as it, digit
+    """The float that a number, or a string that is one, denotes: the one that reads back as it, digit
     for digit, by its shortest repr. None where there is none: ``1e-400`` is not 0.0, and
     9007199254740993 is no float."""
     if type(value) is float:
@@ -88,7 +88,7 @@ def is_number(value: object) -> bool:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """By type and value; a text equals a number if it is that number."""
+    """By type and value; a string equals a number if it is that number."""
     ta, tb = type(a), type(b)
     if ta is tb:
         if ta is list:
@@ -104,7 +104,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def strictly_equal(a: Any, b: Any) -> bool:
-    """Equal inside of containers: as JSON values, with no reading of texts as numbers."""
+    """Equal inside of containers: as JSON values, with no reading of strings as numbers."""
     ta, tb = type(a), type(b)
     if ta is not tb:
         return bool(is_number(a) and is_number(b) and a == b)
@@ -121,13 +121,13 @@ def _ordered(symbol: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any,
             return compare(x, y)
         if ta is str and tb is str:
             return compare(a, b)
-        raise ExprError(f"can not compare {described(a)} {symbol} {described(b)}")
+        raise ExprError(f"cannot compare {described(a)} {symbol} {described(b)}")
 
     return test
 
 
 def contains(item: Any, box: Any) -> bool:
-    """``in``: substring of a text, member of a list, key of a dict."""
+    """``in``: substring of a string, member of a list, key of a dict."""
     kind = type(box)
     if kind is str:
         if type(item) is str:
@@ -136,7 +136,7 @@ def contains(item: Any, box: Any) -> bool:
         return any(equal(item, member) for member in box)
     elif kind is dict and type(item) is str:
         return item in box
-    raise ExprError(f"can not look for {described(item)} in {described(box)}")
+    raise ExprError(f"cannot look for {described(item)} in {described(box)}")
 
 
 def described(value: Any) -> str:
@@ -146,7 +146,7 @@ def described(value: Any) -> str:
     return f"the {_KINDS.get(type(value), kind_name(value))} {short(value)}"
 
 
-_KINDS = {str: "text", int: "number", float: "number", list: "list", dict: "object"}
+_KINDS = {str: "string", int: "number", float: "number", list: "list", dict: "object"}
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": equal,
     "!=": lambda a, b: not equal(a, b),
@@ -172,7 +172,7 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float:
     """``a op b`` on numbers; the result is finite and bounded, or it is an error."""
     if not (is_number(a) and is_number(b)):
         raise ExprError(
-            f"can not compute {described(a)} {op} {described(b)}; both must be numbers "
+            f"cannot compute {described(a)} {op} {described(b)}; both must be numbers "
             f"({_instead(op, a, b)})"
         )
     try:
@@ -194,12 +194,12 @@ def _instead(op: str, a: Any, b: Any) -> str:
     if op == "+" and list in kinds:
         return "append(list, item) and concat(a, b) make lists"
     if op == "+" and kinds == {str}:
-        return "concat(a, b) joins texts, int() and float() read numbers"
+        return "concat(a, b) joins strings, int() and float() read numbers"
     return "see int(), float()"
 
 
 def index(box: Any, key: Any) -> Any:
-    """``box[key]`` of a list, a text or an object."""
+    """``box[key]`` of a list, a string or an object."""
     kind = type(box)
     if kind is dict and type(key) is str:
         if key in box:
@@ -209,7 +209,7 @@ def index(box: Any, key: Any) -> Any:
         if -len(box) <= key < len(box):
             return box[key]
         raise ExprError(f"no item [{key}] in {described(box)} of length {len(box)}")
-    raise ExprError(f"can not take [{short(key)}] of {described(box)}")
+    raise ExprError(f"cannot take [{short(key)}] of {described(box)}")
 
 
 def present(box: Any, key: Any) -> Any:

@@ -756,7 +756,7 @@ class _Reader:
         """
         try:
             if type(text) is not str:
-                raise ExprError(f"a check is a text, not {short(text)}")
+                raise ExprError(f"a check is a string, not {short(text)}")
             node = parse_expr(text)
         except ExprError as error:
             self.add("P042", loc, str(error), "write a check like '$value in $payees'")

@@ -212,7 +212,7 @@ MODEL_OPTIONS = (
 
 
 Messages = Union[str, "list[Union[str, dict[str, Any]]]"]
-"""Messages as they are written; a text is one reference, to messages that are put in its place."""
+"""Messages as they are written; a string is one reference, to messages that are put in its place."""
 
 
 class LLMStep(Step):
@@ -797,11 +797,11 @@ _SCHEMA_TEXTS = {
     "prompt": "One user message; a template.",
     "messages": "The whole conversation: role and content each; templates. $name stands for a "
     "list of messages.",
-    "allowed_outputs": "The only answers that are valid; the stored value is one of these texts.",
+    "allowed_outputs": "The only answers that are valid; the stored value is one of these strings.",
     "output_schema": "A JSON Schema by which the answer, parsed as JSON, or the event's payload "
     "must be valid.",
     "top_p": "Sample from the likeliest tokens whose probabilities sum up to this.",
-    "stop": "Texts at which the answer ends; they are no part of it.",
+    "stop": "Strings at which the answer ends; they are no part of it.",
     "reasoning_effort": "How long a reasoning model may think.",
     "options": "Further fields of the request, as the provider names them.",
     "on_truncated": "What becomes of an answer that was cut off at max_tokens: fail, or accept "
@@ -1340,7 +1340,7 @@ class _Shape:
         return value
 
     def beside(self, reference: Any, loc: Loc) -> Any:
-        """A tool call beside a step; a text is the name of a tool."""
+        """A tool call beside a step; a string is the name of a tool."""
         if isinstance(reference, str):
             return {"tool": reference}
         self.nested(reference, loc, ToolRef)
@@ -1405,7 +1405,7 @@ class _Shape:
                     self.add(
                         "P013",
                         (*loc, "allowed_outputs", i),
-                        f"{short(a)} is not a text",
+                        f"{short(a)} is not a string",
                         "quote it",
                     )
         self.stops(step.get("stop"), (*loc, "stop"))
@@ -1432,7 +1432,7 @@ class _Shape:
             self.add(
                 "P013",
                 loc,
-                f"'stop' is a text or a list of texts, none of them empty, not {short(stop)}",
+                f"'stop' is a string or a list of strings, none of them empty, not {short(stop)}",
             )
 
     def options(self, options: Any, loc: Loc) -> None:
@@ -1495,7 +1495,7 @@ class _Shape:
             self.add(
                 "P013",
                 (*loc, "content"),
-                f"content is a text or a list of parts, not {short(content)}",
+                f"content is a string or a list of parts, not {short(content)}",
             )
 
     def part(self, part: Any, role: Any, loc: Loc) -> None:

@@ -1,7 +1,7 @@
 """Program text in, plain data out. YAML is read as 1.2 and JSON as JSON; both with places for
 messages.
 
-libyaml splits the text into events; what a scalar means (YAML 1.2 core schema: ``yes`` is a text)
+libyaml splits the text into events; what a scalar means (YAML 1.2 core schema: ``yes`` is a string)
 is decided here. Nothing is constructed from a tag, no alias is expanded beyond a counted bound, and
 no key is taken twice.
 """
@@ -173,7 +173,7 @@ class _Reader:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
         hint = (
-            "quote a text that starts with a special character, or holds ': ' or ' #'"
+            "quote a string that starts with a special character, or holds ': ' or ' #'"
             if mark
             else None
         )

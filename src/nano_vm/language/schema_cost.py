@@ -39,7 +39,7 @@ class Extent(NamedTuple):
     containers: int
     """Lists and objects among them."""
     characters: int
-    """Of all texts and keys."""
+    """Of all strings and keys."""
     limbs: int
     """Words of 64 bits of floats and of integers over 63 bits, written as whole numbers."""
 
@@ -115,7 +115,7 @@ LOOKED_UP = Rates(4)
 """One key, looked up in ``properties``: 40 ns."""
 
 KEY = Rates(10)
-"""One key, made a text for ``propertyNames``: 100 ns."""
+"""One key, made a string for ``propertyNames``: 100 ns."""
 
 INTEGER = Rates(1, 0, 0, 70)
 """A value compared with one integer: 10 ns if it is an integer, 0.25 to 0.7 µs if it is a float."""
@@ -383,7 +383,7 @@ def _own(node: dict[str, Any]) -> Rates:
 
 
 def _compared(options: list[Any]) -> Rates:
-    """The cost of ``enum``. Texts only, and small integers only, are looked up in a table."""
+    """The cost of ``enum``. Strings only, and small integers only, are looked up in a table."""
     result = NOTHING
     for option in options:
         size = extent(option)

@@ -85,7 +85,7 @@ MAX_QUICK_LITERALS = 1 << 18
 """More, or with more text of the program's own, and their size is counted before each call."""
 
 ROOM = 1 << 20
-"""Bytes: so many short texts and literals are never more."""
+"""Bytes: so many short strings and literals are never more."""
 
 
 def constant_of(
@@ -213,7 +213,7 @@ class _Shape:
         return self.made()
 
     def messages(self, texts: Sequence[tuple[str, str]]) -> str:
-        """A message is written out with a text as its content, whatever that refers to."""
+        """A message is written out with a string as its content, whatever that refers to."""
         shown, short = [], []
         for role, content in texts:
             template = parse_template(content)
@@ -288,7 +288,7 @@ class _Shape:
         return name
 
     def text(self, template: Template, get: Eval) -> str:
-        """A text with references in it; *get* tells that it is too long."""
+        """A string with references in it; *get* tells that it is too long."""
         parts = []
         for part in template.parts:
             if isinstance(part, Ref):

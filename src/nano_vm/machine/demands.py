@@ -53,7 +53,7 @@ def _checked(tool: str, name: str, rule: ArgRule) -> Enforce:
         # no text is the boolean: 'true' and 'True' both spell it
         if type(value) is bool and type(form) is str:
             raise PolicyRefused(
-                _refusal(tool, name, f"is {value!r}, which the tool takes as a text", rule.text)
+                _refusal(tool, name, f"is {value!r}, which the tool takes as a string", rule.text)
             )
         if not passes(form, given):
             what = f"is {short(value)}, which the tool receives as {short(form)}"
@@ -116,7 +116,7 @@ def value_check(rule: ArgRule) -> Callable[[Any, Mapping[str, Any]], bool]:
             # refused like a check that does not hold: an error is no way around it
             reason = str(error)
         if reason is not None:
-            raise PolicyRefused(f"the policy's check {rule.text!r} can not be made: {reason}")
+            raise PolicyRefused(f"the policy's check {rule.text!r} cannot be made: {reason}")
         return passed
 
     return passes
@@ -134,7 +134,7 @@ class _CheckScope:
 
 def same(value: Any, form: Any) -> bool:
     """Whether *form*, what a tool receives as JSON, says what *value* says: equal, and a number may
-    be a text or of another type.
+    be a string or of another type.
 
     An object may have more fields than were given: what they default to is the tool's own.
     """

@@ -1062,7 +1062,7 @@ class Machine:
         value = op.on(self.frame)
         if type(value) in (list, dict):
             raise ExprError(
-                f"'on' is {described(value)}; a switch takes a text, a number, true, false or null"
+                f"'on' is {described(value)}; a switch takes a string, a number, true, false or null"
             )
         case = value if type(value) is str else _case_of(op, value)
         target = op.cases.get(case)
@@ -1117,7 +1117,7 @@ class Machine:
         """End the frame with the error that the program names."""
         name, message = op.named(self.frame), self._said(op.message)
         if not error_name(name):
-            message = f"{short(name)} can not be the name of an error ({ERROR_NAMES}): {message}"
+            message = f"{short(name)} cannot be the name of an error ({ERROR_NAMES}): {message}"
             name = "Failed"
         return self._failed(op, StepError("value", name, message, False))
 
@@ -1126,7 +1126,7 @@ class Machine:
         try:
             text: str = template(self.frame)
         except StepFault as error:
-            return f"its message can not be computed: {error}"
+            return f"its message cannot be computed: {error}"
         return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
 
     def _enter_loop(self, op: LoopOp) -> Op | None:

@@ -404,7 +404,7 @@ def _answered(
 
 def _text(path: str, value: Any) -> str:
     if type(value) is not str:
-        raise Unfit(path, "a model's answer is a text")
+        raise Unfit(path, "a model's answer is a string")
     return value
 
 

@@ -345,7 +345,7 @@ def _names(given: Any) -> list[str]:
 
 
 def _content(blocks: Iterable[Any]) -> Any:
-    """A text where it is one, else each block as MCP has it."""
+    """A string where it is one, else each block as MCP has it."""
     shown = [block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in blocks]
     if all(block.get("type") == "text" for block in shown):
         texts = [block["text"] for block in shown]

@@ -1,4 +1,4 @@
-"""From a text to a program, with one model call.
+"""From an intent to a program, with one model call.
 
 In come an intent, the names and types of the inputs, the contracts of the tools and a policy; out
 goes a `Program` that passed every check, or a `PlannerError` that says why there is none. The model
@@ -333,7 +333,7 @@ async def _unknown_tool(**_: Any) -> None:
 
 def _check_intent(wish: Any) -> None:
     if not isinstance(wish, str):
-        raise PlannerError(f"an intent is a text, not {kind_name(wish)}")
+        raise PlannerError(f"an intent is a string, not {kind_name(wish)}")
     if not wish.strip():
         raise PlannerError("the intent is empty; say what is to be done")
     if len(wish) > MAX_INTENT_CHARS:
@@ -427,7 +427,7 @@ Write a program in JSON for the user's task. Its steps run in order and have the
 {"id": "s2", "type": "llm", "prompt": TEXT} asks a language model. "allowed_outputs": ["yes", "no"] limits its answer.
 {"id": "s3", "type": "condition", "condition": "$s2.output == 'yes'", "then": [STEP], "otherwise": [STEP]} chooses.
 {"id": "s4", "type": "map", "over": "$s1.output", "steps": [STEP]} does a step for each $item of a list.
-$s1.output is what s1 gave, $name an input; inside a text write ${s1.output}. Use few steps."""
+$s1.output is what s1 gave, $name an input; inside a string write ${s1.output}. Use few steps."""
 
 
 def instructions(offers: Sequence[Offer], kinds: Mapping[str, str]) -> str:
@@ -534,7 +534,7 @@ _TYPE_NAMES = {
 # --- what a model that can be constrained is held to ----------------------------------------------
 
 _CHAR = r'[^$"\\\x00-\x1f]'
-"""What may stand in a text without an escape in JSON, and without a reference."""
+"""What may stand in a string without an escape in JSON, and without a reference."""
 
 _QUOTED = r"""[^$"'\\\x00-\x1f]"""
 
@@ -746,7 +746,7 @@ class _Shapes:
         )
 
     def text(self, names: Sequence[str]) -> dict[str, Any]:
-        """A text, with references in it."""
+        """A string, with references in it."""
         return self.shared({"type": "string", "pattern": f"^{_CHAR}{{1,80}}{_inserted(names)}$"})
 
     def literal(self, schema: Any, names: Sequence[str], depth: int = 0) -> list[dict[str, Any]]:
@@ -839,7 +839,7 @@ def _block(choices: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _inserted(names: Sequence[str], *, needed: bool = False) -> str:
-    """A pattern for references inside a text, with text behind them."""
+    """A pattern for references inside a string, with text behind them."""
     if not names:
         return ""
     reference = rf"\$\{{({'|'.join(map(_escaped, names))})\}}"

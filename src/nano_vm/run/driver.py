@@ -459,7 +459,7 @@ class Driver:
                     last = piece
                 else:
                     raise ModelError(
-                        f"the adapter's stream gave {kind_name(piece)}; it yields texts and one "
+                        f"the adapter's stream gave {kind_name(piece)}; it yields strings and one "
                         f"Completion",
                         retryable=False,
                         answered=True,

@@ -104,7 +104,7 @@ def quick_frame(recording: Recording, context: Any, plan: Plan) -> list[Any] | N
 
 def scalar_inputs(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
     """The needed inputs, where they are what they mostly are: all given, all small scalars. ASCII
-    texts are looked at in C.
+    strings are looked at in C.
     """
     if frame.take is None or frame.check is not None or type(context) is not dict:
         return None

@@ -83,7 +83,7 @@ class Redaction:
         return text
 
     def _parsed(self, text: str) -> str | None:
-        """A text that is JSON, as tools and models give it, redacted as what it says: its fields
+        """A string that is JSON, as tools and models give it, redacted as what it says: its fields
         have names too. None where it is none, or there is nothing to look for.
         """
         if not self.fields or text[:1] not in ("{", "["):
@@ -96,7 +96,7 @@ class Redaction:
 
 
 def content(value: Any, redaction: Redaction | None) -> str:
-    """*value* as a sink is given it: a text as it is, else JSON; cut at `MAX_CONTENT`."""
+    """*value* as a sink is given it: a string as it is, else JSON; cut at `MAX_CONTENT`."""
     if redaction is not None:
         value = redaction(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -432,7 +432,7 @@ def converter(hint: Any) -> Converter | None:
     """A function that checks a plain value against a type hint and gives what the tool receives;
     None for any value.
 
-    A text that is a JSON number is taken for a number, and a scalar for a text, as inside
+    A string that is a JSON number is taken for a number, and a scalar for a string, as inside
     templates: what comes from a model or from 0.1 programs is text. Nothing else is converted
     between plain types.
     """
@@ -625,7 +625,7 @@ def _rounded(value: Any, result: Any) -> Any:
     """The first number in *value*, as number or text, that *result* has rounded; None if there is
     none.
 
-    Pydantic takes a text for the nearest float. What it moves elsewhere, into a set for example, is
+    Pydantic takes a string for the nearest float. What it moves elsewhere, into a set for example, is
     not found, and a validator of the tool's own may make any number of another.
     """
     if (
@@ -704,7 +704,7 @@ def _to_str(value: Any) -> Any:
         return value
     if kind is int or kind is float or kind is bool:
         return as_text(value)
-    raise ValueError(f"takes a text, not {described(value)}")
+    raise ValueError(f"takes a string, not {described(value)}")
 
 
 _PLAIN: dict[Any, Converter] = {

@@ -72,7 +72,7 @@ def check_braces(flow: Flow) -> Iterator[Diagnostic]:
 
 
 def _sent(step: Step) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """The texts of a model step, each with its place in it."""
+    """The strings of a model step, each with its place in it."""
     if not isinstance(step, LLMStep):
         return
     for field in ("prompt", "system"):

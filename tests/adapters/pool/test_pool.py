@@ -37,7 +37,7 @@ class Clock:
 
 
 class Model:
-    """Gives *answers* in turn, the last for ever: a text, or an exception that is raised."""
+    """Gives *answers* in turn, the last for ever: a string, or an exception that is raised."""
 
     def __init__(self, model: str, *answers: Any, clock: Clock | None = None, takes: float = 0.1):
         self.model = model

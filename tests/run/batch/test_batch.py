@@ -195,7 +195,7 @@ async def test_leaving_cancels_what_is_under_way() -> None:
 
 
 @in_virtual_time
-async def test_an_input_that_can_not_be_read_ends_the_batch_after_what_is_under_way() -> None:
+async def test_an_input_that_cannot_be_read_ends_the_batch_after_what_is_under_way() -> None:
     def broken() -> Iterator[dict[str, int]]:
         yield from numbers(5)
         raise OSError("the disk is gone")

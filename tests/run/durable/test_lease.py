@@ -81,7 +81,7 @@ def test_a_process_is_seen_while_it_is_there() -> None:
         ({"host": "another", "pid": 0}, True, Seen.GONE),
     ],
 )
-def test_where_a_process_can_not_be_seen(
+def test_where_a_process_cannot_be_seen(
     fields: dict[str, Any], one_machine: bool, what: Seen
 ) -> None:
     here = Process.own()
@@ -354,7 +354,7 @@ async def test_when_it_is_gone_its_runs_are_free_at_once(url: str) -> None:
 
 @pytest.mark.slow
 async def test_from_elsewhere_its_time_counts(url: str) -> None:
-    """A container beside it can not see the process; there the lease decides, by the store's
+    """A container beside it cannot see the process; there the lease decides, by the store's
     clock.
     """
     worker = stopped_worker(url)

@@ -28,7 +28,7 @@ from nano_vm.store.seals import RunSeal
 from nano_vm.store.sql.database import Connection, Database
 from nano_vm.store.sql.store import SqlStore
 
-LONG = "a text that is longer than what stands in a cell " * 3
+LONG = "a string that is longer than what stands in a cell " * 3
 PROCESSES = 4
 RUNS = 120
 STRESS_TURNS = 15
@@ -300,7 +300,7 @@ async def test_runs_are_claimed_and_loaded_together(
     assert asked["connections"] < 6
 
 
-async def test_a_run_that_can_not_be_loaded_keeps_no_other_waiting(
+async def test_a_run_that_cannot_be_loaded_keeps_no_other_waiting(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @tool(effect="write")

@@ -67,7 +67,7 @@ nano-vm check plan.yaml --tools refund.py:tools
 @takes_json("print the program and its report as JSON")
 def plan(options: Options) -> int:
     """
-    Let a model write a program for a text, by one call, and check it. Nothing of it is run.
+    Let a model write a program for an intent, by one call, and check it. Nothing of it is run.
 
     The model is shown the tools and the names and types of the inputs, never their values. What it
     writes is printed only if it passes: every name, tool and argument, the policy, the budget. Read

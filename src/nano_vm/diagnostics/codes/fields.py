@@ -143,7 +143,7 @@ CODES: Final = (
     Code(
         "P035",
         "`expr` beside other keys",
-        "`{expr: ...}` is computed, and holds a text under `expr` and nothing else.",
+        "`{expr: ...}` is computed, and holds a string under `expr` and nothing else.",
         "Remove the other keys, or write `$$expr` for a key of that name.",
         example='steps: [{id: a, type: set, values: {x: {expr: "1 + 1", y: 2}}}]\n',
     ),

@@ -11,7 +11,7 @@ CODES: Final = (
         "P001",
         "The text cannot be read",
         "It is neither YAML 1.2 nor JSON. Tags and merge keys of YAML are not part of programs.",
-        "Mend the text at the place that is named; quote a text that begins with a special character "
+        "Mend the text at the place that is named; quote a string that begins with a special character "
         "or holds `: ` or ` #`.",
         example="steps: [\n",
     ),
@@ -32,7 +32,7 @@ CODES: Final = (
     Code(
         "P004",
         "A value is no JSON value",
-        "Programs hold JSON values: finite numbers, texts, lists, objects whose keys are texts.",
+        "Programs hold JSON values: finite numbers, strings, lists, objects whose keys are strings.",
         "Quote it where it is meant as text.",
         example="steps: [{id: a, type: set, values: {x: .nan}}]\n",
     ),

@@ -206,7 +206,7 @@ def decoded(
 
 
 def _parsed_together(texts: list[bytes], where: str) -> list[Any]:
-    """Many JSON texts in one go: a call for each costs more than most of them do."""
+    """Many JSON strings in one go: a call for each costs more than most of them do."""
     try:
         found = json.loads(b"[" + b",".join(texts) + b"]")
         if len(found) == len(texts):

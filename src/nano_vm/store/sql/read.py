@@ -215,7 +215,7 @@ def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) ->
 
 
 def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The texts of values; one that does not fit its hash is left out, as if it were not there."""
+    """The strings of values; one that does not fit its hash is left out, as if it were not there."""
     found = connection.among("SELECT hash, body FROM nano_contents WHERE hash IN (*)", hashes)
     return {
         digest: body

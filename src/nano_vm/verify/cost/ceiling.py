@@ -172,7 +172,7 @@ class Ceiling:
         return found.path(list(_TRACED).index(amount))
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form; amounts of money are texts, since a float is not exact."""
+        """The JSON form; amounts of money are strings, since a float is not exact."""
         return {
             "steps": self.steps,
             "llm_calls": self.llm_calls,
@@ -429,7 +429,7 @@ class _Counting:
 
     def referred(self, reference: str, names: Names) -> int | None:
         """The most bytes of messages that are referred to; as JSON they have at least as many as
-        their texts.
+        their strings.
         """
         size = self.sizes.json(reference, names)
         return self.value_bytes if size is None else size

@@ -1,6 +1,6 @@
 """How large a value can get: bounds of names, outputs and prompts, in bytes.
 
-A `Flow` and bounds of what comes from outside go in; for a text of the program goes out how many
+A `Flow` and bounds of what comes from outside go in; for a string of the program goes out how many
 UTF-8 bytes it can have, or None where nothing bounds it. No value is made and no program is run.
 
 A name may hold what any of its writers writes, whenever it is read: the order of steps is left out
@@ -74,7 +74,7 @@ ESCAPED = 6
 """Bytes of one byte of text inside JSON: a control character is ``\\u0000``."""
 
 CASE = 3
-"""By how much ``upper`` and ``lower`` can lengthen a text in UTF-8: U+0390 and U+03B0 have two
+"""By how much ``upper`` and ``lower`` can lengthen a string in UTF-8: U+0390 and U+03B0 have two
 bytes, in capitals six.
 """
 

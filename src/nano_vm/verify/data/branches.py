@@ -251,7 +251,7 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iter
             "V062",
             (*loc, "on"),
             message,
-            "switch on a text, a number, true, false or null",
+            "switch on a string, a number, true, false or null",
             "warning",
         )
     for label, values in taken(switch, domain).items():

@@ -375,7 +375,7 @@ _TAKES = {
     "sorted": LIST,
     "keys": OBJECT,
 }
-"""Kinds of the first argument that are no error; of what is not listed, a text."""
+"""Kinds of the first argument that are no error; of what is not listed, a string."""
 
 _GIVES = {
     **dict.fromkeys(("len", "int", "float", "round", "abs", "sum"), A_NUMBER),

@@ -54,7 +54,7 @@ _WORDS = {
     NULL: "null",
     BOOL: "true or false",
     NUMBER: "a number",
-    TEXT: "a text",
+    TEXT: "a string",
     LIST: "a list",
     OBJECT: "an object",
 }

@@ -79,7 +79,7 @@ def _like(before: str, written: str, name: str, after: str) -> str | None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in *value* that are templates."""
+    """The strings in *value* that are templates."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):

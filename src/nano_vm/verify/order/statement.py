@@ -209,7 +209,7 @@ def _computed_form(node: Node, names: Names) -> Form:
 
 def shown(value: Any, names: Names) -> Iterator[Form]:
     """Each value that a person sees for what it is, who is shown *value*: the whole and its parts.
-    What stands inside a text is not among them: ``$a$b`` is the same text for 1 and 23 as for 12
+    What stands inside a string is not among them: ``$a$b`` is the same text for 1 and 23 as for 12
     and 3.
     """
     try:
