@@ -17,6 +17,7 @@ from stories import store_with_stories
 
 from nano_vm.cli import main
 from nano_vm.store.protocol import open_store
+from nano_vm.ui.asking import Answers
 from nano_vm.ui.library import Library, Programs, StoreLibrary
 from nano_vm.ui.local import LocalServer
 from nano_vm.ui.page import DIST
@@ -59,12 +60,12 @@ def exported(
 
 
 @pytest.fixture
-def serve(built: None) -> Iterator[Callable[[Library], LocalServer]]:
+def serve(built: None) -> Iterator[Callable[..., LocalServer]]:
     """Starts a server of a library on a port of its own."""
     servers: list[LocalServer] = []
 
-    def start(library: Library) -> LocalServer:
-        server = LocalServer(library, Programs())
+    def start(library: Library, answers: Answers | None = None) -> LocalServer:
+        server = LocalServer(library, Programs(), answers=answers)
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return server

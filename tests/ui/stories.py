@@ -154,6 +154,36 @@ async def tell(url: str) -> None:
     await _story(url, "refund-2005", f"yes {hostile}", hostile, approve=False)
 
 
+async def ask(url: str) -> None:
+    """Two runs that wait for a person, into the store at *url*: for an approval, and for what
+    became of a call.
+    """
+    await _story(url, "refund-2002", "yes", "The TV arrived damaged", approve=False)
+
+    @tool(effect="irreversible", timeout_seconds=0.05)
+    async def pay(amount: float) -> str:
+        await asyncio.sleep(60)
+        return "paid"
+
+    program = Program.from_dict(
+        {
+            "name": "payout",
+            "steps": [
+                {"id": "pay", "type": "tool", "tool": "pay", "args": {"amount": 12.5}},
+                {"id": "done", "type": "set", "values": {"paid": "$pay.output"}},
+            ],
+        }
+    )
+    vm = ExecutionVM(None, {"pay": pay}, store=url)
+    await vm.run(program, {}, run_id="payout-1")
+
+
+async def go_on(url: str, run_id: str) -> str:
+    """Resume a run of `ask`; how it stands then."""
+    vm = ExecutionVM(Model("yes"), tools(0), store=url)
+    return (await vm.resume(run_id)).status.value
+
+
 def store_with_stories(folder: Path) -> str:
     """The URL of a new store with the stories in it."""
     url = f"sqlite:///{folder / 'runs.db'}"

@@ -4,16 +4,21 @@ and what holds for every page: it can be read by all, in both themes.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stories import ask, go_on
 
 from nano_vm.store.protocol import open_store
+from nano_vm.ui.asking import Answers
 from nano_vm.ui.library import StoreLibrary
 
 AXE = Path(__file__).parents[2] / "ui" / "node_modules" / "axe-core" / "axe.min.js"
@@ -114,6 +119,61 @@ def test_two_runs_are_compared_on_one_graph(
     assert detail.locator("h2").inner_text() == "analyze"
 
 
+def elsewhere(job: Callable[[], Any]) -> Any:
+    """What *job* gives, in a thread: in that of the browser no event loop can begin."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(job).result(60)
+
+
+def test_a_person_decides(serve: Any, open_page: Open, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    elsewhere(lambda: asyncio.run(ask(url)))
+    store = open_store(url)
+    try:
+        server = serve(StoreLibrary(store), Answers(store, "mia", time))
+        page, other = open_page(server.address), open_page(server.address + "#/inbox", 360, 740)
+        page.get_by_role("link", name="Inbox").click()
+        page.locator(".asked", has_text="149.9").get_by_text("order").click()
+        question = page.locator(".question")
+        question.get_by_text("If yes").wait_for()
+        assert "The TV arrived damaged" in question.inner_text()
+        assert "cannot be undone" in question.locator(".next").inner_text()
+        assert "you decide as mia" in page.locator(".top").inner_text()
+        reject, approve = (question.get_by_role("button", name=n) for n in ("Reject", "Approve"))
+        assert reject.is_disabled()  # without a reason
+        page.keyboard.press("a")  # moves the focus and decides nothing
+        page.wait_for_function("document.activeElement.id === 'approve'")
+        # on a phone the same is asked, with the buttons in sight
+        other.locator(".asked", has_text="149.9").get_by_text("order").click()
+        assert other.evaluate("document.documentElement.scrollWidth") <= 360
+        other.locator(".question #approve").wait_for()
+        question.get_by_label("Reason").fill("seen the picture")
+        approve.click()
+        page.get_by_text("Approved, for run refund-2002").wait_for()
+        other.get_by_text("It is asked no longer").wait_for()
+        assert other.locator("#approve").is_disabled()
+        assert elsewhere(lambda: asyncio.run(go_on(url, "refund-2002"))) == "success"
+        message = store.load("refund-2002").decided[0]
+        assert (message.kind, message.by) == ("approve", "mia")
+        assert message.body == {"reason": "seen the picture"}
+        # what is in doubt is the next
+        page.locator(".asked .difference", has_text="12.5").click()
+        question.get_by_label("What it gave").fill('"paid"')
+        question.get_by_role("button", name="It was done").click()
+        page.get_by_text("Nothing waits for a person here.").wait_for()
+        assert store.load("payout-1").inbox[0].body == {"output": "paid"}
+    finally:
+        store.close()
+
+
+def test_who_only_looks_cannot_decide(serve: Any, stored: StoreLibrary, open_page: Open) -> None:
+    page = open_page(serve(stored).address + "#/inbox")
+    page.get_by_text("start nano-vm ui with --as NAME").wait_for()
+    page.get_by_label("Reason").fill("no")
+    for name in ("Reject", "Approve"):
+        assert page.get_by_role("button", name=name, exact=True).is_disabled()
+
+
 def test_a_server_that_is_gone_is_told(serve: Any, stored: StoreLibrary, open_page: Open) -> None:
     page = open_page(serve(stored).address)
     page.locator(".runs tbody tr").nth(4).wait_for()
@@ -128,6 +188,7 @@ PAGES = {
     "run-graph": "#/run/refund-2003?view=g",
     "run-timeline": "#/run/refund-2001?view=t&step=guard",
     "run-list": "#/run/refund-2005?view=l",
+    "inbox": "#/inbox",
     "compare": "#/compare/refund-2001/refund-2003",
 }
 
@@ -139,7 +200,7 @@ def test_every_page_can_be_read_by_all(
     address = serve(stored).address
     for name, place in PAGES.items():
         page = open_page(address + place, theme=theme)
-        page.locator(".react-flow__node, .runs td, .rows .row").first.wait_for()
+        page.locator(".react-flow__node, .runs td, .question, .main .row").first.wait_for()
         page.wait_for_timeout(300)  # the canvas settles
         if PICTURES:
             page.screenshot(path=Path(PICTURES) / f"{name}-{theme}.png")
@@ -159,7 +220,7 @@ def test_every_page_fits_a_phone(
     address = serve(stored).address
     for name, place in PAGES.items():
         page = open_page(address + place, 360, 740, theme)
-        page.locator(".react-flow__node, .runs td, .main .row").first.wait_for()
+        page.locator(".react-flow__node, .runs td, .question, .main .row").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
         if PICTURES:
             page.screenshot(path=Path(PICTURES) / f"{name}-{theme}-phone.png")

@@ -1,6 +1,7 @@
 import { type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import { type RunView, type Source, source, type Verified } from "./api";
 import { ComparePage } from "./compare/ComparePage";
+import { InboxPage } from "./inbox/InboxPage";
 import { useAddress } from "./lib/router";
 import { RunPage } from "./run/RunPage";
 import { RunsPage } from "./runs/RunsPage";
@@ -46,6 +47,7 @@ export function App() {
       <ComparePage key={`${first} ${second}`} from={from} ids={[first, second]} tools={tools} />
     );
   }
+  if (name === "inbox") return <InboxPage from={from} tools={tools} />;
   return <RunsPage from={from} tools={tools} />;
 }
 

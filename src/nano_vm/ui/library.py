@@ -19,6 +19,7 @@ from ..run.durable.stored import trace_of
 from ..store.protocol import Archive, RunFilter
 from ..store.records import SUSPENDED, StoredRun
 from ..values import canonical
+from .asking import Asking, asked
 
 PAGE_RUNS = 50
 """Runs of a list that are asked for at once: what two screens show."""
@@ -91,6 +92,10 @@ class Library(Protocol):
 
     def recorded(self, run_id: str) -> Trace | StoredRun:
         """A run with its steps; raises as `version`."""
+        ...
+
+    def asked(self) -> tuple[list[Asking], list[str]]:
+        """What runs ask of people; and what of runs cannot be read."""
         ...
 
 
@@ -169,6 +174,10 @@ class StoreLibrary:
         """As `Library.recorded`."""
         return self.store.load(run_id)
 
+    def asked(self) -> tuple[list[Asking], list[str]]:
+        """As `Library.asked`."""
+        return asked(self.store)
+
 
 class FileLibrary:
     """Runs of files, which do not change."""
@@ -200,6 +209,10 @@ class FileLibrary:
         if run is None:
             raise UnknownRun(f"there is no run {run_id!r} in these files")
         return run
+
+    def asked(self) -> tuple[list[Asking], list[str]]:
+        """As `Library.asked`: a file takes no answers."""
+        return [], []
 
 
 def _row_of_store(run: StoredRun, driven: bool) -> RunRow:

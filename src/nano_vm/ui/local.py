@@ -1,6 +1,7 @@
 """A server for one person on one machine: the pages, and what they ask for, on the loopback address.
 
-Rule 1: it only reads. Rule 2: every address begins with a token that is drawn at its start, and
+Rule 1: it only reads, unless it was started for somebody who decides: then it records answers, of
+that person. Rule 2: every address begins with a token that is drawn at its start, and
 nothing is answered without it, nor for a host name that is not this machine's: no other page that
 the browser has open can read a run through it. Rule 3: what goes out is the page's own script, or
 JSON that is never taken for a page.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,10 +20,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import StoreError, UnknownRun, VMError
 from ..store.protocol import RunFilter
+from ..values import parse_json
+from .asking import Answers
 from .library import Library, Programs, compared, recomputed, shown
 from .page import SCRIPT, STYLE, NotBuilt, asset
 
 LOOPBACK = "127.0.0.1"
+MAX_BODY_BYTES = 1024 * 1024
+"""Of an answer: a reason, or what a call gave."""
+
 LAST_NS = 2**63
 """Nanoseconds that a database holds: until the year 2262."""
 
@@ -61,11 +68,18 @@ class LocalServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, library: Library, programs: Programs, port: int = 0) -> None:
+    def __init__(
+        self,
+        library: Library,
+        programs: Programs,
+        port: int = 0,
+        answers: Answers | None = None,
+    ) -> None:
         for name in _TYPES:
             asset(name or "index.html")
         self.library = library
         self.programs = programs
+        self.answers = answers
         self.token = secrets.token_urlsafe(TOKEN_BYTES)
         super().__init__((LOOPBACK, port), _Handler)
 
@@ -98,6 +112,10 @@ class LocalServer(ThreadingHTTPServer):
                 }
             case ["compare", a, b]:
                 return compared(library, a, b, programs)
+            case ["asked"]:
+                asked, damaged = library.asked()
+                by = self.answers.by if self.answers is not None else None
+                return {"asked": asked, "damaged": damaged, "by": by, "now": time.time_ns() / 1e6}
         raise Refused(404, "there is nothing at this address")
 
 
@@ -168,6 +186,52 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(409, str(error))
         except Exception as error:  # noqa: BLE001 - one line, and the others are still served
             self._say(500, f"an error in nano-vm itself: {type(error).__name__}: {error}")
+
+    def do_POST(self) -> None:
+        """An answer to what a run asks."""
+        try:
+            path, _ = self._asked()
+            answers = self.server.answers
+            if path != ["api", "answer"]:
+                raise Refused(404, "there is nothing at this address")
+            body = self._sent()
+            if answers is None:
+                raise Refused(
+                    403, "this nano-vm ui only reads: start it with --as NAME to decide as NAME"
+                )
+            answers.record(body)
+            self._send(200, _JSON, b'{"recorded": true}')
+        except Refused as refused:
+            self.close_connection = True  # its body may not have been read
+            self._say(refused.status, str(refused))
+        except StoreError as error:
+            self._say(404 if isinstance(error, UnknownRun) else 503, str(error))
+        except VMError as error:
+            self._say(409, str(error))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._say(500, f"an error in nano-vm itself: {type(error).__name__}: {error}")
+
+    def _sent(self) -> Any:
+        """The JSON that this page has sent.
+
+        Raises:
+            Refused: If it is from another page, too long, or no JSON.
+        """
+        port = self.server.server_port
+        if self.headers.get("Origin") not in (
+            f"http://{LOOPBACK}:{port}",
+            f"http://localhost:{port}",
+        ):
+            raise Refused(403, "an answer is sent by the page of this server only")
+        if self.headers.get_content_type() != "application/json":
+            raise Refused(415, "an answer is JSON")
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+            raise Refused(413, f"an answer has at most {MAX_BODY_BYTES} bytes")
+        try:
+            return parse_json(self.rfile.read(int(length)).decode())
+        except ValueError as error:
+            raise Refused(400, f"an answer is JSON: {error}") from None
 
     def _asked(self) -> tuple[list[str], Query]:
         """The path behind the token, and the query.

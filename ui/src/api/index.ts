@@ -1,6 +1,6 @@
 // All data of the pages comes through here: embedded in the file itself, or from a server.
 
-import type { Comparison, RunList, RunView, Verified } from "./types";
+import type { Answer, AskedList, Comparison, RunList, RunView, Verified } from "./types";
 
 export type * from "./types";
 
@@ -36,6 +36,8 @@ export interface Source {
   run(id: string, seen?: string): Promise<Current>;
   verify(id: string): Promise<Verified>;
   compare(a: string, b: string): Promise<Comparison>;
+  asked(): Promise<AskedList>;
+  answer(answer: Answer): Promise<void>;
 }
 
 class FileSource implements Source {
@@ -64,6 +66,14 @@ class FileSource implements Source {
   async compare(): Promise<Comparison> {
     throw new Error("a file holds one run; nano-vm ui compares two");
   }
+
+  async asked(): Promise<AskedList> {
+    return { asked: [], damaged: [], by: null, now: Date.now() };
+  }
+
+  async answer(): Promise<void> {
+    throw new Error("a file takes no answers");
+  }
 }
 
 class ServerSource implements Source {
@@ -85,13 +95,26 @@ class ServerSource implements Source {
   async compare(a: string, b: string): Promise<Comparison> {
     return ask(`compare/${encodeURIComponent(a)}/${encodeURIComponent(b)}`, {});
   }
+
+  async asked(): Promise<AskedList> {
+    return ask("asked", {});
+  }
+
+  async answer(answer: Answer): Promise<void> {
+    const headers = { "Content-Type": "application/json" };
+    await ask("answer", {}, { method: "POST", headers, body: JSON.stringify(answer) });
+  }
 }
 
-async function ask<T>(path: string, query: Record<string, string>): Promise<T> {
+async function ask<T>(
+  path: string,
+  query: Record<string, string>,
+  options: RequestInit = {},
+): Promise<T> {
   const words = new URLSearchParams(query).toString();
   let answer: Response;
   try {
-    answer = await fetch(`api/${path}${words && `?${words}`}`);
+    answer = await fetch(`api/${path}${words && `?${words}`}`, options);
   } catch {
     throw new Error("the server does not answer: is nano-vm ui still running?");
   }

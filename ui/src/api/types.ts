@@ -196,3 +196,44 @@ export interface Comparison {
   whole: Record<string, [Json, Json]>;
   steps: StepDifference[];
 }
+
+// What `nano_vm.ui.asking` writes and reads.
+
+export interface Fact {
+  name: string;
+  text: string;
+  exact: string | null;
+}
+
+/** What a run asks of a person; without `whole` it is too long for a page. */
+export interface Asking {
+  run: string;
+  program: string;
+  path: string;
+  kind: "approval" | "in_doubt" | "effect";
+  role: string | null;
+  tool: string | null;
+  facts: Fact[];
+  whole: boolean;
+  shown: string;
+  since: number;
+  deadline: number | null;
+}
+
+/** `by` is who decides here: null where nobody does. */
+export interface AskedList {
+  asked: Asking[];
+  damaged: string[];
+  by: string | null;
+  now: number;
+}
+
+export interface Answer {
+  run: string;
+  path: string;
+  shown: string;
+  answer: "approve" | "reject" | "resolve";
+  reason: string;
+  how?: "done" | "retry" | "fail";
+  output?: string;
+}

@@ -15,8 +15,7 @@ import { cost, duration, plural, tokens } from "../lib/format";
 import { pretty, words as spoken } from "../lib/json";
 import { boxOf, folded, merge, type Side, words } from "../model/compare";
 import { layout } from "../model/layout";
-import { index, type Run, type State } from "../model/run";
-import { shown } from "../model/shown";
+import { index, type Run, type State, stateOf } from "../model/run";
 import { standing } from "../model/standing";
 import { LookIcon, StateIcon } from "../parts/Icon";
 import { StateChip } from "../parts/State";
@@ -316,7 +315,6 @@ function MergedGraph({
 }) {
   const merged = useMemo(() => merge(found), [found]);
   const runs = useMemo(() => [index(found.a), index(found.b)] as [Run, Run], [found]);
-  const states = useMemo(() => runs.map((run) => shown(run, new Map())), [runs]);
   const placed = useMemo(() => layout(merged.boxes, merged.arrows, new Set(), () => 0), [merged]);
   const selectedBox = selected === null ? null : boxOf(selected);
   if (merged.boxes.length === 0) return <p className="message">Neither run has a graph.</p>;
@@ -337,7 +335,7 @@ function MergedGraph({
       side: merged.sides.get(at.box.id) ?? "none",
       diverges: merged.diverges === at.box.id,
       selected: selectedBox === at.box.id,
-      states: states.map((side) => side.get(at.box.id)?.state ?? "untaken") as [State, State],
+      states: runs.map((run) => lastState(run, at.box.id)) as [State, State],
       select: () => {
         const steps = found.steps.filter((step) => boxOf(step.path) === at.box.id);
         const first = steps.find((step) => step.differs) ?? steps[0];
@@ -390,6 +388,12 @@ function MergedGraph({
       <Sight focus={selectedBox ?? merged.diverges} width={placed.width} height={placed.height} />
     </ReactFlow>
   );
+}
+
+/** Of all times that a run came to a box, the last. */
+function lastState(run: Run, box: string): State {
+  const last = run.byBox.get(box)?.at(-1);
+  return last === undefined ? "untaken" : stateOf(last.status);
 }
 
 function MergedBox({ data }: NodeProps<Node<MergedData>>) {

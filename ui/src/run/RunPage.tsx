@@ -282,7 +282,7 @@ export function RunPage({
             )}
           </nav>
         </header>
-        <aside className="steps" aria-label="Steps">
+        <aside key={shownView} className="steps" aria-label="Steps">
           {list(false, false)}
         </aside>
         <main className="main">

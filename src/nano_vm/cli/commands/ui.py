@@ -15,10 +15,12 @@ from ..parameters import PORT, STORE, STORED
 from ..stores import VARIABLE, opened
 
 if TYPE_CHECKING:
+    from ...ui.asking import Answers
     from ...ui.library import Library
 
 EXAMPLES = """\
 nano-vm ui sqlite:///runs.db
+nano-vm ui sqlite:///runs.db --as mia
 nano-vm ui run.json --program refund.yaml
 nano-vm ui --port 8643 --no-browser   (of the store that NANO_VM_STORE names)
 """
@@ -32,6 +34,12 @@ nano-vm ui --port 8643 --no-browser   (of the store that NANO_VM_STORE names)
     shell_complete=completion.files,
 )
 @option("--port", type=PORT, default="0", metavar="N", help="default: one that is free")
+@option(
+    "--as",
+    "decides_as",
+    metavar="NAME",
+    help="decide as NAME what runs ask; without it, nothing is changed",
+)
 @flag("--no-browser", help="only print the address")
 @values(
     "--program",
@@ -45,8 +53,8 @@ def ui(options: Options) -> int:
     Show runs in the browser: a list that follows the store, each run on the graph of its program,
     two runs compared.
 
-    For you alone: it listens on 127.0.0.1, its address holds a random token, and it changes nothing.
-    Ctrl-C ends it.
+    For you alone: it listens on 127.0.0.1 and its address holds a random token. With --as NAME
+    approvals and calls in doubt can be decided there. Ctrl-C ends it.
     """
     import webbrowser
 
@@ -57,9 +65,10 @@ def ui(options: Options) -> int:
     loaded = program_named(options)
     programs = Programs() if loaded is None else Programs(loaded.program, loaded.programs)
     with ExitStack() as stack:
-        library = _library(options, stack)
+        url, library = _library(options, stack)
+        answers = _answers(options, url, stack)
         try:
-            server = stack.enter_context(LocalServer(library, programs, options.port))
+            server = stack.enter_context(LocalServer(library, programs, options.port, answers))
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
@@ -77,8 +86,31 @@ def ui(options: Options) -> int:
     return OK
 
 
-def _library(options: Options, stack: ExitStack) -> Library:
-    """The runs that are named: of one store, or of files.
+def _answers(options: Options, url: str | None, stack: ExitStack) -> Answers | None:
+    """What records decisions, if somebody decides: the store is opened to be written only then.
+
+    Raises:
+        UsageFault: If there is nothing to decide.
+    """
+    import time
+
+    from ...run.inbox import principal
+    from ...ui.asking import Answers
+    from ..keys import signing_key
+
+    if options.decides_as is None:
+        return None
+    if url is None:
+        raise UsageFault("--as decides what runs of a store ask; files take no answers")
+    principal(options.decides_as)
+    store = opened(url, there=True)
+    store.signer = signing_key(options)
+    stack.callback(store.close)
+    return Answers(store, options.decides_as, time)
+
+
+def _library(options: Options, stack: ExitStack) -> tuple[str | None, Library]:
+    """The runs that are named: those of one store, with its URL, or of files.
 
     Raises:
         UsageFault: If they are neither.
@@ -93,7 +125,7 @@ def _library(options: Options, stack: ExitStack) -> Library:
     if len(urls) > 1 or (urls and files):
         raise UsageFault("name one store, or files; each nano-vm ui shows one of them")
     if files:
-        return FileLibrary([run for name in files for run in load_runs(name, options)])
+        return None, FileLibrary([run for name in files for run in load_runs(name, options)])
     url = urls[0] if urls else os.environ.get(VARIABLE)
     if not url:
         raise UsageFault(
@@ -101,4 +133,4 @@ def _library(options: Options, stack: ExitStack) -> Library:
         )
     store = opened(url, there=True, read=True)
     stack.callback(store.close)
-    return StoreLibrary(store)
+    return url, StoreLibrary(store)
