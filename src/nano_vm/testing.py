@@ -31,7 +31,7 @@ from .language.flow import Flow
 from .language.policy import policy_of, tightest
 from .language.program import Program
 from .language.programs import program_given, programs_given
-from .machine.compile import compile_flow
+from .machine.compile import plan_of
 from .records.usage import LLMUsage
 from .tools.contract import contract
 from .values import admit, canonical, kind_name, short
@@ -190,7 +190,7 @@ def explore(
         raise ProgramError(placed_for(program, rules, faults))
     budgets = [program.budget, *(policy.budget for policy in examined.policies)]
     return explore_plan(
-        compile_flow(flow, examined.contracts, examined.checks),
+        plan_of(flow, examined.contracts, examined.checks),
         flow,
         examined.contracts,
         properties=properties,

@@ -236,9 +236,9 @@ def _compare(
 
 def _order(recorded: Sequence[Record], computed: Sequence[Record], done: int) -> Difference:
     """Two frames whose next records are of different steps."""
-    old, new = recorded[0][1], computed[0][1]
-    later = any(record[1] == old for record in computed)
-    if any(record[1] == new for record in recorded):
+    old, new = recorded[0].path, computed[0].path
+    later = any(record.path == old for record in computed)
+    if any(record.path == new for record in recorded):
         return (
             Difference("order", old, recorded=old, computed=new, index=done)
             if later
@@ -250,7 +250,7 @@ def _order(recorded: Sequence[Record], computed: Sequence[Record], done: int) ->
 def difference_of(old: Record, new: Record) -> Difference | None:
     """What differs between two records of a step; children are not looked at."""
     field = _field(old, new)
-    return Difference("changed", old[1], *field) if field is not None else None
+    return Difference("changed", old.path, *field) if field is not None else None
 
 
 def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:

@@ -37,7 +37,7 @@ from ..language.policy import (
 from ..language.program import LLMStep, Program
 from ..language.programs import program_given, programs_given
 from ..machine.billing import Served
-from ..machine.compile import compile_flow
+from ..machine.compile import plan_of
 from ..prices import Price, checked_price
 from ..spelling import Hints
 from ..tools.contract import ToolContract, ToolOptions, contract
@@ -411,7 +411,7 @@ def _proofs(
     else:
         # unknown tools cannot be compiled, and then nothing can be run
         with suppress(VMError, KeyError):
-            plan = compile_flow(flow, contracts, checks)
+            plan = plan_of(flow, contracts, checks)
             search = Search(plan, flow, contracts, checks=checks, effort=effort)
     for f in findings:
         if f.holds:
