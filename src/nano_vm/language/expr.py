@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, wraps
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..errors import ExprError, LimitExceeded
 from ..values import MAX_INT_BITS, MAX_VALUE_BYTES, SMALL_INT, UNSET, as_text, short, weighed
@@ -41,6 +41,27 @@ class Const:
     """A literal."""
 
     value: Any
+
+
+SHORT_CHARS = 200
+SHORT_TEXTS, LONG_TEXTS = 1 << 15, 256
+"""How many texts are remembered with what they parse to: of short ones more than the largest
+program has, since each pass over one with more would push out what the next pass asks for first;
+of long ones so few that those of many programs do not fill the memory.
+"""
+
+Parsed = TypeVar("Parsed")
+
+
+def _remembered(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
+    """*parse*, which gives what nobody can change, with what it gave lately."""
+    of_short, of_long = lru_cache(SHORT_TEXTS)(parse), lru_cache(LONG_TEXTS)(parse)
+
+    @wraps(parse)
+    def parsed(text: str) -> Parsed:
+        return of_short(text) if len(text) <= SHORT_CHARS else of_long(text)
+
+    return parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +234,7 @@ def _ref_path(text: str) -> tuple[str | int, ...]:
     return tuple(path)
 
 
-@lru_cache(maxsize=8192)
+@_remembered
 def parse_template(text: str) -> Template:
     """The parts of *text*. ``$$`` is a dollar sign; ``$5`` and other non-names stay as typed.
 
@@ -279,7 +300,7 @@ def _no_index(text: str, start: int, ref: Ref) -> ExprError:
     )
 
 
-@lru_cache(maxsize=8192)
+@_remembered
 def parse_expr(text: str) -> Node:
     """The tree of a condition or expression.
 

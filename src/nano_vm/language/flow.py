@@ -32,6 +32,8 @@ from .expr import Ref, parse_expr, references, value_references
 from .program import END, FAIL, MAX_STEPS, NEXT, Block, OnError, Program, SetStep, Step, block_at
 from .semantics import (
     ERROR_WORDS,
+    GOES,
+    OUTPUT,
     WHEN,
     Approval,
     Calls,
@@ -39,7 +41,6 @@ from .semantics import (
     Control,
     Forks,
     Goes,
-    Output,
     Repeats,
     Stops,
     Test,
@@ -99,6 +100,8 @@ class Names:
     calls: dict[str, tuple[ToolCall, ...]] = field(default_factory=dict)
     # by step id: the names that it writes beside its output, and what
     named: dict[str, tuple[tuple[str, Write], ...]] = field(default_factory=dict)
+    # by step id: the slots that it writes, and what
+    wrote: dict[str, tuple[tuple[int, Write], ...]] = field(default_factory=dict)
     # by slot: each step that writes it, and what
     writers: dict[int, list[tuple[Step, Write]]] = field(default_factory=dict)
     # by step id: what `reads` gives
@@ -144,7 +147,8 @@ class Names:
                 names.key(name)
         names._errors()
         for step, _ in steps:
-            for slot, write in names.writes(step):
+            wrote = names.wrote[step.id] = tuple(names._writes(step))
+            for slot, write in wrote:
                 names.writers.setdefault(slot, []).append((step, write))
         return names
 
@@ -216,9 +220,12 @@ class Names:
         """Whether inputs may give *name*: it is declared, or read and written by no step."""
         return name in self.needed or name in self.declared or name in self.optional
 
-    def writes(self, step: Step) -> Iterator[tuple[int, Write]]:
+    def writes(self, step: Step) -> tuple[tuple[int, Write], ...]:
         """The slots that *step* writes, and what: its output, names, what went wrong."""
-        yield self.outputs[step.id], Output()
+        return self.wrote[step.id]
+
+    def _writes(self, step: Step) -> Iterator[tuple[int, Write]]:
+        yield self.outputs[step.id], OUTPUT
         for name, write in self.named[step.id]:
             yield self.keys[name], write
         for word in ERROR_WORDS if self.errors else ():
@@ -485,7 +492,7 @@ class Flow:
     def _node(
         self, kind: Kind, step: Step, mode: Mode, frame: FrameGraph, loc: Loc, owner: Node | None
     ) -> Node:
-        goes = frame.names.controls.get(step.id, _GOES)
+        goes = frame.names.controls.get(step.id, GOES)
         node = Node(len(self.nodes), kind, step, mode, frame, loc, owner, goes)
         self.nodes.append(node)
         return node
@@ -726,9 +733,6 @@ def _programs_around(node: Node) -> Iterator[Program]:
     while at is not None:
         yield at.frame.names.program
         at = at.frame.owner
-
-
-_GOES = Goes()
 
 
 def _end_step() -> Step:

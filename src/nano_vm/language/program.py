@@ -108,7 +108,7 @@ class ToolRef(Part):
     """A tool call beside a step: its ``undo`` or ``reconcile``."""
 
     tool: str
-    args: dict[str, Any] = Field(default={})
+    args: dict[str, Any] = Field(default_factory=dict)
 
 
 class Step(Part):
@@ -123,10 +123,10 @@ class Step(Part):
     max_retries: Annotated[int, Field(strict=True, ge=1, le=ATTEMPTS_LIMIT)] | None = None
     default: Any = None
     retry: Retry | None = None
-    catch: list[Catch] = Field(default=[])
+    catch: list[Catch] = Field(default_factory=list)
     timeout_seconds: Seconds | None = None
     description: str = ""
-    metadata: dict[str, Any] = Field(default={})
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
     HOLDS: ClassVar[Mapping[str, Holds]] = {}
     """By name in the document, in the order in which the fields are read."""
@@ -260,7 +260,7 @@ class ToolStep(Step):
 
     type: Literal[StepType.TOOL] = StepType.TOOL
     tool: str
-    args: dict[str, Any] = Field(default={})
+    args: dict[str, Any] = Field(default_factory=dict)
     undo: ToolRef | None = None
     reconcile: ToolRef | None = None
 
@@ -365,7 +365,7 @@ class CallStep(Step):
 
     type: Literal[StepType.CALL] = StepType.CALL
     program: Union[str, Program]
-    arguments: dict[str, Any] = Field(default={}, alias="with")
+    arguments: dict[str, Any] = Field(default_factory=dict, alias="with")
 
     HOLDS: ClassVar[Mapping[str, Holds]] = {"with": Holds.TEMPLATES}
 
@@ -510,7 +510,7 @@ class ModelPool(Part):
 
     pool: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=64)]
     strategy: Strategy = "ordered"
-    require: list[str] = Field(default=[])
+    require: list[str] = Field(default_factory=list)
     attempts: Annotated[int, Field(ge=1, strict=True)] | None = None
     hedge_after_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
 
@@ -528,9 +528,9 @@ class Program(Part):
     budget: Budget | None = None
     policy: dict[str, Any] | None = None
     untrusted: bool = False
-    models: dict[str, str | ModelPool] = Field(default={})
+    models: dict[str, str | ModelPool] = Field(default_factory=dict)
     defaults: Defaults = Defaults.model_construct()
-    metadata: dict[str, Any] = Field(default={})
+    metadata: dict[str, Any] = Field(default_factory=dict)
     steps: Annotated[list[AnyStep], Field(min_length=1)]
 
     if TYPE_CHECKING:

@@ -111,6 +111,9 @@ class Output:
     """The step's output."""
 
 
+OUTPUT = Output()
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """What a template gives, at the end of the step."""
@@ -146,6 +149,9 @@ Write: TypeAlias = Output | Value | Item | Told
 @dataclass(frozen=True, slots=True)
 class Goes:
     """To what follows it."""
+
+
+GOES = Goes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +307,7 @@ def _nothing(step: Any) -> tuple[Any, ...]:
 
 
 def _goes(step: Any) -> Control:
-    return Goes()
+    return GOES
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,7 +528,7 @@ def last(step: Step) -> Literal["own", "blocks", "before"]:
 def writes(step: Step) -> Iterator[tuple[str, Write]]:
     """The names that *step* writes beside its output, and what."""
     if step.output_key is not None:
-        yield step.output_key, Output()
+        yield step.output_key, OUTPUT
     yield from TABLE[type(step)].writes(step)
 
 

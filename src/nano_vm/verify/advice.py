@@ -90,13 +90,16 @@ def empty_guards(flow: Flow, rules: Iterable[Rules], domains: Domains) -> dict[s
     statement.
     """
     places = Places(flow)
+    nodes: dict[tuple[int, int], list[Node]] = {}  # by names and step
+    for node in domains.flow.nodes:
+        nodes.setdefault((id(node.frame.names), id(node.step)), []).append(node)
     found: dict[str, str] = {}
     for rule in rules:
         for statement in statements(rule):
             always = [
                 name
                 for name in statement.names
-                if statement.kind == "guard" and _always(places, name, domains)
+                if statement.kind == "guard" and _always(places, nodes, name, domains)
             ]
             if always:
                 edges = " and ".join(always)
@@ -107,7 +110,9 @@ def empty_guards(flow: Flow, rules: Iterable[Rules], domains: Domains) -> dict[s
     return found
 
 
-def _always(places: Places, name: str, domains: Domains) -> bool:
+def _always(
+    places: Places, nodes: Mapping[tuple[int, int], list[Node]], name: str, domains: Domains
+) -> bool:
     """Whether each step that the edge *name* belongs to takes no other way, not even that of an
     error, where it is reached.
     """
@@ -115,11 +120,8 @@ def _always(places: Places, name: str, domains: Domains) -> bool:
         set(_ways(node)) - domains.barred.get(node.index, frozenset()) == {label}
         and not domains.masks.get(node.index, 0) & FAILS
         for names, step, label in places.named_edges(name)
-        for node in domains.flow.nodes
-        if node.step is step
-        and node.frame.names is names
-        and label in _ways(node)
-        and domains.reached(node)
+        for node in nodes.get((id(names), id(step)), ())
+        if label in _ways(node) and domains.reached(node)
     ]
     return bool(taken) and all(taken)
 
