@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from soak.programs import drawn, key_of
 
-from nano_vm import ExecutionVM
+from nano_vm import ExecutionVM, Program
 from nano_vm.errors import StoreError, VMError
+from nano_vm.simulation.simulate import prepare
 from nano_vm.simulation.store import Database, SimulatedStore
 from nano_vm.simulation.system import CLOCK, SYSTEM
 from nano_vm.simulation.world import (
@@ -47,7 +47,7 @@ HOST = ExecutionVM(
 )
 """One host for all worlds: its programs are prepared once."""
 for _program in PROGRAMS:
-    HOST.plan(_program)
+    prepare(HOST, _program)
 
 
 @dataclass
@@ -131,21 +131,30 @@ class Life:
         started = []
         for run_id, program in zip(self.ids, self.programs, strict=True):
             await asyncio.sleep(world.delay(SECOND // 1000, SECOND // 2) / 1e9)
-            inputs = {"name": run_id}
-            if not drawn(f"{run_id}:{self.seed}", 2):
-                started.append(vm.start(program, inputs, run_id=run_id))
-                continue
-            while True:
-                try:
-                    await vm.submit(program, inputs, run_id=run_id)
-                    break
-                except StoreError as error:
-                    if not error.passing:
-                        raise
-        for run in started:
-            with suppress(VMError):  # that the store did not answer; workers go on with it
-                await run
-        await asyncio.sleep(3600)
+            begun = self.submitted if drawn(f"{run_id}:{self.seed}", 2) else self.run_here
+            started.append(asyncio.create_task(begun(vm, run_id, program)))
+        await asyncio.wait(started)
+        await process.loop.create_future()
+
+    async def submitted(self, vm: ExecutionVM, run_id: str, program: Program) -> None:
+        """Leave a run to the workers; again while the store does not answer."""
+        while True:
+            try:
+                await vm.submit(program, {"name": run_id}, run_id=run_id)
+                return
+            except StoreError as error:
+                if not error.passing:
+                    raise
+
+    async def run_here(self, vm: ExecutionVM, run_id: str, program: Program) -> None:
+        """Run it in the client's own process; it may be gone on with elsewhere."""
+        while True:
+            try:
+                await vm.run(program, {"name": run_id}, run_id=run_id)
+                return
+            except StoreError as error:
+                if not error.passing:
+                    raise
 
     async def decide(self, process: Process) -> None:
         """A person, who looks again and again at what waits for somebody."""
@@ -288,6 +297,9 @@ class Life:
             self.populate()
             self.world.at(CHAOS_NS, self.world.heal)
             if not self.world.run(self.over, CHAOS_NS + PATIENCE_NS):
+                for run_id in self.ids:
+                    if not self.database.model.has(run_id):
+                        self.fault(f"{run_id} was never begun")
                 for run in self.unfinished():
                     self.fault(
                         f"{run.run_id} ({run.program_name}) has not ended: {run.status}, owner "

@@ -137,10 +137,14 @@ class System:
         # of this process, that were not given back: of others it is enough that their process is
         # there
         self.leases: set[str] = set()
+        self._own: Process | None = None
 
     def process(self) -> Process:
         """This process."""
-        return Process.own()
+        own = self._own
+        if own is None or own.pid != os.getpid():  # the child of a fork is another
+            own = self._own = Process.own()
+        return own
 
     def boot_ns(self) -> int:
         """Nanoseconds since the machine was started, by a clock that nobody sets."""

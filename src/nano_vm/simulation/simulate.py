@@ -18,7 +18,7 @@ from ..run.durable.stored import trace_of
 from ..run.observers import Event
 from ..run.vm import ExecutionVM
 from ..store.protocol import RunFilter
-from ..store.records import ENDED
+from ..store.records import ENDED, StoredRun
 from .shrink import diagram, without_needless
 from .store import Database, SimulatedStore
 from .system import CLOCK, SYSTEM
@@ -123,6 +123,20 @@ def simulate(
     return found
 
 
+def prepare(host: ExecutionVM, program: Program) -> None:
+    """Have *host* know a program, and the same as its store has it: else each process of a world
+    would read and compile it for itself.
+
+    Raises:
+        ProgramError: If the program has faults.
+    """
+    host.plan(program)
+    prepared = host.preparer.prepare(program)
+    digest = prepared.flow.digest or program.digest
+    document = prepared.document()
+    host.preparer.of_stored(StoredRun("", program.name, digest, 0, document))
+
+
 def _smallest(one: _One, what: str) -> BrokenWorld:
     """The world again, with as few faults as it takes to break it."""
     smallest = BrokenWorld(one.seed, what, one.world.history, frozenset())
@@ -193,7 +207,7 @@ class _One:
             system=SYSTEM,
             lease_seconds=LEASE_SECONDS,
         )
-        self.host.plan(program)  # or it is refused here
+        prepare(self.host, program)  # or it is refused here
         self.ids = [f"run-{number}" for number in range(len(inputs))]
 
     def without(self, left_out: frozenset[int]) -> _One:

@@ -22,8 +22,10 @@ from nano_vm.replay import replay
 from nano_vm.run.durable import interruption, listener
 from nano_vm.run.durable.listener import Listener
 from nano_vm.run.inbox import Inbox
-from nano_vm.store.protocol import open_store
+from nano_vm.store.protocol import Append, open_store
+from nano_vm.store.records import Message
 from nano_vm.store.signing import SigningKey
+from nano_vm.store.sql.store import SqlStore
 from nano_vm.testing import ScriptedLLM
 
 CANCELLED = TraceStatus.CANCELLED
@@ -196,6 +198,28 @@ async def test_one_in_a_branch_that_does_not_end_is_recorded_in_doubt(
     assert [step.status.value for step in stored.steps if step.path == "p/a"] == ["in_doubt"]
     assert stored.digest == trace.digest
     assert replay(stored, branches).identical
+
+
+async def test_one_that_is_cancelled_as_it_comes_to_wait_is_cancelled(tmp_path: Path) -> None:
+    """The cancellation is heard when the run has nothing more to do but to say that it waits."""
+
+    class Late(SqlStore):
+        sent = False
+
+        def append(self, item: Append) -> asyncio.Future[None]:
+            if not self.sent and any(row.type == "approval" for row in item.rows):
+                self.sent = True
+                self.send("r", Message("cancel", "", {}, "ann", time.time_ns()))
+                assert vm._durable is not None
+                for journal in vm._durable.journals:
+                    journal.interruption.stop()
+            return super().append(item)
+
+    vm = ExecutionVM(store=Late(f"sqlite:///{tmp_path / 'late.db'}"))
+    asks = {"id": "ask", "type": "approval", "role": "boss", "show": {}}
+    trace = await asyncio.wait_for(vm.run(program(asks), run_id="r"), 20)
+    assert trace.status is CANCELLED
+    vm.close()
 
 
 async def test_beside_an_effect_nothing_else_is_waited_for(host: Host) -> None:

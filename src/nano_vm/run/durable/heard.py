@@ -32,6 +32,7 @@ class Heard:
         self.cancelled: list[int] = []
         self.used: list[int] = []  # since the last append
         self.hear(run.inbox)
+        self.first = frozenset(self.messages)  # that were there when the run was loaded
 
     def hear(self, messages: Iterable[Message]) -> None:
         """Take note of messages that are new; one that no trusted key has signed is not used."""

@@ -446,8 +446,10 @@ class Journal:
         }
         if not suspended:
             update |= {"output": trace.output, "finished_ns": trace.finished_ns + self.base_ns}
-        unused = [message.id for message in (*self.heard.inbox, *self.heard.ignored)]
-        await self.append(rows, update, unused if suspended else ())
+        # what was heard on the way may have come too late to be used: it wakes the run once more
+        useless = [message for message in self.heard.inbox if message.id in self.heard.first]
+        seen = [message.id for message in (*useless, *self.heard.ignored)]
+        await self.append(rows, update, seen if suspended else ())
         if not suspended and any(message.kind == "outcome" for message in self.heard.inbox):
             stored = await patiently(
                 self.clock, lambda _: asyncio.to_thread(self.store.load, self.run.run_id)
