@@ -172,6 +172,8 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
                 yield "cancelled, and went on"
         elif said.kind == "resolve" and said.name in outcomes:
             continue  # what the call really gave came at the same time, and counts for more
+        elif said.kind == "resolve" and said.name.endswith("/reconcile"):
+            continue  # who resumed the run since may not ask it: the call itself may be under way
         elif (said.kind, said.name, by) not in used and not cancelled:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
 
