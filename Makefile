@@ -21,7 +21,7 @@ MODULES := $(if $(NPM),ui/node_modules/.installed)
 PAGES := $(if $(NPM),src/nano_vm/ui/dist/index.html)
 SOURCES := $(shell find ui/src ui/index.html ui/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help demo test test-quick soak simulate check format wording docs ui bench durable clean
+.PHONY: peers help demo test test-quick soak simulate check format wording docs ui bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ ui: $(PAGES) ## Build the pages that show runs, where ui/ has changed (wants npm
 bench: $(VENV)/.core ## Print the benchmark table and write its plot
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
+peers: $(VENV)/.test $(VENV)/.peers ## Send a run to a real Phoenix and a real MLflow, and read it back (about 1.5 GB)
+	@NANO_VM_PEERS=$(abspath $(VENV))/peers $(BIN)/python -m pytest -q tests/peers $(ARGS)
+
 durable: $(VENV)/.core ## The same for durable runs, beside DBOS, Temporal and Restate (wants npm)
 	@$(BIN)/python benchmarks/durable.py $(ARGS)
 
@@ -127,6 +130,15 @@ $(VENV)/.browser: $(VENV)/.core
 			&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 				chromium fonts-dejavu-core >/dev/null; } \
 		|| echo "make: no Chromium here, so the tests of the pages in a browser are left out"
+	@touch $@
+
+# Servers of others, whose requirements contradict each other: an environment for each, with what is newest.
+$(VENV)/.peers: $(VENV)/.python
+	@for peer in arize-phoenix mlflow; do \
+		echo "installing $$peer"; \
+		$(BIN)/python -m venv --clear $(VENV)/peers/$${peer#arize-} \
+			&& $(VENV)/peers/$${peer#arize-}/bin/python -m pip --disable-pip-version-check -qq install $$peer || exit 1; \
+	done
 	@touch $@
 
 # Other supported Pythons, where the machine has them: the tests compare digests across versions. On the path, or pyenv's.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -509,3 +511,18 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ImportError, match=r"pip install 'llm-nano-vm\[otel\]'"):
         OpenTelemetry()
+
+
+def test_the_example_sends_a_run_without_what_is_redacted(
+    receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(__file__).parents[2] / "examples" / "observability" / "refund.py"
+    assert runpy.run_path(str(path))["main"](receiver.url) == 0
+    assert capsys.readouterr().out == (
+        f"refunded $49.90 for A-1001\n10 of 10 spans were sent to {receiver.url}\n"
+    )
+    text = str(receiver.requests)
+    assert "It arrived broken. My card is [redacted]." in text
+    assert "4000" not in text
+    logging.getLogger("nano_vm").handlers.clear()
+    logging.getLogger("nano_vm").setLevel(logging.NOTSET)
