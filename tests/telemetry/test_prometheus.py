@@ -29,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
 
 from nano_vm import Completion, ExecutionVM, ModelError, VMError, tool
+from nano_vm.adapters import Cached
 from nano_vm.adapters.pool import Member, Pool
 from nano_vm.adapters.pool.breaker import Breaking
 from nano_vm.cli import main
@@ -117,7 +118,19 @@ async def test_what_runs_do_is_counted() -> None:
         "nano_vm_tokens_total{'direction': 'output', 'model': 'small-2026', 'program': 'p'}": 6,
         "nano_vm_cost_usd_total{'model': 'small-2026', 'program': 'p'}": 0.0003,
         "nano_vm_unpriced_calls_total{'model': 'small-2026', 'program': 'p'}": 0,
+        "nano_vm_cached_answers_total{'model': 'small-2026', 'program': 'p'}": 0,
     }
+
+
+async def test_a_known_answer_is_counted_and_consumes_nothing() -> None:
+    registry = CollectorRegistry()
+    vm = ExecutionVM(Cached(Model()), observers=[Prometheus(registry)])
+    for _ in range(3):
+        await vm.run(program(llm("m")))
+    found, of = samples(registry), "{'model': 'small-2026', 'program': 'p'}"
+    assert found[f"nano_vm_cached_answers_total{of}"] == 2
+    assert found[f"nano_vm_cost_usd_total{of}"] == 0.0001
+    assert found[f"nano_vm_unpriced_calls_total{of}"] == 0
 
 
 async def test_an_unknown_cost_is_counted_and_is_not_zero() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .anthropic import AnthropicAdapter
+    from .cache import Cached
     from .litellm import LiteLLMAdapter
     from .local import LocalAdapter
     from .openai import OpenAIAdapter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnthropicAdapter",
+    "Cached",
     "LLMAdapter",
     "LiteLLMAdapter",
     "LocalAdapter",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "AnthropicAdapter": "nano_vm.adapters.anthropic",
+    "Cached": "nano_vm.adapters.cache",
     "LLMAdapter": "nano_vm.adapters.protocol",
     "LiteLLMAdapter": "nano_vm.adapters.litellm",
     "LocalAdapter": "nano_vm.adapters.local",

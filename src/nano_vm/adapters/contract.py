@@ -158,6 +158,7 @@ def completed(answer: Any) -> Completion:
         _word(completion.finish_reason),
         completion.reasoning,
         completion.route,
+        completion.cached is True,
     )
 
 

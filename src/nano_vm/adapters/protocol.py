@@ -31,7 +31,8 @@ class Completion:
     it: an answer that was cut off or filtered is an error of the step, of kind ``truncated`` or
     ``filtered`` (see `nano_vm.language.answers`). ``reasoning`` is what the model thought, where the
     provider hands it over apart: it is recorded beside the answer and is no part of it. ``route`` is
-    how a pool came to the answer: its attempts, each with its member, model and usage.
+    how a pool came to the answer: its attempts, each with its member, model and usage. ``cached``
+    says that no model was asked: the answer was known.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Completion:
     finish_reason: str | None = None
     reasoning: str | None = None
     route: dict[str, Any] | None = None
+    cached: bool = False
 
 
 @runtime_checkable

@@ -46,7 +46,7 @@ from .outcome import (
 from .plan import DOUBT, END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 
 # in the order in which a record has them
-_BESIDE = ("model", "finish_reason", "route", "cost_source", "priced_as", "reasoning")
+_BESIDE = ("model", "finish_reason", "route", "cached", "cost_source", "priced_as", "reasoning")
 
 
 class Unfit(Exception):

@@ -605,6 +605,7 @@ def _parts(answer: Completion) -> tuple[str, LLMUsage | None, dict[str, Any] | N
         "finish_reason": answer.finish_reason,
         "reasoning": answer.reasoning,
         "route": answer.route,
+        "cached": answer.cached or None,
     }
     known = {name: value for name, value in told.items() if value is not None}
     return answer.text, answer.usage, known or None

@@ -414,6 +414,8 @@ def _answer(event: Event, told: Any, request: Any, usage: LLMUsage | None) -> At
         attributes[names.RESPONSE_MODEL] = model
     if "finish_reason" in told:
         attributes[names.FINISH_REASONS] = (told["finish_reason"],)
+    if "cached" in told:
+        attributes[names.CACHED] = True
     attributes |= _routed(told.get("route"))
     if type(request) is dict:
         for option, name in names.REQUEST_OPTIONS.items():

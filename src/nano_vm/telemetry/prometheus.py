@@ -77,10 +77,10 @@ class Histogram:
 class Tokens:
     """What the model calls of one program and model consumed."""
 
-    __slots__ = ("cost_usd", "input", "output", "unpriced")
+    __slots__ = ("cached", "cost_usd", "input", "output", "unpriced")
 
     def __init__(self) -> None:
-        self.input = self.output = self.unpriced = 0
+        self.input = self.output = self.unpriced = self.cached = 0
         self.cost_usd = Decimal(0)
 
     def add(self, usage: LLMUsage) -> None:
@@ -234,6 +234,7 @@ class Prometheus:
         if tokens is None:
             tokens = self._tokens[key] = Tokens()
         tokens.add(record.usage or LLMUsage())
+        tokens.cached += "cached" in extra
 
     def _route(self, route: Any) -> None:
         """Count the attempts of a pool."""
@@ -361,6 +362,12 @@ class Prometheus:
                 {**self._retries},
             ),
             counter("tokens", "Tokens of model calls", "program model direction", tokens),
+            counter(
+                "cached_answers",
+                "Model steps whose answer was known, so that no model was asked",
+                "program model",
+                {key: used.cached for key, used in self._tokens.items()},
+            ),
             counter(
                 "pool_attempts",
                 "Calls of the members of pools, by how they ended",
