@@ -10,6 +10,7 @@ export default defineConfig({
     outDir: "../src/nano_vm/ui/dist",
     emptyOutDir: true,
     assetsInlineLimit: 0,
+    chunkSizeWarningLimit: 700, // kB, of one script on purpose; 170 kB as it is sent compressed
     modulePreload: false,
     cssCodeSplit: false,
     rolldownOptions: {

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_corpus import cases, execute, load
 
+from nano_vm import ExecutionVM, Program, tool
+from nano_vm.draw.chart import Chart, Stop
 from nano_vm.draw.view import view_of
-from nano_vm.language.program import Program
+from nano_vm.language.flow import Flow
+from nano_vm.run.durable.stored import trace_of
+from nano_vm.store.protocol import open_store
 
 CASES = [
     case for case in cases() if "load" not in case.values[0] and "refused" not in case.values[0]
@@ -38,3 +44,142 @@ def test_every_run_of_the_corpus_is_found_on_its_graph(case: dict[str, Any]) -> 
     for box in view["chart"]["boxes"]:
         assert box["parent"] in boxes or box["parent"] == ""
     json.dumps(view)
+
+
+# --- stored runs ---
+
+WAITS_IN_FORKS = """
+name: forks
+steps:
+  - id: both
+    type: parallel
+    parallel_steps:
+      - [{id: first, type: tool, tool: f, args: {x: 1}},
+         {id: ask, type: approval, role: boss, show: {a: 1}, then: $next, otherwise: $end},
+         {id: after, type: set, values: {y: 1}}]
+      - id: each
+        type: map
+        over: [1, 2, 3]
+        as: item
+        on_item_error: continue
+        steps:
+          - {id: call, type: tool, tool: f, args: {x: $item}}
+          - {id: odd, type: condition, condition: "$call.output == 2", then: [{id: two, type: set, values: {z: 2}}]}
+  - id: turns
+    type: loop
+    max_iterations: 3
+    until: "$count.output.n >= 2"
+    steps:
+      - {id: start, type: set, when: "$both.output == null", values: {n: 0}}
+      - {id: count, type: set, values: {n: 2}}
+"""
+
+
+def stored_run(url: str) -> None:
+    @tool(effect="read")
+    async def f(x: int) -> int:
+        if x == 3:
+            raise ValueError("three")
+        return x
+
+    async def run() -> None:
+        vm = ExecutionVM(None, {"f": f}, store=url)
+        await vm.run(Program.from_yaml(WAITS_IN_FORKS), {}, run_id="forks-1")
+
+    asyncio.run(run())
+
+
+def resumed(url: str) -> None:
+    @tool(effect="read")
+    async def f(x: int) -> int:
+        raise AssertionError("all of its calls are recorded")
+
+    async def run() -> None:
+        vm = ExecutionVM(None, {"f": f}, store=url)
+        asked = vm.inbox.waiting("forks-1")[0]
+        vm.inbox.approve("forks-1", asked["path"], shown=asked["shown"], by="mia")
+        await vm.resume("forks-1")
+
+    asyncio.run(run())
+
+
+def test_a_stored_run_is_shown_as_its_trace_is_and_what_waits_in_a_fork_too(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    stored_run(url)
+    store = open_store(url)
+    try:
+        run = store.load("forks-1")
+        view = view_of(run)
+        assert view["lost"] == []
+        assert view["taken"]["both/each/call > both/each/odd"] == 2
+        states = {step["path"]: step["status"] for step in view["steps"]}
+        assert states["both/ask"] == "suspended"
+        assert states["both/each[2]/call"] == "failed"
+        assert "both/after" not in states
+        assert [json.loads(entry)["path"] for entry in view["waiting"]] == ["both/ask"]
+
+        resumed(url)
+        run = store.load("forks-1")
+        ours, theirs = view_of(run), view_of(trace_of(run), Program.from_yaml(WAITS_IN_FORKS))
+        assert ours["status"] == "success"
+        by_path = [sorted(v["steps"], key=lambda step: step["path"]) for v in (ours, theirs)]
+        assert by_path[0] == by_path[1]
+        for key in ("taken", "lost", "chart", "output", "digest", "duration"):
+            assert ours[key] == theirs[key], key  # type: ignore[literal-required]
+        assert ours["taken"]["both > turns"] == 1
+
+        # values that were erased are gone from the view; the path is found without them
+        store.erase("forks-1")
+        erased = view_of(store.load("forks-1"))
+        assert erased["erased"]
+        assert (erased["taken"], erased["lost"]) == (ours["taken"], [])
+        assert erased["inputs"] == {}
+        text = json.dumps({**erased, "chart": None})
+        assert "three" not in text
+        assert '"mia"' not in text
+    finally:
+        store.close()
+
+
+def test_a_run_under_way_says_where_it_is() -> None:
+    steps = [
+        {"id": "a", "type": "set", "values": {"x": 1}},
+        {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 2,
+            "until": "$x == 2",
+            "steps": [{"id": "b", "type": "tool", "tool": "f", "when": "$x == 1"}],
+        },
+        {"id": "c", "type": "condition", "condition": "$x == 1", "then": "d", "otherwise": "$end"},
+        {"id": "d", "type": "set", "values": {"y": 1}},
+    ]
+    chart = Chart(Flow(Program.from_dict({"name": "p", "steps": steps})))
+    run = chart.flow.frames[0]
+    assert chart.route(run, []).current == ["a"]
+    assert chart.route(run, [Stop("a", "success")]).current == ["l/b"]
+    done = [Stop("a", "success"), Stop("l/b", "success")]
+    assert chart.route(run, done).current == ["l/b"]  # once more: its end is its own record
+    ended = [*done, Stop("l", "success", "until")]
+    assert chart.route(run, ended).current == ["c"]
+    assert chart.route(run, [*ended, Stop("c", "success", "then")]).current == ["d"]
+    assert (
+        chart.route(
+            run, [*ended, Stop("c", "success", "then"), Stop("d", "success")], "well"
+        ).current
+        == []
+    )
+
+
+def test_a_record_of_no_step_of_the_graph_is_told() -> None:
+    chart = Chart(
+        Flow(
+            Program.from_dict(
+                {"name": "p", "steps": [{"id": "a", "type": "set", "values": {"x": 1}}]}
+            )
+        )
+    )
+    route = chart.route(chart.flow.frames[0], [Stop("b", "success"), Stop("a", "success")], "well")
+    assert route.lost == ["b"]
+    assert chart.frame_of("b:0") is None
+    assert chart.frame_of("a:0") is None

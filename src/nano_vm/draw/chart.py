@@ -342,7 +342,7 @@ class Chart:
 
     def _next(self, at: int, leaves: Stop) -> list[str]:
         """The boxes that can come after what is recorded: one, but where nobody has decided yet."""
-        work, seen = deque([(at, leaves)]), {at}
+        work, seen = deque([(at, leaves)]), set[int]()
         found: dict[str, None] = {}
         while work:
             index, stop = work.popleft()
@@ -410,8 +410,10 @@ class Chart:
             return False
         if stop.branch == "unless":
             return node.kind == "when"
-        if isinstance(node.control, Repeats) and stop.branch in ("until", "exhausted"):
+        if isinstance(node.control, Repeats) and stop.status == "success":
             return node.kind == "test"
+        if stop.status == "skipped" and node.kind == "when":
+            return True
         return node.kind == "step" or (node.kind == "when" and stop.status == "failed")
 
     def _anywhere(self, frame: FrameGraph, stop: Stop) -> int | None:
@@ -440,6 +442,9 @@ class _Leg:
 _ENTERED = Stop("", "")
 
 
+_HANDLERS = frozenset({"catch", "skip", "error", "again"})
+
+
 def _left(node: Node, stop: Stop) -> Iterator[int]:
     """The edges, by place, by which a record may have left *node*."""
     for place, edge in enumerate(node.edges):
@@ -447,7 +452,9 @@ def _left(node: Node, stop: Stop) -> Iterator[int]:
             case "failed" | "cancelled":
                 fits = edge.label in ("catch", "skip", "error")
             case "skipped" if stop.branch is None:
-                fits = edge.label == "skip"
+                fits = edge.label in ("skip", "unless")
+            case _ if stop.branch is None and isinstance(node.control, Chooses | Repeats):
+                fits = edge.label not in _HANDLERS  # its values were erased: where it led decides
             case _:
                 fits = edge.label in (stop.branch or "next", f"case:{stop.branch}")
         # a decision that fails closed has a way to the frame's failure
