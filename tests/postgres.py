@@ -122,7 +122,9 @@ class PostgresServer:
         """Run one statement in a session of its own."""
         import psycopg
 
-        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=5) as connection:
+        with psycopg.connect(
+            self.url(database), autocommit=True, connect_timeout=START_SECONDS
+        ) as connection:
             cursor = connection.execute(statement)  # type: ignore[call-overload, unused-ignore]
             return cursor.fetchall() if cursor.description else []
 

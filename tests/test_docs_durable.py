@@ -127,7 +127,13 @@ def test_its_python_runs(folder: Path) -> None:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{folder}"}
     args = [sys.executable, "-W", "error", "program.py"]
     ran = subprocess.run(
-        args, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False
+        args,
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANGS_SECONDS,
+        check=False,
     )
     assert ran.stderr == ""
     assert ran.stdout == "refunded 49.9 for B8\n"

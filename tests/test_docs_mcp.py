@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import HANGS_SECONDS
 
 from nano_vm.mcp.server import OUTCOME
 from nano_vm.mcp.tools import mcp_tools
@@ -27,7 +28,7 @@ def test_its_example_runs(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

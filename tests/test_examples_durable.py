@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from patience import HANGS_SECONDS
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "refund-approval.py"
 
 
@@ -14,7 +16,7 @@ def test_a_refund_survives_its_worker() -> None:
         [sys.executable, "-W", "error", str(EXAMPLE)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_SECONDS,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

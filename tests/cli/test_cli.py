@@ -1439,8 +1439,8 @@ def start(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             running.kill()  # a test that fails is not to wait for ever
 
 
-def until(condition: Any, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + HANGS_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -18,6 +18,7 @@ import pytest
 from build import llm, mapped, program, step
 from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
+from patience import HANGS_SECONDS
 from servers import Http
 
 from nano_vm import ExecutionVM, Program, VMError, tool
@@ -162,17 +163,17 @@ async def test_who_gives_up_a_call_cancels_its_run() -> None:
     async def hang() -> None:
         loop.call_soon_threadsafe(reached.set)
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(2 * HANGS_SECONDS)
         finally:
             loop.call_soon_threadsafe(ended.set)
 
     vm = ExecutionVM(tools={"hang": hang})
     async with client({"p": program(step("a", "hang"))}, vm=vm) as one:
         call = asyncio.create_task(one.call_tool("p", {}))
-        await asyncio.wait_for(reached.wait(), 20)
+        await asyncio.wait_for(reached.wait(), HANGS_SECONDS)
         call.cancel()
         await asyncio.wait([call])
-        await asyncio.wait_for(ended.wait(), 20)
+        await asyncio.wait_for(ended.wait(), HANGS_SECONDS)
 
 
 async def test_calls_at_the_same_time_are_told_apart() -> None:
