@@ -142,19 +142,25 @@ $(VENV)/.peers: $(VENV)/.python
 	@touch $@
 
 # Other supported Pythons, where the machine has them: the tests compare digests across versions. On the path, or pyenv's.
+# Each has an environment of its own, so they are made at the same time.
 $(VENV)/.others: $(VENV)/.core
 	@mine=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	for version in $(OTHERS); do \
-		[ $$version = $$mine ] && continue; \
-		for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python3; do \
+	make_one() { \
+		for python in python$$1 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$1.*/bin/python3; do \
 			"$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
-			echo "installing llm-nano-vm for Python $$version"; \
-			set -- $(VENV)/others/$$version/bin/python $(INSTALL_ARGS); \
-			"$$1" -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV)/others/$$version || exit 1; \
-			"$$@" hatchling editables && "$$@" -e '.[simulation]' || exit 1; \
-			break; \
+			echo "installing llm-nano-vm for Python $$1"; \
+			folder=$(VENV)/others/$$1; \
+			set -- $$folder/bin/python $(INSTALL_ARGS); \
+			"$$1" -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $$folder || return 1; \
+			"$$@" hatchling editables && "$$@" -e .; \
+			return; \
 		done; \
-	done
+	}; \
+	started=; \
+	for version in $(OTHERS); do \
+		[ $$version = $$mine ] || { make_one $$version & started="$$started $$!"; }; \
+	done; \
+	for one in $$started; do wait $$one || exit 1; done
 	@touch $@
 
 # An environment that is there and can be used is used.
