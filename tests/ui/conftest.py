@@ -112,7 +112,7 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8_000)  # of this machine, which runs other tests beside
+        page.set_default_timeout(20_000)  # of a machine that runs other tests beside
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on(
             "console",

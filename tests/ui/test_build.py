@@ -1,0 +1,63 @@
+"""Wheel and sdist carry the built pages: who installs them needs no Node."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = {"index.html", "assets/app.js", "assets/app.css"}
+
+MAIN_BUNDLE_BYTES = 250_000
+"""Of the script, compressed: a page of a run is there at once, on a slow line too."""
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_the_pages_and_nothing_of_node(built: None, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+        assert {f"nano_vm/ui/dist/{page}" for page in PAGES} <= set(names)
+        script = wheel.getinfo("nano_vm/ui/dist/assets/app.js")
+        assert script.compress_size < MAIN_BUNDLE_BYTES
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as sdist:
+        packed = sdist.getnames()
+    inside = {name.partition("/")[2] for name in packed}
+    assert {f"src/nano_vm/ui/dist/{page}" for page in PAGES} <= inside
+    assert {"ui/package.json", "ui/src/main.tsx", "hatch_build.py"} <= inside
+    assert not [name for name in [*names, *packed] if "node_modules" in name]
+
+
+@pytest.fixture
+def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The build hook of a tree whose pages are not built, on a machine without npm."""
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "BUILT", tmp_path / "index.html")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("NANO_VM_SKIP_UI", raising=False)
+    return module.PagesHook(str(ROOT), {}, None, None, str(tmp_path), "wheel")
+
+
+def test_a_package_without_pages_is_not_built_unseen(hook: Any) -> None:
+    with pytest.raises(RuntimeError, match="npm"):
+        hook.initialize("standard", {})
+
+
+def test_an_editable_installation_and_who_wants_none_build_no_pages(
+    hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook.initialize("editable", {})
+    monkeypatch.setenv("NANO_VM_SKIP_UI", "1")
+    hook.initialize("standard", {})
