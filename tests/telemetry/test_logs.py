@@ -159,6 +159,27 @@ async def test_what_a_tool_writes_has_the_ids_of_its_step() -> None:
     }
 
 
+async def test_a_run_that_a_tool_begins_leaves_the_ids_as_they_were() -> None:
+    shop = logging.getLogger("shop3")
+    logs = Logs()
+    inner = ExecutionVM(tools={"say": lambda: shop.info("inside")}, observers=[logs])
+
+    async def begin() -> None:
+        shop.info("before")
+        await inner.run(program(step("b", "say")), run_id="inner")
+        shop.info("after")
+
+    vm = ExecutionVM(tools={"begin": begin}, observers=[logs])
+    with written(name="shop3") as lines:
+        await vm.run(program(step("a", "begin")), run_id="outer")
+    assert [(line["message"], line["run_id"], line["path"]) for line in lines] == [
+        ("before", "outer", "a"),
+        ("inside", "inner", "b"),
+        ("after", "outer", "a"),
+    ]
+    assert logs._callers == {}
+
+
 async def test_a_format_of_ones_own_gets_the_ids_by_a_filter() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

@@ -266,6 +266,27 @@ async def test_the_callers_span_is_the_parent_and_tools_see_their_steps() -> Non
     assert len({span.context.trace_id for span in spans}) == 1
 
 
+async def test_a_run_that_a_tool_begins_stands_below_its_step() -> None:
+    provider, exporter = recorded()
+    observer = OpenTelemetry(provider)
+    inner = ExecutionVM(tools={"say": lambda: None}, observers=[observer])
+
+    async def begin() -> None:
+        await inner.run(program(step("b", "say"), name="inner"))
+        otel.get_current_span().set_attribute("mine", "still")
+
+    vm = ExecutionVM(tools={"begin": begin}, observers=[observer])
+    await vm.run(program(step("a", "begin"), name="outer"))
+    spans = exporter.get_finished_spans()
+    assert nested(spans) == {
+        "invoke_workflow outer": None,
+        "a": "invoke_workflow outer",
+        "invoke_workflow inner": "a",
+        "b": "invoke_workflow inner",
+    }
+    assert [s.name for s in spans if "mine" in s.attributes] == ["execute_tool begin"]
+
+
 async def test_what_was_said_is_in_spans_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def said(**options: Any) -> str:
         provider, exporter = recorded()

@@ -60,6 +60,7 @@ class Logs:
         self.logger = logger if logger is not None else logging.getLogger(LOGGER)
         self.content = content
         self.redaction = checked(redaction)
+        self._callers: dict[str, tuple[str, str]] = {}  # a run can be begun by a tool of another
 
     def observe(self, event: Event) -> None:
         """Write an event of a run, if somebody wants it."""
@@ -73,7 +74,11 @@ class Logs:
         elif kind == "attempt_failed":
             self._attempt(event)
         else:
-            _here.set((event.run_id, "") if kind in ("run_started", "run_resumed") else _NOWHERE)
+            if kind in ("run_started", "run_resumed"):
+                self._callers[event.run_id] = _here.get()
+                _here.set((event.run_id, ""))
+            elif event.run_id in self._callers:  # one that was refused had no beginning
+                _here.set(self._callers.pop(event.run_id))
             self._run(event)
 
     def _step(self, event: Event) -> None:
