@@ -3,7 +3,7 @@ not use the others.
 
 Servers that load an application before they fork their workers (gunicorn's ``preload``, Celery,
 multiprocessing on Linux) hand a used VM to each child. What cannot be used after a fork registers
-here: it comes to rest before, goes on in the parent, and begins anew in the child, which is another
+here: it rests before, goes on in the parent, and begins anew in the child, which is another
 process and shares nothing with its parent but files and servers.
 """
 
@@ -18,7 +18,7 @@ class Forked(Protocol):
     """Something that cannot be used after a fork. None of these may raise."""
 
     def before_fork(self) -> None:
-        """Come to rest, soon: what another thread is in the middle of, the child never ends."""
+        """Rest, soon: what another thread is in the middle of, the child never ends."""
         ...
 
     def after_fork_in_parent(self) -> None:

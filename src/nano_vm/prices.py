@@ -3,7 +3,7 @@
 The figures are those of `genai-prices` (extra ``prices``): data that ships in its wheel, so nothing
 is fetched, and the same version gives the same table. A model that it does not know, or does not
 price by tokens alone, is not in the table: the cost of a program that uses it is then not known,
-which is never told as zero.
+which is never shown as zero.
 
 Where a price depends on something that is not known beforehand, the highest counts: the length of
 the prompt (tiers), the hour of the day, reasoning beside other output. Left out are prices that

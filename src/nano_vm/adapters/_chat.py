@@ -3,7 +3,7 @@ between.
 
 In come the messages of a step and what the provider returned, whole or in pieces: objects of an
 SDK, or llama.cpp's dicts. Out goes a `Completion`, or a `ModelError` that says whether another try
-can help. No provider library is known by name here: its exceptions are told apart by the status and
+can help. No provider library is known by name here: its exceptions are distinguished by the status and
 the class names they share.
 """
 

@@ -3,7 +3,7 @@ a `ModelError`.
 
 A model is loaded once in a process and shared. llama.cpp decodes in its own thread; a few of ours
 wait for it, so the event loop stays free. xllamacpp starts llama.cpp's HTTP server whether one
-wants it or not: it listens on a loopback port, under a key that nobody is told.
+wants it or not: it listens on a loopback port, under a key that nobody else has.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LocalAdapter:
     llama.cpp's threads spin while they wait: on a machine that does other work more of them made it
     ten times slower; on a free one, give it the cores.
 
-    The same call gives the same answer: *temperature* is 0 and *seed* fixed unless told otherwise.
+    The same call gives the same answer: *temperature* is 0 and *seed* fixed unless set otherwise.
     Another version of xllamacpp, or another processor, may answer differently.
 
     ``allowed_outputs`` becomes a grammar, so that the model can give no other answer, and

@@ -75,7 +75,7 @@ class StreamingAdapter(Protocol):
 
 
 class Clock(Protocol):
-    """The time, for the drivers; the machine is told it and never asks."""
+    """The time, for the drivers; the machine is given it and never asks."""
 
     def time_ns(self) -> int:
         """Nanoseconds since the epoch."""

@@ -70,7 +70,7 @@ def _as_declared(program: Program | None, key: str, text: str) -> Any:
         value = parse_json(text)
     except ValueError:
         return text
-    # of two that do not fit, the fault to be told is that of the type that was meant
+    # of two that do not fit, the fault to be reported is that of the type that was meant
     fits = _is_value(value) and check({key: value}) is None
     return value if fits or not _takes_strings(declared) else text
 

@@ -116,7 +116,7 @@ def _internal(error: Exception) -> int:
 
 
 def _require_text(arguments: list[str]) -> None:
-    """Bytes that are no UTF-8 have no place in what is recorded, asked of a store or told.
+    """Bytes that are no UTF-8 have no place in what is recorded, asked of a store or shown.
 
     Raises:
         UsageFault: If an argument holds some.

@@ -11,7 +11,7 @@ from .grammar import Decorator, argument, flag, option, read, together, values
 
 HOST = "tools and models"
 RULES = "what programs may do"
-TELEMETRY = "what is told of runs"
+TELEMETRY = "what is reported of runs"
 STORE = "the store, and keys that sign what runs record"
 
 STORED = """\

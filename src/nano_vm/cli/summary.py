@@ -1,4 +1,4 @@
-"""How a run is told: a row for each step, why it took its path, how it ended, the exit code."""
+"""How a run is reported: a row for each step, why it took its path, how it ended, the exit code."""
 
 from __future__ import annotations
 

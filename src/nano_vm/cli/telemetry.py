@@ -63,7 +63,7 @@ def _spans(url: str, stack: ExitStack) -> Any:
     from ..errors import VMError
     from ..telemetry.otlp import Otlp
 
-    # it would write of each attempt to stderr; what was not taken is told once, at the end
+    # it would write of each attempt to stderr; what was not taken is reported once, at the end
     logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
     logging.getLogger("opentelemetry").propagate = False
     try:

@@ -35,7 +35,7 @@ def safe_lines(text: str) -> str:
 
 
 def shown(value: Any, length: int | None = None) -> str:
-    """A value on one line: JSON, so that a string is told from a number; cut to *length*."""
+    """A value on one line: JSON, so that a string is distinguished from a number; cut to *length*."""
     if type(value) is str:
         cut = value if length is None else value[: length + 1]
         text = safe_json(json.dumps(cut, ensure_ascii=False))

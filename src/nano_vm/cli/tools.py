@@ -117,7 +117,7 @@ def _importable(folder: str) -> None:
 
 
 def _guarded(source: str, load: Callable[[], Result]) -> Result:
-    """*load* runs the user's code: whatever it raises is told with its place."""
+    """*load* runs the user's code: whatever it raises is reported with its place."""
     try:
         return load()
     except (KeyboardInterrupt, UsageFault):

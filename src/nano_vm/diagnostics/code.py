@@ -13,6 +13,7 @@ program; the run holds these budgets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Final, Literal
 
 Severity = Literal["error", "warning", "hint"]
@@ -33,6 +34,14 @@ steps:
 """The program of the examples that are policies."""
 
 
+TEXT_WIDTH = 100
+"""Columns of the page and of a terminal."""
+
+
+def _wrapped(paragraph: str) -> str:
+    return fill(paragraph, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
     """What a code means. ``example`` is a program, and ``policy`` a host's policy, that has it; a
@@ -51,9 +60,12 @@ class Code:
     @property
     def text(self) -> str:
         """All of it, as Markdown."""
-        parts = [f"## {self.code}: {self.title}", self.meaning, f"*Remedy:* {self.cure}"]
-        if self.severity != "error":
-            parts[1] = f"A {self.severity}. {self.meaning}"
+        grade = "" if self.severity == "error" else f"A {self.severity}. "
+        parts = [
+            f"## {self.code}: {self.title}",
+            _wrapped(f"{grade}{self.meaning}"),
+            _wrapped(f"*Remedy:* {self.cure}"),
+        ]
         if self.example:
             parts.append(f"```yaml\n{self.example.rstrip()}\n```")
         if self.policy:

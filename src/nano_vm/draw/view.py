@@ -83,7 +83,7 @@ class StepView(TypedDict, total=False):
 
 class RunView(TypedDict, total=False):
     """A run. ``lost`` are boxes that no arrow was found to: none, for a run of this program.
-    ``current`` are the boxes that a run under way has come to: of a call without an effect nothing
+    ``current`` are the boxes that a run under way has reached: of a call without an effect nothing
     is recorded before its end.
     """
 

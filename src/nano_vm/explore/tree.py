@@ -877,8 +877,8 @@ def held_before(op: Op, path: str, extra: Any, seen: set[str]) -> Iterator[WhenO
     """Each `when` that held immediately before the step of a record, those of the loops around it
     first.
 
-    A loop is recorded at its end, or not at all if it is left by a jump, so that it began is told
-    by the first record inside it. *seen* are the paths of the loops of which it was told.
+    A loop is recorded at its end, or not at all if it is left by a jump, so that it began is reported
+    by the first record inside it. *seen* are the paths of the loops that it has reported.
     """
     found: list[tuple[str, WhenOp]] = []
     around, inside = op.owner, path
@@ -943,7 +943,7 @@ class ExploredRun:
     """A run under chosen outcomes: ``inputs``, ``given`` (what each call got), ``branches``,
     ``calls``, ``trace``.
 
-    What a property sees. All but the machine is made when somebody looks.
+    What a property sees. All but the machine is made lazily.
     """
 
     def __init__(self, runner: Runner) -> None:

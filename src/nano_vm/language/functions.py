@@ -145,7 +145,7 @@ def _concatenated(a: Any, b: Any) -> Any:
         if len(a) + len(b) > (_MAX_ITEMS if kind is list else MAX_VALUE_BYTES):
             raise too_large("concat")
         return a + b
-    hint = "append(list, item) adds one item" if kind is list else "str() makes a text of a value"
+    hint = "append(list, item) adds one item" if kind is list else "str() makes a string of a value"
     raise ExprError(
         f"concat() of {described(a)} and {described(b)}; it takes two lists or two strings; {hint}"
     )

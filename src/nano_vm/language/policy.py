@@ -53,7 +53,7 @@ class Budget(Part):
 
 
 def tightest(budgets: list[Budget]) -> Budget | None:
-    """The least of each amount."""
+    """The minimum of each amount."""
     if not budgets:
         return None
     amounts = {}

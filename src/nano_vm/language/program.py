@@ -959,7 +959,7 @@ def _unmodelled(value: Any) -> Any:
 
 
 MAX_REMEDIES = 100
-"""Unknown fields that are told with a remedy: more than anybody mends before the next look."""
+"""Unknown fields that are reported with a remedy: more than anybody mends before the next look."""
 
 
 class _Shape:
@@ -1319,7 +1319,7 @@ class _Shape:
                 self.literal(inner, loc)
 
     def held(self, holds: Holds, value: Any, loc: Loc, ids: dict[str, Loc]) -> Any:
-        """What a field holds, with its faults told and the aliases inside resolved."""
+        """What a field holds, with its faults reported and the aliases inside resolved."""
         match holds:
             case Holds.EXPRESSION:
                 self.expression(value, loc)

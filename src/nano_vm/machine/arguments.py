@@ -174,7 +174,7 @@ def _in_loops(contract: ToolContract, args: Mapping[str, Any], names: Names) -> 
 class _Shape:
     """The source of one function, and the cells that are its own.
 
-    All values are taken before the first is given over: of several faults the first to be told is
+    All values are taken before the first is given over: of several faults the first to be reported is
     that of a name without a value.
     """
 

@@ -666,7 +666,7 @@ def _one_call(op: Op) -> ToolOp | None:
 
 
 def _is_free(op: Op) -> bool:
-    """Whether no loop around *op* has a deadline or a `when`; that it held is told with the first
+    """Whether no loop around *op* has a deadline or a `when`; that it held is reported with the first
     record inside the loop.
     """
     around = op.owner

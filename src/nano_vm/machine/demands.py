@@ -93,7 +93,7 @@ def value_check(rule: ArgRule) -> Callable[[Any, Mapping[str, Any]], bool]:
     """Whether a value passes the check of *rule*, given the inputs that the check reads.
 
     The policy's own values are constants; what stands right of ``in`` must be a list, since in a
-    text any part is found.
+    string any part is found.
     """
     assert rule.check is not None
     inputs = rule.reads()

@@ -2201,7 +2201,7 @@ def _no_branch(op: BranchOp) -> StepError:
 
 
 def _is_whole(extra: dict[str, Any]) -> bool:
-    """Whether an answer beside which *extra* was told came to its end and is nothing but text."""
+    """Whether an answer beside which *extra* was reported came to its end and is nothing but text."""
     return extra.get("finish_reason") in WHOLE and "reasoning" not in extra
 
 

@@ -186,7 +186,7 @@ class Connection:
             return self._client
 
     async def _hold(self, ready: asyncio.Future[Any], stop: asyncio.Event) -> None:
-        """Keep a client open until it is told to stop, in the one task that may close it."""
+        """Keep a client open until it is asked to stop, in the one task that may close it."""
         from mcp import Client
 
         try:

@@ -2,7 +2,7 @@
 
 Each program is a tool with the schema of its inputs. What the caller gives comes from outside, and
 most callers are models: so inputs are untrusted unless the host says otherwise, and a policy holds
-for them. While a run goes on, the caller is told of each step that ended, by its path; what it gave
+for them. While a run goes on, the caller is notified of each step that ended, by its path; what it gave
 is in no notification.
 """
 
@@ -54,7 +54,7 @@ OUTCOME = {
 """The schema of what every call gives."""
 
 SHOWN = ("kind", "path", "role", "show", "event", "until")
-"""What a caller is told of a wait."""
+"""What a caller learns of a wait."""
 
 
 def mcp_server(

@@ -62,7 +62,7 @@ class StepResult:
 
     @property
     def reasoning(self) -> str | None:
-        """What the model thought before its answer, where the provider or the answer told it."""
+        """What the model thought before its answer, where the provider or the answer showed it."""
         return self.extra.get("reasoning")
 
     @property

@@ -47,7 +47,7 @@ class LLMUsage:
         return told
 
     def parts(self) -> dict[str, int]:
-        """Those of the tokens that are told apart, by name; what is none is left out."""
+        """Those of the tokens that are distinguished, by name; what is none is left out."""
         counts = self.cached_tokens, self.cache_write_tokens, self.reasoning_tokens
         if counts == _NO_PARTS:
             return {}

@@ -16,7 +16,7 @@ from ..records.trace import Trace
 from ..values import as_text
 
 SHOWN_CHARS = 300
-"""Of a value that is told in a message; `to_dict` has all of it."""
+"""Of a value that is reported in a message; `to_dict` has all of it."""
 
 
 @dataclass(frozen=True, slots=True)

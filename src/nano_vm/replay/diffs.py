@@ -184,7 +184,7 @@ def _diff_programs(a: Program, b: Program) -> Diff:
 def _written(
     block: list[dict[str, Any]], inside: str, scope: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each step of a block by its id, with its own fields: blocks in it are told by the ids in
+    """Each step of a block by its id, with its own fields: blocks in it are shown by the ids in
     them, and where it stands itself.
     """
     for step in block:

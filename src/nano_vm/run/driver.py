@@ -61,7 +61,7 @@ class Abandoned(BaseException):
 
 
 class Journal(Protocol):
-    """What makes a run durable: told of every request before it is made."""
+    """What makes a run durable: it sees every request before it is made."""
 
     async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
         """The request that follows, where the outcome of *op* is known already; None where it is to
@@ -76,7 +76,7 @@ class Journal(Protocol):
         ...
 
     def outlived(self, machine: Machine, op: ToolOp, call: Future[Any]) -> None:
-        """Told of a *call* that nobody waits for any more, and that a thread is still making."""
+        """Takes note of a *call* that nobody waits for any more, and that a thread is still making."""
         ...
 
     def child(self, machine: Machine, number: int) -> Machine:
@@ -145,7 +145,7 @@ class Driver:
         lane.machine = machine
         cancelling, asking = lane.task.cancelling, self.host.asking
         functions = self.functions
-        # an adapter that is told of a call's key has to have its path
+        # an adapter that is given a call's key has to have its path
         machine.watched = told or not straight or self.host.keyed
         op: Any = machine.start(now) if begun is None else begun
         while True:
@@ -507,7 +507,7 @@ class Driver:
 
     async def call_lightly(self, machine: Machine, number: int, child: Light, lane: Lane) -> bool:
         """Run a child that is one call; where it does not end well at once, it has a machine that
-        is told what came of the call, and goes on from there. As `drive`.
+        is given what came of the call, and goes on from there. As `drive`.
         """
         op = child.op
         started = child.now = self.now()

@@ -197,7 +197,7 @@ async def observed(
     notifier: Notifier,
     journal: Journal | None,
 ) -> bool:
-    """`execute` for a run that is not stored, with its beginning and its end told."""
+    """`execute` for a run that is not stored, with its beginning and its end observed."""
     notifier.run_started()
     try:
         return await execute(host, recording, machine, notifier, journal)

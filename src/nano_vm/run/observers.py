@@ -1,4 +1,4 @@
-"""What is told of a run while it goes on: one kind of event, for observers of a VM and for streams.
+"""What is reported of a run while it goes on: one kind of event, for observers of a VM and for streams.
 
 Events go out in the order in which things happen in this process, from the event loop that drives
 the run. What an observer does or raises never reaches the run.
@@ -46,8 +46,8 @@ class Event:
     - ``run_suspended``: the run waits, ``trace.waiting`` says for what; ``run_finished``;
       ``run_released``: this process drives it no longer, and others may.
 
-    ``replayed`` marks what is computed again from records when a run is resumed or forked: it was
-    told when it happened, and no call is made for it. ``record`` is what ``result`` is made of, at
+    ``replayed`` marks what is computed again from records when a run is resumed or forked: the observer
+    got it when it happened, and no call is made for it. ``record`` is what ``result`` is made of, at
     its first reading: that takes longer than a step.
     """
 
@@ -145,12 +145,12 @@ class Event:
 class Observer(Protocol):
     """Sees every run of a VM: give it by ``ExecutionVM(observers=[...])``.
 
-    One that has an attribute ``event_kinds``, a set, is told of those kinds only.
+    One that has an attribute ``event_kinds``, a set, receives events of those kinds only.
     """
 
     def observe(self, event: Event) -> None:
         """Take an event, quickly: the run waits until this returns. One that raises is logged and
-        told nothing more of that run.
+        receives nothing more of that run.
         """
         ...
 
@@ -198,7 +198,7 @@ def _fault(observer: Any) -> str | None:
 
 
 def kinds_of(observer: Any) -> frozenset[str]:
-    """The kinds of events that *observer* is told of."""
+    """The kinds of events that *observer* receives."""
     return getattr(observer, "event_kinds", KINDS)
 
 
@@ -288,7 +288,7 @@ class Notifier:
             except BaseException:  # a fault of the observer, and not of the run
                 self.observers = tuple(one for one in self.observers if one[2] is not observer)
                 logger.exception(
-                    "observer %s raised at %s of run %s, and is told nothing more of it",
+                    "observer %s raised at %s of run %s, and receives nothing more of it",
                     kind_name(observer),
                     kind,
                     event.run_id,

@@ -19,7 +19,7 @@ class Said(TypedDict, total=False):
     """Who asked for the run."""
 
     labels: Mapping[str, str] | None
-    """What the run is found by, and its costs are told apart by: at most 32 names with short
+    """What the run is found by, and its costs are grouped by: at most 32 names with short
     strings. They are no inputs: a program does not see them."""
 
 

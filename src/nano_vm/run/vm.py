@@ -741,7 +741,7 @@ class _Stream:
         self.events: asyncio.Queue[Event | None] = asyncio.Queue()
 
     def observe(self, event: Event) -> None:
-        """Keep what tells of a step; the end of the run is told with its trace, by the stream."""
+        """Keep what tells of a step; the end of the run is reported with its trace, by the stream."""
         if event.path:
             self.events.put_nowait(event)
 

@@ -42,7 +42,7 @@ class Lane:
         self.stopped = False  # whether this run was cancelled
 
     def cancelled(self) -> bool:
-        """Whether somebody else cancelled the task since; told once."""
+        """Whether somebody else cancelled the task since; true once."""
         count = self.task.cancelling()
         if count <= self.before:
             return False

@@ -26,7 +26,7 @@ from .world import SECOND, Computer, Faults, Happening, Process, World, drawn_fa
 
 LEASE_SECONDS = 2.0
 TROUBLE_NS = 8 * SECOND
-"""How long things go wrong in a world; after that all runs must come to rest."""
+"""How long things go wrong in a world; after that all runs must rest."""
 
 REST_NS = 600 * SECOND
 """How long after that: every deadline of a call is over by then, and every lease."""
@@ -245,7 +245,7 @@ class _One:
                     for entry in await asyncio.to_thread(vm.waiting, run.run_id):
                         await asyncio.to_thread(self.outside.person, vm, run.run_id, entry)
             except VMError as error:  # others were first, or the store does not answer
-                self.world.tell(process.name, f"is told: {error}")
+                self.world.tell(process.name, f"hears: {error}")
 
     def over(self) -> bool:
         model = self.database.model

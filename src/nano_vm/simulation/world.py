@@ -201,8 +201,8 @@ class Faults:
 
     ``death``, ``freeze``, ``clock`` (it is set) and ``partition`` (of a process from the store) are
     once in so many events of a process; the others once in so many of what they befall: ``refused``
-    (a transaction fails and changes nothing), ``lost_answer`` (it is stored, and who asked is not
-    told), ``slow`` (the store or a call takes very long), ``failed``, ``hung`` and ``lost`` calls
+    (a transaction fails and changes nothing), ``lost_answer`` (it is stored, and who asked does not
+    hear it), ``slow`` (the store or a call takes very long), ``failed``, ``hung`` and ``lost`` calls
     (before or after their effect).
     """
 
@@ -322,7 +322,7 @@ class World:
         return True
 
     def _comes(self, process: Process, call: Callable[[], None]) -> bool:
-        """Whether an event of a process comes to pass: not if that is dead, and later if it stands
+        """Whether an event of a process happens: not if that is dead, and later if it stands
         still. What befalls a process does so right before one of its events.
         """
         if self._left and process.alive and process.frozen_until <= self.now < self.calm_from:

@@ -384,7 +384,7 @@ class Archive(Store, Protocol):
 
     def unused(self) -> list[str]:
         """Decisions that runs which have ended did not use, each in a sentence: who decided was
-        told that it is recorded.
+        promised that it is recorded.
         """
         ...
 

@@ -114,7 +114,7 @@ class Row:
 
     def _beside(self) -> tuple[StepError | None, tuple[Attempt, ...] | None, Any, LLMUsage | None]:
         """What it says beside output and request: error, attempts, extra, and the usage with those
-        of its tokens that are told apart, which have no columns of their own.
+        of its tokens that are distinguished, which have no columns of their own.
         """
         rest: Any = self.rest
         if type(rest) is not dict:  # what was erased is told as if it had never been

@@ -253,7 +253,7 @@ class OpenTelemetry:
     def _parent(self, run: _Run, path: str, started_ns: int) -> Context:
         """The context of the step that *path* stands in, else that of the run.
 
-        A loop has no beginning of its own to be told of: it begins with the first step in it.
+        A loop has no beginning of its own to be reported: it begins with the first step in it.
         """
         head, slash, _ = path.rpartition("/")
         if not slash:

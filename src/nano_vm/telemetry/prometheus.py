@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: events of runs are counted, and told when a server scrapes.
+"""Metrics for Prometheus: events of runs are counted, and given when a server scrapes.
 
 Numbers are kept here and made into samples at a scrape, since the library's own counters take 3 us
 a step. Labels have bounded values: programs, tools, models and kinds of errors beyond the first
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 MAX_VALUES = 100
-"""Values of one label that are told apart. Each may be a time series of a dozen buckets, and a
+"""Values of one label that are distinguished. Each may be a time series of a dozen buckets, and a
 Prometheus server of a small installation holds a million."""
 
 OTHER = "other"
@@ -183,7 +183,7 @@ class Prometheus:
         op, _, status, _, _, _, started, finished, _, _, _ = record
         kind = op.type
         target = op.tool if kind == "tool" else event.target if kind == "llm" else ""
-        # a member of an enum is hashed by a function of Python's: the usual one is told apart first
+        # a member of an enum is hashed by a function of Python's: the usual one is tried first
         ended = "success" if status is StepStatus.SUCCESS else status.value
         with self._lock:
             known = self._running.get(event.run_id, ""), kind, target, ended

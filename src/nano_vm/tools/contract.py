@@ -557,7 +557,7 @@ def _modelled(hint: Any) -> Converter | None:
 
 ENTRIES_AT_ONCE = 1_000
 """Entries of an object that are checked together: pydantic collects the faults of all of them, and
-only the first is told."""
+only the first is reported."""
 
 
 def _validator(hint: Any) -> Callable[[Any], Any]:

@@ -62,7 +62,7 @@ def _cycles(flow: Flow, state: bytearray) -> Iterator[Diagnostic]:
 
 
 def _unreachable(flow: Flow, seen: set[Loc]) -> Iterator[Diagnostic]:
-    """Steps that the search did not see; of a lost block only the outermost step is told."""
+    """Steps that the search did not see; of a lost block only the outermost step is reported."""
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         lost: set[Loc] = set()
         for step, at in names.steps:

@@ -116,7 +116,7 @@ class Member:
         return option not in self.lacks and self.adapter.takes(option)
 
     def wait_ns(self, tokens: int, now: int) -> int:
-        """How long until its limits let a call of *tokens* begin; -1 where that hangs on the end of
+        """How long until its limits let a call of *tokens* begin; -1 where that depends on the end of
         another call.
         """
         if self.resting_until > now:

@@ -204,7 +204,7 @@ def _proof_lines(report: Report, loaded: Loaded, policy: Policy | None) -> Itera
 
 
 def _flow_lines(report: Report) -> Iterator[str]:
-    """Where untrusted values go, by what right."""
+    """Where untrusted values go, and what declassifies them."""
     failed = {
         proof.loc for proof in report.proofs if proof.kind == "flow" and proof.status != "proved"
     }
@@ -215,7 +215,7 @@ def _flow_lines(report: Report) -> Iterator[str]:
 
 
 def _worst_case(report: Report) -> Iterator[str]:
-    """The worst case in one line, and what costs cannot be told."""
+    """The worst case in one line, and which costs are not known."""
     most = report.ceiling
     if most is None or any(
         d.severity == "error" and d.code[:3] != "V07" for d in report.diagnostics

@@ -54,7 +54,7 @@ def costs(options: Options) -> int:
     Sum what the model calls of runs have cost.
 
     A call counts in the run that made it: not in a fork that took its answer. Costs are exact; of
-    calls whose cost is not known only the tokens are in a sum, and how many they are is told. Days
+    calls whose cost is not known only the tokens are in a sum, and their number is shown. Days
     are those of the calls, in UTC; --since and --until are about when runs began.
 
     With --by member or --what-if each attempt that a pool made is a call, and every run is read.

@@ -81,7 +81,7 @@ def graph(options: Options) -> int:
 
 
 def _marks(flow: Flow, loaded: Loaded, options: Options) -> Marks:
-    """What is proved of the program, to be drawn; what speaks against it besides is told."""
+    """What is proved of the program, to be drawn; what speaks against it besides is reported."""
     from ..host import examined
     from ..marks import marks_of
     from ..rules import load_policy

@@ -69,7 +69,7 @@ def mcp(options: Options) -> int:
     Serve programs as tools of an MCP server, over standard input and output or HTTP.
 
     A tool is called as its program, or as the file where the program has no name, and takes the
-    program's inputs. A caller gets the run's output, or why it failed or was refused; it is told of
+    program's inputs. A caller gets the run's output, or why it failed or was refused; it is notified of
     each step that ends. What callers give counts as untrusted: a program whose policy protects
     something from it is refused. A caller that gives up cancels its run.
 

@@ -14,7 +14,7 @@ def resume(options: Options) -> int:
     """
     Resume a run.
 
-    One that has ended is left as it is: its outcome is told again, with the exit code that it had.
+    One that has ended is left as it is: its outcome is reported again, with the exit code that it had.
     """
     from ..driving import driven
 

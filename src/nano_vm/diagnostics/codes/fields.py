@@ -149,7 +149,7 @@ CODES: Final = (
     ),
     Code(
         "P036",
-        "Labels that cannot be told apart",
+        "Labels that cannot be distinguished",
         "Two of `allowed_outputs` differ only in case or spaces, and answers are compared without.",
         "Remove one, or choose labels that differ in more.",
         example='steps: [{id: a, type: llm, prompt: "?", allowed_outputs: [yes, Yes]}]\n',

@@ -32,7 +32,7 @@ STATUSES = ("success", "failed", "cancelled", "suspended")
 
 @dataclass(slots=True)
 class Counts:
-    """What results come to; ``unpriced`` of them have a cost that nobody knows."""
+    """What results give together; ``unpriced`` of them have a cost that nobody knows."""
 
     statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     tokens: int = 0

@@ -59,8 +59,8 @@ from .rows import Rows
 logger = logging.getLogger("nano_vm")
 
 PILE_ROWS = 32
-"""How many records of tools that only read may pile up while others of them are stored. What a
-crash loses of them is read again; nothing was done that hangs on them, since every other call waits
+"""How many records of tools that only read may accumulate while others of them are stored. What a
+crash loses of them is read again; nothing was done that depends on them, since every other call waits
 for all of them.
 """
 
@@ -385,14 +385,14 @@ class Journal:
             self.free = True
 
     def push(self) -> None:
-        """See that the pile is stored, without waiting for it."""
+        """See that what has accumulated is stored, without waiting for it."""
         if self.pile and not self.pushing and self.outbox.fault is None:
             self.pushing = True
             rows, self.pile = self.pile, []
             self.hand_over(rows).add_done_callback(self.pushed)
 
     def pushed(self, _: asyncio.Future[None]) -> None:
-        """Store what has piled up meanwhile; that it failed learns who waits for the next append,
+        """Store what has accumulated meanwhile; that it failed learns who waits for the next append,
         which is not stored either.
         """
         self.pushing = False

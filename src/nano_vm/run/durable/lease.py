@@ -90,7 +90,7 @@ class Lease(forking.Begins):
     runs that it left.
 
     *clock* is seconds that nobody sets and that go on while the machine sleeps, by default the
-    *system*'s. The time is taken before the store is told, so that this side always gives up first. What the store does not take
+    *system*'s. The time is taken before the store has it, so that this side always gives up first. What the store does not take
     is given to it again by the thread that renews the lease, and a run that the store says is this
     process's and that nobody here drives is given back: nothing waits for the end of this process.
     """

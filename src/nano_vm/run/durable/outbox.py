@@ -174,7 +174,7 @@ class Outbox:
         self._send()
 
     def _end(self, error: StoreError) -> None:
-        """Nothing more is written: those who wait are told why."""
+        """Nothing more is written: those who wait get the reason."""
         self.fault = error
         for given in self._given:
             if not given.stored.done():

@@ -86,7 +86,7 @@ def post(
 
 
 def withdraw(connection: Connection, key: int, name: str, event_id: str) -> None:
-    """Note that run *key* was told the event of that name and id in another way, if nobody has it
+    """Note that run *key* received the event of that name and id in another way, if nobody has it
     yet.
     """
     found = connection.one(
@@ -248,7 +248,7 @@ def _waits(connection: Connection, marks: Sequence[int]) -> Iterator[tuple[str, 
 
 
 def _readable(connection: Connection, key: int) -> StoredRun | None:
-    """A run; None where there is none, or it is damaged: that is told when somebody asks for it,
+    """A run; None where there is none, or it is damaged: that is reported when somebody asks for it,
     and keeps no other from its events.
     """
     found = connection.one("SELECT run_id FROM nano_runs WHERE key = ?", key)

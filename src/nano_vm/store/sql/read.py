@@ -161,7 +161,7 @@ def rows_of(
 def headers(
     connection: Connection, page: Sequence[Sequence[Any]], damaged: list[str] | None = None
 ) -> list[StoredRun]:
-    """The runs of a *page* of headers; those that were damaged are told in *damaged*, where that is
+    """The runs of a *page* of headers; those that were damaged are reported in *damaged*, where that is
     given.
 
     Raises:

@@ -545,7 +545,7 @@ class SqlStore(Archive):
 
     def unused(self) -> list[str]:
         """Decisions that runs which have ended did not use, each in a sentence: who decided was
-        told that it is recorded.
+        promised that it is recorded.
         """
         with self.database.reading() as connection:
             return upkeep.unused(connection)

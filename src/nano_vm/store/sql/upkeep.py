@@ -116,7 +116,7 @@ _DECISIONS = ("approve", "reject", "resolve")
 
 
 def unused(connection: Connection) -> list[str]:
-    """What runs that have ended did not use of what they were told."""
+    """What runs that have ended did not use of what people sent them."""
     ended = ", ".join(f"'{status}'" for status in ENDED)
     found = connection.all(
         "SELECT u.run_id, m.id, m.kind, m.message, m.signature FROM nano_inbox m JOIN nano_runs u "

@@ -16,8 +16,8 @@ neither does ``tool_calls``.
 Tokens. A prompt has at most one token for each UTF-8 byte (`ledger.token_bound`), `MESSAGE_TOKENS`
 for each message, and its schema, which some providers put into it. How long the text can get is the
 matter of `sizes`. An answer has at most ``max_tokens``; a step that declares none is held to
-`DEFAULT_MAX_TOKENS` only in a run whose budget limits tokens or cost, since only then is the
-adapter told so; elsewhere it has no bound. From the second attempt on, a constrained step may show
+`DEFAULT_MAX_TOKENS` only in a run whose budget limits tokens or cost, since only then is it
+sent to the adapter; elsewhere it has no bound. From the second attempt on, a constrained step may show
 the model its last answer and what was wrong with it. Where there is no bound the amount is None,
 and never a guess: the limit of one value (16 MB) says nothing of the program, and counts only for a
 caller who gives ``limits``.
@@ -74,7 +74,7 @@ __all__ = ["DEFAULT_INPUT_BYTES", "Ceiling", "Interval", "ceiling", "over_budget
 Prices = Mapping[str, Price]
 
 DEFAULT_MODEL = "default"
-"""How a step that names no model is told in `Ceiling.models`."""
+"""How a step that names no model is reported in `Ceiling.models`."""
 
 PROMPT, COMPLETION, TOKENS, COST, OPEN_PROMPT, OPEN_COMPLETION, OPEN_COST = range(3, 10)
 _TRACED = {
@@ -98,10 +98,10 @@ QUOTED_CHARS = 60
 """Of an invalid answer that its message quotes, see `values.short`."""
 
 MESSAGE_BYTES = len(b'{"type":"text","text":""}')
-"""The least of a message, or of a part of one, as JSON."""
+"""The minimum of a message, or of a part of one, as JSON."""
 
 FILE_BYTES = len(b'{"type":"file","file":{"file_data":"data:application/pdf;base64,A"}}')
-"""The least of a file as JSON. A picture, the other part that is no text, has fewer tokens for its
+"""The minimum of a file as JSON. A picture, the other part that is no text, has fewer tokens for its
 bytes.
 """
 

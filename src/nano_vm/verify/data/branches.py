@@ -1,7 +1,7 @@
-"""Branches: what an author is told of tests that decide nothing, switches that forget a value, and
+"""Branches: what an author is shown of tests that decide nothing, switches that forget a value, and
 fields that are not there.
 
-A `Flow` comes in; Diagnostics go out. What names can hold is told by `possible.Domains`.
+A `Flow` comes in; Diagnostics go out. What names can hold is reported by `possible.Domains`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def check_branches(
     """Tests that always come out the same way, comparisons that never match, switches that forget a
     value or know too many.
 
-    All are warnings: a domain may hold values that never come about, what is told never to happen
+    All are warnings: a domain may hold values that never come about, what is reported never to happen
     costs nothing when it does not, and a switch without a case for a value fails closed. A test
     that reads no name is what somebody wrote on purpose.
     """
@@ -158,7 +158,7 @@ def _leaves(node: Expression) -> Iterator[Expression]:
 
 
 def _mismatch(leaf: Expression, mask: int) -> str | None:
-    """What is wrong with an operand that comes to *mask*, or None."""
+    """What is wrong with an operand that gives *mask*, or None."""
     if not mask & (YES | NO):
         return "is always an error" if isinstance(leaf, Compare) else "is never true or false"
     if isinstance(leaf, Compare):

@@ -1,6 +1,6 @@
-"""Tests over domains: what a condition can come to, by the values that its names can hold.
+"""Tests over domains: what a condition can be, by the values that its names can hold.
 
-A parsed condition or expression and the domains of what it reads come in; what it can come to goes
+A parsed condition or expression and the domains of what it reads come in; what it can be goes
 out. It is evaluated with the language's own closures on each combination of values, and by kinds
 where the values are not all known. An error is an error, never false.
 """
@@ -70,7 +70,7 @@ names count by their kinds.
 MAX_EFFORT = 2_000_000
 """Nodes of expressions that are evaluated for the tests of one program, half a second's work: as
 many as 200 tests of 40 nodes have on all of their combinations. What comes after it is not looked
-at: it can come to anything.
+at: it can be anything.
 """
 
 ABSTRACT_EFFORT = 20
@@ -156,7 +156,7 @@ def _size(node: Expression) -> int:
 
 @dataclass(slots=True)
 class Decision:
-    """What a test can come to, and the values of the places it reads for each way: None where they
+    """What a test can be, and the values of the places it reads for each way: None where they
     are not all known.
     """
 
@@ -251,7 +251,7 @@ class _Abstract:
         return self.reads.load(ref)[0]
 
     def test(self, node: Expression) -> int:
-        """What *node* can come to as a boolean."""
+        """What *node* can be as a boolean."""
         match node:
             case Bool(op, operands):
                 stop, go_on = (NO, YES) if op == "and" else (YES, NO)

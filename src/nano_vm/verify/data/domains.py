@@ -517,7 +517,7 @@ def _plain_values(values: Iterable[Any]) -> Domain:
 # --- comparisons of kinds -------------------------------------------------------------------------
 
 YES, NO, FAILS = 1, 2, 4
-"""What a test can come to: true, false, an error."""
+"""What a test can be: true, false, an error."""
 
 
 def may_equal(a: Domain, b: Domain) -> bool:
@@ -544,7 +544,7 @@ def _may_equal_value(domain: Domain, value: Any) -> bool:
 
 
 def compared(op: str, a: Domain, b: Domain) -> int:
-    """What ``a op b`` can come to; at least one of the two is not known by its values."""
+    """What ``a op b`` can give; at least one of the two is not known by its values."""
     if a.empty or b.empty:
         return FAILS
     match op:

@@ -28,7 +28,7 @@ _FORMULA = re.compile(r"[\\^_={}<>+*/-]|\A\$")
 def missing_inputs(
     names: Names, missing: Collection[str], given: Collection[Any]
 ) -> Iterator[Diagnostic]:
-    """What is told of the inputs *missing* of a run that was *given* others."""
+    """What is reported of the inputs *missing* of a run that was *given* others."""
     steps = {at: step for step, at in names.steps}
     hints, looks = Hints(), MAX_LOOKS
     unread = [name for name in given if isinstance(name, str) and name not in names.keys]

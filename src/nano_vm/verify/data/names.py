@@ -130,7 +130,7 @@ def check_unused(
     misspelled.
 
     What may be the last step of its frame or block is its output, and a call may be made for its
-    effect: neither is told.
+    effect: neither is reported.
     """
     reached: set[tuple[int, str]] = set()
     last: set[tuple[int, str]] = set()

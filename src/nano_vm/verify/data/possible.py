@@ -663,7 +663,7 @@ class Domains:
         self, node: Node, state: State, rest: State, own: tuple[int, ...]
     ) -> tuple[State | None, State | None]:
         """What is known where the test of *node* is true, and where it is false; None for what no
-        run comes to. It reads *state*; *rest* is what is left of that once the slots *own* are
+        run reaches. It reads *state*; *rest* is what is left of that once the slots *own* are
         written.
         """
         reads = self.test_of(node)
@@ -991,7 +991,7 @@ def infeasible_edges(
     comes from outside.
 
     With *returns_hold* what tools of *contracts* say that they return is taken for true, too;
-    nobody holds them to it. Of a node that no run reaches nothing is told.
+    nobody holds them to it. Of a node that no run reaches nothing is reported.
     """
     return barred_edges(Domains(flow, contracts if returns_hold else None, solved))
 

@@ -32,7 +32,7 @@ from ...language.semantics import Forks, Repeats
 from ..report import Move
 
 MAX_STATES = 64
-"""States of one node that are told apart: those of six decisions between two guards, one after the
+"""States of one node that are distinguished: those of six decisions between two guards, one after the
 other.
 """
 
@@ -664,7 +664,7 @@ def _with(known: tuple[int, ...], state: int) -> tuple[int, ...]:
 
 
 def _room(known: tuple[int, ...], state: int) -> int:
-    """*state*, or, where too many are told apart already, what it has in common with them."""
+    """*state*, or, where too many are distinguished already, what it has in common with them."""
     if len(known) >= MAX_STATES:
         for other in known:
             state &= other

@@ -68,7 +68,7 @@ from .statement import (
 )
 
 MAX_GROUPS = 64
-"""Kinds of calls of one tool that are told apart, by the names that guards and arguments share; the
+"""Kinds of calls of one tool that are distinguished, by the names that guards and arguments share; the
 rest are taken to read what any of them reads, which can only refuse more. So the work of a
 statement does not grow with calls times guards.
 """

@@ -63,7 +63,7 @@ from .labels import known_names, restricted, returns_of, roles, shape, spells
 from .of_run import Arrivals
 
 MAX_WAY = 16
-"""Names that are told of a way, the last ones: so that many long ways are not written out many
+"""Names that are shown of a way, the last ones: so that many long ways are not written out many
 times.
 """
 

@@ -1,0 +1,116 @@
+"""Pages, help, messages and docstrings in plain words, and prose within 100 columns.
+
+The list is that of CONTRIBUTING: words of ours that the field has others for, which a reader whose
+second language is English would have to guess.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = 100
+
+WORDS = {
+    r"can not": "cannot",
+    r"told": "reported, shown, given",
+    r"a text|texts": "a string, strings",
+    r"takes? up|took up|taken up": "resume, claim, continue",
+    r"nobody drives": "without a worker",
+    r"spoil\w*": "damage, break",
+    r"lapse[sd]?": "expire, run out",
+    r"pil(?:e|es|ed|ing)(?: up)?": "accumulate, queue",
+    r"hang(?:s|ing)? on": "depend on",
+    r"comes? to(?! (?:the|this|a|an)\b)": "be, give",
+    r"when (?:somebody|nobody) looks": "lazily",
+    r"the least of": "the minimum of",
+    r"by what right": "declassified by",
+    r"forgiv\w+": "retract",
+}
+WORD = re.compile("|".join(rf"\b(?:{word})(?!\w)" for word in WORDS), re.IGNORECASE)
+
+GENERATED = {"growth.md", "benchmarks.md", "durable-benchmarks.md", "reliability.md"}
+"""Pages of figures: their words stand in what measures, in `benchmarks/` and `tests/`."""
+
+PAGES = sorted(
+    path
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+    if path.name not in GENERATED
+)
+MODULES = sorted((ROOT / "src" / "nano_vm").rglob("*.py"))
+
+NAMED = re.compile(r"`[^`]*`|\*\w+\*|\{[^{}]*\}|text file")
+"""What is no prose: code, the names of parameters, fields of a format."""
+
+
+def words_of(text: str) -> list[str]:
+    return [found[0] for found in WORD.finditer(NAMED.sub("", " ".join(text.split())))]
+
+
+def prose(page: Path) -> Iterator[tuple[int, str]]:
+    """The lines of *page* outside of its blocks of code and its tables."""
+    code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            code = not code
+        elif not code and not line.lstrip().startswith("|"):
+            yield number, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_pages_say_it_in_plain_words(page: Path) -> None:
+    text = "\n".join(line for _, line in prose(page))
+    assert words_of(text) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_prose_of_pages_fits_in_100_columns(page: Path) -> None:
+    wide = [
+        f"{page.name}:{number}: {line}"
+        for number, line in prose(page)
+        # a comment holds a command that can be copied
+        if len(line) > COLUMNS and not line.startswith(("<!--", "    "))
+    ]
+    assert wide == []
+
+
+def strings(module: Path) -> Iterator[tuple[int, str]]:
+    """Docstrings and messages of *module*, with their lines. A message is what has a space in it:
+    the rest are keys.
+    """
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        match node:
+            case ast.JoinedStr(values=values):
+                parts = [p.value for p in values if isinstance(p, ast.Constant)]
+                yield node.lineno, " ".join(map(str, parts))
+            case ast.Constant(value=str(text)) if " " in text:
+                yield node.lineno, text
+
+
+def test_messages_and_docstrings_say_it_in_plain_words() -> None:
+    found = [
+        f"{module.relative_to(ROOT)}:{line}: {words}"
+        for module in MODULES
+        for line, text in strings(module)
+        if (words := words_of(text))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It can not be\nread, nobody was told.", ["can not", "told"]),
+        ("two texts; a text", ["texts", "a text"]),
+        ("what it comes to; it comes to a stop", ["comes to"]),
+        ("records pile up and the lease lapsed", ["pile up", "lapsed"]),
+        ("`told` and *told* are names, {told} is a field, a text file", []),
+    ],
+)
+def test_a_word_is_found(text: str, words: list[str]) -> None:
+    assert [word.strip() for word in words_of(text)] == words
