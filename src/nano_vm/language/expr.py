@@ -45,7 +45,7 @@ class Const:
 
 SHORT_CHARS = 200
 SHORT_TEXTS, LONG_TEXTS = 1 << 15, 256
-"""How many texts are remembered with what they parse to: of short ones more than the largest
+"""How many strings are remembered with what they parse to: of short ones more than the largest
 program has, since each pass over one with more would push out what the next pass asks for first;
 of long ones so few that those of many programs do not fill the memory.
 """
