@@ -144,3 +144,47 @@ def test_triage_on_the_real_model_is_deterministic() -> None:
     assert first.final_output["messages"] == 6
     assert {item["row"]["mood"] for item in first.final_output["rows"]} <= {"happy", "unhappy"}
     assert first.digest == second.digest
+
+
+def pools() -> Any:
+    spec = spec_from_file_location("examples_pools", EXAMPLES / "pools.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pooled(local: Any) -> list[list[str]]:
+    """The ways that calls of two runs of the example took."""
+    example = pools()
+    vm = example.host(local)
+    found = []
+    for _ in range(2):
+        trace = vm.run_sync(example.PROGRAM, {"mail": "The blender arrived broken!"})
+        assert trace.ok, trace.error
+        assert trace.steps[1].output in ("yes", "no")
+        assert len(example.told(trace)) == 2
+        found += [
+            [f"{a['member']} {a['outcome']}" for a in step.extra["route"]["attempts"]]
+            for step in trace.steps
+        ]
+    return found
+
+
+FALLEN_BACK = [
+    ["flaky transient", "local answered"],
+    ["vague rejected", "local answered"],
+    ["flaky answered"],
+    ["vague rejected", "local answered"],
+]
+
+
+def test_pools() -> None:
+    script = ScriptedLLM(steps={"reply": "Thanks", "angry": "yes"})
+    assert pooled(script) == FALLEN_BACK
+
+
+@pytest.mark.real_llm
+def test_pools_with_the_real_model() -> None:
+    assert pooled(LocalAdapter()) == FALLEN_BACK

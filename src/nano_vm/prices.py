@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from .errors import MissingExtra, VMError
@@ -108,12 +109,20 @@ _OUTPUT = ("output_mtok", "output_reasoning_mtok", "output_citation_mtok")
 _BY_CALL = ("requests_kcount", "input_text_messages_kcount")  # what a call costs beside its tokens
 
 
+class PriceTable(dict[str, Price]):
+    """Prices by name, and in ``sources`` where those come from that no user gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: dict[str, str] = {}
+
+
 def price_table(
     models: Iterable[str],
     overrides: Mapping[str, tuple[Any, Any]] | None = None,
     *,
     on: date | None = None,
-) -> dict[str, Price]:
+) -> PriceTable:
     """The highest price of each of *models* that has one; those in *overrides* count as given.
 
     A name is looked up as it is, and ``provider/model`` at that provider. *on* is the day that
@@ -125,11 +134,13 @@ def price_table(
         VMError: If an override is not a pair of amounts.
     """
     given = overrides or {}
-    table: dict[str, Price] = {}
+    table = PriceTable()
     for model in dict.fromkeys(models):
         price = checked_price(model, given[model]) if model in given else _known(model, on)
         if price is not None:
             table[model] = price
+            if model not in given:
+                table.sources[model] = f"genai-prices {version('genai-prices')}"
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from nano_vm import ExecutionVM, Program, VMError
 from nano_vm.adapters.hostfile import read_host
 from nano_vm.cli import main
+from nano_vm.prices import price_table
+from nano_vm.testing import ScriptedLLM
 
 SCRIPTED = """\
 default = "judge"
@@ -117,6 +120,17 @@ def test_prices_of_the_table(folder: Path) -> None:
     assert price is not None
     assert price[0] > 0
     assert models["b"].members[0].price is None, "unknown, and not zero"
+    prepared = ExecutionVM(models).preparer.prepare(Program.from_file("p.yaml"))
+    (source,) = prepared.terms.to_dict()["price_sources"].items()
+    assert source == ("a", f"genai-prices {version('genai-prices')}")
+
+
+def test_where_prices_come_from() -> None:
+    table = price_table(["gpt-4o-mini", "mine"], {"mine": (1, 2)})
+    program = Program.from_yaml(PROGRAM)
+    prepared = ExecutionVM(ScriptedLLM(["yes"]), prices=table).preparer.prepare(program)
+    told = prepared.terms.to_dict()["price_sources"]
+    assert told == {"gpt-4o-mini": f"genai-prices {version('genai-prices')}"}
 
 
 @pytest.mark.parametrize(

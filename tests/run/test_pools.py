@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nano_vm import (
     Completion,
@@ -236,3 +239,80 @@ def test_called_programs_that_mean_another_pool() -> None:
     }
     found = hosted().check(Program.from_dict(outer))
     assert [d.code for d in found] == ["V035"]
+
+
+CALL = st.one_of(
+    st.tuples(st.just("answers"), st.integers(0, 17), st.integers(0, 10)),
+    st.tuples(st.just("billed"), st.integers(0, 17), st.integers(0, 10)),
+    st.tuples(st.sampled_from(["refused", "lost", "invalid", "cancelled"]), st.just(0), st.just(0)),
+)
+"""What a call of a provider comes to: no more than a prompt of 17 bytes and 10 tokens of answer."""
+
+
+class Fated:
+    """A provider that does as *calls* say, which all share; ``spent`` keeps what it billed."""
+
+    def __init__(
+        self, model: str, calls: list[tuple[str, int, int]], spent: list[LLMUsage]
+    ) -> None:
+        self.model, self.calls, self.spent = model, calls, spent
+
+    async def complete(self, messages: list[dict[str, Any]], **kwargs: Any) -> Completion:
+        what, prompt, answer = self.calls.pop(0) if self.calls else ("answers", 1, 1)
+        usage = LLMUsage(prompt, answer, prompt + answer)
+        if what == "refused":
+            raise ModelError("HTTP 503", status=503)
+        if what == "cancelled":
+            raise asyncio.CancelledError
+        # of a lost call the provider bills all that there can be, and nobody is told
+        self.spent.append(LLMUsage(17, 10, 27) if what == "lost" else usage)
+        if what == "lost":
+            raise OSError("connection reset")
+        if what == "billed":
+            raise ModelError("cut", usage=usage)
+        return Completion("no" if what == "invalid" else "yes", usage, self.model)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    calls=st.lists(CALL, max_size=24),
+    tokens=st.integers(0, 400),
+    cents=st.integers(0, 400),
+    strategy=st.sampled_from(["ordered", "round_robin", "cascade"]),
+    forked=st.booleans(),
+)
+def test_no_budget_is_exceeded_in_truth(
+    calls: list[tuple[str, int, int]], tokens: int, cents: int, strategy: Any, forked: bool
+) -> None:
+    """Whatever providers answer, bill, lose and cancel: what they bill is within the budget, and no
+    reservation is left where all that was spent is known.
+    """
+    spent: list[LLMUsage] = []
+    given_calls = list(calls)
+    pool = Pool([Fated(name, given_calls, spent) for name in ("a", "b")], strategy)
+    prices = {"a": (1, 2), "b": (10, 20)}
+    steps: list[dict[str, Any]] = [
+        {
+            "id": f"s{i}",
+            "type": "llm",
+            "prompt": "x",
+            "max_tokens": 10,
+            "max_retries": 2,
+            "retry": {"delay_seconds": 0},
+            "on_error": "skip",
+        }
+        for i in range(3)
+    ]
+    if forked:
+        steps = [{"id": "f", "type": "parallel", "parallel_steps": steps, "on_error": "fail"}]
+    budget = {"max_tokens": tokens, "max_cost_usd": cents / 10**5}
+    program = Program.from_dict({"steps": steps, "budget": budget})
+    trace = ExecutionVM(pool, prices=prices).run_sync(program)
+    assert sum(usage.total_tokens for usage in spent) <= tokens
+    assert replay(trace, program), str(replay(trace, program))
+    for step in trace.steps:
+        for attempt in (step.extra.get("route") or {"attempts": []})["attempts"]:
+            assert attempt["outcome"] in ("answered", "transient", "cancelled", "bad_request")
+    cost = trace.total_cost_usd()
+    if cost is not None:
+        assert cost <= Decimal(cents) / 10**5

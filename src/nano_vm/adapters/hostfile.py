@@ -187,19 +187,21 @@ class _Reading:
                 timeout_seconds=_seconds(given.timeout_seconds),
                 price=self.price(name, given),
             )
+            if member.price is None and self.said.price_source is not None:
+                table = price_table([given.model])
+                member.price = table.get(given.model)
+                member.price_source = table.sources.get(given.model)
         except (VMError, ValueError) as error:
             raise self.fault(at, str(error)) from None
         return member
 
     def price(self, name: str, given: _Model) -> Any:
-        """The model's own price, else that of the table, else that of `price_source`."""
+        """The model's own price, else that of the table."""
         if given.price is not None:
             return checked_price(name, given.price)
         for known in (name, given.model):
             if known in self.said.prices:
                 return checked_price(known, self.said.prices[known])
-        if self.said.price_source is not None:
-            return price_table([given.model]).get(given.model)
         return None
 
     def pool(self, name: str, given: _Pool) -> Pool:

@@ -37,6 +37,8 @@ class RunTerms:
     )
     # who may answer for a name of models, where that is a pool; None is the default one's
     served: Mapping[str | None, Served] | None = None
+    # where prices come from that no user gave: a table and its version
+    price_sources: Mapping[str, str] | None = None
     # what a run may use, to be copied
     ledger: Ledger = field(init=False, repr=False, compare=False)
 
@@ -62,6 +64,8 @@ class RunTerms:
                 name: [str(amount) for amount in price]
                 for name, price in sorted(self.prices.items())
             }
+        if self.price_sources:
+            told["price_sources"] = dict(sorted(self.price_sources.items()))
         if self.served:
             told["pools"] = [{"name": name, **pool.to_dict()} for name, pool in self.served.items()]
         return told
@@ -80,13 +84,21 @@ class RunTerms:
             prices = {
                 name: checked_price(name, price) for name, price in about.get("prices", {}).items()
             }
+            sources = {str(name): str(of) for name, of in about.get("price_sources", {}).items()}
             served = {pool["name"]: Served.from_dict(pool) for pool in about.get("pools", ())}
             limits = Limits(**{name: int(value) for name, value in about.get("limits", {}).items()})
         except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, VMError) as error:
             raise ValueError(f"not the terms of a run: {error}") from None
         model = about.get("default_model")
         default = model if type(model) is str else None
-        return cls(limits, tightest(known), prices or None, default, served=served or None)
+        return cls(
+            limits,
+            tightest(known),
+            prices or None,
+            default,
+            served=served or None,
+            price_sources=sources or None,
+        )
 
 
 DEFAULT_TERMS = RunTerms()

@@ -25,7 +25,7 @@ from ..given import by_name, invalid
 from ..language.fields import free, remedy
 from ..language.policy import Budget
 from ..machine.billing import ONE_MODEL, Served
-from ..prices import Price, checked_price
+from ..prices import Price, PriceTable, checked_price
 from ..values import kind_name
 
 if TYPE_CHECKING:
@@ -140,6 +140,19 @@ def adapters_of(llm: Any) -> dict[str | None, Adapter]:
         result[name] = Adapter(adapter, name)
     result.setdefault(None, next(iter(result.values())))
     return result
+
+
+def sources_of(
+    prices: Mapping[str, Any] | None, adapters: Mapping[str | None, Adapter]
+) -> dict[str, str] | None:
+    """Where those of a host's prices come from that no user gave."""
+    found = dict(prices.sources) if isinstance(prices, PriceTable) else {}
+    given = prices or {}
+    for adapter in adapters.values():
+        for member in adapter.adapter.members if isinstance(adapter.adapter, Pool) else ():
+            if member.price_source is not None and member.name not in given:
+                found[member.name] = member.price_source
+    return found or None
 
 
 def served_of(adapters: Mapping[str | None, Adapter]) -> dict[str | None, Served] | None:

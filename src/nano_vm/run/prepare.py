@@ -129,6 +129,7 @@ class Preparer:
     _kept: OrderedDict[tuple[int, tuple[str, ...]], Prepared] = field(
         default_factory=OrderedDict, init=False
     )
+    price_sources: dict[str, str] | None = field(default=None, init=False)
     _made_pools: Pools | None = field(default=None, init=False)
     # of stored runs, by program digest
     _documents: dict[str, tuple[Program, dict[str, Program]]] = field(
@@ -225,6 +226,7 @@ class Preparer:
                 default.model if default is not None else None,
                 counting(adapters) if any(a.count for a in adapters.values()) else None,
                 served_of(adapters),
+                self.price_sources,
             )
         return prepared
 

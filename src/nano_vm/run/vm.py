@@ -51,7 +51,7 @@ from .durable.lease import LEASE_SECONDS, MAX_LEASE_SECONDS
 from .durable.resume import Durable
 from .durable.stored import said_of, trace_of
 from .durable.worker import Worker
-from .host import TOOL_THREADS, SystemClock, adapters_of, budget_of, prices_of
+from .host import TOOL_THREADS, SystemClock, adapters_of, budget_of, prices_of, sources_of
 from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, quick_frame
 from .live import Begun, LiveRuns, Run, execute, identity_of, observed
@@ -141,6 +141,7 @@ class ExecutionVM:
             system.tool_threads(threads),
             clock or SystemClock,
         )
+        self.preparer.price_sources = sources_of(prices, adapters)
         signer = SigningKey.load(signing_key) if signing_key is not None else None
         trusted = public_keys(_trusted_keys(trusted_keys)) | (
             {signer.public} if signer is not None else set()

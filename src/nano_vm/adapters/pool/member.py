@@ -95,6 +95,8 @@ class Member:
         self.timeout_seconds = timeout_seconds
         own = price if price is not None else self.adapter.price
         self.price: Price | None = None if own is None else checked_price(named, own)
+        self.price_source: str | None = None
+        """The table that the price is from, and its version; None where a user gave it."""
         self.breaker = Breaker(breaking or Breaking())
         model = self.adapter.model
         self.asked = None if model == named else model
