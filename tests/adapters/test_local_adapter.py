@@ -63,11 +63,18 @@ def test_grammar() -> None:
 @pytest.mark.real_llm
 async def test_what_runs_here_has_no_cost_and_ends() -> None:
     adapter = LocalAdapter()
-    one = Program.from_dict(
-        {"steps": [{"id": "a", "type": "llm", "prompt": STORY[0]["content"], "on_error": "skip"}]}
+    asks = {
+        "id": "a",
+        "type": "llm",
+        "prompt": STORY[0]["content"],
+        "max_tokens": 64,
+        "on_truncated": "accept",
+        "timeout_seconds": HANGS_SECONDS,
+    }
+    trace = await ExecutionVM(adapter).run(
+        Program.from_dict({"steps": [asks]}), budget={"max_cost_usd": 0.01}
     )
-    trace = await ExecutionVM(adapter).run(one, budget={"max_cost_usd": 0.01})
-    assert trace.total_cost_usd() == 0
+    assert trace.raise_for_status().total_cost_usd() == 0
     completion = await adapter.complete(STORY, ignore_eos=True)
     assert completion.usage is not None
     assert (completion.finish_reason, completion.usage.completion_tokens) == (
