@@ -14,7 +14,7 @@ from simulation.campaign import campaign
 from simulation.life import Life
 
 ROOT = Path(__file__).parent.parent.parent
-WORLDS = 60
+WORLDS = 200
 
 
 def history(seed: int) -> str:
