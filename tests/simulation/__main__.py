@@ -6,6 +6,8 @@ import argparse
 import sys
 import time
 
+from nano_vm.simulation.shrink import diagram, without_needless
+
 from .campaign import campaign
 from .life import Life
 
@@ -30,9 +32,30 @@ def main() -> int:
     print(f"world {life.seed}: {life.world.rates}")
     for happening in life.world.history:
         print(happening)
-    for fault in life.broken:
+    if not life.broken:
+        return 0
+    small = smallest(life)
+    print(f"\nwith {len(small.world.faults)} of {len(life.world.faults)} faults:\n")
+    print(diagram(small.world.history))
+    for fault in small.broken:
         print(f"BROKEN {fault}")
-    return 1 if life.broken else 0
+    return 1
+
+
+def smallest(life: Life) -> Life:
+    """A broken world with as few faults as it takes."""
+    found = life
+
+    def fails(left_out: frozenset[int]) -> list[int] | None:
+        nonlocal found
+        again = Life(life.seed, life.runs, life.workers, left_out, life.faults).live()
+        if not again.broken:
+            return None
+        found = again
+        return [fault.number for fault in again.world.faults]
+
+    without_needless([fault.number for fault in life.world.faults], fails)
+    return found
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from nano_vm.simulation.world import Faults
+from simulation.__main__ import smallest
 from simulation.campaign import campaign
 from simulation.life import Life
 
@@ -32,6 +34,24 @@ def test_no_world_is_broken() -> None:
 
 def test_the_same_seed_is_the_same_history() -> None:
     assert history(5) == history(5)
+
+
+def test_a_broken_world_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here one in which it is a fault that a process dies."""
+    live = Life.live
+
+    def lived(self: Life) -> Life:
+        live(self)
+        if any(fault.kind == "death" for fault in self.world.faults):
+            self.broken.append("somebody died")
+        return self
+
+    monkeypatch.setattr(Life, "live", lived)
+    faults = Faults(death=150, refused=60, lost_answer=60)
+    broken = Life(4, runs=3, faults=faults).live()
+    small = smallest(broken)
+    assert [fault.kind for fault in small.world.faults].count("death") == 1
+    assert len(small.world.faults) < len(broken.world.faults)
 
 
 def test_other_seeds_are_other_histories() -> None:
