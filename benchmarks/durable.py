@@ -367,6 +367,10 @@ def reading(effort: Effort) -> Table:
         number(found["replay_ms"]),
         bars=[Bar("steps/s of replay", replayed, 200_000, "steps/s", at_least=True)],
     )
+    for shape in ("loop, model, condition", "map of 1,000 items"):
+        rate = found[f"replay {shape}"]
+        bar = Bar(f"steps/s of replay, {shape}", rate, 200_000, "steps/s", at_least=True)
+        table.add(f"replay of a {shape}", number(rate), "", bars=[bar])
     table.add(
         "verify from the store",
         number(verified),

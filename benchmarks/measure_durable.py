@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from replay import loaded, looped, mapped, measured
+
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.replay import Replayer
 from nano_vm.run.durable.stored import trace_of
@@ -221,6 +223,7 @@ def reading(folder: Path) -> Figures:
 
     figures = {
         "steps": float(LONG),
+        **{f"replay {name}": figure for name, figure in replayed().items()},
         "replay_ms": timed(replay),
         "verify_ms": timed(verify),
         "load_ms": timed(lambda: store.load(run_id)),
@@ -253,6 +256,15 @@ def reading(folder: Path) -> Figures:
         vm.close()
         shutil.rmtree(home)
     return figures | {"resume_ms": median(cpu[1:]), "resume_wall_ms": median(wall[1:])}
+
+
+def replayed() -> Figures:
+    """Steps a second of runs of other shapes."""
+    shapes = {"loop, model, condition": looped(1_500), "map of 1,000 items": mapped(1_000)}
+    return {
+        name: measured(program, loaded(program, 1))["steps_per_second"]
+        for name, program in shapes.items()
+    }
 
 
 def look(*, done: bool) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ from nano_vm import LLMUsage, Program, Trace, TraceStatus, tool
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Budget, tightest
 from nano_vm.machine.compile import compile_flow
+from nano_vm.machine.faults import WORDING
 from nano_vm.machine.ledger import Limits, token_bound
 from nano_vm.machine.machine import Machine
 from nano_vm.machine.outcome import (
@@ -398,6 +399,7 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     recording = Recording("drawn", drawn.digest, "run", seed, 5, 1_000_000, salt="00")
     recording.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
     about: dict[str, Any] = {"tools": {name: TOOL_FACTS[name] for name in sorted(plan.tools)}}
+    about["wording"] = WORDING
     about["limits"] = {
         "steps": limits.steps,
         "value_bytes": limits.value_bytes,
@@ -479,7 +481,11 @@ def scripted(made: Program, *outcomes: Any, limits: Limits | None = None) -> Tra
     recording = Recording(
         "p", made.digest, "run", 1, 5, 0, "00", records=machine.records, ops=plan.ops
     )
-    recording.about = {"tools": TOOL_FACTS, "limits": {"state_bytes": limits.state_bytes}}
+    recording.about = {
+        "tools": TOOL_FACTS,
+        "limits": {"state_bytes": limits.state_bytes},
+        "wording": WORDING,
+    }
     recording.finished_ns = 10**12
     machine.fill(recording)
     return Trace(recording)

@@ -796,7 +796,7 @@ class Machine:
         """Keep what the requested call is, for those who look at it, and for its outcome."""
         self.ledger.steps = fuel
         self._op, self.request, self._started = op, request, started
-        self.path = cast(str, op.path if where is None else where)
+        self.path = op.path if where is None else where  # type: ignore[assignment]
         self._attempts = self._doubt = None
 
     def _taken(self, value: Any) -> Op | None:
@@ -1032,7 +1032,7 @@ class Machine:
         if op.path is not None:
             return self._prefix + op.path
         if op.loop_around >= 0:
-            return cast(str, self._loops[op.loop_around][4]) + op.tail
+            return self._loops[op.loop_around][4] + op.tail  # type: ignore[no-any-return]
         base = self._inner_path(op)
         if not op.twice:
             return base

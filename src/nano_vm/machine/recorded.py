@@ -83,7 +83,7 @@ class Recorded:
     ) -> None:
         self.reword = reword
         self.by_path: dict[str, Record] = {}
-        # records of steps with an error or an attempt; errors of frames that no step tells
+        # to reword: records of steps with an error or an attempt, errors of frames that no step tells
         self._errors: dict[str, Record] = {}
         self._ends: dict[str, StepError] = {}
         by_path = self.by_path
@@ -91,7 +91,7 @@ class Recorded:
             step, path, _, _, error, _, _, _, attempts, _, extra = record
             if step.type in OUTSIDE:
                 by_path[path] = record
-            if error is not None or attempts is not None or extra is not None:
+            if reword and (error is not None or attempts is not None or extra is not None):
                 self._note(record)
         self.base_ns = base_ns
         self.clock = clock

@@ -156,9 +156,9 @@ class _Alike:
                 if (
                     path != where
                     or status is not ended
-                    or error != fault
-                    or attempts != tries
-                    or usage != used
+                    or (error is not fault and error != fault)
+                    or (attempts is not tries and attempts != tries)
+                    or (usage is not used and usage != used)
                 ):
                     return False
                 if request is not asked:
