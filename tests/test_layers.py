@@ -447,3 +447,21 @@ def test_a_reach_is_found(tmp_path: Path) -> None:
         "replay uses _slot of run",
         "replay uses _own of run",
     ]
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+MAX_FUNCTION_LINES = 100
+LONG = {"machine/machine.py: _steps"}
+"""The loop that every step passes: split up, it pays for a call a step."""
+
+
+def test_no_function_is_longer_than_two_screens() -> None:
+    found = {
+        f"{path.relative_to(SOURCE).as_posix()}: {node.name}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION_LINES
+    }
+    assert found == LONG

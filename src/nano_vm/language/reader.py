@@ -141,6 +141,37 @@ def _read_json(text: str, file: str | None) -> Any:
     return data
 
 
+_NODES = frozenset(
+    {yaml.ScalarEvent, yaml.AliasEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent}
+)
+
+
+def _mark(event: Any) -> tuple[int, int]:
+    """Line and column of an event, from 1."""
+    return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+class _Level:
+    """A container that is being filled. *start* is the number of nodes before it."""
+
+    __slots__ = ("anchor", "container", "key", "loc", "mapping", "start")
+
+    def __init__(
+        self, container: Any, mapping: bool, loc: Loc, anchor: str | None, start: int
+    ) -> None:
+        self.container = container
+        self.mapping = mapping
+        self.loc = loc
+        self.anchor = anchor
+        self.start = start
+        self.key: str | None = None
+        """Of a mapping, the key whose value comes next."""
+
+    @property
+    def wants_key(self) -> bool:
+        return self.mapping and self.key is None
+
+
 class _Reader:
     """Builds the document of a YAML text from its events, without recursion."""
 
@@ -150,6 +181,8 @@ class _Reader:
         self.marks = marks
         self.faults: list[Diagnostic] = []
         self.anchors: dict[str, tuple[Any, int]] = {}
+        self.stack: list[_Level] = []
+        self.root: Any = None
         self.nodes = 0
         self.aliased = 0
 
@@ -190,111 +223,106 @@ class _Reader:
         )
 
     def build(self, loader: Any) -> Any:
-        root: list[Any] = []
-        # a level: container, its key to come (dicts), path, anchor, node count at its start
-        stack: list[list[Any]] = []
+        """The value of the one document, None where there is none."""
         documents = 0
-
-        def put(value: Any) -> None:
-            if not stack:
-                root.append(value)
-                return
-            level = stack[-1]
-            if type(level[0]) is list:
-                level[0].append(value)
-            else:
-                level[0][level[1]] = value
-                level[1] = None
-
-        def here() -> Loc:
-            if not stack:
-                return ()
-            level = stack[-1]
-            part = len(level[0]) if type(level[0]) is list else level[1]
-            return (*level[2], part)
-
-        tracking = self.marks is not None
         while True:
             event = loader.get_event()
             kind = type(event)
-            if (
-                kind is yaml.ScalarEvent
-                or kind is yaml.AliasEvent
-                or kind is yaml.MappingStartEvent
-                or kind is yaml.SequenceStartEvent
-            ):
+            if kind in _NODES:
                 self.nodes += 1
-                wants_key = bool(stack) and type(stack[-1][0]) is dict and stack[-1][1] is None
-                if wants_key:
-                    if kind is not yaml.ScalarEvent:
-                        self.add_fault("P001", "a key must be a plain text", event, stack[-1][2])
-                        raise ProgramError(self.faults)
-                    key, level = event.value, stack[-1]
-                    if key in level[0]:
-                        self.add_fault("P002", f"duplicate key {key!r}", event, (*level[2], key))
-                    elif key == "<<" and not event.style:
-                        self.add_fault(
-                            "P001",
-                            "merge keys are not part of YAML 1.2",
-                            event,
-                            level[2],
-                            "write the fields out",
-                        )
-                    level[1] = key
-                    if tracking:
-                        mark = event.start_mark.line + 1, event.start_mark.column + 1
-                        self.marks[(*level[2], key)] = mark  # type: ignore[index]
-                    continue
-                loc = here() if tracking or kind is not yaml.ScalarEvent else ()
-                if tracking:
-                    mark = event.start_mark.line + 1, event.start_mark.column + 1
-                    self.marks.setdefault(loc, mark)  # type: ignore[union-attr]
-                if kind is yaml.ScalarEvent:
-                    value = self.scalar(event)
-                    if event.anchor:
-                        self.anchors[event.anchor] = (value, 1)
-                    put(value)
-                elif kind is yaml.AliasEvent:
-                    if event.anchor not in self.anchors:
-                        self.add_fault(
-                            "P003", f"unknown or cyclic alias *{event.anchor}", event, loc
-                        )
-                        raise ProgramError(self.faults)
-                    value, count = self.anchors[event.anchor]
-                    self.aliased += count
-                    self.nodes += count
-                    if self.aliased > MAX_ALIAS_NODES:
-                        self.add_fault(
-                            "P003", f"aliases add more than {MAX_ALIAS_NODES} values", event, loc
-                        )
-                        raise ProgramError(self.faults)
-                    put(value)
+                level = self.stack[-1] if self.stack else None
+                if level is not None and level.wants_key:
+                    self.key(event, level)
                 else:
-                    if len(stack) >= MAX_DEPTH:
-                        self.add_fault(
-                            "P005", f"nested deeper than {MAX_DEPTH} levels", event, loc[:6]
-                        )
-                        raise ProgramError(self.faults)
-                    default = "map" if kind is yaml.MappingStartEvent else "seq"
-                    if event.tag and event.tag != _CORE_TAG + default:
-                        self.add_fault("P001", f"tag {event.tag!r} is not allowed", event, loc)
-                    stack.append(
-                        [{} if default == "map" else [], None, loc, event.anchor, self.nodes]
-                    )
+                    self.value(event)
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                container, _, _, anchor, start = stack.pop()
-                if anchor:
-                    self.anchors[anchor] = (container, self.nodes - start + 1)
-                put(container)
+                level = self.stack.pop()
+                if level.anchor:
+                    self.anchors[level.anchor] = (level.container, self.nodes - level.start + 1)
+                self.put(level.container)
             elif kind is yaml.DocumentStartEvent:
                 documents += 1
                 if documents > 1:
-                    self.add_fault(
-                        "P001", "more than one document", event, hint="keep one program a file"
-                    )
-                    raise ProgramError(self.faults)
+                    hint = "keep one program a file"
+                    raise self.fatal("P001", "more than one document", event, hint=hint)
             elif kind is yaml.StreamEndEvent:
-                return root[0] if root else None
+                return self.root
+
+    def fatal(
+        self, code: str, message: str, event: Any, loc: Loc = (), hint: str | None = None
+    ) -> ProgramError:
+        """A fault behind which the rest cannot be read; those before it are reported, too."""
+        self.add_fault(code, message, event, loc, hint)
+        return ProgramError(self.faults)
+
+    def put(self, value: Any) -> None:
+        """*value* where it stands: in the innermost container, or as the whole document."""
+        if not self.stack:
+            self.root = value
+            return
+        level = self.stack[-1]
+        if level.key is None:
+            level.container.append(value)
+        else:
+            level.container[level.key] = value
+            level.key = None
+
+    def here(self) -> Loc:
+        """The place of the value to come."""
+        if not self.stack:
+            return ()
+        level = self.stack[-1]
+        return (*level.loc, len(level.container) if level.key is None else level.key)
+
+    def key(self, event: Any, level: _Level) -> None:
+        """A key of the mapping *level*."""
+        if type(event) is not yaml.ScalarEvent:
+            raise self.fatal("P001", "a key must be a plain text", event, level.loc)
+        key = event.value
+        if key in level.container:
+            self.add_fault("P002", f"duplicate key {key!r}", event, (*level.loc, key))
+        elif key == "<<" and not event.style:
+            message, hint = "merge keys are not part of YAML 1.2", "write the fields out"
+            self.add_fault("P001", message, event, level.loc, hint)
+        level.key = key
+        if self.marks is not None:
+            self.marks[(*level.loc, key)] = _mark(event)
+
+    def value(self, event: Any) -> None:
+        """A value, or the beginning of a container."""
+        kind = type(event)
+        loc = self.here() if self.marks is not None or kind is not yaml.ScalarEvent else ()
+        if self.marks is not None:
+            self.marks.setdefault(loc, _mark(event))
+        if kind is yaml.ScalarEvent:
+            value = self.scalar(event)
+            if event.anchor:
+                self.anchors[event.anchor] = (value, 1)
+            self.put(value)
+        elif kind is yaml.AliasEvent:
+            self.put(self.alias(event, loc))
+        else:
+            self.begin(event, loc)
+
+    def alias(self, event: Any, loc: Loc) -> Any:
+        """What the alias stands for; counted, since aliases of aliases grow without end."""
+        if event.anchor not in self.anchors:
+            raise self.fatal("P003", f"unknown or cyclic alias *{event.anchor}", event, loc)
+        value, count = self.anchors[event.anchor]
+        self.aliased += count
+        self.nodes += count
+        if self.aliased > MAX_ALIAS_NODES:
+            raise self.fatal("P003", f"aliases add more than {MAX_ALIAS_NODES} values", event, loc)
+        return value
+
+    def begin(self, event: Any, loc: Loc) -> None:
+        """A mapping or sequence."""
+        if len(self.stack) >= MAX_DEPTH:
+            raise self.fatal("P005", f"nested deeper than {MAX_DEPTH} levels", event, loc[:6])
+        mapping = type(event) is yaml.MappingStartEvent
+        if event.tag and event.tag != _CORE_TAG + ("map" if mapping else "seq"):
+            self.add_fault("P001", f"tag {event.tag!r} is not allowed", event, loc)
+        self.stack.append(_Level({} if mapping else [], mapping, loc, event.anchor, self.nodes))
 
     def scalar(self, event: Any) -> Any:
         text = event.value

@@ -153,17 +153,14 @@ def examine(
     found += faults
     found += _unknown_inputs(flow, policies, untrusted)
     found += _uncovered_inputs(flow, policies, untrusted)
-    if policy is not None or len(policies) > 1:
+    by_policy = policy is not None or len(policies) > 1
+    if by_policy:
         found = [replace(d, severity="error") if has(d.code, DOUBT) else d for d in found]
     sound = not any(d.severity == "error" and not has(d.code, HOST) for d in found)
     proofs: tuple[Proof, ...] = ()
     trust, most = Trust(), None
     checks: dict[Loc, tuple[CallRule, ...]] = {}
-    demanding = (
-        policy is not None
-        or len(policies) > 1
-        or any(c.options.trusted for c in contracts.values())
-    )
+    demanding = by_policy or any(c.options.trusted for c in contracts.values())
     if sound and (demanding or thorough):
         rules = _rules(flow, contracts, policies)
         found += _forbidden(flow, rules)
@@ -208,21 +205,13 @@ def examine(
             *trust.findings,
         ]
         findings += [finding for finding, _ in answering if finding.holds]
-        if all(finding.holds for finding in findings):
-            proofs = tuple(Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
-        else:
-            proofs = tuple(
-                _proofs(
-                    flow, contracts, checks, findings, MAX_EFFORT if thorough else REFUSAL_EFFORT
-                )
-            )
+        effort = MAX_EFFORT if thorough else REFUSAL_EFFORT
+        proofs = tuple(_proofs(flow, contracts, checks, findings, effort))
     if thorough and sound:
         domains = Domains(flow, contracts, solved)
         found += advise(flow, contracts, solved, domains)
         notes = empty_guards(flow, rules.values(), domains)
-        proofs = tuple(
-            replace(p, note=notes[p.statement]) if p.statement in notes else p for p in proofs
-        )
+        proofs = tuple(replace(p, note=notes.get(p.statement, p.note)) for p in proofs)
     report = Report(
         program.name,
         flow.digest or program.digest,
@@ -397,12 +386,15 @@ def _proofs(
     flow: Flow,
     contracts: Mapping[str, ToolContract],
     checks: Mapping[Loc, Sequence[CallRule]],
-    findings: Iterable[Finding],
+    findings: Sequence[Finding],
     effort: int,
 ) -> Iterator[Proof]:
     """Findings as proofs: for each that does not hold, a run that breaks it is searched for, and
     executed.
     """
+    if all(f.holds for f in findings):  # nothing is searched for, so nothing is compiled
+        yield from (Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
+        return
     search: Search | None = None
     effort -= PREPARED_EFFORT * len(flow.nodes)
     missing = "the program cannot be run, so no run was searched for"
