@@ -13,7 +13,7 @@ VARIABLE, WHOLE = "NANO_VM_CAMPAIGNS", "whole"
 
 PART = 6
 """`make test` tries one case of so many. All of them take a processor 7 minutes, and the rest of
-the suite takes it 8.
+the suite takes it 8; so the part takes a little more than one.
 """
 
 

@@ -27,6 +27,7 @@ _spec.loader.exec_module(simulated)
 ROUGH = Faults(death=60, freeze=200, refused=30, lost_answer=30)
 
 
+@pytest.mark.slow
 def test_a_planted_fault_is_found_and_told() -> None:
     found = simulate(simulated.PROGRAM, simulated.Shop, simulated.ORDERS, faults=ROUGH)
     assert found.broken is not None
@@ -38,6 +39,7 @@ def test_a_planted_fault_is_found_and_told() -> None:
     assert len(found.broken.history) < 120
 
 
+@pytest.mark.slow
 def test_the_same_seed_breaks_in_the_same_way() -> None:
     def told() -> str:
         return str(
@@ -47,6 +49,7 @@ def test_the_same_seed_breaks_in_the_same_way() -> None:
     assert told() == told()
 
 
+@pytest.mark.slow
 def test_what_is_declared_as_it_is_holds() -> None:
     found = simulate(
         simulated.PROGRAM, simulated.Honest, simulated.ORDERS, seeds=range(25), faults=ROUGH
@@ -58,6 +61,7 @@ def test_what_is_declared_as_it_is_holds() -> None:
     assert found.simulated_seconds > 25
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_answers_is_told() -> None:
     class Silent(simulated.Shop):  # type: ignore[misc,name-defined]
         def person(self, vm: Any, run_id: str, entry: Mapping[str, Any]) -> None:
@@ -97,6 +101,7 @@ def test_what_is_simulated_is_only_there_in_a_world() -> None:
         here()
 
 
+@pytest.mark.slow
 def test_what_a_simulation_needs_is_imported_when_it_is_asked_for() -> None:
     code = "import sys, nano_vm.testing; print('greenlet' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -105,6 +110,7 @@ def test_what_a_simulation_needs_is_imported_when_it_is_asked_for() -> None:
         nano_vm.testing.nothing
 
 
+@pytest.mark.slow
 def test_without_greenlet_the_extra_is_named() -> None:
     code = "import sys; sys.modules['greenlet'] = None\nfrom nano_vm.testing import simulate"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

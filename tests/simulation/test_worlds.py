@@ -88,6 +88,7 @@ def told_here() -> list[str]:
     return [hashlib.sha256(history(seed).encode()).hexdigest() for seed in SEEDS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
 def test_a_history_does_not_depend_on_the_order_of_sets(hash_seed: str) -> None:
     assert told_by(sys.executable, hash_seed) == told_here()

@@ -243,6 +243,7 @@ def test_hostile_text_stays_in_its_line() -> None:
     assert "ValueError" in data["exception"]
 
 
+@pytest.mark.slow
 def test_without_configuration_only_warnings_are_seen() -> None:
     code = (
         "import nano_vm\n"

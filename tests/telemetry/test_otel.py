@@ -515,6 +515,7 @@ async def test_without_a_provider_the_process_s_own_is_asked_for_at_each_run() -
     assert (await vm.run(program(llm("m")))).ok  # there is none yet
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_when_unused() -> None:
     code = (
         "import sys, nano_vm\n"

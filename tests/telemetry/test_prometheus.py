@@ -259,6 +259,7 @@ def test_a_store_that_is_down_costs_its_own_metrics_only() -> None:
     assert samples(registry) == {"nano_vm_store_up{}": 0}
 
 
+@pytest.mark.slow
 async def test_labels_have_bounded_values() -> None:
     registry = CollectorRegistry()
     tools = {f"t{n}": read for n in range(2 * MAX_VALUES)}

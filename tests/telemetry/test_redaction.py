@@ -40,11 +40,13 @@ def test_fields_and_patterns_are_hidden_wherever_they_stand(value: Any, shown: A
     assert json.dumps(value) == before
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_what_has_nothing_to_hide_is_as_it_was(value: Any) -> None:
     assert Redaction()(value) == value
 
 
+@pytest.mark.slow
 @given(VALUES, st.text(alphabet="XYZ", min_size=6, max_size=6))
 def test_a_secret_never_leaves(value: Any, secret: str) -> None:
     redaction = Redaction(fields=["secret"], patterns=[r"[XYZ]{6}"])

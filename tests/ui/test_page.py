@@ -25,6 +25,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_embedded_data_is_json_that_ends_no_element(data: Any) -> None:
     text = embedded(data)
