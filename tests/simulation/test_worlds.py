@@ -16,7 +16,7 @@ from simulation.campaign import campaign
 from simulation.life import Life
 
 ROOT = Path(__file__).parent.parent.parent
-WORLDS = 200
+WORLDS = 100
 
 
 def history(seed: int) -> str:
