@@ -47,6 +47,7 @@ def test_what_is_made_runs_as_it_says(
     assert ended[template] in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", NEXT)
 def test_what_is_made_passes_its_own_tests(template: str, tmp_path: Path) -> None:
     assert main(["init", str(tmp_path / "made"), "--template", template]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ CEILINGS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(CEILINGS, st.integers(0, 100), st.integers(0, 100))
 def test_shares_give_no_more_than_there_is_and_no_less_than_a_ceiling_that_fits(
     ceilings: list[tuple[int, int, int]], llm_calls: int, tool_calls: int

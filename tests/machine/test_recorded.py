@@ -81,6 +81,7 @@ def test_every_case_of_the_corpus_is_the_same_again(case: dict[str, Any]) -> Non
     assert_same_again(trace, Replayer(test_corpus.load(case), programs))
 
 
+@pytest.mark.slow
 def test_drawn_programs_are_the_same_again() -> None:
     seen: Counter[TraceStatus] = Counter()
     for seed, data in enumerate(drawn_programs(60)):

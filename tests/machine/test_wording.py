@@ -77,6 +77,7 @@ def recorded() -> list[tuple[str, Trace, Replayer]]:
     ]
 
 
+@pytest.mark.slow
 def test_replay_reads_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = recorded()
     with monkeypatch.context() as patch:
@@ -91,6 +92,7 @@ def test_replay_reads_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
             assert [s.error for s in found.trace.steps] == [s.error for s in trace.steps], name
 
 
+@pytest.mark.slow
 def test_a_message_is_changed_only_with_the_edition() -> None:
     (edition, before), now = committed(), current()
     changed = reworded(before, now)

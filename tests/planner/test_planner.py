@@ -645,6 +645,7 @@ async def test_one_object_in_prose_or_a_fence_is_read(around: str) -> None:
     assert await planned(around.replace("{}", reply(GOOD)))
 
 
+@pytest.mark.slow
 @given(st.text(alphabet='{}[]":,\\ abn1`\n', max_size=60))
 def test_reading_gives_an_object_or_a_value_error(text: str) -> None:
     told = ""

@@ -53,6 +53,7 @@ records = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(records, st.integers(0, 10**18))
 def test_the_json_form_says_all(record: Record, base: int) -> None:

@@ -32,6 +32,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(VALUES, VALUES)
 @example({"a": 1, "b": 2}, {"b": 2, "a": 1})

@@ -70,6 +70,7 @@ def percentile(found: list[tuple[float, Any]], share: float) -> float:
     return times[min(int(len(times) * share), len(times) - 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [503, "garbage", "drop", "hang", 429])
 @pytest.mark.parametrize("strategy", ["ordered", "round_robin", "least_busy", "fastest"])
 async def test_one_of_three_is_down(fault: Any, strategy: Any) -> None:

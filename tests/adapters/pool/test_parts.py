@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ class Asked:
         return self.tokens
 
 
+@pytest.mark.slow
 @given(
     limit=st.integers(1, 12),
     calls=st.lists(

@@ -883,6 +883,7 @@ async def test_a_run_in_doubt_is_loaded_as_it_was_driven(host: Host) -> None:
     assert statuses(vm.load("r")) == statuses(trace)
 
 
+@pytest.mark.slow
 async def test_two_callers_of_one_vm_get_the_same_trace(host: Host) -> None:
     vm = host.vm()
     one = SUSPENDING["wait"]
