@@ -58,7 +58,8 @@ def test_nothing_is_answered_without_the_token_or_for_another_host(
     for host in ("example.com", f"127.0.0.1:{server.server_port + 1}", "", "127.0.0.1"):
         assert ask(server, right, host=host)[0] == 421
     assert ask(server, right, host=f"localhost:{server.server_port}")[0] == 200
-    assert ask(server, right, method="POST")[0] == 501
+    assert ask(server, right, method="POST")[0] == 404  # nothing is listed by it
+    assert ask(server, right, method="DELETE")[0] == 501
     assert len({serve(stored).token for _ in range(3)}) == 3
 
 
