@@ -53,6 +53,10 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    # what a test prints or logs may be no text that can be sent to the process that reports it
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
     if _NO_SKIPS and item.get_closest_marker("elsewhere") is None:
         _fail_if_skipped(report)
     return report
