@@ -46,7 +46,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 test: $(VENV)/.test $(PAGES) $(VENV)/.browser ## Run every test, those on the real model too (ARGS="-k name" for some)
 	@$(PYTEST) $(ARGS)
 
-test-quick: $(VENV)/.test ## Most tests in a minute: no processes, server, campaign, model or browser
+test-quick: $(VENV)/.test ## Most tests, in a minute or two: no processes, server, campaign, model or browser
 	@$(PYTEST) -m 'not slow and not campaign and not real_llm' $(ARGS)
 
 soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40 minutes; writes docs/reliability.md
