@@ -152,7 +152,7 @@ $(VENV)/.others: $(VENV)/.core
 			folder=$(VENV)/others/$$1; \
 			set -- $$folder/bin/python $(INSTALL_ARGS); \
 			"$$1" -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $$folder || return 1; \
-			"$$@" hatchling editables && "$$@" -e .; \
+			"$$@" hatchling editables && "$$@" -e '.[simulation]'; \
 			return; \
 		done; \
 	}; \

@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from ..errors import VMError
 from ..language.policy import Budget
 from ..language.program import Strategy
 from ..prices import Price, checked_price, price_table
+from ..spelling import meant
 from ..values import short
 from .names import adapter_named
 from .pool import Member, Pool
@@ -231,8 +231,7 @@ class _Reading:
             raise self.fault(at, str(error)) from None
 
     def unknown(self, name: str, known: Mapping[str, Any]) -> str:
-        near = get_close_matches(name, list(known), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        hint = meant(name, known, otherwise=f"there are {', '.join(known)}")
         return f"there is no model {name!r}; {hint}"
 
     def fault(self, at: str, message: str) -> VMError:
@@ -255,6 +254,6 @@ def _fault(error: Any) -> str:
     table: type[BaseModel] = _File
     if len(loc) > 1:
         table = _Model if loc[0] == "models" else _Pool
-    near = get_close_matches(loc[-1], list(table.model_fields), n=1)
-    known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(table.model_fields)}"
+    fields = table.model_fields
+    known = meant(loc[-1], fields, otherwise=f"known are {', '.join(fields)}")
     return f"{at}: unknown field; {known}"

@@ -29,6 +29,9 @@ LOOPBACK = "127.0.0.1"
 MAX_BODY_BYTES = 1024 * 1024
 """Of an answer: a reason, or what a call gave."""
 
+MAX_IGNORED_BYTES = 16 * MAX_BODY_BYTES
+"""What is read of a body that is too long, before its sender is refused."""
+
 LAST_NS = 2**63
 """Nanoseconds that a database holds: until the year 2262."""
 
@@ -189,12 +192,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """An answer to what a run asks."""
+        received = self._received()
         try:
             path, _ = self._asked()
             answers = self.server.answers
             if path != ["api", "answer"]:
                 raise Refused(404, "there is nothing at this address")
-            body = self._sent()
+            body = self._sent(received)
             if answers is None:
                 raise Refused(
                     403, "this nano-vm ui only reads: start it with --as NAME to decide as NAME"
@@ -202,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             answers.record(body)
             self._send(200, _JSON, b'{"recorded": true}')
         except Refused as refused:
-            self.close_connection = True  # its body may not have been read
+            self.close_connection = True  # not all of a body that is too long was read
             self._say(refused.status, str(refused))
         except StoreError as error:
             self._say(404 if isinstance(error, UnknownRun) else 503, str(error))
@@ -211,7 +215,23 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # noqa: BLE001 - as above
             self._say(500, f"an error in nano-vm itself: {type(error).__name__}: {error}")
 
-    def _sent(self) -> Any:
+    def _received(self) -> bytes | None:
+        """The body of a request, or None if it is too long.
+
+        What is too long is read too, within bounds: who still sends when the connection is closed
+        finds it broken, and not why.
+        """
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            return None
+        if int(length) <= MAX_BODY_BYTES:
+            return self.rfile.read(int(length))
+        left = min(int(length), MAX_IGNORED_BYTES)
+        while left and (ignored := self.rfile.read(min(left, 65_536))):
+            left -= len(ignored)
+        return None
+
+    def _sent(self, received: bytes | None) -> Any:
         """The JSON that this page has sent.
 
         Raises:
@@ -225,11 +245,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(403, "an answer is sent by the page of this server only")
         if self.headers.get_content_type() != "application/json":
             raise Refused(415, "an answer is JSON")
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        if received is None:
             raise Refused(413, f"an answer has at most {MAX_BODY_BYTES} bytes")
         try:
-            return parse_json(self.rfile.read(int(length)).decode())
+            return parse_json(received.decode())
         except ValueError as error:
             raise Refused(400, f"an answer is JSON: {error}") from None
 
