@@ -43,7 +43,7 @@ demo: $(VENV)/.demo ## Run the refund program on a small real model, on this mac
 # A process that has run its tests takes over some of the other's, so both end together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test: $(VENV)/.test $(PAGES) $(VENV)/.browser ## Run every test, those on the real model too (ARGS="-k name" for some)
+test: $(VENV)/.test $(PAGES) $(VENV)/.browser $(VENV)/.prometheus ## Run every test, those on the real model too (ARGS="-k name" for some)
 	@$(PYTEST) $(ARGS)
 
 test-quick: $(VENV)/.test ## Most tests, in a minute or two: no processes, server, campaign, model or browser
@@ -130,6 +130,17 @@ $(VENV)/.browser: $(VENV)/.core
 			&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 				chromium fonts-dejavu-core >/dev/null; } \
 		|| echo "make: no Chromium here, so the tests of the pages in a browser are left out"
+	@touch $@
+
+# Prometheus and promtool, which read our metrics: the machine's, or Debian's package unpacked here, which starts no service.
+$(VENV)/.prometheus: $(VENV)/.core
+	@{ command -v prometheus && command -v promtool; } >/dev/null \
+		|| { command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null \
+			&& echo "fetching Prometheus" && rm -rf $(VENV)/prometheus && mkdir $(VENV)/prometheus \
+			&& { [ "$$(id -u)" != 0 ] || apt-get update -qq; } \
+			&& cd $(VENV)/prometheus && apt-get download -qq prometheus >/dev/null 2>&1 \
+			&& dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; } \
+		|| echo "make: no Prometheus here, so the two tests that ask it are left out"
 	@touch $@
 
 # Servers of others, whose requirements contradict each other: an environment for each, with what is newest.
