@@ -7,14 +7,11 @@ SDK is imported on the first call, in a thread, and never looks for credentials 
 
 from __future__ import annotations
 
-import asyncio
 import os
 from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from ..errors import MissingExtra, ModelError
 from ..given import string
@@ -31,7 +28,7 @@ from ._chat import (
     status_of,
     unstreamed,
 )
-from ._loops import PerLoop
+from ._sdk import SdkAdapter
 from .protocol import Completion, Message
 
 BASE_URL = "https://api.anthropic.com"
@@ -83,7 +80,7 @@ have it do more than answer (tools, servers, containers), or say what other fiel
 _SIGNATURE = ("model", "max_tokens", "messages", "system")
 
 
-class AnthropicAdapter:
+class AnthropicAdapter(SdkAdapter):
     """A Claude model: ``AnthropicAdapter("claude-sonnet-4-5")``, with the key of
     ``ANTHROPIC_API_KEY``.
 
@@ -103,6 +100,8 @@ class AnthropicAdapter:
         MissingExtra: The ``anthropic`` package is not installed.
         ValueError: *cache* or *thinking* is none of the above.
     """
+
+    _package = "anthropic"
 
     images = True
     """Whether messages may have parts, and pictures among them."""
@@ -146,9 +145,7 @@ class AnthropicAdapter:
         self._cache = cache
         self._adaptive = thinking == "adaptive"
         self._structured = structured
-        self._http_client = http_client
-        self._sdk: Any = None
-        self._clients = PerLoop[Any](self._open, self._close)
+        super().__init__(http_client)
 
     async def complete(
         self,
@@ -231,10 +228,6 @@ class AnthropicAdapter:
         except Exception as error:  # as in complete
             raise reply.failure(error) from error
 
-    async def aclose(self) -> None:
-        """Close the connections of the running event loop; `asyncio.run` does it at its end."""
-        await self._clients.aclose()
-
     def _request(
         self,
         messages: list[Message],
@@ -303,12 +296,6 @@ class AnthropicAdapter:
         share = max(LEAST_THINKING, int(max_tokens * THINKING.get(effort, 0.5)))
         return {"thinking": {"type": "enabled", "budget_tokens": share}}
 
-    async def _client(self) -> Any:
-        # 1.2 s of CPU: in a thread, so that the loop's other runs and deadlines go on
-        if self._sdk is None:
-            self._sdk = await asyncio.to_thread(import_module, "anthropic")
-        return await self._clients.get()
-
     def _open(self) -> Any:
         key = self._key()
         if key is None and not self._elsewhere:
@@ -325,10 +312,6 @@ class AnthropicAdapter:
             http_client=self._http_client,
         )
 
-    async def _close(self, client: Any) -> None:
-        if self._http_client is None:
-            await client.close()
-
     def _key(self) -> str | None:
         if self._api_key or self._elsewhere:
             return self._api_key
@@ -336,11 +319,6 @@ class AnthropicAdapter:
 
     def _reply(self, model: str) -> Reply:
         return Reply(model, where=f"{model} at {self._host}", secrets=[self._key()])
-
-    @property
-    def _host(self) -> str:
-        """The address without what may be secret in it: user, password and query."""
-        return urlsplit(self.base_url).netloc.rpartition("@")[2]
 
     def __repr__(self) -> str:
         return f"AnthropicAdapter({self.model!r}) <{self._host}>"

@@ -7,22 +7,19 @@ two owners of retries multiply them.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..errors import MissingExtra, ModelError
 from ..given import string
 from ._chat import Answer, checked_messages, schema_format, unstreamed
 from ._grammar import choice_grammar
-from ._loops import PerLoop
+from ._sdk import SdkAdapter
 from .protocol import Completion, Message
 
 
@@ -60,7 +57,7 @@ PROVIDERS: Mapping[str, Provider] = {
 """The providers known by name, from the documentation of each."""
 
 
-class OpenAIAdapter:
+class OpenAIAdapter(SdkAdapter):
     """A model behind an OpenAI-compatible API.
 
     ::
@@ -87,6 +84,8 @@ class OpenAIAdapter:
         MissingExtra: The ``openai`` package is not installed.
         ValueError: *model* or *provider* names an unknown provider.
     """
+
+    _package = "openai"
 
     images = True
     """Whether messages may have parts, and pictures among them."""
@@ -141,10 +140,8 @@ class OpenAIAdapter:
         self._api_key = api_key
         self._structured = structured
         self._grammar = traits.grammar if grammar is None else grammar
-        self._http_client = http_client
         self._defaults = defaults
-        self._sdk: Any = None
-        self._clients = PerLoop[Any](self._open, self._close)
+        super().__init__(http_client)
 
     async def complete(
         self,
@@ -240,10 +237,6 @@ class OpenAIAdapter:
         except Exception as error:  # as in complete
             raise answer.failure(error) from error
 
-    async def aclose(self) -> None:
-        """Close the connections of the running event loop; `asyncio.run` does it at its end."""
-        await self._clients.aclose()
-
     def _request(
         self,
         messages: list[Message],
@@ -288,12 +281,6 @@ class OpenAIAdapter:
             request["extra_headers"] = {**request.get("extra_headers", {}), **headers}
         return request
 
-    async def _client(self) -> Any:
-        # 1.1 s of CPU: in a thread, so that the loop's other runs and deadlines go on
-        if self._sdk is None:
-            self._sdk = await asyncio.to_thread(import_module, "openai")
-        return await self._clients.get()
-
     def _open(self) -> Any:
         key = self._key()
         if key is None and self._traits.needs_key:
@@ -311,10 +298,6 @@ class OpenAIAdapter:
             http_client=self._http_client,
         )
 
-    async def _close(self, client: Any) -> None:
-        if self._http_client is None:
-            await client.close()
-
     def _key(self) -> str | None:
         return self._api_key or (
             os.environ.get(f"{self.provider}_API_KEY".upper()) if self.provider else None
@@ -322,11 +305,6 @@ class OpenAIAdapter:
 
     def _answer(self, model: str) -> Answer:
         return Answer(model, where=f"{model} at {self._host}", secrets=[self._key()])
-
-    @property
-    def _host(self) -> str:
-        """The address without what may be secret in it: user, password and query."""
-        return urlsplit(self.base_url).netloc.rpartition("@")[2]
 
     def __repr__(self) -> str:
         return f"OpenAIAdapter({self._prefix + self.model!r}) <{self._host}>"

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import VMError
 from ..records.status import StepStatus, TraceStatus
-from ..run.observers import Event
+from ..run.observers import KINDS, Event
 from ..values import short
 from .redaction import Redaction, checked, content
 
@@ -41,10 +41,7 @@ class Logs:
         VMError: If an argument is not of its kind.
     """
 
-    event_kinds = frozenset(
-        "run_started run_resumed run_suspended run_finished run_released step_started "
-        "step_suspended step_finished attempt_failed".split()
-    )
+    event_kinds = KINDS - {"text"}
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from ..errors import MissingExtra, VMError
 from ..records.record import Attempt, StepError, branch_of
 from ..records.status import StepStatus, TraceStatus
 from ..records.usage import LLMUsage
-from ..run.observers import Event
+from ..run.observers import KINDS, Event
 from ..values import short
 from . import names
 from .redaction import Redaction, checked, content
@@ -51,10 +51,7 @@ class OpenTelemetry:
         VMError: If an argument is not of its kind.
     """
 
-    event_kinds = frozenset(
-        "run_started run_resumed run_suspended run_finished run_released step_started "
-        "step_suspended step_finished attempt_failed".split()
-    )
+    event_kinds = KINDS - {"text"}
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from ...errors import ModelError, ModelTimeout, RateLimited, TruncatedAnswer, VMError
 from ...language.answers import ending, read_answer
 from ...language.messages import has_files, has_parts, has_pictures, text_of
+from ...language.program import Strategy
 from ...language.schemas import schema_check
 from ...machine.billing import Prices, Served
 from ...machine.faults import NOTHING_USED, consumed
@@ -33,17 +34,6 @@ from .member import Member
 
 logger = logging.getLogger("nano_vm")
 
-Strategy = Literal[
-    "ordered",
-    "weighted",
-    "round_robin",
-    "least_busy",
-    "fastest",
-    "cheapest",
-    "hash",
-    "cascade",
-    "hedge",
-]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 PATIENCE_SECONDS = 65.0
