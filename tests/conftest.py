@@ -20,8 +20,8 @@ _NO_SKIPS = any(
 )
 
 _HEAVY_FIXTURES = {"postgres", "browser"}
-_HEAVY_CASES = {"postgres", "postgresql"}
-"""Parameters of fixtures that start a server where one of these is asked for."""
+_HEAVY_CASE = "postgres"
+"""Of a fixture that starts a server where this is its parameter."""
 
 
 def _is_heavy(item: pytest.Item) -> bool:
@@ -29,7 +29,7 @@ def _is_heavy(item: pytest.Item) -> bool:
     case = getattr(item, "callspec", None)
     values = case.params.values() if case is not None else ()
     return not _HEAVY_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) or any(
-        isinstance(value, str) and value in _HEAVY_CASES for value in values
+        isinstance(value, str) and value == _HEAVY_CASE for value in values
     )
 
 

@@ -27,9 +27,9 @@ LITELLM_NOISE = [
 ]
 
 
-def canned(*responses: Any, **options: Any) -> OpenAIAdapter:
-    """An adapter whose server gives *responses* in turn, or raises them; `adapter.requests` keeps
-    the calls.
+def served(http: Any, *responses: Any) -> tuple[Any, list[Any]]:
+    """A client, of the HTTP library *http*, whose server gives *responses* in turn, or raises them;
+    and what it is asked.
     """
     requests: list[Any] = []
 
@@ -40,7 +40,14 @@ def canned(*responses: Any, **options: Any) -> OpenAIAdapter:
             raise response
         return response
 
-    client = http.AsyncClient(transport=http.MockTransport(answer))
+    return http.AsyncClient(transport=http.MockTransport(answer)), requests
+
+
+def canned(*responses: Any, **options: Any) -> OpenAIAdapter:
+    """An adapter whose server gives *responses* in turn, or raises them; `adapter.requests` keeps
+    the calls.
+    """
+    client, requests = served(http, *responses)
     options = {"base_url": "http://llm.test/v1", "api_key": "sk-0123456789"} | options
     adapter = OpenAIAdapter("tiny", http_client=client, **options)
     adapter.requests = requests  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from canned import served
 
 from nano_vm import AnthropicAdapter, ExecutionVM, Program
 from nano_vm.adapters.names import adapter_named
@@ -100,16 +101,7 @@ def canned(*responses: Any, **options: Any) -> Any:
     """An adapter whose server gives *responses* in turn, or raises them; `adapter.requests` keeps
     the calls.
     """
-    requests: list[Any] = []
-
-    def answer(request: Any) -> Any:
-        requests.append(request)
-        response = responses[min(len(requests), len(responses)) - 1]
-        if isinstance(response, Exception):
-            raise response
-        return response
-
-    client = http.AsyncClient(transport=http.MockTransport(answer))
+    client, requests = served(http, *responses)
     given: dict[str, Any] = {"base_url": "http://llm.test", "api_key": KEY, **options}
     adapter: Any = AnthropicAdapter("claude-test", http_client=client, **given)
     adapter.requests = requests

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from build import parallel, program, step
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import postgres, url_of  # noqa: F401 - a fixture
 
 import nano_vm.run.inbox
 from nano_vm import ExecutionVM, TraceStatus, VMError
@@ -80,12 +80,9 @@ class Host:
         return str(vm.waiting(run_id)[0]["shown"])
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["file", "postgres"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
-    server: PostgresServer | None = (
-        request.getfixturevalue("postgres") if request.param != "sqlite" else None
-    )
-    made = Host(server.database() if server is not None else f"sqlite:///{tmp_path / 'runs.db'}")
+    made = Host(url_of(request, tmp_path))
     yield made
     for vm in made.vms:
         vm.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from build import parallel, program
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import postgres, url_of  # noqa: F401 - a fixture
 from test_inbox import Time
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, VMError
@@ -64,12 +64,9 @@ class Host:
             return int(connection.one(f"SELECT count(*) FROM {table}")[0])
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["file", "postgres"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
-    server: PostgresServer | None = (
-        request.getfixturevalue("postgres") if request.param != "sqlite" else None
-    )
-    made = Host(server.database() if server is not None else f"sqlite:///{tmp_path / 'runs.db'}")
+    made = Host(url_of(request, tmp_path))
     yield made
     for vm in made.vms:
         vm.close()

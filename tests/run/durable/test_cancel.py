@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from build import llm, mapped, parallel, program, step
 from patience import HANGS_SECONDS
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun
@@ -83,16 +83,13 @@ async def heard(vm: ExecutionVM) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["file", "postgres"])
 def host(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Host]:
     monkeypatch.setattr(listener, "NOTICED_SECONDS", 0.02)
     monkeypatch.setattr(interruption, "EFFECT_GRACE_SECONDS", 2 * HANGS_SECONDS)
-    server: PostgresServer | None = (
-        request.getfixturevalue("postgres") if request.param != "sqlite" else None
-    )
-    made = Host(server.database() if server is not None else f"sqlite:///{tmp_path / 'runs.db'}")
+    made = Host(url_of(request, tmp_path))
     yield made
     for vm in made.vms:
         vm.close()

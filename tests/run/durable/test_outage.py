@@ -461,16 +461,23 @@ async def test_a_server_that_is_started_again(tmp_path: Path) -> None:
 # --- for longer than anybody waits ---
 
 
+@pytest.fixture
+def outage(file: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Host, Locked]:
+    """VMs that soon give up, over a database that is locked from within their first call."""
+    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.4)
+    host, lock = Host(file), Locked(file)
+    host.within = lambda _: None if lock.connection is not None else lock.begin()
+    return host, lock
+
+
 @pytest.mark.parametrize("worked", [False, True], ids=["run", "work"])
 async def test_a_run_that_is_given_up_is_free_when_the_store_answers(
-    file: str, worked: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    outage: tuple[Host, Locked], worked: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The process lives on and drives nothing. What the call gave is stored after all, so another
     goes on behind it.
     """
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.4)
-    host, lock = Host(file), Locked(file)
-    host.within = lambda _: None if lock.connection is not None else lock.begin()
+    host, lock = outage
     vm, other = host.vm(), host.vm(far=True)
     if worked:
         await vm.submit(PAYS, run_id="r")
@@ -493,11 +500,9 @@ async def test_a_run_that_is_given_up_is_free_when_the_store_answers(
 
 
 async def test_the_same_process_goes_on_with_what_it_gave_up(
-    file: str, monkeypatch: pytest.MonkeyPatch
+    outage: tuple[Host, Locked],
 ) -> None:
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.4)
-    host, lock = Host(file), Locked(file)
-    host.within = lambda _: None if lock.connection is not None else lock.begin()
+    host, lock = outage
     vm = host.vm()
     with pytest.raises(StoreError, match="database is locked"):
         await vm.run(PAYS, run_id="r")
@@ -511,10 +516,9 @@ async def test_the_same_process_goes_on_with_what_it_gave_up(
 
 
 async def test_the_end_of_a_run_is_stored_by_who_gave_it_up(
-    file: str, monkeypatch: pytest.MonkeyPatch
+    outage: tuple[Host, Locked],
 ) -> None:
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.4)
-    host, lock = Host(file), Locked(file)
+    host, lock = outage
     host.within = lambda _: None if host.calls["pay 2"] == 0 else lock.begin()
     vm, other = host.vm(), host.vm(far=True)
     with pytest.raises(StoreError, match="database is locked"):
@@ -527,11 +531,9 @@ async def test_the_end_of_a_run_is_stored_by_who_gave_it_up(
 
 
 async def test_what_a_call_gave_goes_to_who_took_the_run_over_meanwhile(
-    file: str, monkeypatch: pytest.MonkeyPatch
+    outage: tuple[Host, Locked],
 ) -> None:
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.4)
-    host, lock = Host(file), Locked(file)
-    host.within = lambda _: None if lock.connection is not None else lock.begin()
+    host, lock = outage
     vm, other = host.vm(), host.vm(far=True)
     lease: Any = vm._durable.lease
     lease.pay = lambda: None  # it stands still
