@@ -85,8 +85,8 @@ def stored(stories: str) -> Iterator[StoreLibrary]:
 
 
 @pytest.fixture(scope="module")
-def browser(built: None) -> Iterator[Browser]:
-    """Chromium, without a window."""
+def browser(built: None, stories: str) -> Iterator[Browser]:
+    """Chromium, without a window; begun after the stories, which an event loop of ours runs."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium here: apt-get install chromium")

@@ -1,12 +1,9 @@
 import {
-  Background,
-  Controls,
   type Edge,
   Handle,
   type Node,
   type NodeProps,
   Position,
-  ReactFlow,
   ReactFlowProvider,
 } from "@xyflow/react";
 import { type ReactNode, useEffect, useMemo, useState } from "react";
@@ -20,8 +17,9 @@ import { standing } from "../model/standing";
 import { LookIcon, StateIcon } from "../parts/Icon";
 import { StateChip } from "../parts/State";
 import { Plain, read } from "../parts/Text";
-import { type ArrowData, ArrowHeads, EDGE_TYPES, Sight } from "../run/Graph";
+import { type ArrowData, ArrowHeads, EDGE_TYPES } from "../run/Graph";
 import { asked } from "../run/RunPage";
+import { placedNode, Viewport } from "../run/Viewport";
 
 const SIDES: Record<Side, string> = {
   same: "equal",
@@ -319,16 +317,8 @@ function MergedGraph({
   const selectedBox = selected === null ? null : boxOf(selected);
   if (merged.boxes.length === 0) return <p className="message">Neither run has a graph.</p>;
   const nodes: Node<MergedData>[] = placed.nodes.map((at) => ({
-    id: at.box.id,
+    ...placedNode(at),
     type: "merged",
-    position: { x: at.x, y: at.y },
-    width: at.width,
-    height: at.height,
-    draggable: false,
-    connectable: false,
-    selectable: false,
-    focusable: false,
-    ...(at.box.parent === "" ? {} : { parentId: at.box.parent }),
     data: {
       box: at.box,
       container: at.container,
@@ -369,24 +359,16 @@ function MergedGraph({
     };
   });
   return (
-    <ReactFlow
+    <Viewport
+      label="Both runs on one graph"
       nodes={nodes}
       edges={edges}
       nodeTypes={MERGED_TYPES}
       edgeTypes={EDGE_TYPES}
-      minZoom={0.1}
-      maxZoom={1.6}
-      nodesDraggable={false}
-      nodesConnectable={false}
-      edgesFocusable={false}
-      elementsSelectable={false}
-      panOnScroll
-      aria-label="Both runs on one graph"
-    >
-      <Background gap={20} size={1} color="var(--dots)" />
-      <Controls showInteractive={false} position="bottom-left" />
-      <Sight focus={selectedBox ?? merged.diverges} width={placed.width} height={placed.height} />
-    </ReactFlow>
+      focus={selectedBox ?? merged.diverges}
+      width={placed.width}
+      height={placed.height}
+    />
   );
 }
 

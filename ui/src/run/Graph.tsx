@@ -1,7 +1,5 @@
 import {
-  Background,
   BaseEdge,
-  Controls,
   type Edge,
   EdgeLabelRenderer,
   type EdgeProps,
@@ -10,12 +8,9 @@ import {
   type Node,
   type NodeProps,
   Position,
-  ReactFlow,
   ReactFlowProvider,
-  useReactFlow,
-  useStore,
 } from "@xyflow/react";
-import { memo, useEffect, useMemo, useRef, useState } from "react";
+import { memo, useMemo, useState } from "react";
 import type { Arrow, Box, StepView } from "../api";
 import { cost, duration, plural, tokens } from "../lib/format";
 import { type Chain, foldChains } from "../model/fold";
@@ -34,6 +29,7 @@ import { type Choice, choiceKey, type Shown, shown } from "../model/shown";
 import { LookIcon, StateIcon } from "../parts/Icon";
 import { Plain } from "../parts/Text";
 import { lit, useLooking } from "./context";
+import { placedNode, Viewport } from "./Viewport";
 
 const TOO_MANY = 600; // boxes that are drawn without being asked for
 const CELLS = 200; // of a strip; more items become buckets
@@ -153,17 +149,9 @@ function Canvas({
     const chain = folded.chains.get(at.box.id);
     const stands = chain === undefined ? at.box.id : (chain.boxes[0] ?? at.box.id);
     return {
-      id: at.box.id,
+      ...placedNode(at),
       type: at.box.look === "end" || at.box.look === "fail" ? "end" : "box",
-      position: { x: at.x, y: at.y },
-      width: at.width,
-      height: at.height,
       zIndex: at.container ? 0 : 2,
-      draggable: false,
-      connectable: false,
-      selectable: false,
-      focusable: false,
-      ...(at.box.parent === "" ? {} : { parentId: at.box.parent }),
       data: {
         box: at.box,
         shown: byBox.get(at.box.id),
@@ -184,94 +172,17 @@ function Canvas({
   const edges = placed.arrows.map((routed) => edgeOf(routed, run, byBox));
   const focus = selectedBox ?? nodes.find((node) => isOpen(node.data.state))?.id ?? null;
   return (
-    <ReactFlow
+    <Viewport
+      label="Graph of the program with the path of the run"
       nodes={nodes}
       edges={edges}
       nodeTypes={NODE_TYPES}
       edgeTypes={EDGE_TYPES}
-      minZoom={0.1}
-      maxZoom={1.6}
-      nodesDraggable={false}
-      nodesConnectable={false}
-      edgesFocusable={false}
-      elementsSelectable={false}
-      panOnScroll
-      proOptions={{ hideAttribution: false }}
-      aria-label="Graph of the program with the path of the run"
-    >
-      <Background gap={20} size={1} color="var(--dots)" />
-      <Controls showInteractive={false} position="bottom-left" />
-      <Sight focus={focus} width={placed.width} height={placed.height} />
-    </ReactFlow>
+      focus={focus}
+      width={placed.width}
+      height={placed.height}
+    />
   );
-}
-
-const EDGE = 24; // between the graph and the window
-const READABLE = 0.7; // zoom, below which the second line of a box cannot be read
-
-/** Where the graph is looked at: the whole, or what wants to be seen if that cannot be read. What
- * is selected is brought into sight, and nothing moves if it is there already.
- */
-export function Sight({
-  focus,
-  width,
-  height,
-}: {
-  focus: string | null;
-  width: number;
-  height: number;
-}) {
-  const flow = useReactFlow();
-  const box = useStore((state) => state.domNode);
-  const first = useRef(true);
-  useEffect(() => {
-    const frame = requestAnimationFrame(() => {
-      const view = box?.getBoundingClientRect();
-      if (view === undefined || view.width === 0) return;
-      const whole = Math.min(view.width / (width + 40), view.height / (height + 40));
-      const node = focus === null ? undefined : flow.getInternalNode(focus);
-      const at = node?.internals.positionAbsolute;
-      if (first.current) {
-        first.current = false;
-        if (whole >= READABLE) {
-          void flow.fitView({ padding: 0.04, maxZoom: 1 });
-          return;
-        }
-        const zoom = Math.min(1, Math.max(READABLE + 0.1, view.width / (width + 40)), 0.9);
-        if (at === undefined) {
-          void flow.setViewport({ x: (view.width - width * zoom) / 2, y: 12, zoom });
-          return;
-        }
-        void center(zoom);
-        return;
-      }
-      if (at === undefined || node === undefined) return;
-      const { x, y, zoom } = flow.getViewport();
-      const left = at.x * zoom + x;
-      const top = at.y * zoom + y;
-      const right = left + (node.measured.width ?? 0) * zoom;
-      const bottom = top + (node.measured.height ?? 0) * zoom;
-      const seen = left >= 0 && top >= 0 && right <= view.width && bottom <= view.height;
-      if (!seen) void center(zoom);
-
-      function center(zoom: number) {
-        if (at === undefined || view === undefined) return;
-        const middle = at.x + (node?.measured.width ?? 0) / 2;
-        const line = at.y + (node?.measured.height ?? 0) / 2;
-        const x = within(view.width / 2 - middle * zoom, view.width, width * zoom);
-        const y = within(view.height / 2 - line * zoom, view.height, height * zoom);
-        return flow.setViewport({ x, y, zoom });
-      }
-    });
-    return () => cancelAnimationFrame(frame);
-  }, [flow, box, focus, width, height]);
-  return null;
-}
-
-/** A place of the graph at which its ends do not leave the window half empty. */
-function within(at: number, window: number, graph: number): number {
-  if (graph + 2 * EDGE <= window) return (window - graph) / 2;
-  return Math.min(EDGE, Math.max(window - graph - EDGE, at));
 }
 
 function boxNamed(selected: string): string | null {
