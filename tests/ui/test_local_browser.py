@@ -55,7 +55,9 @@ def test_filters_stand_in_the_address(serve: Any, stored: StoreLibrary, open_pag
     rows.nth(4).wait_for()
     assert "waiting for manager" in rows.nth(0).inner_text()
     page.get_by_role("button", name="Failed").click()
-    page.wait_for_function("document.querySelectorAll('.runs tbody tr').length === 1")
+    rows.nth(1).wait_for(state="detached")  # the page lets no test evaluate what it waits for
+    rows.nth(0).wait_for()
+    assert rows.count() == 1
     assert "payment gateway timed out" in rows.nth(0).inner_text()
     assert page.url.endswith("#/?q=status%3Afailed")
     page.get_by_label("Filter runs").fill("status:failed colour:red")
@@ -142,7 +144,7 @@ def test_a_person_decides(serve: Any, open_page: Open, tmp_path: Path) -> None:
         reject, approve = (question.get_by_role("button", name=n) for n in ("Reject", "Approve"))
         assert reject.is_disabled()  # without a reason
         page.keyboard.press("a")  # moves the focus and decides nothing
-        page.wait_for_function("document.activeElement.id === 'approve'")
+        page.locator("#approve:focus").wait_for()
         # on a phone the same is asked, with the buttons in sight
         other.locator(".asked", has_text="149.9").get_by_text("order").click()
         assert other.evaluate("document.documentElement.scrollWidth") <= 360
