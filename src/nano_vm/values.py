@@ -17,9 +17,11 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import LimitExceeded, ValueRefused
+
+Value = TypeVar("Value")
 
 MAX_DEPTH = 100
 """Levels of nesting in one value. Python's own JSON reader stops near 1,000; .NET's at 64, PHP's at
@@ -441,16 +443,17 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def copied(value: Any) -> Any:
+def copied(value: Value) -> Value:
     """A plain value in fresh containers."""
-    kind = type(value)
+    plain: Any = value  # of type `Any`, which both containers fit
+    kind = type(plain)
     if kind is list:
-        return [copied(item) if type(item) in CONTAINERS else item for item in value]
-    if kind is dict:
-        return {
-            key: copied(item) if type(item) in CONTAINERS else item for key, item in value.items()
+        plain = [copied(item) if type(item) in CONTAINERS else item for item in plain]
+    elif kind is dict:
+        plain = {
+            key: copied(item) if type(item) in CONTAINERS else item for key, item in plain.items()
         }
-    return value
+    return plain  # type: ignore[no-any-return]
 
 
 def weighed(value: Any) -> Any:

@@ -92,7 +92,7 @@ class Adapter:
                     f"the adapter {kind_name(self.adapter)} takes no {what}", retryable=False
                 )
         if self.images or self.files:
-            return copied(messages)  # type: ignore[no-any-return]
+            return copied(messages)
         return joined(messages)
 
     def takes(self, name: str) -> bool:

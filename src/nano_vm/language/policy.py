@@ -243,7 +243,7 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """What was written, as plain data of its own."""
-        return copied(dict(self.source))  # type: ignore[no-any-return]
+        return copied(dict(self.source))
 
     @property
     def names_inputs(self) -> bool:

@@ -59,6 +59,10 @@ CODES = (
 )
 
 
+_LATER: Any = None
+"""Of an op while the plan is being made: it is set before the plan is given to anybody."""
+
+
 @dataclass(slots=True, eq=False)
 class Handler:
     """Where a failure goes: ``errors`` is None for a skip; ``by`` is the op whose handler it is."""
@@ -90,7 +94,7 @@ class Op:
     key: int = -1
     error: int = -1  # the slots of what went wrong, where it is read
     errors: int = -1
-    next: Op = None  # type: ignore[assignment]
+    next: Op = _LATER
     handlers: tuple[Handler, ...] = ()
     default: Any = None
     has_default: bool = False
@@ -131,7 +135,7 @@ class ToolOp(CallOp):
 
     tool: str = ""
     number: int = -1  # index into Plan.calls
-    take: Take = None  # type: ignore[assignment]
+    take: Take = _LATER
     # what `take` gives for ever, of arguments that are all scalars of the program
     constant: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
     single: tuple[int, frozenset[Any]] | None = None  # as `arguments.single_of` gives it
@@ -166,7 +170,7 @@ class ModelOp(CallOp):
     it.
     """
 
-    messages: Eval = None  # type: ignore[assignment]
+    messages: Eval = _LATER
     # the same where each content is a text
     take: TakeMessages | None = None
     asked: dict[str, Any] = field(default_factory=dict)  # what a request says beside its messages
@@ -203,9 +207,9 @@ class ConditionalOp(Op):
     record, and ``show`` gives each reference with the value it had.
     """
 
-    test: Eval = None  # type: ignore[assignment]
-    capture: Callable[[Frame], tuple[Any, ...]] = None  # type: ignore[assignment]
-    show: Callable[[tuple[Any, ...]], dict[str, Any]] = None  # type: ignore[assignment]
+    test: Eval = _LATER
+    capture: Callable[[Frame], tuple[Any, ...]] = _LATER
+    show: Callable[[tuple[Any, ...]], dict[str, Any]] = _LATER
     text: str = ""
 
     def describe(self) -> str:
@@ -218,7 +222,7 @@ class WhenOp(ConditionalOp):
     where it is skipped.
     """
 
-    unless: Op = None  # type: ignore[assignment]
+    unless: Op = _LATER
     code: int = WHEN
 
     def targets(self) -> Iterator[tuple[str, Op]]:
@@ -231,8 +235,8 @@ class WhenOp(ConditionalOp):
 class BranchOp(ConditionalOp):
     """A condition that leads to one of two."""
 
-    then: Op = None  # type: ignore[assignment]
-    otherwise: Op = None  # type: ignore[assignment]
+    then: Op = _LATER
+    otherwise: Op = _LATER
     # the step's output: a jump's target, or the branch's name
     labels: tuple[str, str] = ("then", "otherwise")
     missing: tuple[bool, bool] = (False, False)  # the branch is not there, and that fails
@@ -248,7 +252,7 @@ class BranchOp(ConditionalOp):
 class AssertOp(ConditionalOp):
     """A condition without which the frame does not go on; ``message`` says what is wrong."""
 
-    message: Eval = None  # type: ignore[assignment]
+    message: Eval = _LATER
     code: int = ASSERT
 
 
@@ -256,8 +260,8 @@ class AssertOp(ConditionalOp):
 class StopOp(Op):
     """The end of a frame, as failed, with an error whose name and message are computed."""
 
-    named: Eval = None  # type: ignore[assignment]
-    message: Eval = None  # type: ignore[assignment]
+    named: Eval = _LATER
+    message: Eval = _LATER
     code: int = STOP
 
 
@@ -265,7 +269,7 @@ class StopOp(Op):
 class SwitchOp(Op):
     """A branch by the text of a value."""
 
-    on: Eval = None  # type: ignore[assignment]
+    on: Eval = _LATER
     cases: dict[str, Op] = field(default_factory=dict)
     other: Op | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -343,9 +347,9 @@ class TestOp(Op):
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
-    loop: LoopOp = None  # type: ignore[assignment]
+    loop: LoopOp = _LATER
     until: Eval | None = None
-    again: Op = None  # type: ignore[assignment]
+    again: Op = _LATER
     exhausted: Op | None = None
     text: str = ""
     code: int = TEST
@@ -372,8 +376,8 @@ class CloseOp(Op):
 class PauseOp(Op):
     """A wait for a person, a time or an event; ``request`` says for what."""
 
-    request: Eval = None  # type: ignore[assignment]
-    then: Op = None  # type: ignore[assignment]
+    request: Eval = _LATER
+    then: Op = _LATER
     otherwise: Op | None = None
     timeout_ns: int = 0
     asks: bool = False  # a person, who may reject
@@ -398,7 +402,7 @@ class FramePlan:
     index: int
     name: str
     slots: list[str] = field(default_factory=list)  # their names, for people
-    entry: Op = None  # type: ignore[assignment]
+    entry: Op = _LATER
     blank: list[Any] = field(default_factory=list)  # the slots at the start, without inputs
     # names that inputs may give and something reads, with their slots
     inputs: tuple[tuple[str, int], ...] = ()

@@ -60,7 +60,7 @@ class Trace:
     @property
     def inputs(self) -> dict[str, Any]:
         """What the run was given, of what the program can read."""
-        return copied(self.recording.inputs)  # type: ignore[no-any-return]
+        return copied(self.recording.inputs)
 
     @property
     def output(self) -> Any:
@@ -109,7 +109,7 @@ class Trace:
         """The host of the run, as far as it decides what a run does: tools with effect and key,
         budget, limits; digests of policy, tool contracts, prices and proofs; untrusted inputs.
         """
-        return copied(self.recording.about)  # type: ignore[no-any-return]
+        return copied(self.recording.about)
 
     @property
     def started_ns(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent
 
@@ -21,6 +21,8 @@ from ..store.records import UNENDED, Message, Row, StoredRun
 from ..store.signing import SigningKey
 from .model import Model
 from .world import SECOND, Process, Waiter, World
+
+Result = TypeVar("Result")
 
 MICROSECOND = 1_000
 
@@ -97,7 +99,7 @@ class SimulatedStore(StoreProtocol):
     def _failure(self, what: str) -> StoreError:
         return StoreError(f"could not {what} the simulated store", passing=True)
 
-    def _read(self, job: Callable[[], Any]) -> Any:
+    def _read(self, job: Callable[[], Result]) -> Result:
         self._reach()
         waiter = Waiter(self.process)
         world, process, database = self.world, self.process, self.database
@@ -115,16 +117,18 @@ class SimulatedStore(StoreProtocol):
 
         first = database.slow if world.strikes("slow", process.name) else database.reads
         process.at(world.now + world.delay(*first), ask)
-        value, error = waiter.wait()
+        result: Result
+        result, error = waiter.wait()
         if error is not None:
             raise error
-        return value
+        return result
 
-    def _written(self, job: Callable[[], Any], *, again: bool = False) -> Any:
+    def _written(self, job: Callable[[], Result], *, again: bool = False) -> Result:
         """What *job* gave, for a thread, which waits."""
         self._reach()
         write = _Write(job, None, Waiter(self.process), again=again)
-        return self._waited(write)
+        given: Result = self._waited(write)
+        return given
 
     def _waited(self, write: _Write) -> Any:
         assert write.waiter is not None
@@ -221,11 +225,11 @@ class SimulatedStore(StoreProtocol):
 
     def load(self, run_id: str, *, rows: bool = True) -> StoredRun:
         """See `Store.load`."""
-        return self._read(lambda: self.model.load(run_id, rows=rows))  # type: ignore[no-any-return]
+        return self._read(lambda: self.model.load(run_id, rows=rows))
 
     def load_each(self, run_ids: Sequence[str]) -> Mapping[str, StoredRun | StoreError]:
         """See `Store.load_each`."""
-        return self._read(lambda: self.model.load_each(run_ids))  # type: ignore[no-any-return]
+        return self._read(lambda: self.model.load_each(run_ids))
 
     # --- owners ---
 
@@ -239,7 +243,7 @@ class SimulatedStore(StoreProtocol):
         alive: Callable[[str], bool] = lambda _: False,
     ) -> dict[str, Claim]:
         """See `Store.claim`."""
-        return self._written(  # type: ignore[no-any-return]
+        return self._written(
             lambda: self.model.claim(run_ids, owner, now_ns, most=most, alive=alive), again=True
         )
 
@@ -253,19 +257,17 @@ class SimulatedStore(StoreProtocol):
 
     def owned(self, owner: str) -> dict[str, tuple[int, int]]:
         """See `Store.owned`."""
-        return self._read(lambda: self.model.owned(owner))  # type: ignore[no-any-return]
+        return self._read(lambda: self.model.owned(owner))
 
     def owners(self) -> Mapping[str, float]:
         """See `Store.owners`."""
-        return self._read(self.model.owners)  # type: ignore[no-any-return]
+        return self._read(self.model.owners)
 
     def claimable(
         self, now_ns: int, limit: int, only: str | None = None, *, spare: Collection[str] = ()
     ) -> dict[str, str]:
         """See `Store.claimable`."""
-        return self._read(  # type: ignore[no-any-return]
-            lambda: self.model.claimable(now_ns, limit, only, spare=spare)
-        )
+        return self._read(lambda: self.model.claimable(now_ns, limit, only, spare=spare))
 
     # --- messages ---
 
@@ -275,19 +277,16 @@ class SimulatedStore(StoreProtocol):
 
     def decide(self, run_id: str, judge: Judge, path: str | None = None) -> Message:
         """See `Store.decide`."""
-        return self._written(  # type: ignore[no-any-return]
-            lambda: self.model.decide(run_id, judge, path)
-        )
+        return self._written(lambda: self.model.decide(run_id, judge, path))
 
     def cancelled(self, keys: Sequence[int]) -> list[int]:
         """See `Store.cancelled`."""
-        return self._read(lambda: self.model.cancelled(keys))  # type: ignore[no-any-return]
+        return self._read(lambda: self.model.cancelled(keys))
 
     async def told(self, key: int) -> list[Message]:
         """See `Store.told`."""
-        return await self._awaited(  # type: ignore[no-any-return]
-            lambda: self.model.told(key), again=False
-        )
+        told: list[Message] = await self._awaited(lambda: self.model.told(key), again=False)
+        return told
 
     def post(
         self,
@@ -302,7 +301,7 @@ class SimulatedStore(StoreProtocol):
         """See `Store.deliver`."""
         if not self._read(lambda: self.model.undelivered):
             return []
-        return self._written(lambda: self.model.deliver(trusted))  # type: ignore[no-any-return]
+        return self._written(lambda: self.model.deliver(trusted))
 
     # --- reading ---
 
@@ -312,31 +311,25 @@ class SimulatedStore(StoreProtocol):
 
     def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
         """See `Store.ids_starting_with`."""
-        return self._read(  # type: ignore[no-any-return]
-            lambda: self.model.ids_starting_with(beginning, limit)
-        )
+        return self._read(lambda: self.model.ids_starting_with(beginning, limit))
 
     def counts(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
         """See `Store.counts`."""
-        return self._read(lambda: self.model.counts(statuses))  # type: ignore[no-any-return]
+        return self._read(lambda: self.model.counts(statuses))
 
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
         """See `Store.rows_after`."""
-        return self._read(  # type: ignore[no-any-return]
-            lambda: self.model.rows_after(run_id, seq, limit=limit)
-        )
+        return self._read(lambda: self.model.rows_after(run_id, seq, limit=limit))
 
     def page(
         self, filter: RunFilter = ALL_RUNS, *, size: int = PAGE_RUNS, after: str | None = None
     ) -> RunPage:
         """See `Store.page`."""
-        return self._read(  # type: ignore[no-any-return]
-            lambda: self.model.page(filter, size=size, after=after)
-        )
+        return self._read(lambda: self.model.page(filter, size=size, after=after))
 
     def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
         """See `Store.costs`."""
-        return self._read(lambda: self.model.costs(by, filter))  # type: ignore[no-any-return]
+        return self._read(lambda: self.model.costs(by, filter))
 
     def close(self) -> None:
         """See `Store.close`."""
