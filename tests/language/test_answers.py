@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from nano_vm.errors import InvalidAnswer
@@ -189,6 +189,7 @@ def test_any_text_is_one_value_or_invalid(text: str) -> None:
         st.sampled_from(["<think>", "</think>", "<thi", "nk>", "</", "think>", "a", " ", "\n", "<"])
     )
 )
+@example(["<think>", "</think>", " ", "<think>"])  # white space between two thoughts
 def test_what_is_shown_of_a_stream_is_the_answer(cut: bool, pieces: list[str]) -> None:
     """However the text is cut into pieces, reasoning is held back, and only that."""
     spoken = Spoken()

@@ -144,12 +144,10 @@ class Spoken:
     def rest(self, *, cut: bool) -> str:
         """What was held back to the end, unless it is reasoning in which the answer was *cut*
         off."""
+        if cut and self._stage == "thinking":
+            return ""
         held = "".join(self._held)
-        return (
-            ""
-            if (self._thought and not held.strip()) or (cut and self._stage == "thinking")
-            else held
-        )
+        return held.lstrip() if self._thought else held
 
 
 def kept_reasoning(*parts: Any) -> str | None:
