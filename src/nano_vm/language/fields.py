@@ -319,7 +319,7 @@ class Part(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> Self:
         """For what is built in Python; of what is loaded all faults are found at once, see
-        `program.prepare`.
+        `shape.prepare`.
         """
         for key in self.__pydantic_extra__ or ():
             if not free(key):

@@ -42,7 +42,7 @@ from ..language.answers import (
 from ..language.correlation import fits
 from ..language.expr import Eval
 from ..language.operators import described, equal
-from ..language.program import ERROR_NAMES, error_name
+from ..language.shape import ERROR_NAMES, error_name
 from ..prices import Price
 from ..records.record import MAX_LISTED, MAX_MESSAGE, Attempt, StepError, bases_of, error_text
 from ..records.recording import Recording, seed_of

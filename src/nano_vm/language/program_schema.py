@@ -1,0 +1,122 @@
+"""The JSON Schema of the language, by which editors complete and check programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .fields import EXTENSION
+from .policy import POLICY_SCHEMA
+from .program import Program
+from .shape import ALL_STEP_FIELDS, BUDGET_AT_TOP
+
+_WHOLE_RUN = "Of the whole run, waits and approvals included, which budget.max_seconds leaves out."
+_SCHEMA_TEXTS = {
+    "id": "The step's name: $id.output is its output, jumps lead to it.",
+    "when": "A condition: where it is false the step is skipped, as by `on_error: skip`, with its "
+    "`default`.",
+    "output_key": "A name for the output: $output_key.",
+    "next": "What follows, in list order from there: a step's id, $end or $fail.",
+    "on_error": "After retries and catches: fail, skip, or retry (3 attempts unless max_retries "
+    "says otherwise).",
+    "max_retries": "Attempts in all, the first included.",
+    "retry": "Waits between attempts and which errors they are for.",
+    "catch": "Jumps to `next` on one of `errors`: kinds, names of exception classes or base "
+    "classes, or *.",
+    "timeout_seconds": "Of one attempt; on parallel, map, call and loop of the whole.",
+    "prompt": "One user message; a template.",
+    "messages": "The whole conversation: role and content each; templates. $name stands for a "
+    "list of messages.",
+    "allowed_outputs": "The only answers that are valid; the stored value is one of these strings.",
+    "output_schema": "A JSON Schema by which the answer, parsed as JSON, or the event's payload "
+    "must be valid.",
+    "top_p": "Sample from the likeliest tokens whose probabilities sum up to this.",
+    "stop": "Strings at which the answer ends; they are no part of it.",
+    "reasoning_effort": "How long a reasoning model may think.",
+    "options": "Further fields of the request, as the provider names them.",
+    "on_truncated": "What becomes of an answer that was cut off at max_tokens: fail, or accept "
+    "what there is.",
+    "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
+    "args": "Arguments by name; templates, or {expr: text}. One that is exactly one reference "
+    "keeps its type.",
+    "undo": "Called if the run fails or is cancelled later; its arguments are fixed when the step "
+    "ends.",
+    "reconcile": "Asked where the outcome is unknown; returns {done: true, output: ...} or {done: "
+    "false}.",
+    "condition": "True or false; $name is a value, '$name' is text.",
+    "message": "What is wrong where it fails; a template.",
+    "error": "The name of the error, which a caller's `catch` matches: PaymentRefused; a template.",
+    "then": "A step's id (a jump: without `next` there the run ends after it) or a list of steps "
+    "(a block).",
+    "otherwise": "As `then`. Without it, beside a block nothing happens, beside a jump the step "
+    "fails.",
+    "on": "What is compared with the cases, as text.",
+    "cases": "A target for each value.",
+    "parallel_steps": "Branches: a step, or a list of steps that is named by its first.",
+    "max_concurrency": "How many branches or items run at a time.",
+    "on_item_error": "After a failed branch or item: fail, or continue with null for it, and the "
+    "error in $id.errors.",
+    "over": "A list: mostly one reference, or {expr: text}.",
+    "as": "The item's name inside: $item unless given.",
+    "max_items": "More items than this fail the step; they are never cut.",
+    "until": "A loop ends when this holds after an iteration; a wait ends at this time.",
+    "max_iterations": "The loop's bound.",
+    "on_exhausted": "What a loop does whose `until` never held: fail, or continue.",
+    "match": "Values that the event's payload must have, by its fields: {order: $order_id}; "
+    "templates.",
+    "program": "Another program: inline, or its name in ExecutionVM(programs=...), or a file in "
+    "the command line.",
+    "with": "The called program's inputs; templates, or {expr: text}.",
+    "values": "Names to write: templates, or {expr: text}. All read what was there before the "
+    "step.",
+    "inputs": "A JSON Schema of the program's inputs.",
+    "output": "The program's output; templates, or {expr: text}. Without it, that of the last "
+    "step that succeeded.",
+    "budget": "Hard limits; the tightest of program, VM and run counts.",
+    "policy": "What the program demands of itself, in the words of a host's policy; it can only "
+    "tighten that.",
+    "untrusted": "Whether the program comes from an untrusted source: its literals are untrusted "
+    "until its digest is approved.",
+    "models": "Names that steps use, and what they stand for.",
+    "defaults": "For steps that do not say otherwise.",
+}  # what an editor shows beside a field
+
+
+def json_schema() -> dict[str, Any]:
+    """See `Program.json_schema`."""
+    schema = Program.model_json_schema(by_alias=True)
+    for part in [schema, *schema["$defs"].values()]:
+        if part.get("type") != "object":
+            continue
+        part["additionalProperties"] = False
+        part["patternProperties"] = {f"^{EXTENSION}": True}
+        properties = part["properties"]
+        for name, text in _SCHEMA_TEXTS.items():
+            if name in properties:
+                properties[name] = {**properties[name], "description": text}
+        for name, kind in properties.items():
+            if name not in part.get("required", ()) and {"type": "null"} not in kind.get(
+                "anyOf", ()
+            ):
+                properties[name] = {"anyOf": [kind, {"type": "null"}]}  # written, and absent
+        if "next" in properties and "id" in properties:
+            for name in ALL_STEP_FIELDS:
+                # of another type: may stand there empty
+                properties.setdefault(name, {"enum": [None, {}, []]})
+            properties["next_step"] = properties["next"]
+            properties["is_terminal"] = {"type": "boolean"}
+        for beside in ("undo", "reconcile"):
+            if "anyOf" in properties.get(beside, {}):
+                properties[beside]["anyOf"].append({"type": "string"})
+        for version in ("dsl", "version"):
+            if version in properties:
+                properties[version] = {"type": ["string", "number"]}
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "llm-nano-vm program"
+    # there and not at the top, since it contains itself by `call`
+    program = schema["$defs"]["Program"]
+    program["properties"]["timeout_seconds"]["description"] = _WHOLE_RUN
+    program["properties"]["policy"] = {"anyOf": [POLICY_SCHEMA, {"type": "null"}]}
+    program["properties"] |= {
+        key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in BUDGET_AT_TOP
+    }
+    return schema
