@@ -16,7 +16,7 @@ from nano_vm.language.schemas import schema_check
 from nano_vm.machine.outcome import Arrived
 from nano_vm.testing import ScriptedLLM
 from nano_vm.values import canonical
-from nano_vm.verify.trust.proof import restricted
+from nano_vm.verify.trust.labels import restricted
 
 REFERENCE = {"$defs": {"n": {"enum": [1, 2.0]}}, "properties": {"a": {"$ref": "#/$defs/n"}}}
 KEYS = {"enum": [{"a": 1, "b": [2]}]}

@@ -28,14 +28,12 @@ with nothing.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...diagnostics import Loc
-from ...errors import ExprError
-from ...language.expr import Ref, value_references
+from ...language.expr import value_references
 from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.policy import ArgRule, Rules, Shown
 from ...language.semantics import (
@@ -47,7 +45,6 @@ from ...language.semantics import (
     ListOf,
     Literals,
     ObjectOf,
-    Repeats,
     Term,
     ToolCall,
     Use,
@@ -57,15 +54,12 @@ from ...language.semantics import (
     output,
 )
 from ...tools.contract import ToolContract
-from ..order.statement import Form, form, shown, statements
+from ..order.statement import statements
 from ..report import Finding, Influence, Move
-from .labels import known_names, restricted, returns_of, roles, shape, spells
+from .approvals import Approvals, Fact
+from .graph import MAX_WAY, STRONG, WEAK, Edges, Graph, Reach, Reached
+from .labels import known_names, returns_of, roles, spells
 from .of_run import Arrivals
-
-MAX_WAY = 16
-"""Names that are shown of a way, the last ones: so that many long ways are not written out many
-times.
-"""
 
 ONLY_A_BRANCH = "only a branch"
 
@@ -95,146 +89,80 @@ def analyse(
     untrusted: frozenset[str] = frozenset(),
     untrusted_literals: bool = False,
     approved: frozenset[str] = frozenset(),
+    graph: Graph | None = None,
 ) -> Trust:
     """Every flow into an argument that *rules* (by tool) protect; *untrusted* names inputs of the
     run.
 
     A program that is marked as untrusted and whose digest is not among *approved* has nobody who
     vouches for its text, nor for that of those that it calls; ``untrusted_literals`` says so of
-    all.
+    all. *graph* is `graph_of` it, where that is there.
     """
-    graph = _Graph(flow, contracts, rules, untrusted, untrusted_literals, approved)
-    graph.build()
-    graph.spread()
-    return _judge(graph, rules)
+    if graph is None:
+        graph = graph_of(flow, untrusted, approved, untrusted_literals=untrusted_literals)
+    return _judge(_Untrusted(graph, contracts, rules, untrusted), rules)
 
 
-# --- the graph of influence -----------------------------------------------------------------------
+def graph_of(
+    flow: Flow,
+    given: frozenset[str],
+    approved: frozenset[str],
+    *,
+    untrusted_literals: bool = False,
+) -> Graph:
+    """How values move in *flow*, whose inputs *given* are labelled, by whatever lattice."""
+    literals = {
+        id(frame.names): untrusted_literals or by_untrusted(frame, approved) for frame in flow.roots
+    }
+    return Graph(flow, given, literals)
 
-CLEAN, WEAK, STRONG = 0, 1, 2
+
+# --- what is untrusted ----------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Reached:
-    """What reaches a place: how, from which vertex (-1: from the program's own text), and the right
-    of a weak one.
+class _Untrusted:
+    """Where untrusted text comes from, what passes it on beside the program's own steps, and what
+    it reaches.
     """
-
-    level: int = CLEAN
-    vertex: int = -1
-    right: str = ""
-
-
-class _Graph:
-    """Vertices are slots: ``names.base`` plus the slot's number."""
 
     def __init__(
         self,
-        flow: Flow,
+        graph: Graph,
         contracts: Mapping[str, ToolContract],
         rules: Mapping[str, Rules],
         untrusted: frozenset[str],
-        untrusted_literals: bool,
-        approved: frozenset[str],
     ) -> None:
-        self.flow = flow
+        self.graph = graph
+        self.flow = graph.flow
         self.contracts = contracts
         self.rules = rules
         self.untrusted = untrusted
         self.known = known_names(contracts, rules)
-        # by Names: whether its program's own text is untrusted
-        self.literals = {
-            id(frame.names): untrusted_literals or by_untrusted(frame, approved)
-            for frame in flow.roots
-        }
-        size = flow.size
-        # target, and the node that carries it
-        self.strong: list[list[tuple[int, int]]] = [[] for _ in range(size)]
-        self.weak: dict[int, list[tuple[int, int, str]]] = {}
+        self.own = Edges()
         self.seeds: dict[int, tuple[str, int]] = {}  # vertex: what it is, and its node
-        # schemas of all that is written to a vertex
-        self.shapes: dict[int, list[dict[str, Any]]] = {}
-        self.level = bytearray(size)
-        self.depth = [0] * size
-        self.before: list[tuple[int, int]] = [
-            (-1, -1)
-        ] * size  # vertex before it on the shortest way, and the node between
-        self.right: dict[int, str] = {}
-        self.root: list[int] = list(range(size))  # the source that reaches it
-        # by output with keys that the program spells: the vertex of the whole
-        self.whole: dict[int, int] = {}
-
-    # --- building ---
-
-    def build(self) -> None:
-        if any(self.literals.values()):
-            self.structures()
+        for node, whole in graph.spelt:
+            self.seed(whole, own_text(self.place(node.index)), node.index)
         for frame in self.flow.roots:
             self.inputs(frame)
-            self.shaped(frame)
         for frame in self.flow.frames:
-            if frame.kind == "call" and frame.names.program.output is not None:
-                assert frame.owner is not None
-                self.value(
-                    frame.names,
-                    frame.names.program.output,
-                    self.out(frame.owner),
-                    frame.owner.index,
-                )
-        strong = self.strong
+            output_of = frame.names.program.output
+            if frame.kind == "call" and output_of is not None and frame.owner is not None:
+                self.spelt(frame.names, output_of, graph.out(frame.owner), frame.owner.index)
         for node in self.flow.nodes:
-            if node.kind != "step":
-                continue
-            step, frame = node.step, node.frame
-            names = frame.names
-            start = names.base
-            for (step_id, word), slot in names.errors.items():
-                if step_id == step.id:
-                    self.seed(start + slot, f"{word} of step {step_id!r}", node.index)
-            out = start + names.outputs[step.id]
-            result = self.whole.get(out, out) if self.whole else out
-            if step.output_key is not None:
-                strong[result].append((start + names.keys[step.output_key], node.index))
-            # The end of a block gives its last output to the container, the end of a frame to the step that
-            # forked.
-            around = node.owner
-            if around is None and not (frame.kind == "call" and names.program.output is not None):
-                around = frame.owner
-            if around is not None:
-                strong[result].append((self.out(around), around.index))
-            if self.literals[id(names)]:
-                self.spelt(node, out)
-            for slot, write in names.writes(step):
-                if isinstance(write, Value):
-                    self.edges(names, write.template, start + slot, node.index)
-                elif isinstance(write, Item):
-                    self.edges(names, write.over, start + slot, node.index)
-            for term in output(step):
-                self.term(node, term, out)
+            if node.kind == "step":
+                self.step(node)
+        self.reach = Reach(graph, self.seeds, self.own)
 
-    def out(self, node: Node) -> int:
-        """The vertex of a step's output."""
-        names = node.frame.names
-        return names.base + names.outputs[node.step.id]
-
-    def structures(self) -> None:
-        """An object whose keys are the program's own text is that text only where it is read as a
-        whole, not by a field.
-        """
-        for node in self.flow.nodes:
-            if node.kind != "step" or not self.literals[id(node.frame.names)]:
-                continue
-            out = self.out(node)
-            spelt = any(isinstance(term, (ObjectOf, Values)) for term in output(node.step))
-            if spelt and out not in self.whole:
-                whole = self.whole[out] = len(self.strong)
-                self.strong.append([])
-                self.strong[out].append((whole, node.index))
-                self.level.append(CLEAN)
-                self.depth.append(0)
-                self.before.append((-1, -1))
-                self.root.append(whole)
-                self.seed(whole, self.own_text(self.place(node.index)), node.index)
+    def step(self, node: Node) -> None:
+        step, names = node.step, node.frame.names
+        for (step_id, word), slot in names.errors.items():
+            if step_id == step.id:
+                self.seed(names.base + slot, f"{word} of step {step_id!r}", node.index)
+        out = self.graph.out(node)
+        if self.graph.literal(names):
+            self.written(node, out)
+        for term in output(step):
+            self.term(node, term, out)
 
     def inputs(self, frame: FrameGraph) -> None:
         names = frame.names
@@ -244,87 +172,26 @@ class _Graph:
             for name, slot in names.keys.items():
                 if name in self.untrusted:
                     self.seed(start + slot, f"untrusted input {name!r}", -1)
-        if self.literals[id(names)]:
+        if self.graph.literal(names):
             for name, part in (names.program.inputs or {}).get("properties", {}).items():
                 if isinstance(part, dict) and "default" in part:
-                    self.seed(
-                        start + names.keys[name], self.own_text(f"default of input {name!r}"), -1
-                    )
-
-    def shaped(self, frame: FrameGraph) -> None:
-        """The schemas of outputs, and of names under which nothing but such outputs is written."""
-        names = frame.names
-        if self.literals[id(names)]:
-            return
-        asked = [(step, schema) for step, _ in names.steps if (schema := shape(step)) is not None]
-        if not asked:
-            return
-        start = names.base
-        given: Iterable[str] = frame.arguments if frame.kind == "call" else self.untrusted
-        for step, schema in asked:
-            self.shapes[start + names.outputs[step.id]] = [schema]
-            key = step.output_key
-            if key is not None and key not in given:
-                writers = names.writers[names.keys[key]]
-                schemas = [schema for by, _ in writers if (schema := shape(by)) is not None]
-                if len(schemas) == len(writers):
-                    self.shapes[start + names.keys[key]] = schemas
+                    self.seed(start + names.keys[name], own_text(f"default of input {name!r}"), -1)
 
     def seed(self, vertex: int, source: str, node: int) -> None:
         self.seeds.setdefault(vertex, (source, node))
 
-    @staticmethod
-    def own_text(where: str) -> str:
-        return f"untrusted text of the program ({where})"
-
-    def read(self, names: Names, ref: Ref) -> tuple[int, str | None]:
-        """The vertex that a reference reads, and why what it reads there is harmless, if it is; -1
-        for an unknown name.
-        """
-        try:
-            slot, path = names.load(ref)
-        except ExprError:  # told elsewhere, and never compiled
-            return -1, None
-        vertex = names.base + slot
-        if not path:
-            return self.whole.get(vertex, vertex) if self.whole else vertex, None
-        if vertex in self.shapes:
-            found = [restricted(schema, path) for schema in self.shapes[vertex]]
-            if all(found):
-                return vertex, " or ".join(dict.fromkeys(filter(None, found)))
-        return vertex, None
-
-    def edge(
-        self, names: Names, ref: Ref, target: int, node: int, right: str | None = None
-    ) -> None:
-        vertex, harmless = self.read(names, ref)
-        if vertex < 0:
-            return
-        if right is None:
-            right = harmless
-        if right is None:
-            self.strong[vertex].append((target, node))
-        else:
-            self.weak.setdefault(vertex, []).append((target, node, right))
-
-    def edges(self, names: Names, value: Any, target: int, node: int) -> None:
-        """Edges from all that *value* reads."""
-        for ref in value_references(value):
-            self.edge(names, ref, target, node)
-
-    def value(self, names: Names, value: Any, target: int, node: int) -> None:
-        """Edges from all that *value* reads, and from what it spells out."""
-        self.edges(names, value, target, node)
-        if self.literals[id(names)] and spells(value):
-            self.seed(target, self.own_text(self.place(node)), node)
+    def spelt(self, names: Names, value: Any, target: int, node: int) -> None:
+        """What *value* spells out of the program's own text, where that is untrusted."""
+        if self.graph.literal(names) and spells(value):
+            self.seed(target, own_text(self.place(node)), node)
 
     def place(self, node: int) -> str:
         return f"step {self.flow.nodes[node].step.id!r}"
 
-    def spelt(self, node: Node, out: int) -> None:
-        """What a step writes of the program's own text, where that is untrusted."""
+    def written(self, node: Node, out: int) -> None:
+        """What a step writes of the program's own text, which is untrusted."""
         step, names = node.step, node.frame.names
-        source = self.own_text(self.place(node.index))
+        source = own_text(self.place(node.index))
         # What a model is asked stands in the program, and so does all that it may answer where that is
         # restricted.
         own = any(isinstance(term, Literals) or _answers(term) for term in output(step))
@@ -345,22 +212,21 @@ class _Graph:
         returns = returns_of(tool, self.contracts, self.rules)
         if returns == "args":
             for value in args.values():
-                self.value(names, value, out, node.index)
+                self.graph.reads(names, value, out, node.index, into=self.own)
+                self.spelt(names, value, out, node.index)
             own = next((name for name in args if name not in self.known), None)
             # a pure function of any keywords may give their names
-            if own is not None and self.literals[id(names)]:
-                self.seed(
-                    out, self.own_text(f"argument {own!r} of step {node.step.id!r}"), node.index
-                )
+            if own is not None and self.graph.literal(names):
+                self.seed(out, own_text(f"argument {own!r} of step {node.step.id!r}"), node.index)
         elif returns is None:
             self.seed(out, f"result of tool {tool!r} ({where} {node.step.id!r})", node.index)
 
     def term(self, node: Node, term: Term, out: int) -> None:
-        """What flows into the output *out* of a step that is made of *term*."""
+        """What comes into the output *out* of a step that is made of *term*."""
         names, step_id = node.frame.names, node.step.id
         match term:
-            case Literals() | Last() | ObjectOf() | ListOf():
-                pass  # no value reaches a literal; what blocks leave comes along their own edges
+            case Literals() | Last() | ObjectOf() | ListOf() | Values() | External("model"):
+                pass  # the graph has what they pass on
             case External("tool"):
                 own, *beside = node.calls
                 self.returned(own.tool, own.args, names, out, node, "step")
@@ -368,114 +234,24 @@ class _Graph:
                     if call.use == "reconcile":  # may say what the call returned
                         where = "reconcile of step"
                         self.returned(call.tool, call.args, names, out, node, where)
-            case External("model"):
-                self.model(node, term, names, out)
             case External("person"):
                 self.seed(out, f"comment of approval {step_id!r}", node.index)
             case External("event" | "time"):
                 self.seed(out, f"event of step {step_id!r}", node.index)
-            case Values(templates):
-                for template in templates.values():
-                    self.edges(names, template, out, node.index)
             case Called(arguments):
-                for frame in node.frames:
+                for frame in node.frames if self.graph.literal(names) else ():
                     for name, value in arguments.items():
                         if name in frame.names.keys:
                             target = frame.names.base + frame.names.keys[name]
-                            self.value(names, value, target, node.index)
+                            self.spelt(names, value, target, node.index)
             case _:
                 # a term that this pass does not know: nothing is known of what is written
                 self.seed(out, f"output of step {step_id!r}", node.index)
 
-    def model(self, node: Node, answer: External, names: Names, out: int) -> None:
-        right = None
-        if not self.literals[id(names)]:
-            if answer.allowed is not None:
-                right = f"one of {', '.join(map(repr, answer.allowed))}"
-            elif answer.schema is not None:
-                right = restricted(answer.schema, ())
-        for ref, _ in names.reads[node.step.id]:
-            self.edge(names, ref, out, node.index, right)
 
-    # --- the fixed point ---
-
-    def spread(self) -> None:
-        """Levels of all vertices, and the shortest way to each: first along strong edges, then
-        along weak ones too.
-        """
-        level, depth, before, root = self.level, self.depth, self.before, self.root
-        queue = list(self.seeds)
-        for vertex in queue:
-            level[vertex] = STRONG
-        for vertex in queue:  # grows as it is walked
-            for target, node in self.strong[vertex]:
-                if not level[target]:
-                    level[target] = STRONG
-                    depth[target] = depth[vertex] + 1
-                    before[target] = vertex, node
-                    root[target] = root[vertex]
-                    queue.append(target)
-        if not self.weak:
-            return
-        for vertex in queue:
-            edges: list[tuple[int, int, str]] = self.weak.get(vertex, [])
-            if level[vertex] == WEAK:
-                own = self.right[vertex]
-                edges = [*edges, *((target, node, own) for target, node in self.strong[vertex])]
-            for target, node, right in edges:
-                if not level[target]:
-                    level[target] = WEAK
-                    depth[target] = depth[vertex] + 1
-                    before[target] = vertex, node
-                    root[target] = root[vertex]
-                    self.right[target] = right
-                    queue.append(target)
-
-    # --- asking ---
-
-    def reached(self, names: Names, references: Iterable[Ref]) -> _Reached:
-        """The worst that any of *references* reads, and of equals the nearest."""
-        best = _Reached()
-        for ref in references:
-            vertex, right = self.read(names, ref)
-            found = self.level[vertex] if vertex >= 0 else CLEAN
-            if not found:
-                continue
-            if found == WEAK or right is not None:
-                found, right = WEAK, right or self.right[vertex]
-            if found > best.level or (
-                found == best.level and self.depth[vertex] < self.depth[best.vertex]
-            ):
-                best = _Reached(found, vertex, right or "")
-        return best
-
-    def way(self, vertex: int) -> list[tuple[int, int]]:
-        """The source, and the last vertices on the way from it to *vertex*, each with the node that
-        carried the value there.
-        """
-        if vertex < 0:
-            return []
-        source = self.root[vertex]
-        way: list[tuple[int, int]] = []
-        while vertex != source and len(way) < MAX_WAY:
-            way.append((vertex, self.before[vertex][1]))
-            vertex = self.before[vertex][0]
-        return [(source, self.seeds[source][1]), *reversed(way)]
-
-    def labels(self) -> dict[int, str]:
-        """What each vertex is called."""
-        result = {}
-        for frame in self.flow.roots:
-            prefix, start = path_of(frame), frame.names.base
-            for name, slot in frame.names.keys.items():
-                result[start + slot] = f"{prefix}${name}"
-            for step_id, slot in frame.names.outputs.items():
-                result[start + slot] = f"{prefix}{step_id}.output"
-            for (step_id, word), slot in frame.names.errors.items():
-                result[start + slot] = f"{prefix}{step_id}.{word}"
-        for vertex, whole in self.whole.items():
-            result[whole] = result[vertex]
-        return result
+def own_text(where: str) -> str:
+    """A source of which the program itself is the stranger."""
+    return f"untrusted text of the program ({where})"
 
 
 def by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
@@ -491,143 +267,8 @@ def by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
     return False
 
 
-def path_of(frame: FrameGraph) -> str:
-    """The calls that lead to *frame*'s program, each with a slash."""
-    ids: list[str] = []
-    at: FrameGraph | None = frame
-    while at is not None and at.owner is not None:
-        if at.kind == "call":
-            ids.append(f"{at.owner.step.id}/")
-        at = at.owner.frame
-    return "".join(reversed(ids))
-
-
 def _answers(term: Term) -> bool:
     return isinstance(term, External) and term.by == "model"
-
-
-# --- approvals ------------------------------------------------------------------------------------
-
-Fact = tuple[int, Form, str]  # Names, what was shown, role
-
-
-class _Approvals:
-    """Which expressions are surely approved, unchanged, where a node begins."""
-
-    def __init__(self, flow: Flow) -> None:
-        self.flow = flow
-        self.bits: dict[Fact, int] = {}
-        self.kills: dict[tuple[int, int], int] = {}  # by Names and slot
-        self.steps: dict[tuple[int, str], list[Node]] = {}  # by Names and role
-        for node in flow.nodes:
-            if node.approval is not None:
-                key = id(node.frame.names), node.approval.role
-                self.steps.setdefault(key, []).append(node)
-        self.states: list[int | None] = []
-        self.granted: dict[int, int] = {}  # by node of an approval: what it approves
-        self.shown: dict[int, frozenset[Form]] = {}
-        self.by: dict[Fact, list[str]] = {}  # the steps that may have approved it
-
-    def ask(self, names: Names, value: Any, role: str) -> Fact | None:
-        """The fact that *value* was approved, to be looked for; None where no step could approve
-        it.
-        """
-        asked = self.steps.get((id(names), role))
-        if asked is None:
-            return None
-        try:
-            key = form(value, names)
-        except ExprError:  # an unknown name: told elsewhere
-            return None
-        fact = (id(names), key, role)
-        if fact in self.bits:
-            return fact
-        showing = [node for node in asked if self.shows(node, key)]
-        if not showing:
-            return None
-        bit = self.bits[fact] = 1 << len(self.bits)
-        self.by[fact] = list(dict.fromkeys(node.step.id for node in showing))
-        for node in showing:
-            self.granted[node.index] = self.granted.get(node.index, 0) | bit
-        for ref in value_references(value):
-            slot = (id(names), names.load(ref)[0])
-            self.kills[slot] = self.kills.get(slot, 0) | bit
-        return fact
-
-    def shows(self, node: Node, key: Form) -> bool:
-        if node.index not in self.shown:
-            assert node.approval is not None
-            self.shown[node.index] = frozenset(shown(node.approval.show, node.frame.names))
-        return key in self.shown[node.index]
-
-    def killed(self, names: Names, slots: Iterable[int]) -> int:
-        """The facts that a write to *slots* ends."""
-        mask = 0
-        for slot in slots:
-            mask |= self.kills.get((id(names), slot), 0)
-        return mask
-
-    def written(self, node: Node) -> int:
-        """The facts that end with what the step itself writes, or clears where it fails."""
-        step, names = node.step, node.frame.names
-        slots = names.results(step)
-        slots += [slot for slot, write in names.writes(step) if isinstance(write, Value)]
-        return self.killed(names, slots)
-
-    def solve(self) -> None:
-        """What holds where each node begins, down from everything, to the fixed point."""
-        if not self.bits:
-            return
-        nodes = self.flow.nodes
-        self.states = [None] * len(nodes)
-        entry = self.flow.frames[0].entry
-        self.states[entry] = 0
-        queue, queued = deque([entry]), {entry}
-        while queue:
-            index = queue.popleft()
-            queued.discard(index)
-            state = self.states[index]
-            assert state is not None
-            for target, after in self.after(nodes[index], state):
-                old = self.states[target]
-                new = after if old is None else old & after
-                if new != old:
-                    self.states[target] = new
-                    if target not in queued:
-                        queued.add(target)
-                        queue.append(target)
-
-    def after(self, node: Node, state: int) -> Iterator[tuple[int, int]]:
-        names = node.frame.names
-        own = self.written(node) if node.edges else 0
-        for edge in node.edges:
-            label, held = edge.label, state
-            if label == "fork":
-                child = self.flow.nodes[edge.target].frame
-                if child.kind == "call":
-                    held = 0
-                elif child.item is not None:
-                    held &= ~self.killed(names, [child.item])
-            elif label in ("skip", "catch", "error"):
-                held &= ~own
-                if edge.by >= 0:
-                    held &= ~self.written(self.flow.nodes[edge.by])
-            elif label not in ("again", "when") and not (
-                node.kind == "step" and isinstance(node.control, Repeats)
-            ):
-                if label == "then" and node.kind == "step":
-                    held |= self.granted.get(node.index, 0)
-                held &= ~own
-            yield edge.target, held
-
-    def holds(self, fact: Fact, node: Node, *, after: bool) -> bool:
-        """Whether *fact* holds where *node* begins, or *after* it has written."""
-        state = self.states[node.index]
-        if state is None:  # no path leads there
-            return True
-        if after:
-            state &= ~self.written(node)
-        return bool(state & self.bits[fact])
 
 
 # --- the verdict ----------------------------------------------------------------------------------
@@ -644,7 +285,7 @@ class _Place:
     loc: Loc
     rules: list[ArgRule]
     given: bool
-    reached: _Reached
+    reached: Reached
     approvals: list[tuple[ArgRule, Fact]]
 
     @property
@@ -653,11 +294,12 @@ class _Place:
         return step if self.use == "step" else f"{self.use} of {step}"
 
 
-def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
-    approvals = _Approvals(graph.flow)
-    places = list(_places(graph, rules, approvals))
+def _judge(found: _Untrusted, rules: Mapping[str, Rules]) -> Trust:
+    graph, reach = found.graph, found.reach
+    approvals = Approvals(graph.flow)
+    places = list(_places(found, rules, approvals))
     approvals.solve()
-    writer = _Writer(graph)
+    writer = _Writer(found)
     findings: dict[tuple[Loc, str], Finding] = {}
     flows: dict[tuple[Loc, str], Influence] = {}
     checks: dict[Loc, tuple[ArgRule, ...]] = {}
@@ -684,25 +326,27 @@ def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
             continue
         loc: Loc = (*node.loc, "when") if node.kind == "when" else node.loc
         reads = names.deciding(node.step, before=node.kind == "when")
-        reached = graph.reached(names, (ref for ref, _ in reads))
+        reached = reach.reached(names, (ref for ref, _ in reads))
         if reached.level and loc not in branches:
             branches[loc] = writer.branch(node, reached, loc)
     return Trust(tuple(findings.values()), (*flows.values(), *branches.values()), checks, seen)
 
 
-def _places(graph: _Graph, rules: Mapping[str, Rules], approvals: _Approvals) -> Iterator[_Place]:
+def _places(
+    found: _Untrusted, rules: Mapping[str, Rules], approvals: Approvals
+) -> Iterator[_Place]:
     if not any(rule.protected for rule in rules.values()):
         return
-    for node in graph.flow.nodes:
+    for node in found.flow.nodes:
         if node.kind == "step":
             for call in node.calls:
-                yield from _arguments(graph, rules, approvals, node, call)
+                yield from _arguments(found, rules, approvals, node, call)
 
 
 def _arguments(
-    graph: _Graph,
+    found: _Untrusted,
     rules: Mapping[str, Rules],
-    approvals: _Approvals,
+    approvals: Approvals,
     node: Node,
     call: ToolCall,
 ) -> Iterator[_Place]:
@@ -715,13 +359,13 @@ def _arguments(
         demands = rules[tool].argument(name)
         if not demands:
             continue
-        if graph.literals[id(names)] and spells(value):
-            reached = _Reached(STRONG)
+        if found.graph.literal(names) and spells(value):
+            reached = Reached(STRONG)
         else:
-            reached = graph.reached(names, value_references(value))
+            reached = found.reach.reached(names, value_references(value))
         # then the name is the program's text
-        if graph.literals[id(names)] and name not in graph.known:
-            reached = _Reached(STRONG)
+        if found.graph.literal(names) and name not in found.known:
+            reached = Reached(STRONG)
         facts = []
         for rule in demands:
             for role in dict.fromkeys(roles(rule)):
@@ -729,7 +373,7 @@ def _arguments(
                 if fact is not None:
                     facts.append((rule, fact))
         yield _Place(node, call.use, tool, name, (*at, name), demands, True, reached, facts)
-    contract = graph.contracts.get(tool)
+    contract = found.contracts.get(tool)
     named = [pattern for pattern, rule in rules[tool].args if not rule.trusted]
     if "*" in named and contract is not None:
         named += contract.parameters
@@ -741,7 +385,7 @@ def _arguments(
             and (contract is None or contract.open or name in contract.parameters)
         ):
             demands = [rule for rule in rules[tool].argument(name) if not rule.trusted]
-            yield _Place(node, call.use, tool, name, (*at, name), demands, False, _Reached(), [])
+            yield _Place(node, call.use, tool, name, (*at, name), demands, False, Reached(), [])
 
 
 def shown_arguments(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[tuple[Loc, Shown]]:
@@ -766,7 +410,7 @@ class _Verdict:
     shown: Shown | None = None
 
 
-def _verdict(place: _Place, approvals: _Approvals) -> _Verdict:
+def _verdict(place: _Place, approvals: Approvals) -> _Verdict:
     """Whether every rule is kept: by trust, by an approval, or by a check before the call."""
     if not place.given:
         return _Verdict(False, [], None)
@@ -814,19 +458,21 @@ def _demand(rule: ArgRule) -> str:
 class _Writer:
     """Puts verdicts into words; names of vertices are made when the first is needed."""
 
-    def __init__(self, graph: _Graph) -> None:
-        self.graph = graph
+    def __init__(self, found: _Untrusted) -> None:
+        self.found = found
+        self.graph = found.graph
+        self.reach = found.reach
         self.names: dict[int, str] | None = None
 
-    def way(self, reached: _Reached, node: Node) -> tuple[str, tuple[str, ...]]:
+    def way(self, reached: Reached, node: Node) -> tuple[str, tuple[str, ...]]:
         """The source, and the names between it and the place."""
         if reached.vertex < 0:
-            return self.graph.own_text(f"step {node.step.id!r}"), ()
+            return own_text(f"step {node.step.id!r}"), ()
         if self.names is None:
             self.names = self.graph.labels()
-        way = self.graph.way(reached.vertex)
-        source = self.graph.seeds[way[0][0]][0]
-        cut = ("...",) if self.graph.depth[reached.vertex] > MAX_WAY else ()
+        way = self.reach.way(reached.vertex)
+        source = self.reach.seeds[way[0][0]][0]
+        cut = ("...",) if self.reach.depth[reached.vertex] > MAX_WAY else ()
         return source, cut + tuple([self.names[vertex] for vertex, _ in way[1:]])
 
     def finding(self, place: _Place, holds: bool) -> Finding:
@@ -842,18 +488,18 @@ class _Writer:
             )
         path: tuple[Move, ...] = ()
         if not holds:
-            nodes = [node for _, node in self.graph.way(place.reached.vertex) if node >= 0]
+            nodes = [node for _, node in self.reach.way(place.reached.vertex) if node >= 0]
             path = self.moves([*nodes, place.node.index])
         breaks = None
         if not holds:
-            graph, loc = self.graph, place.node.loc
+            found = self.found
             breaks = Arrivals(
-                graph.flow,
-                graph.contracts,
-                graph.rules,
-                graph.untrusted,
-                graph.literals,
-                loc,
+                found.flow,
+                found.contracts,
+                found.rules,
+                found.untrusted,
+                found.graph.literals,
+                place.node.loc,
                 place.use,
                 place.tool,
                 place.name,
@@ -869,7 +515,7 @@ class _Writer:
         target = f"argument {place.name!r} of {place.tool!r}"
         return Influence("argument", place.node.step.id, target, source, way, allowed, place.loc)
 
-    def branch(self, node: Node, reached: _Reached, loc: Loc) -> Influence:
+    def branch(self, node: Node, reached: Reached, loc: Loc) -> Influence:
         source, way = self.way(reached, node)
         allowed = reached.right if reached.level == WEAK else ONLY_A_BRANCH
         return Influence("branch", node.step.id, node.step.id, source, way, allowed, loc)
