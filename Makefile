@@ -49,7 +49,7 @@ test: $(VENV)/.test $(PAGES) $(VENV)/.browser $(VENV)/.prometheus ## Run every t
 test-quick: $(VENV)/.test ## Most tests, in a minute or two: no processes, server, campaign, model or browser
 	@$(PYTEST) -m 'not slow and not campaign and not real_llm' $(ARGS)
 
-soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40 minutes; writes docs/reliability.md
+soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40 minutes; writes docs/explanation/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
 
 simulate: $(VENV)/.check ## Show the simulated world of a SEED, byte for byte as before (ARGS="--seeds 0:2000" for many)
@@ -68,9 +68,9 @@ format: $(VENV)/.check ## Let ruff put the sources in form
 wording: $(VENV)/.core ## Write what the machine says in the corpus, after faults.WORDING was raised
 	@PYTHONPATH=tests $(BIN)/python tests/machine/wording.py
 
-docs: $(VENV)/.core ## Write docs/cli.md from the help of every command, docs/diagnostics.md from the codes
-	@$(BIN)/python scripts/cli_page.py
-	@$(BIN)/python -m nano_vm.diagnostics > docs/diagnostics.md
+docs: $(VENV)/.docs ## Write the reference of commands and codes; build the site of docs/ into site/, strictly
+	@$(BIN)/python scripts/reference.py
+	@$(BIN)/zensical build --clean --strict
 
 ui: $(PAGES) ## Build the pages that show runs, where ui/ has changed (wants npm)
 	@[ -n "$(NPM)" ] || { echo "make: building the pages wants npm; install Node 20 or newer" >&2; exit 1; }
@@ -85,7 +85,7 @@ durable: $(VENV)/.core ## The same for durable runs, beside DBOS, Temporal and R
 	@$(BIN)/python benchmarks/durable.py $(ARGS)
 
 clean: ## Remove the environment, the built pages and the caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis ui/node_modules src/nano_vm/ui/dist
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis ui/node_modules src/nano_vm/ui/dist site .cache
 
 # One stamp for each set of packages. They build on each other, so whatever is asked first, nothing is installed twice.
 $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
@@ -104,6 +104,11 @@ $(VENV)/.demo: $(VENV)/.core
 $(VENV)/.check: $(VENV)/.core
 	@echo "installing the tools for development"
 	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	@echo "installing the generator of the site"
+	@$(INSTALL) -e '.[docs]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others

@@ -1,7 +1,7 @@
 """The benchmarks: ``make bench``, or ``python benchmarks/bench.py [--quick] [--no-peers] [--only
 SECTION ...]``.
 
-A full run prints its tables and writes ``docs/benchmarks.md``, ``docs/benchmarks.svg`` and
+A full run prints its tables and writes ``benchmarks.md``, ``benchmarks.svg`` and
 ``benchmarks/benchmarks.json``; a partial or quick one only prints. The bars are shown, never
 enforced: a figure depends on the machine, and a test that depends on the machine is no test.
 """
@@ -21,7 +21,7 @@ from contest import BLOCK_MS, HERE, Contestant, Entry, Samples, Unavailable, con
 from report import Bar, Table, chart, machine, number
 from workload import KINDS, Workload
 
-DOCS = HERE.parent / "docs"
+DOCS = HERE.parent / "docs" / "explanation"
 
 LIMIT = Contestant("hand-written coroutine", "hand_written")
 LOOP = Contestant("hand-written loop", "hand_written", arguments=("--loop",))

@@ -1,7 +1,7 @@
 """Durable runs beside their peers: ``python benchmarks/durable.py [--quick] [--no-peers] [--only
 SECTION ...]``.
 
-A full run prints its tables and writes ``docs/durable-benchmarks.md`` and
+A full run prints its tables and writes ``durable-benchmarks.md`` and
 ``benchmarks/durable.json``; a partial or quick one only prints. What is bounded by the disk is told
 as a ratio to what was measured in the same round, since a shared disk is three times as fast one
 minute as the next. The bars are shown, never enforced.
@@ -25,7 +25,7 @@ from typing import Any
 from contest import HERE, Unavailable, interpreter
 from report import Bar, Table, machine, number
 
-DOCS = HERE.parent / "docs"
+DOCS = HERE.parent / "docs" / "explanation"
 RESTATE = "1.7.12"
 TURN_SECONDS = 3.0
 """Wall time of one turn: some hundred commits, so that the one slow commit in a hundred weighs in

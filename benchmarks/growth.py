@@ -1474,7 +1474,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write docs/growth.md")
+    parser.add_argument("--write", action="store_true", help="write growth.md")
     parser.add_argument("families", nargs="*", help="words in the names of families")
     options = parser.parse_args()
     found = []
@@ -1482,7 +1482,9 @@ def main() -> None:
         found.append(row)
         print("  ".join(row.cells), flush=True)
     if options.write:
-        (Path(__file__).parent.parent / "docs" / "growth.md").write_text(document(found))
+        (Path(__file__).parent.parent / "docs" / "explanation" / "growth.md").write_text(
+            document(found)
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pools against a fleet of faulty providers on loopback HTTP, beside LiteLLM's Router over the same
 fleet; and the cost of a pool by itself.
 
-    python benchmarks/pool.py              # the tables of docs/pools.md
+    python benchmarks/pool.py              # the tables of pools.md
 """
 
 from __future__ import annotations

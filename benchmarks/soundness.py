@@ -5,7 +5,7 @@ proof says cannot be.
     python benchmarks/soundness.py --programs 2000 --counterexamples
     python benchmarks/soundness.py --only guards,trust --first 1000000
 
-Prints the figures of `docs/guarantees.md`, and every contradiction with program, policy, outcomes
+Prints the figures of `guarantees.md`, and every contradiction with program, policy, outcomes
 and trace. The exit code is 1 where there was one. The generator, the outcomes and the judges are
 those of `tests/soundness`.
 """

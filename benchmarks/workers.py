@@ -3,7 +3,7 @@ waited for a lock of another.
 
     python benchmarks/workers.py    # PostgreSQL and SQLite, 1, 2, 4 and 8 processes
     python benchmarks/workers.py --runs 200 --only sqlite
-    python benchmarks/workers.py --rounds 5 --write    # the figures go to docs/reliability.md
+    python benchmarks/workers.py --rounds 5 --write    # the figures go to reliability.md
 
 Each process takes runs of five writes until there are none, all at the same time. A wait for a lock
 counts from `LOCK_WAIT_MS`, as the server logs it; SQLite has one lock for all, and tells nothing.
@@ -35,7 +35,7 @@ from postgres import PostgresServer  # noqa: E402
 from nano_vm import ExecutionVM, Program, Trace, tool  # noqa: E402
 from nano_vm.store.sql.database import Connection  # noqa: E402
 
-PAGE = HERE.parent / "docs" / "reliability.md"
+PAGE = HERE.parent / "docs" / "explanation" / "reliability.md"
 BEGIN, END = (
     "<!-- written by benchmarks/workers.py; do not edit -->",
     "<!-- end of what benchmarks/workers.py writes -->",
@@ -238,7 +238,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", choices=["postgres", "sqlite"])
     parser.add_argument(
-        "--write", action="store_true", help="put the figures of both into docs/reliability.md"
+        "--write", action="store_true", help="put the figures of both into reliability.md"
     )
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores, {given.runs} runs of {STEPS} writes", flush=True)

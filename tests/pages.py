@@ -10,11 +10,19 @@ from pathlib import Path
 from patience import HANGS_SECONDS
 
 DOCS = Path(__file__).parents[1] / "docs"
+GENERATED = {DOCS / "reference" / "cli", DOCS / "reference" / "diagnostics"}
+"""Folders whose pages are made of the code, and listed by their index."""
+
+
+def find(name: str) -> Path:
+    """The page of that name that a person wrote, in whatever folder of docs/ it is."""
+    (found,) = (page for page in DOCS.rglob(name) if page.parent not in GENERATED)
+    return found
 
 
 def page(name: str) -> tuple[str, list[str]]:
     """The text of a page, and its examples in Python."""
-    text = (DOCS / name).read_text(encoding="utf-8")
+    text = find(name).read_text(encoding="utf-8")
     return text, re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 

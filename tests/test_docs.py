@@ -1,20 +1,20 @@
-"""docs/language.md tells the truth: each program in it loads, and passes the check of a VM that has
+"""language.md tells the truth: each program in it loads, and passes the check of a VM that has
 its tools.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+from pages import find
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.language.functions import FUNCTIONS
 from nano_vm.language.program import ToolStep
 from nano_vm.testing import ScriptedLLM
 
-TEXT = (Path(__file__).parents[1] / "docs" / "language.md").read_text(encoding="utf-8")
+TEXT = find("language.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""docs/durable.md tells the truth: its files work, its Python runs, and its commands print what it
+"""durable.md tells the truth: its files work, its Python runs, and its commands print what it
 shows.
 """
 
@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import find
 from patience import HANGS_SECONDS
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "docs" / "durable.md").read_text(encoding="utf-8")
+TEXT = find("durable.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 
 PARCEL = "tools = {'ship': lambda amount: f'shipped for {amount}'}\n"

@@ -1,4 +1,4 @@
-"""docs/mcp.md tells the truth: its examples run and print what they say, its tables name what is
+"""mcp.md tells the truth: its examples run and print what they say, its tables name what is
 there.
 """
 

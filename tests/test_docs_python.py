@@ -1,4 +1,4 @@
-"""docs/python.md tells the truth: its examples run and print what they say, and its tables name
+"""python.md tells the truth: its examples run and print what they say, and its tables name
 what is there.
 """
 

@@ -39,7 +39,7 @@ GENERATED = {"growth.md", "benchmarks.md", "durable-benchmarks.md", "reliability
 
 PAGES = sorted(
     path
-    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
     if path.name not in GENERATED
 )
 MODULES = sorted((ROOT / "src" / "nano_vm").rglob("*.py"))

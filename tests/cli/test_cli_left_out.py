@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import find
 
 from nano_vm.cli import main
 from nano_vm.cli.faults import INTERNAL
@@ -42,13 +43,13 @@ def programs() -> Iterator[tuple[str, str, list[list[str]]]]:
         if policy.exists():
             options.append(["--policy", str(policy)])
         yield file.name, file.read_text(encoding="utf-8"), options
-    for page in ("README.md", "docs/language.md", "docs/durable.md", "docs/guarantees.md"):
-        text = (ROOT / page).read_text(encoding="utf-8")
+    for page in ROOT / "README.md", *map(find, ("language.md", "durable.md", "guarantees.md")):
+        text = page.read_text(encoding="utf-8")
         blocks = re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         for number, block in enumerate(
             block for block in blocks if re.search(r"^steps:", block, re.MULTILINE)
         ):
-            yield f"{page}-{number}", block, [INPUTS]
+            yield f"{page.stem}-{number}", block, [INPUTS]
     yield "reconciled", RECONCILED, [INPUTS]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from pages import find
 
 from nano_vm import ExecutionVM, Policy, Program, Trace
 from nano_vm.cli import main
@@ -338,7 +339,7 @@ def test_the_policy_in_the_readme_is_proved_of_the_program_in_the_readme() -> No
 
 
 def test_the_policy_in_the_language_is_one() -> None:
-    text = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    text = find("language.md").read_text(encoding="utf-8")
     (policy,) = re.findall(r"^```\n(inputs: .*?)^```$", text, re.DOTALL | re.MULTILINE)
     read = Policy.from_yaml(policy)
     used = {name for rule in read.tools for name in read.source["tools"][rule.pattern]}
@@ -346,7 +347,7 @@ def test_the_policy_in_the_language_is_one() -> None:
 
 
 def test_the_output_in_the_guarantees_is_what_the_command_prints(capsys: Captured) -> None:
-    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    text = find("guarantees.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```\n\$ nano-vm (.*?)^```$", text, re.DOTALL | re.MULTILINE)
     command, *expected = block.splitlines()
     assert (

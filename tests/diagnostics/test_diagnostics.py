@@ -12,7 +12,6 @@ from nano_vm.adapters.scripted import ScriptedLLM
 from nano_vm.cli import main
 from nano_vm.diagnostics import Diagnostic
 from nano_vm.diagnostics.code import PAY, Code
-from nano_vm.diagnostics.page import document
 from nano_vm.diagnostics.register import CODES, explained, has, register
 from nano_vm.language.policy import Policy
 from nano_vm.tools.contract import tool
@@ -65,10 +64,6 @@ def test_what_has_no_example_needs_more_than_a_program_and_is_tested_all_the_sam
     )
     assert len(WITH_EXAMPLES) > 50
     assert [code for code in CODES if CODES[code] not in WITH_EXAMPLES and code not in tests] == []
-
-
-def test_the_page_is_what_the_register_says() -> None:
-    assert (ROOT / "docs" / "diagnostics.md").read_text() == document()
 
 
 def test_a_code_that_nobody_registered_is_caught_where_the_diagnostic_is_made() -> None:

@@ -15,6 +15,7 @@ import jsonschema_rs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import find
 from schema_cases import Cases
 
 from nano_vm import ExecutionVM, Program, ProgramError, VMError
@@ -202,7 +203,7 @@ def test_a_format_that_restricts_nothing(name):
 
 
 def test_all_formats_stand_in_the_documentation():
-    text = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
+    text = find("language.md").read_text()
     named = [
         name for name in [*HELD, *schemas._BITS, *schemas._NOTES] if not name.startswith("uuid")
     ]

@@ -1,5 +1,5 @@
 """What `mutants.yaml` breaks still stands in the source. Whether simulated worlds notice each one
-takes hours: ``python -m simulation.mutants``, with figures in docs/reliability.md.
+takes hours: ``python -m simulation.mutants``, with figures in reliability.md.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import find
 
 import nano_vm.testing
 from nano_vm import ProgramError, Trace, VMError
@@ -157,5 +158,5 @@ def test_an_error_of_the_store_is_the_persons_to_bear() -> None:
 
 
 def test_the_page_names_every_kind_of_fault() -> None:
-    page = (EXAMPLE.parents[1] / "docs" / "simulation.md").read_text(encoding="utf-8")
+    page = find("simulation.md").read_text(encoding="utf-8")
     assert [kind for kind in Faults.__dataclass_fields__ if f"`{kind}`" not in page] == []

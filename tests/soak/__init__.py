@@ -2,5 +2,5 @@
 afterwards.
 
 `make test` runs the short versions in `test_soak`, `make soak` the long ones (``python -m soak``);
-docs/reliability.md holds their figures.
+reliability.md holds their figures.
 """

@@ -1,4 +1,4 @@
-"""All campaigns at length, and their figures into docs/reliability.md: `make soak`, about forty
+"""All campaigns at length, and their figures into reliability.md: `make soak`, about forty
 minutes.
 
 python -m soak                     # all
@@ -22,7 +22,7 @@ from typing import Any
 from campaigns import VARIABLE, WHOLE
 
 TESTS = Path(__file__).parents[1]
-PAGE = TESTS.parent / "docs" / "reliability.md"
+PAGE = TESTS.parent / "docs" / "explanation" / "reliability.md"
 BEGIN, END = (
     "<!-- written by `make soak`; do not edit -->",
     "<!-- end of what `make soak` writes -->",

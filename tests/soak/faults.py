@@ -383,7 +383,7 @@ CHANGING = frozenset(
     }
 )
 """What is written into a run's header while it runs, which is under no checksum: told in
-docs/reliability.md.
+reliability.md.
 """
 
 

@@ -1,4 +1,4 @@
-"""What an edit of the database comes to: each way is tried, and the table of docs/reliability.md is
+"""What an edit of the database comes to: each way is tried, and the table of reliability.md is
 what was found.
 
 Who edits has the database and knows all that this package knows, but no signing key. Checksums,
@@ -18,6 +18,7 @@ from typing import Any
 
 import damage
 import pytest
+from pages import find
 
 from nano_vm import ExecutionVM, Program, Trace, VMError
 from nano_vm.errors import StoreError
@@ -31,7 +32,7 @@ from nano_vm.store.transfer import export, read_export
 from nano_vm.values import canonical
 
 KEY = SigningKey.generate()
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+DOCUMENT = find("reliability.md")
 
 Edit = Callable[[sqlite3.Connection], None]
 

@@ -1,1 +1,1 @@
-"""A simulated world for durable runs: see docs/simulation.md."""
+"""A simulated world for durable runs: see docs/how-to/simulation.md."""

@@ -1,4 +1,4 @@
-"""Pools over real HTTP on loopback ports: the scenarios of docs/pools.md, with their figures."""
+"""Pools over real HTTP on loopback ports: the scenarios of pools.md, with their figures."""
 
 from __future__ import annotations
 

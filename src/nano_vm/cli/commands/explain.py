@@ -64,7 +64,7 @@ def _fault(code: str) -> int:
     """What the code of a fault means."""
     text = explained(code)
     if text is None:
-        known = f"docs/diagnostics.md lists all {len(CODES)}"
+        known = f"the page Diagnostics of the documentation lists all {len(CODES)}"
         hint = meant(code.upper(), CODES, otherwise=known)
         raise UsageFault(f"no fault has the code {code!r}; {hint}")
     say(text)
