@@ -45,6 +45,7 @@ PACKAGES = (
     "temporal",
     "simulation",
     "testing",
+    "program_tests",
     "vm",
     "models",
     "__init__",
@@ -52,6 +53,7 @@ PACKAGES = (
     "ui",
     "server",
     "cli",
+    "pytest_plugin",
     "__main__",
 )
 

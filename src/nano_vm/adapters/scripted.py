@@ -101,9 +101,7 @@ class ScriptedLLM:
             raise answer
         if isinstance(answer, Completion):
             return answer
-        words = sum(len(text_of(message).split()) for message in messages)
-        count = len(answer.split())
-        return Completion(answer, LLMUsage(words, count, words + count), self.model, "stop")
+        return counted(answer, messages, self.model)
 
     async def stream(
         self, messages: list[Message], **kwargs: Any
@@ -149,6 +147,13 @@ class ScriptedLLM:
             if key in asked:
                 return answer
         raise ModelError(f"the script has no answer for {short(asked)}", retryable=False)
+
+
+def counted(answer: str, messages: list[Message], model: str) -> Completion:
+    """*answer* as a script's model gives it: a word is a token."""
+    words = sum(len(text_of(message).split()) for message in messages)
+    count = len(answer.split())
+    return Completion(answer, LLMUsage(words, count, words + count), model, "stop")
 
 
 class Overlaid:
@@ -273,7 +278,7 @@ def script_of(data: Any) -> ScriptedLLM:
     answers = data.get("answers", [])
     if not isinstance(answers, list):
         raise ValueError(f"answers: a list of answers in order, not {short(answers)}")
-    order = [_answer(answer, f"answers[{i}]") for i, answer in enumerate(answers)]
+    order = [answer_of(answer, f"answers[{i}]") for i, answer in enumerate(answers)]
     return ScriptedLLM(patterns if patterns is not None else order, steps=steps, price=FREE)
 
 
@@ -281,15 +286,19 @@ def _entries(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{where}: an object of answers, not {short(data)}")
     return {
-        str(name): [_answer(part, f"{where}.{name}[{i}]") for i, part in enumerate(found)]
+        str(name): [answer_of(part, f"{where}.{name}[{i}]") for i, part in enumerate(found)]
         if isinstance(found, list)
-        else _answer(found, f"{where}.{name}")
+        else answer_of(found, f"{where}.{name}")
         for name, found in data.items()
     }
 
 
-def _answer(data: Any, where: str) -> Answer:
-    """One answer of a script."""
+def answer_of(data: Any, where: str) -> Answer:
+    """One answer of a script, see `read_script`; *where* it stands.
+
+    Raises:
+        ValueError: If it is none.
+    """
     if isinstance(data, str):
         return data
     if data is None or isinstance(data, (bool, int, float)):  # unquoted in YAML

@@ -51,6 +51,11 @@ def programs(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
     return _ending(PROGRAM_ENDINGS, incomplete)
 
 
+def tests(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Test files of programs, and the folders on the way to them."""
+    return _ending((".test.yaml", ".test.yml", ".test.json"), incomplete)
+
+
 def tools(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     """Python files."""
     return _ending((".py",), incomplete)

@@ -10,7 +10,18 @@ from types import MappingProxyType
 from typing import Final
 
 from .code import Code
-from .codes import branches, demands, fields, flow, host, names, policies, text, worst_case
+from .codes import (
+    branches,
+    demands,
+    fields,
+    flow,
+    host,
+    names,
+    policies,
+    program_tests,
+    text,
+    worst_case,
+)
 
 
 def register(*groups: Iterable[Code]) -> Mapping[str, Code]:
@@ -33,6 +44,7 @@ CODES: Final = register(
     text.CODES,
     fields.CODES,
     policies.CODES,
+    program_tests.CODES,
     flow.CODES,
     names.CODES,
     host.CODES,

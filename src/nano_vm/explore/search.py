@@ -241,7 +241,7 @@ def only_after(tool: str, branch: str) -> dict[str, Property]:
 # --- the search -----------------------------------------------------------------------------------
 
 
-class _Tally:
+class Tally:
     """Which edges of the flow runs took."""
 
     def __init__(self, plan: Plan, flow: Flow) -> None:
@@ -345,7 +345,7 @@ def explore_plan(
         plan, flow, contracts, checks=checks, errors=errors, cancels=cancels, orders=orders
     )
     runner = Runner(choices, inputs, budget)
-    tally = _Tally(plan, flow)
+    tally = Tally(plan, flow)
     judge = _Judge(_properties(properties))
     statuses: dict[str, int] = {}
     novel: deque[tuple[list[int], int, int]] = deque()
@@ -456,6 +456,7 @@ __all__ = [
     "Property",
     "Runner",
     "Site",
+    "Tally",
     "Took",
     "ToolCall",
     "assumed",

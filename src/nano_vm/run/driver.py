@@ -422,7 +422,7 @@ class Driver:
     def answered(self, machine: Machine, op: ModelOp, lane: Lane, answer: Any) -> Op:
         """The request after a model call that gave *answer*, as its adapter returns it."""
         now = machine.now
-        text, usage, told = plain_answer(answer) or _parts(completed(answer))
+        text, usage, told = plain_answer(answer) or answer_parts(completed(answer))
         if lane.expired:
             return self.stopped(machine, lane, None, usage)
         if machine.handed is not None:
@@ -598,7 +598,7 @@ class Driver:
                 raise error
 
 
-def _parts(answer: Completion) -> tuple[str, LLMUsage | None, dict[str, Any] | None]:
+def answer_parts(answer: Completion) -> tuple[str, LLMUsage | None, dict[str, Any] | None]:
     """The text, the usage, and what is recorded beside them."""
     told = {
         "model": answer.model,

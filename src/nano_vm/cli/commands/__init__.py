@@ -12,6 +12,7 @@ TABLE = {
         "graph": "draw a program",
         "explore": "run a program under every outcome worth trying, and look for runs that break a "
         "property",
+        "test": "run the tests of programs, and say what they cover",
         "plan": "let a model write a program",
         "fmt": "print a program in canonical form",
         "schema": "print the JSON Schema of the language",

@@ -1,0 +1,82 @@
+"""Test files by their paths: each with its program, the tools and the policy that it names.
+
+A path comes in, a `Suite` goes out; what cannot be read is an error with its place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import ProgramError
+from ..language.reader import placed
+from ..program_tests.document import ENDINGS, misnamed, program_file, read_document
+from ..program_tests.execute import Subject
+from ..program_tests.suite import Suite
+from . import rules, sources, tools
+from .faults import UsageFault
+from .inputs import text_of
+
+LEFT_OUT = frozenset({"node_modules", "__pycache__", "venv", "build", "dist", "site-packages"})
+"""Folders that are not searched, beside those whose names begin with a full stop."""
+
+
+def is_test_file(path: Path) -> bool:
+    """Whether a file is one of tests, by its name."""
+    return path.name.endswith(ENDINGS) and path.name not in ENDINGS
+
+
+def test_files(given: Iterable[str]) -> list[Path]:
+    """The test files among *given* files, and in given folders and below.
+
+    Raises:
+        UsageFault: If a path is not there, or is a file of another kind.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, given):
+        if path.is_dir():
+            found |= dict.fromkeys(_below(path))
+        elif not path.is_file():
+            raise UsageFault(f"there is no file {path}")
+        elif not is_test_file(path):
+            raise UsageFault(f"{path} is no test file: their names end with {ENDINGS[0]}")
+        else:
+            found[path] = None
+    return list(found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if f not in LEFT_OUT and not f.startswith("."))
+        yield from (path for name in sorted(files) if is_test_file(path := Path(at) / name))
+
+
+def suite_of(path: Path) -> Suite:
+    """The tests in the file at *path*, with what they are about.
+
+    Raises:
+        UsageFault: If a file that it names cannot be used.
+        ProgramError: With every fault of the test file, the program or the policy.
+    """
+    text = text_of(str(path), str(path))
+    document = read_document(text, str(path))
+    program = program_file(document, path)
+    if program is None:
+        raise UsageFault(f"{path}: there is no program beside it of that name; write program: FILE")
+    named = [f"{name}={path.parent / file}" for name, file in document.programs.items()]
+    loaded = sources.load(str(program), named)
+    functions = tools.load_tools(_tools(document.tools, path)) if document.tools else {}
+    policy = rules.load_policy(str(path.parent / document.policy)) if document.policy else None
+    called = list(dict.fromkeys(tools.tool_names(loaded.program, loaded.programs)))
+    found = misnamed(document, loaded.program, loaded.programs, called)
+    if found:
+        raise ProgramError(placed(found, text, str(path)))
+    subject = Subject(loaded.program, loaded.programs, functions, policy, document.prices or None)
+    return Suite(path, text, document, subject)
+
+
+def _tools(spec: str, path: Path) -> str:
+    """Where the tools are; a file is beside the test file, a module is found as Python finds it."""
+    file, _, _ = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
+    return str(path.parent / spec) if file.endswith(".py") else spec

@@ -1,0 +1,1 @@
+"""Tests of programs, as data: a test file comes in, what passed and what was covered goes out."""
