@@ -19,6 +19,7 @@ from typing import Any
 from nano_vm.errors import StoreError, VMError
 from nano_vm.records.status import StepStatus
 from nano_vm.records.usage import LLMUsage
+from nano_vm.store.accounts import Account, Amount, Reservation
 from nano_vm.store.protocol import COST_GROUPS, Append, Archive, RunFilter
 from nano_vm.store.records import (
     ENDED,
@@ -86,6 +87,8 @@ _WEIGHTS = {
     "decide": 4,
     "post": 3,
     "deliver": 3,
+    "reserve": 6,
+    "settle": 4,
     "erase": 4,
     "prune": 1,
     "reopen": 1,
@@ -99,6 +102,7 @@ class _Draws:
         self.draw = draw
         self.made = 0
         self.steps = 0
+        self.reserved = 0
 
     def run(self) -> str:
         return f"run-{self.draw.randint(1, max(self.made, 1))}"
@@ -204,6 +208,25 @@ class _Draws:
 
     def deliver(self) -> dict[str, Any]:
         return {}
+
+    def reserve(self) -> dict[str, Any]:
+        draw = self.draw
+        self.reserved += 1
+        of = (("project", draw.choice(PROJECTS)),)
+        limits = (draw.choice((None, 2, 5)), None, draw.choice((None, 10**13)))
+        accounts = [Account("all", (), limits), Account("é", of, (None, 900, None))]
+        return {
+            # at times one that was made before, and may be settled since
+            "id": f"c{draw.randint(1, self.reserved)}",
+            "run_id": self.run(),
+            "accounts": draw.choice((accounts, accounts[:1], accounts[::-1])),
+            "amount": (1, draw.randint(0, 300), draw.choice((0, 1, 4 * 10**12))),
+        }
+
+    def settle(self) -> dict[str, Any]:
+        used = (1, self.draw.randint(0, 400), self.draw.randint(0, 5 * 10**12))
+        made = self.draw.randint(1, max(self.reserved, 1))
+        return {"id": f"c{made}", "used": self.draw.choice((None, used))}
 
     def erase(self) -> dict[str, Any]:
         return {"run_id": self.run()}
@@ -318,6 +341,17 @@ class Subject:
     def deliver(self) -> Any:
         return self.store.deliver()
 
+    def reserve(
+        self, id: str, run_id: str, accounts: list[Account], amount: tuple[int, int, int]
+    ) -> Any:
+        reservation = Reservation(id, run_id, tuple(accounts), Amount(*amount))
+        short = asyncio.run(_awaited(lambda: self.store.reserve(reservation)))
+        return short.to_dict() if short is not None else "reserved"
+
+    def settle(self, id: str, used: tuple[int, int, int] | None) -> None:
+        amount = Amount(*used) if used is not None else None
+        asyncio.run(_awaited(lambda: self.store.settle(id, amount)))
+
     def erase(self, run_id: str) -> Any:
         return self.store.erase(run_id)
 
@@ -365,6 +399,7 @@ class Subject:
                 for only in (None, PENDING, RUNNING, SUSPENDED)
                 for spared in (0, 1)
             ],
+            "accounts": store.accounts(),
             "owners": {owner: left > 0 for owner, left in store.owners().items()},
             "owned": {
                 owner: {run_id: fence for run_id, (_, fence) in store.owned(owner).items()}

@@ -80,8 +80,10 @@ def seconds(given: Any, what: str, at_most: float) -> float:
 def invalid(error: ValidationError) -> str:
     """The first fault of a model's fields, in one line."""
     first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}, not {short(first['input'])}"
+    place = "".join(f"{part}." for part in first["loc"])[:-1]
+    message = first["msg"].removeprefix("Value error, ")
+    told = f"{message[:1].lower()}{message[1:]}, not {short(first['input'])}"
+    return f"{place}: {told}" if place else told
 
 
 def path(given: Any, what: str) -> Path:

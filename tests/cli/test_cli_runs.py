@@ -1048,6 +1048,45 @@ def test_show_says_whose_a_run_is(said: Shell) -> None:
     assert said.json("show", "r2")["trace"]["records"][0]["host"]["labels"]["team"] == "ops"
 
 
+def test_shared_budgets_are_shown_with_their_limits(said: Shell, tmp_path: Path) -> None:
+    host = tmp_path / "host.toml"
+    host.write_text(
+        '[models.m]\nmodel = "scripted:none.yaml"\nkey_env = "NOT_SET"\n'
+        '[budgets.daily]\nper = "project"\nmax_llm_calls = 9\nmax_cost_usd = 0.5\n'
+    )
+    assert said("costs", "--budgets") == 0
+    assert said.out == ["no budget that runs share has counted a call"]
+    runs = tmp_path / "runs.toml"
+    (tmp_path / "who.yaml").write_text("who: ann")
+    runs.write_text(
+        f'[models.m]\nmodel = "scripted:{tmp_path}/who.yaml"\n'
+        '[budgets.daily]\nper = "project"\nmax_llm_calls = 1\n'
+    )
+    asked = ("run", "ask.yaml", "-i", "x=1", "--host", str(runs), "--project", "eu")
+    assert said(*asked) == 0
+    assert said(*asked) == 1
+    assert "budget 'daily' (project eu): the call may use 1 call; of 1 call" in said.err[-1]
+    assert said("costs", "--budgets", "--host", str(host)) == 0
+    assert said.out == [
+        "budget 'daily' (project eu): max_llm_calls: 1 spent, 0 reserved of 9",
+        "budget 'daily' (project eu): max_cost_usd: $0 spent, $0 reserved of $0.5",
+    ]
+    (found,) = said.json("costs", "--budgets", "--host", str(host))
+    assert found == {
+        "name": "daily",
+        "of": {"project": "eu"},
+        "spent": {"calls": 1, "tokens": 4, "cost_usd": "0"},
+        "reserved": {"calls": 0, "tokens": 0, "cost_usd": "0"},
+        "max_llm_calls": 9,
+        "max_tokens": None,
+        "max_cost_usd": "0.5",
+    }
+    host.write_text("[budgets.x]\nmax_tokens = -1\n")
+    fault = said.refused("costs", "--budgets", "--host", str(host), code=2)
+    assert "budgets.x.max_tokens: input should be greater than or equal to 0" in fault
+    assert "--host needs --budgets" in said.refused("costs", "--host", str(host), code=2)
+
+
 def test_costs_are_summed(said: Shell) -> None:
     found = said.json("costs", "--by", "program", "--by", "model", "--label", "team=billing")
     assert [(cost["program"], cost["model"], cost["calls"]) for cost in found] == [

@@ -13,6 +13,7 @@ from conformance import ARCHIVE, LENGTH, Subject, history, hold
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.simulation.model import Model
+from nano_vm.store.accounts import Amount, Reservation, Shortage
 from nano_vm.store.protocol import Append, open_store
 from nano_vm.store.records import Message, StoredRun
 
@@ -33,6 +34,12 @@ class Direct(Model):
 
     async def told(self, key: int) -> list[Message]:  # type: ignore[override]
         return super().told(key)
+
+    async def reserve(self, reservation: Reservation) -> Shortage | None:  # type: ignore[override]
+        return super().reserve(reservation)
+
+    async def settle(self, id: str, used: Amount | None) -> None:  # type: ignore[override]
+        super().settle(id, used)
 
     def runs(self) -> Iterator[StoredRun]:
         yield from self.page(size=10**6).runs

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +21,7 @@ from ..language.policy import Budget
 from ..language.program import Strategy
 from ..prices import Price, checked_price, price_table
 from ..spelling import meant
+from ..store.shared_budget import SharedBudget
 from ..values import short
 from .names import adapter_named
 from .pool import Member, Pool
@@ -69,16 +70,19 @@ class _File(_Table):
     pools: dict[str, _Pool] = {}
     prices: dict[str, Any] = {}
     budget: Budget | None = None
+    budgets: dict[str, SharedBudget] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class HostFile:
     """What a host file says: ``models``, adapters and pools by name, the default one first, as
-    ``ExecutionVM(llm=...)`` takes them; and the ``budget`` of each run.
+    ``ExecutionVM(llm=...)`` takes them; the ``budget`` of each run, and the ``budgets`` that runs
+    share.
     """
 
     models: dict[str, Any]
     budget: Budget | None = None
+    budgets: Mapping[str, SharedBudget] = field(default_factory=dict)
 
 
 def read_host(path: str | Path) -> HostFile:
@@ -88,7 +92,7 @@ def read_host(path: str | Path) -> HostFile:
         VMError: If it cannot be read, says what it cannot, or a key is not in the environment.
     """
     said = _said(path)
-    return HostFile(_Reading(str(path), said).adapters(), said.budget)
+    return HostFile(_Reading(str(path), said).adapters(), said.budget, said.budgets)
 
 
 def _said(path: str | Path) -> _File:
@@ -128,6 +132,15 @@ def prices_in(path: str | Path) -> dict[str, Price]:
     if not found:
         raise VMError(f"{path}: it has no prices; write [prices]")
     return found
+
+
+def budgets_in(path: str | Path) -> dict[str, SharedBudget]:
+    """The budgets that runs share, in a host file. No key is needed for it.
+
+    Raises:
+        VMError: If it cannot be read.
+    """
+    return _said(path).budgets
 
 
 def _with_floats(data: dict[str, Any]) -> dict[str, Any]:
@@ -251,9 +264,8 @@ def _fault(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
         return f"{at}: {message[:1].lower()}{message[1:]}, not {short(error['input'])}"
-    table: type[BaseModel] = _File
-    if len(loc) > 1:
-        table = _Model if loc[0] == "models" else _Pool
+    tables: dict[str, type[BaseModel]] = {"models": _Model, "pools": _Pool}
+    table = tables.get(loc[0], _File) if len(loc) > 1 else _File
     fields = table.model_fields
     known = meant(loc[-1], fields, otherwise=f"known are {', '.join(fields)}")
     return f"{at}: unknown field; {known}"

@@ -65,6 +65,7 @@ def vm_of(
         programs=programs,
         prices=rules.read_prices(given("price", ())),
         budget=rules.tighter(budget, host.budget if host is not None else None),
+        budgets=host.budgets if host is not None else None,
         policy=policy,
         approved=rules.read_digests(given("approve", ())),
         store=store,

@@ -55,6 +55,17 @@ ONE_MODEL = Served((), 1)
 """Of an adapter that is no pool."""
 
 
+@dataclass(slots=True)
+class Meter:
+    """What one call of a model may use, by a name of whoever keeps budgets outside of the machine;
+    and, once the call has ended, what it is charged with: tokens, and dollars where these are known.
+    """
+
+    id: str
+    tokens: int
+    charged: tuple[int, Decimal | None] | None = None
+
+
 def most_of(
     name: str | None, served: Served | None, prices: Prices | None, prompt: int, answer: int
 ) -> Decimal | None:

@@ -61,7 +61,7 @@ from ..values import (
     writable,
 )
 from .arguments import ROOM
-from .billing import Served, most_of, priced, unpriced
+from .billing import Meter, Served, most_of, priced, unpriced
 from .faults import (
     CANCELLED,
     FATAL,
@@ -281,6 +281,8 @@ class Machine:
     _original: list[dict[str, Any]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
+    # of the requested model call, where budgets outside of the machine count it; a driver's
+    meter: Meter | None = None
     # attempts at the requested call that were lost in a crash
     _lost_attempts: tuple[list[int], bool] | None = None
     failed_step = ""
@@ -1403,7 +1405,7 @@ class Machine:
             return None
         ledger, served = self.ledger, self._served(op)
         prompt, answer = self._prompt_tokens(op), op.max_tokens or DEFAULT_MAX_TOKENS
-        most = (prompt + answer) * (1 if served is None else served.attempts)
+        most = _tokens(served, prompt, answer)
         if most > ledger.tokens:
             share = "" if self._root else "this branch's share of "
             return _budget(
@@ -1427,6 +1429,24 @@ class Machine:
             ledger.tokens -= most
         self._reserved, self._reserved_cost = most, cost
         return None
+
+    def most(self, op: ModelOp) -> tuple[int, Decimal | None]:
+        """The most tokens and dollars that the requested model call can use, for who keeps budgets
+        outside of the machine; None where a price is not known.
+        """
+        served = self._served(op)
+        answer = op.max_tokens or DEFAULT_MAX_TOKENS
+        if self.reserves:
+            prompt = self._prompt_tokens(op)
+        else:  # no record tells it: nothing in the machine depends on it
+            prompt = self._counted_by_host(op)
+        name = op.model or self.facts.default_model
+        cost = most_of(name, served, self.facts.prices, prompt, answer)
+        return _tokens(served, prompt, answer), cost
+
+    def _counted_by_host(self, op: ModelOp) -> int:
+        count = self.facts.count_tokens
+        return token_bound(self.messages) if count is None else count(op.model, self.messages)
 
     def _prompt_tokens(self, op: ModelOp) -> int:
         """The most tokens that the prompt can have: as recorded, as the host counts, or by its
@@ -1620,25 +1640,38 @@ class Machine:
         """Replace a call's reservation by what it used; without usage the reservation is the
         charge.
         """
+        if self.meter is not None and self.meter.charged is None:
+            self._settle_outside(self.meter, usage, extra)
         if usage is None:
             self._reserved, self._reserved_cost = 0, None
             return
         ledger = self.ledger
         if ledger.tokens < UNLIMITED:
-            ledger.tokens += self._reserved - usage.total_tokens - self._unmetered(extra)
+            unmetered = self._unmetered(self._reserved, extra)
+            ledger.tokens += self._reserved - usage.total_tokens - unmetered
         if ledger.cost is not None and self._reserved_cost is not None:
             # where the cost is not known, the reservation is the charge
             if usage.cost_usd is not None:
                 ledger.cost += self._reserved_cost - usage.cost_usd
         self._reserved, self._reserved_cost = 0, None
 
-    def _unmetered(self, extra: Mapping[str, Any] | None) -> int:
-        """The tokens reserved for those attempts of a pool of which nobody knows what they used."""
+    def _settle_outside(
+        self, meter: Meter, usage: LLMUsage | None, extra: Mapping[str, Any] | None
+    ) -> None:
+        """The same for budgets that are kept outside."""
+        if usage is None:
+            meter.charged = meter.tokens, None
+        else:
+            unmetered = self._unmetered(meter.tokens, extra)
+            meter.charged = usage.total_tokens + unmetered, usage.cost_usd
+
+    def _unmetered(self, reserved: int, extra: Mapping[str, Any] | None) -> int:
+        """The tokens *reserved* for those attempts of a pool of which nobody knows what they used."""
         route, served = (extra or {}).get("route"), self._served(self._op)
         if route is None or served is None:
             return 0
         lost = sum("usage" not in attempt for attempt in route["attempts"])
-        return min(lost, served.attempts) * (self._reserved // served.attempts)
+        return min(lost, served.attempts) * (reserved // served.attempts)
 
     # --- unknown outcomes ---
 
@@ -2227,6 +2260,11 @@ def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
 NOT_ASKED = "; its reconcile is not asked before the process that made the call is gone"
 
 _LOST_CALLS = "the run has used all its {} ({}), those that were lost in a crash included"
+
+
+def _tokens(served: Served | None, prompt: int, answer: int) -> int:
+    """The most that a call can use: of a pool, in each of its attempts."""
+    return (prompt + answer) * (1 if served is None else served.attempts)
 
 
 def _budget(message: str) -> StepError:

@@ -41,6 +41,7 @@ from ..records.usage import LLMUsage
 from ..values import CONTAINERS, SCALARS, kind_name
 from .host import Host
 from .observers import Notifier
+from .shared import Shared
 from .watchdog import Lane, watchdog
 
 logger = logging.getLogger("nano_vm")
@@ -96,16 +97,17 @@ class Journal(Protocol):
 class Driver:
     """Runs machines in one event loop."""
 
-    __slots__ = ("clock", "dog", "functions", "host", "journal", "notifier", "now")
+    __slots__ = ("clock", "dog", "functions", "host", "journal", "notifier", "now", "shared")
 
     def __init__(
         self,
         host: Host,
         notifier: Notifier | None = None,
         journal: Journal | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.host, self.functions = host, host.functions
-        self.journal = journal
+        self.journal, self.shared = journal, shared
         self.clock = host.clock
         self.now: Callable[[], int] = host.clock.monotonic_ns
         self.dog = watchdog(asyncio.get_running_loop(), self.now)
@@ -138,19 +140,21 @@ class Driver:
         """Drive *machine* to its end, from its request *begun* where it has begun; whether it was
         cancelled from outside on the way.
         """
-        read, notifier, journal = self.now, self.notifier, self.journal
+        read, notifier, journal, shared = self.now, self.notifier, self.journal, self.shared
         straight, told = journal is None, notifier is not None
-        called = False
+        apart = told or shared is not None  # whether model calls are made one by one
         seen = 0
         lane.machine = machine
         cancelling, asking = lane.task.cancelling, self.host.asking
         functions = self.functions
         # an adapter that is given a call's key has to have its path
-        machine.watched = told or not straight or self.host.keyed
+        machine.watched = apart or not straight or self.host.keyed
         op: Any = machine.start(now) if begun is None else begun
         while True:
             if notifier is not None:
                 seen = self.tell(notifier, machine, op, seen)
+            if shared is not None:
+                shared.settle(machine)
             called = False
             try:
                 if journal is not None:
@@ -166,7 +170,11 @@ class Driver:
                     if journal is not None:
                         journal.check()
                 way = op.straight
-                if way and straight and (way != ASKED or (not told and machine.handed is not None)):
+                if (
+                    way
+                    and straight
+                    and (way != ASKED or (not apart and machine.handed is not None))
+                ):
                     called = True
                     send = machine.send
                     before = lane.before
@@ -199,7 +207,7 @@ class Driver:
                             break
                         op = send(value)
                         way = op.straight
-                        if not way or told or (way == ASKED and machine.handed is None):
+                        if not way or told or (way == ASKED and (apart or machine.handed is None)):
                             break
                     continue
                 lane.op = None
@@ -396,11 +404,20 @@ class Driver:
     async def ask(self, machine: Machine, op: ModelOp, lane: Lane) -> Op:
         """One model call, and the machine's request after it."""
         adapter = self.adapter(op)
+        if self.shared is not None:
+            refused = await self.reserve(self.shared, machine, op, lane)
+            if refused is not None:
+                return machine.resume(refused, self.now())
         lane.op = op
         keywords = self.options(adapter, machine, op)
         messages = adapter.fitting(machine.messages)
         if self.journal is not None:
-            self.journal.check()
+            try:
+                self.journal.check()
+            except Abandoned:
+                if self.shared is not None:
+                    self.shared.release(machine)
+                raise
         notifier = self.notifier
         if notifier is not None and notifier.text and adapter.stream is not None:
             answer: Any = await self.streamed(notifier, adapter, machine, op, messages, keywords)
@@ -410,6 +427,22 @@ class Driver:
                 answer = await answer
         machine.now = self.now()
         return self.answered(machine, op, lane, answer)
+
+    async def reserve(
+        self, shared: Shared, machine: Machine, op: ModelOp, lane: Lane
+    ) -> Failed | None:
+        """Reserve in the budgets that runs share; the call's own time begins after it."""
+        machine.handed = None  # its outcome is to be settled
+        lane.op, lane.until = None, machine.deadline
+        self.dog.arm(lane.until)
+        try:
+            refused = await shared.reserve(machine, op)
+        except asyncio.CancelledError:
+            raise _NotCalled from None
+        except StoreError as error:
+            raise Abandoned(error) from None
+        machine.now = self.now()
+        return refused
 
     def asking(self, machine: Machine, op: ModelOp) -> tuple[Callable[..., Any], dict[str, Any]]:
         """What is called for *op*, and with what beside the messages, where no budget counts."""
@@ -480,7 +513,8 @@ class Driver:
         keywords = dict(op.options)
         if op.model is not None and op.model not in self.host.adapters:
             keywords["model"] = op.model
-        if machine.reserves and "max_tokens" not in keywords and adapter.takes("max_tokens"):
+        bounded = machine.reserves or machine.meter is not None
+        if bounded and "max_tokens" not in keywords and adapter.takes("max_tokens"):
             keywords["max_tokens"] = DEFAULT_MAX_TOKENS
         named = adapter.named
         if op.allowed is not None and "allowed_outputs" in named:

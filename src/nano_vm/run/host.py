@@ -26,6 +26,7 @@ from ..language.fields import free, remedy
 from ..language.policy import Budget
 from ..machine.billing import ONE_MODEL, Served
 from ..prices import Price, PriceTable, checked_price
+from ..store.shared_budget import SharedBudget
 from ..values import kind_name
 
 if TYPE_CHECKING:
@@ -121,8 +122,6 @@ TOOL_THREADS = 32
 def adapters_of(llm: Any) -> dict[str | None, Adapter]:
     if llm is None:
         return {}
-    if isinstance(llm, str) and llm.endswith(".toml"):
-        llm = _of_file(llm)
     named = llm if isinstance(llm, dict) else {None: llm}
     if not named:
         raise VMError(
@@ -162,10 +161,22 @@ def served_of(adapters: Mapping[str | None, Adapter]) -> dict[str | None, Served
     return {name: adapter.served or ONE_MODEL for name, adapter in adapters.items()}
 
 
-def _of_file(path: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a host file says runs may use: each of them, and all together."""
+
+    budget: Budget | None = None
+    budgets: Mapping[str, SharedBudget] = field(default_factory=dict)
+
+
+def host_of(llm: Any) -> tuple[Any, Bounds]:
+    """The models of a host, and what runs may use where *llm* is the name of a host file."""
+    if not isinstance(llm, str) or not llm.endswith(".toml"):
+        return llm, Bounds()
     from ..adapters.hostfile import read_host  # late, as below
 
-    return read_host(path).models
+    found = read_host(llm)
+    return found.models, Bounds(found.budget, found.budgets)
 
 
 def _by_name(name: str) -> Any:

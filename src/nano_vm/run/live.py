@@ -21,6 +21,7 @@ from ..values import canonical
 from .driver import Driver, Journal
 from .host import Host
 from .observers import Notifier
+from .shared import Shared
 
 REMEMBERED_RUNS = 10_000
 """Runs with an id given by the caller that are remembered, so that the same id joins and does not
@@ -174,17 +175,23 @@ async def execute(
     machine: Machine,
     notifier: Notifier | None = None,
     journal: Journal | None = None,
+    shared: Shared | None = None,
 ) -> bool:
     """Drive *machine* to its end and complete its *recording*; whether it was cancelled from
     outside.
     """
-    plain = notifier is None and journal is None
-    driver = Driver.of(host) if plain else Driver(host, notifier, journal)
+    plain = notifier is None and journal is None and shared is None
+    driver = Driver.of(host) if plain else Driver(host, notifier, journal, shared)
     started = recording.started_ns
     lane = driver.lane(machine, started if journal is None else driver.now())
     try:
-        return await driver.drive(machine, lane, started)
+        cancelled = await driver.drive(machine, lane, started)
+        if shared is not None:
+            await shared.end()
+        return cancelled
     finally:
+        if shared is not None:
+            shared.leave()
         driver.dog.lanes.pop(lane, None)
         machine.fill(recording)
         recording.finished_ns = driver.now()
@@ -196,11 +203,12 @@ async def observed(
     machine: Machine,
     notifier: Notifier,
     journal: Journal | None,
+    shared: Shared | None = None,
 ) -> bool:
     """`execute` for a run that is not stored, with its beginning and its end observed."""
     notifier.run_started()
     try:
-        return await execute(host, recording, machine, notifier, journal)
+        return await execute(host, recording, machine, notifier, journal, shared)
     finally:
         notifier.run_left()
 

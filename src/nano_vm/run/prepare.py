@@ -10,7 +10,7 @@ from typing import Any
 
 from ..adapters.contract import Adapter
 from ..collector import collector_paused
-from ..diagnostics import Diagnostic
+from ..diagnostics import Diagnostic, Loc
 from ..errors import ProgramError, VMError
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, tightest
@@ -24,11 +24,13 @@ from ..machine.plan import Plan
 from ..machine.terms import DEFAULT_TERMS, RunTerms
 from ..prices import Price
 from ..store.records import StoredRun
+from ..store.shared_budget import SharedBudget
 from ..tools.contract import ToolContract
 from ..values import canonical
 from ..verify.examine import Examined, examine, untrusted_by
 from .host import Host, Threads, budget_of, served_of
 from .models import Pools, model_faults
+from .shared import costly, covering
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -126,6 +128,7 @@ class Preparer:
     limits: Limits
     threads: Threads
     clock: Any
+    budgets: Mapping[str, SharedBudget] = field(default_factory=dict)
     _kept: OrderedDict[tuple[int, tuple[str, ...]], Prepared] = field(
         default_factory=OrderedDict, init=False
     )
@@ -141,6 +144,7 @@ class Preparer:
         other = replace(self, contracts=dict(self.contracts), functions=dict(self.functions))
         other._kept.update(self._kept)
         other._documents.update(self._documents)
+        other.price_sources = self.price_sources
         return other
 
     def forget(self) -> None:
@@ -235,8 +239,10 @@ class Preparer:
             self._made_pools = Pools(self.adapters, self.prices, self.clock)
         return self._made_pools
 
-    def unpriced(self, prepared: Prepared) -> list[Diagnostic]:
-        """What may answer in a run and has no price, for a budget that limits cost."""
+    def unpriced(
+        self, prepared: Prepared, budget: str = "the budget", at: Loc = ("budget", "max_cost_usd")
+    ) -> list[Diagnostic]:
+        """What may answer in a run and has no price, for a *budget* that limits cost."""
         found = []
         plan, host = prepared.plan, prepared.host
         assert plan is not None
@@ -262,9 +268,16 @@ class Preparer:
             else:
                 who = f"model {name!r}"
                 hint = "give ExecutionVM(prices={model: (input, output)})"
-            message = f"the budget limits cost, and no price is known for {who}"
-            found.append(Diagnostic("V033", ("budget", "max_cost_usd"), message, hint))
+            message = f"{budget} limits cost, and no price is known for {who}"
+            found.append(Diagnostic("V033", at, message, hint))
         return found
+
+    def unpriced_shared(self, prepared: Prepared, project: str) -> list[Diagnostic]:
+        """The same for the budgets that runs share."""
+        name = costly(covering(self.budgets, prepared.program.name, project))
+        if name is None:
+            return []
+        return self.unpriced(prepared, f"budget {name!r}", ("budgets", name, "max_cost_usd"))
 
     def fitting(self, stored: StoredRun) -> Prepared:
         """The plan of a stored run, where this host can resume it."""

@@ -27,7 +27,7 @@ from ..given import (
     strings,
     with_methods,
 )
-from ..language.policy import Budget, Policy, policy_of
+from ..language.policy import Budget, Policy, policy_of, tightest
 from ..language.program import Program
 from ..language.programs import programs_given
 from ..machine.ledger import Limits
@@ -36,8 +36,11 @@ from ..machine.terms import machine_of
 from ..records.recording import Recording
 from ..records.status import TraceStatus
 from ..records.trace import Trace
+from ..store.accounts import Account, Books, Standing
 from ..store.protocol import ALL_RUNS, RunFilter, RunPage, Store, open_store
+from ..store.records import DEFAULT_PROJECT
 from ..store.seals import signed
+from ..store.shared_budget import SharedBudget
 from ..store.signing import SigningKey, public_keys
 from ..tools.contract import ToolContract, contract
 from ..values import UNSET, Unset, short
@@ -51,13 +54,14 @@ from .durable.lease import LEASE_SECONDS, MAX_LEASE_SECONDS
 from .durable.resume import Durable
 from .durable.stored import said_of, trace_of
 from .durable.worker import Worker
-from .host import TOOL_THREADS, SystemClock, adapters_of, budget_of, prices_of, sources_of
+from .host import TOOL_THREADS, SystemClock, adapters_of, budget_of, host_of, prices_of, sources_of
 from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, quick_frame
 from .live import Begun, LiveRuns, Run, execute, identity_of, observed
 from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Prepared, Preparer
+from .shared import Shared, shared_budgets, standings
 from .system import SYSTEM, System
 
 _TOOLS = "write tools={'search': search}"
@@ -74,7 +78,11 @@ class ExecutionVM:
     command line takes it (``"openai/gpt-5-mini"``, ``"local"``, ``"scripted:answers.yaml"``), or a
     dict of them by the names that steps use as ``model``, the first being the default; ``tools``
     are callables by name. ``prices`` are dollars per million tokens, ``{model: (input, output)}``;
-    ``programs`` are those that `call` steps name; ``budget`` bounds every run. ``policy`` (a
+    ``programs`` are those that `call` steps name; ``budget`` bounds every run, and ``budgets``
+    what runs use together, each by its name: ``{"daily": {"per": ["project", "day"],
+    "max_cost_usd": 5}}``, see `SharedBudget`; they count over all processes that share the store.
+    The name of a host file (``"nano-vm.toml"``) as ``llm`` gives models, prices and budgets.
+    ``policy`` (a
     `Policy`, a dict, or a file's path) says what programs may do: one that does not provably keep
     to it is refused before any effect. ``approved`` are digests of programs from untrusted sources
     that a person has approved. ``store`` (a database's URL or a `Store`) makes runs durable;
@@ -100,6 +108,7 @@ class ExecutionVM:
         programs: Mapping[str, Program] | None = None,
         prices: Mapping[str, Any] | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
+        budgets: Mapping[str, SharedBudget | Mapping[str, Any]] | None = None,
         policy: Policy | Mapping[str, Any] | str | Path | None = None,
         approved: Iterable[str] = (),
         store: Store | str | None = None,
@@ -114,7 +123,8 @@ class ExecutionVM:
         observers: Iterable[Observer] = (),
     ) -> None:
         positive_integer(threads, "threads")
-        adapters = adapters_of(llm)
+        models, bounds = host_of(llm)
+        adapters = adapters_of(models)
         if limits is not None:
             instance(limits, Limits, "limits", "write limits=Limits(steps=...)")
         if roles is not None and not callable(roles):
@@ -134,13 +144,15 @@ class ExecutionVM:
             {},
             programs_given(programs),
             prices_of(prices, adapters),
-            budget_of(budget),
+            tightest([one for one in (budget_of(budget), bounds.budget) if one is not None]),
             policy_of(policy),
             frozenset(names_of(approved, "approved", "digests of programs")),
             self._limits,
             system.tool_threads(threads),
             clock or SystemClock,
+            {**bounds.budgets, **shared_budgets(budgets)},
         )
+        self._books = Books()  # of the budgets of runs that no store keeps
         self.preparer.price_sources = sources_of(prices, adapters)
         signer = SigningKey.load(signing_key) if signing_key is not None else None
         trusted = public_keys(_trusted_keys(trusted_keys)) | (
@@ -252,7 +264,9 @@ class ExecutionVM:
             cancelled = await self.execution(begun)
         else:
             assert begun.host is not None
-            cancelled = await execute(begun.host, begun.trace.recording, begun.machine)
+            recording = begun.trace.recording
+            shared = self._shared(recording)
+            cancelled = await execute(begun.host, recording, begun.machine, shared=shared)
         if cancelled and begun.trace.status is TraceStatus.CANCELLED:
             raise asyncio.CancelledError
         return begun.trace
@@ -357,6 +371,9 @@ class ExecutionVM:
             recording.inputs, faults = self._admitted(prepared, context)
         if plan is not None and terms.budget is not None and terms.budget.max_cost_usd is not None:
             faults += self.preparer.unpriced(prepared)
+        if plan is not None and self.preparer.budgets:
+            project = chosen.said.get("project", DEFAULT_PROJECT)
+            faults += self.preparer.unpriced_shared(prepared, project)
         if faults or plan is None:
             self._refuse(recording, program, [*prepared.errors, *faults])
             return Begun(program, trace)
@@ -420,9 +437,17 @@ class ExecutionVM:
         notifier = Notifier(trace, observers, host, text=stream is not None) if observers else None
         if self._durable is not None:
             return self._durable.run(begun, notifier, origin)
+        shared = self._shared(trace.recording)
         if notifier is not None:
-            return observed(host, trace.recording, machine, notifier, journal)
-        return execute(host, trace.recording, machine, None, journal)
+            return observed(host, trace.recording, machine, notifier, journal, shared)
+        return execute(host, trace.recording, machine, None, journal, shared)
+
+    def _shared(self, recording: Recording) -> Shared | None:
+        """The accounts of a run that no store keeps."""
+        budgets = self.preparer.budgets
+        if not budgets:
+            return None
+        return Shared(budgets, self._books, recording, self.clock, self.system.run_id())
 
     def _tell_refused(self, trace: Trace) -> None:
         if self.observers:
@@ -717,6 +742,13 @@ class ExecutionVM:
     def load(self, run_id: str) -> Trace:
         """The trace of a stored run, as far as it has come."""
         return trace_of(self.require_store().load(run_id))
+
+    def accounts(self) -> list[tuple[Account, Standing]]:
+        """How the accounts of shared budgets stand: of those in the store, or of this VM's; with
+        the limits of today of the budgets that this VM has.
+        """
+        kept = self._books if self._durable is None else self._durable.store
+        return standings(self.preparer.budgets, kept.accounts())
 
     @property
     def aio(self) -> AsyncReads:

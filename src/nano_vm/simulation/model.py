@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import LeaseLost, StoreError, UnknownRun
 from ..language.correlation import mark_of_wait, marks_of_event
+from ..store.accounts import Amount, Books, Reservation, Shortage, Standing
 from ..store.protocol import (
     ALL_RUNS,
     COST_GROUPS,
@@ -79,6 +80,7 @@ class Model:
         self._runs: dict[str, _Kept] = {}
         self._by_key: dict[int, _Kept] = {}
         self._owners: dict[str, int] = {}
+        self._books = Books()
         self._documents: dict[int, tuple[Any, str]] = {}  # with their hashes, by identity
         self._numbers = 0  # of messages
         # events that are addressed to no run, with the run that has each; and what is waited for
@@ -202,6 +204,7 @@ class Model:
             claims[run.run_id] = Claim(run.fence + 1, run.status)
             run.owner, run.fence, run.status = owner, run.fence + 1, RUNNING
             run.started_ns = run.started_ns or now_ns
+        self._books.charge(claims)
         return claims
 
     def _claimable(self, run: StoredRun, owner: str) -> bool:
@@ -257,6 +260,20 @@ class Model:
             take(sorted(due, key=lambda run: (run.wake_ns, run.key)))
             take(k.run for k in waiting if any(s == UNUSED for _, s in k.messages.values()))
         return {found[key].run_id: found[key].program_digest for key in sorted(found)[:limit]}
+
+    # --- budgets that runs share ---
+
+    def reserve(self, reservation: Reservation) -> Shortage | None:
+        """See `Store.reserve`."""
+        return self._books.reserved(reservation)
+
+    def settle(self, id: str, used: Amount | None) -> None:
+        """See `Store.settle`."""
+        self._books.settle(id, used)
+
+    def accounts(self) -> dict[str, Standing]:
+        """See `Store.accounts`."""
+        return self._books.accounts()
 
     # --- messages ---
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from greenlet import GreenletExit, getcurrent
 
 from ..errors import StoreError, VMError
+from ..store.accounts import Amount, Reservation, Shortage, Standing
 from ..store.protocol import ALL_RUNS, PAGE_RUNS, Append, Claim, Cost, Judge, RunFilter, RunPage
 from ..store.protocol import Store as StoreProtocol
 from ..store.records import UNENDED, Message, Row, StoredRun
@@ -330,6 +331,20 @@ class SimulatedStore(StoreProtocol):
     def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
         """See `Store.costs`."""
         return self._read(lambda: self.model.costs(by, filter))
+
+    # --- budgets that runs share ---
+
+    def reserve(self, reservation: Reservation) -> asyncio.Future[Shortage | None]:
+        """See `Store.reserve`."""
+        return self._awaited(lambda: self.model.reserve(reservation), again=True)
+
+    def settle(self, id: str, used: Amount | None) -> asyncio.Future[None]:
+        """See `Store.settle`."""
+        return self._awaited(lambda: self.model.settle(id, used), again=True)
+
+    def accounts(self) -> dict[str, Standing]:
+        """See `Store.accounts`."""
+        return self._read(self.model.accounts)
 
     def close(self) -> None:
         """See `Store.close`."""

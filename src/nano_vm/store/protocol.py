@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import IO, Any, NamedTuple, Protocol
 
 from ..errors import StoreError
+from .accounts import Amount, Reservation, Shortage, Standing
 from .receipts import Receipt
 from .records import (
     ENDED,
@@ -205,7 +206,8 @@ class Store(Protocol):
         no more by the store's clock. Of one that was not forgotten it is asked in the transaction
         whether it is *alive* all the same: its lease may have ended after any look before. A run
         that another transaction holds right now is passed over. *now_ns* is when those begin that
-        have not yet.
+        have not yet. What an owner before reserved for calls of the run and did not settle is
+        spent: those calls were lost.
         """
         ...
 
@@ -339,6 +341,20 @@ class Store(Protocol):
         Raises:
             ValueError: If costs are not summed by one of *by*.
         """
+        ...
+
+    def reserve(self, reservation: Reservation) -> Awaitable[Shortage | None]:
+        """See `accounts.KeepsBudgets.reserve`; called in an event loop."""
+        ...
+
+    def settle(self, id: str, used: Amount | None) -> Awaitable[None]:
+        """See `accounts.KeepsBudgets.settle`; called in an event loop, and done when it is
+        durable.
+        """
+        ...
+
+    def accounts(self) -> dict[str, Standing]:
+        """See `accounts.KeepsBudgets.accounts`."""
         ...
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -10,19 +10,21 @@ import click
 
 from .. import completion
 from ..faults import OK, UsageFault
-from ..grammar import Options, command, option, values
+from ..grammar import Options, command, flag, option, values
 from ..output import emit_json, say
 from ..parameters import STORED, takes_filter, takes_store
 from ..text import dollars, safe
 
 if TYPE_CHECKING:
     from ...prices import Price
+    from ...store.accounts import Account, Standing
     from ...store.protocol import Cost, RunFilter, Store
 
 EXAMPLES = """\
 nano-vm costs --store sqlite:///runs.db --by program --by model --since 30d
 nano-vm costs --by day --label team=billing --plot costs.svg
 nano-vm costs --by member --what-if cheaper.toml --json
+nano-vm costs --budgets --host nano-vm.toml
 """
 
 GROUPS = ("project", "program", "model", "member", "step", "day")
@@ -47,6 +49,13 @@ GROUPS = ("project", "program", "model", "member", "step", "day")
     help="write a bar chart to FILE, in SVG",
     shell_complete=completion.files,
 )
+@flag("--budgets", help="show what is spent and reserved in the budgets that runs share, instead")
+@option(
+    "--host",
+    metavar="FILE",
+    help="with --budgets: their limits are those of this host file",
+    shell_complete=completion.files,
+)
 @takes_filter
 @takes_store
 def costs(options: Options) -> int:
@@ -59,6 +68,10 @@ def costs(options: Options) -> int:
 
     With --by member or --what-if each attempt that a pool made is a call, and every run is read.
     """
+    if options.budgets:
+        return _show_budgets(options)
+    if options.host is not None:
+        raise UsageFault("--host needs --budgets: costs are those that were recorded")
     from ..said import filter_of
     from ..stores import store_of
 
@@ -76,6 +89,69 @@ def costs(options: Options) -> int:
     if not found:
         say("no model was called")
     return OK
+
+
+def _show_budgets(options: Options) -> int:
+    """How the accounts of the store stand."""
+    from ...run.shared import standings
+    from ..stores import store_of
+
+    budgets = {}
+    if options.host is not None:
+        from ...adapters.hostfile import budgets_in
+        from ...errors import VMError
+
+        try:
+            budgets = budgets_in(options.host)
+        except VMError as error:
+            raise UsageFault(f"--host: {error}") from None
+    with store_of(options, read=True) as store:
+        found = standings(budgets, store.accounts())
+    if options.json:
+        emit_json([_account_json(*one) for one in found])
+        return OK
+    for line in _account_lines(found):
+        say(line)
+    if not found:
+        say("no budget that runs share has counted a call")
+    return OK
+
+
+def _account_lines(found: Iterable[tuple[Account, Standing]]) -> Iterable[str]:
+    from ...store.accounts import LIMITS, in_dollars
+
+    for account, (spent, reserved) in found:
+        for limit, used, held, most in zip(LIMITS, spent, reserved, account.limits, strict=True):
+            if most is None and account.limits != (None, None, None):
+                continue
+            if limit == "max_cost_usd":
+                amounts = [f"${in_dollars(a):f}" for a in (used, held, most or 0)]
+            else:
+                amounts = [f"{a:,}" for a in (used, held, most or 0)]
+            of = "" if most is None else f" of {amounts[2]}"
+            yield f"{safe(str(account))}: {limit}: {amounts[0]} spent, {amounts[1]} reserved{of}"
+
+
+def _account_json(account: Account, standing: Standing) -> dict[str, object]:
+    from ...store.accounts import in_dollars
+
+    spent, reserved = standing
+    calls, tokens, cost = account.limits
+    return {
+        "name": account.budget,
+        "of": dict(account.of),
+        "spent": _amount_json(*spent),
+        "reserved": _amount_json(*reserved),
+        "max_llm_calls": calls,
+        "max_tokens": tokens,
+        "max_cost_usd": None if cost is None else str(in_dollars(cost)),
+    }
+
+
+def _amount_json(calls: int, tokens: int, cost: int) -> dict[str, object]:
+    from ...store.accounts import in_dollars
+
+    return {"calls": calls, "tokens": tokens, "cost_usd": str(in_dollars(cost))}
 
 
 def _prices(path: str | None) -> Mapping[str, Price] | None:

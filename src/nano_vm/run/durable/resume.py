@@ -30,6 +30,7 @@ from ..inbox import presented, usable
 from ..live import Begun, call_in, execute
 from ..observers import Notifier, Observer
 from ..prepare import Preparer
+from ..shared import Shared
 from ..system import SYSTEM, System
 from .journal import Journal, Origin
 from .lease import Lease, living
@@ -219,7 +220,8 @@ class Durable(forking.Begins):
             with journal.interruption.driven():
                 stop = partial(call_in, asyncio.get_running_loop(), journal.interruption.stop)
                 self.listener.add(journal.run.key, stop)
-                cancelled = await execute(host, trace.recording, machine, notifier, journal)
+                shared = self._shared(trace.recording)
+                cancelled = await execute(host, trace.recording, machine, notifier, journal, shared)
             waiting = journal.rows.entries(machine.waiting)
             trace.recording.waiting = presented(waiting)
             await journal.end(machine, trace, waiting)
@@ -241,6 +243,12 @@ class Durable(forking.Begins):
             else:
                 self.lease.owe(debt)
         return cancelled
+
+    def _shared(self, recording: Recording) -> Shared | None:
+        budgets = self.preparer.budgets
+        if not budgets:
+            return None
+        return Shared(budgets, self.store, recording, self.preparer.clock, self.system.run_id())
 
     async def _look_again(self, trace: Trace) -> None:
         """Go on with a run that waits for what came before it waited."""

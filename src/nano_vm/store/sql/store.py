@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ...errors import StoreError
 from ...language.kinds import TYPES
+from ..accounts import Amount, Reservation, Shortage, Standing
 from ..clock import machine_clock
 from ..protocol import (
     ALL_RUNS,
@@ -33,7 +34,7 @@ from ..receipts import HAS_ENDED, Entry, Receipt
 from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, UNENDED, Message, Row, StoredRun
 from ..seals import seal_of, signed, signed_message
 from ..signing import PUBLIC_HEX, SigningKey, public_keys
-from ..sql import events, intake, listing, receipts, upkeep
+from ..sql import accounts, events, intake, listing, receipts, upkeep
 from ..transfer import export
 from ..waits import Entry as WaitEntry
 from .cells import Bodies, run_cells
@@ -187,6 +188,7 @@ class SqlStore(Archive):
                 *keys,
                 *given,
             )
+            accounts.charge(connection, [str(run_id) for _, run_id, _ in taken])
             return {str(run_id): Claim(int(fence), found[key]) for key, run_id, fence in taken}
 
         claimed: dict[str, Claim] = self.written(job, again=True)
@@ -472,6 +474,21 @@ class SqlStore(Archive):
                 )
         with self.database.reading() as connection:
             return listing.costs(connection, list(dict.fromkeys(by)), filter)
+
+    # --- budgets that runs share ---
+
+    def reserve(self, reservation: Reservation) -> asyncio.Future[Shortage | None]:
+        """See `Store.reserve`."""
+        return self.writer.job(lambda connection, _: accounts.reserve(connection, reservation))
+
+    def settle(self, id: str, used: Amount | None) -> asyncio.Future[None]:
+        """See `Store.settle`."""
+        return self.writer.job(lambda connection, _: accounts.settle(connection, id, used))
+
+    def accounts(self) -> dict[str, Standing]:
+        """See `Store.accounts`."""
+        with self.database.reading() as connection:
+            return accounts.accounts(connection)
 
     # --- keeping house ---
 

@@ -25,7 +25,7 @@ from ..records import (
 )
 from ..seals import NO_RUN, hidden_of, message_holds, sealed_as, signature_holds
 from ..signing import signer_of
-from ..sql import listing, receipts
+from ..sql import accounts, listing, receipts
 from .cells import HELD, Bodies, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
@@ -109,6 +109,7 @@ def prune(
     for table in ("nano_rows", "nano_inbox", "nano_labels"):
         connection.many(f"DELETE FROM {table} WHERE run = ?", keys)
     connection.many("DELETE FROM nano_runs WHERE key = ?", keys)
+    accounts.charge(connection, [str(fields[1]) for fields in headers])
     return len(headers)
 
 

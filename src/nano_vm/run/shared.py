@@ -1,0 +1,212 @@
+"""The budgets that runs share, as the driver of one run sees them: before a call of a model the most
+that it can use is reserved where all runs count, and after it what it used is settled.
+
+What a call may use and is charged with says the machine; accounts are kept in the run's store, or
+without one in this process. A process that ends on the way leaves what it reserved: whoever claims
+the run charges it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..adapters.protocol import Clock
+from ..errors import BudgetExceeded, StoreError, VMError
+from ..given import by_name, invalid
+from ..machine.billing import Meter
+from ..machine.machine import Machine
+from ..machine.outcome import Failed
+from ..machine.plan import ModelOp
+from ..records.record import StepError
+from ..records.recording import Recording
+from ..spelling import meant
+from ..store.accounts import (
+    Account,
+    Amount,
+    Books,
+    KeepsBudgets,
+    Reservation,
+    Standing,
+    day_of,
+    picodollars,
+)
+from ..store.records import DEFAULT_PROJECT
+from ..store.shared_budget import SharedBudget
+from ..values import kind_name
+from .durable.outbox import patiently
+
+logger = logging.getLogger("nano_vm")
+
+NOTHING = Amount()
+
+_REMEDY = "write budgets={'daily': {'per': 'day', 'max_cost_usd': 5}}"
+
+
+def shared_budgets(given: Any) -> dict[str, SharedBudget]:
+    """The budgets that a host gives, by name.
+
+    Raises:
+        VMError: If one cannot be one.
+    """
+    found: dict[str, SharedBudget] = {}
+    for name, budget in by_name(given, "budgets", _REMEDY).items():
+        at = f"budget {name!r}"
+        if isinstance(budget, SharedBudget):
+            found[name] = budget
+            continue
+        if not isinstance(budget, Mapping):
+            raise VMError(f"{at} is a dict, not {kind_name(budget)}; {_REMEDY}")
+        unknown = next((key for key in budget if key not in SharedBudget.model_fields), None)
+        if unknown is not None:
+            known = ", ".join(SharedBudget.model_fields)
+            hint = meant(unknown, SharedBudget.model_fields, otherwise=f"known are {known}")
+            raise VMError(f"{at} has no field {unknown!r}; {hint}")
+        try:
+            found[name] = SharedBudget.model_validate(dict(budget))
+        except ValidationError as error:
+            raise VMError(f"{at}: {invalid(error)}") from None
+    return found
+
+
+class Shared:
+    """The accounts of one run while it is driven here; *id* is of this run in this process."""
+
+    def __init__(
+        self,
+        budgets: Mapping[str, SharedBudget],
+        kept: KeepsBudgets,
+        recording: Recording,
+        clock: Clock,
+        id: str,
+    ) -> None:
+        self._kept, self._clock, self._id = kept, clock, id
+        self._program, self._run_id = recording.program_name, recording.run_id
+        self._project = str(recording.about.get("project", DEFAULT_PROJECT))
+        self._budgets = covering(budgets, self._program, self._project)
+        self._numbers = itertools.count()
+        self._open: dict[str, Amount] = {}
+        self._settling: set[asyncio.Future[None]] = set()
+
+    async def reserve(self, machine: Machine, op: ModelOp) -> Failed | None:
+        """Reserve the most that the requested call can use; the outcome of the call, where a budget
+        does not cover it.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        tokens, cost = machine.most(op)
+        if cost is None and (name := costly(self._budgets)) is not None:
+            who = op.model or machine.facts.default_model
+            message = f"no price is known for model {who!r}, and budget {name!r} limits cost"
+            return Failed(StepError.of(BudgetExceeded(message)))
+        amount = Amount(1, tokens, 0 if cost is None else picodollars(cost))
+        day = day_of(self._clock.time_ns())
+        accounts = tuple(
+            budget.account(name, self._program, self._project, day)
+            for name, budget in self._budgets.items()
+        )
+        call_id = f"{self._id}.{next(self._numbers)}"
+        reservation = Reservation(call_id, self._run_id, accounts, amount)
+        try:
+            await self.end()  # what was used before is not reserved any more
+            short = await patiently(self._clock, lambda _: self._kept.reserve(reservation))
+        except (asyncio.CancelledError, StoreError):
+            self._settle(call_id, NOTHING)  # it may be reserved all the same, and no call is made
+            raise
+        if short is not None:
+            error = StepError.of(BudgetExceeded(str(short)))
+            return Failed(error, extra={"budget": short.to_dict()})
+        machine.meter = Meter(call_id, tokens)
+        self._open[call_id] = amount
+        return None
+
+    def release(self, machine: Machine) -> None:
+        """Give back what was reserved for a call that is not made."""
+        meter, machine.meter = machine.meter, None
+        if meter is not None:
+            del self._open[meter.id]
+            self._settle(meter.id, NOTHING)
+
+    def settle(self, machine: Machine) -> None:
+        """Replace what was reserved for a call by what the machine charges, if it has ended."""
+        meter = machine.meter
+        if meter is None or meter.charged is None:
+            return
+        machine.meter = None
+        reserved = self._open.pop(meter.id)
+        tokens, cost = meter.charged
+        self._settle(
+            meter.id, Amount(1, tokens, reserved.picodollars if cost is None else picodollars(cost))
+        )
+
+    async def end(self) -> None:
+        """Wait until all that was settled is stored."""
+        while self._settling:
+            await asyncio.wait(self._settling)
+
+    def leave(self) -> None:
+        """The run is not driven here any more, however that came. What nobody settled is charged in
+        the accounts of this process; in a store whoever claims the run does.
+        """
+        if isinstance(self._kept, Books):
+            for call_id in self._open:
+                self._kept.settle(call_id, None)
+        self._open.clear()
+
+    def _settle(self, id: str, used: Amount) -> None:
+        try:
+            given = self._kept.settle(id, used)
+        except StoreError as error:
+            logger.warning(_UNSETTLED, self._run_id, error)
+            return
+        if given is not None:
+            task = asyncio.ensure_future(self._settled(given, id, used))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settled(self, given: Awaitable[None], id: str, used: Amount) -> None:
+        def attempt(again: bool) -> Awaitable[None]:
+            made = self._kept.settle(id, used) if again else given
+            assert made is not None
+            return made
+
+        try:
+            await patiently(self._clock, attempt)
+        except StoreError as error:
+            logger.warning(_UNSETTLED, self._run_id, error)
+
+
+_UNSETTLED = "run %s: what a call used is not settled, and counts as what was reserved for it: %s"
+
+
+def covering(
+    budgets: Mapping[str, SharedBudget], program: str, project: str
+) -> dict[str, SharedBudget]:
+    """Those of *budgets* in which runs of *program* in *project* count."""
+    return {name: budget for name, budget in budgets.items() if budget.covers(program, project)}
+
+
+def costly(budgets: Mapping[str, SharedBudget]) -> str | None:
+    """The first of *budgets* that limits cost."""
+    return next((name for name, one in budgets.items() if one.max_cost_usd is not None), None)
+
+
+def standings(
+    budgets: Mapping[str, SharedBudget], kept: Mapping[str, Standing]
+) -> list[tuple[Account, Standing]]:
+    """How accounts stand, each with its budget's limits of today, if there is such a budget."""
+    found = []
+    for key, standing in kept.items():
+        account = Account.of_key(key)
+        budget = budgets.get(account.budget)
+        found.append(
+            (account if budget is None else replace(account, limits=budget.limits), standing)
+        )
+    return found
