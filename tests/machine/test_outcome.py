@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build import NOW, llm, program, step
+from build import NOW, llm, parallel, program, step
 
 from nano_vm import LLMUsage, Program, tool
 from nano_vm.errors import IllegalOutcome
@@ -35,9 +35,10 @@ from nano_vm.machine.outcome import (
     outcome_json,
     outcome_of,
 )
-from nano_vm.machine.plan import END
+from nano_vm.machine.plan import END, TOOL
 from nano_vm.machine.terms import machine_of
 from nano_vm.records.record import StepError
+from nano_vm.records.status import TraceStatus
 from nano_vm.tools.contract import contract
 
 ERROR = StepError("tool", "Oops", "no\n", False, 3.5, ("ValueError",))
@@ -167,13 +168,35 @@ def test_a_request_takes_what_is_legal_and_nothing_else(kind: str) -> None:
             assert machine.broken
 
 
-def test_what_has_ended_takes_a_cancellation_and_stays_as_it_is() -> None:
-    machine = begun(program(step("a", "fetch")))
+def test_a_run_whose_last_step_is_done_is_cancelled_at_its_end() -> None:
+    machine = begun(program(step("a", "fetch", undo={"tool": "fetch"})))
     assert machine.resume(Value(1), 1).code == END
-    assert machine.resume(Cancelled(), 2).code == END
-    assert machine.output == 1
+    undo = machine.resume(Cancelled(), 2)
+    assert (undo.code, machine.side_call, machine.path) == (TOOL, "undo", "a/undo")
+    assert machine.resume(Value(2), 3).code == END
+    assert (machine.status, machine.output) == (TraceStatus.CANCELLED, None)
+    assert machine.error_summary() == "the run was cancelled after its last step"
+    assert machine.resume(Cancelled(), 4).code == END
     with pytest.raises(IllegalOutcome, match="the run has ended"):
-        machine.resume(Value(2), 3)
+        machine.resume(Value(2), 5)
+
+
+@pytest.mark.parametrize("outcome", [Failed(ERROR), Suspended()])
+def test_what_failed_or_waits_takes_a_cancellation_and_stays_as_it_is(outcome: Outcome) -> None:
+    machine = begun(program(step("a", "fetch")))
+    assert machine.resume(outcome, 1).code == END
+    status = machine.status
+    assert machine.resume(Cancelled(), 2).code == END
+    assert machine.status is status is not TraceStatus.CANCELLED
+
+
+def test_a_branch_that_has_ended_takes_a_cancellation_and_stays_as_it_is() -> None:
+    machine = begun(program(parallel(step("a", "fetch"))))
+    child = machine.child(0)
+    child.start(1)
+    assert child.resume(Value(1), 2).code == END
+    assert child.resume(Cancelled(), 3).code == END
+    assert (child.status, child.output) == (TraceStatus.SUCCESS, 1)
 
 
 def rendered() -> str:

@@ -30,6 +30,7 @@ from nano_vm.adapters.contract import completed
 from nano_vm.errors import ModelError
 from nano_vm.machine.ledger import Limits
 from nano_vm.machine.plan import MAP_CONCURRENCY
+from nano_vm.replay import replay
 from nano_vm.run.host import Threads
 from nano_vm.run.watchdog import WATCHDOG_GRAIN_NS, watchdog
 from nano_vm.testing import ScriptedLLM
@@ -878,6 +879,24 @@ async def test_a_model_that_swallows_the_cancellation_does_not_save_the_run() ->
     await hang.started.wait()
     trace = await asyncio.wait_for(handle.cancel(), LONG)
     assert (trace.status, hang.begun) == (TraceStatus.CANCELLED, 1)
+
+
+@pytest.mark.parametrize("way", ["tool", "branch", "model"])
+@virtual
+async def test_nor_does_the_last_step_which_is_undone_too(way: str) -> None:
+    ledger, hang = Ledger(), Hang(then=lambda: "late")
+    last = {
+        "tool": step(undo={"tool": "undo", "args": {"name": "$a.output"}}),
+        "branch": parallel(step(undo={"tool": "undo", "args": {"name": "$a.output"}})),
+        "model": llm(),
+    }[way]
+    one = program(ledger.step("x"), last)
+    handle = virtual_vm(Model(hang), tools=ledger.tools(t=hang)).start(one)
+    await hang.started.wait()
+    trace = await asyncio.wait_for(handle.cancel(), LONG)
+    assert (trace.status, trace.output, hang.begun) == (TraceStatus.CANCELLED, None, 1)
+    assert ledger.done == (["x", "-x"] if way == "model" else ["x", "-late", "-x"])
+    assert replay(trace).identical
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 5])

@@ -27,6 +27,8 @@ def watch(life: Life) -> None:
 
 def _acknowledged(life: Life, process: Process, item: Append) -> None:
     run = life.database.model._by_key[item.key].run
+    if (item.update or {}).get("status") in ENDED:
+        life.ended_ns.setdefault(run.run_id, life.world.now)
     for row in item.rows:
         if row.kind == STEP and row.type in ("tool", "llm"):
             life.ledger.kept.add(key_of(run.run_id, row.path))
@@ -168,8 +170,11 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             continue
         by = None if said.kind == "event" else said.by
         if said.kind == "cancel":
-            if _called_after(life, stored, said.at_ns + _noticed_ns(life)):
+            noticed_ns = said.at_ns + _noticed_ns(life)
+            if _called_after(life, stored, noticed_ns):
                 yield "cancelled, and went on"
+            if stored.status == "success" and life.ended_ns.get(stored.run_id, 0) > noticed_ns:
+                yield "cancelled, and ended in success"
         elif said.kind == "resolve" and said.name in outcomes:
             continue  # what the call really gave came at the same time, and counts for more
         elif said.kind == "resolve" and said.name.endswith("/reconcile"):

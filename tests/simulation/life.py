@@ -72,6 +72,7 @@ class Life:
     faults: Faults | None = None
     broken: list[str] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
+    ended_ns: dict[str, int] = field(default_factory=dict)  # when the store had the end of each run
 
     def __post_init__(self) -> None:
         draw = Random(self.seed ^ 0xFA017)

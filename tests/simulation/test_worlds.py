@@ -32,6 +32,16 @@ def test_no_world_is_broken() -> None:
     assert set(found.runs) == {"success", "failed", "cancelled"}
 
 
+FOUND = (11146, 11106, 12034, 12054, 12136, 12214, 12530, 12609)
+"""Worlds that were broken once: each by what docs/reliability.md says was found."""
+
+
+@pytest.mark.slow
+def test_no_world_that_was_broken_once_is_broken_again() -> None:
+    found = campaign(FOUND)
+    assert found.broken == {}, found.told(1.0)
+
+
 def test_the_same_seed_is_the_same_history() -> None:
     assert history(5) == history(5)
 

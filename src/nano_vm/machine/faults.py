@@ -50,6 +50,10 @@ CANCELLED_UNBEGUN = "the run was cancelled before it began"
 
 CANCELLED = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
 
+CANCELLED_AT_END = StepError(
+    "cancelled", "CancelledError", "the run was cancelled after its last step", retryable=False
+)
+
 
 def effect_key(run_id: str, path: str) -> str:
     """The identity of an effect: the same over retries and crashes, another for every step of every

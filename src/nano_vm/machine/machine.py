@@ -64,6 +64,7 @@ from .arguments import ROOM
 from .billing import Meter, Served, most_of, priced, unpriced
 from .faults import (
     CANCELLED,
+    CANCELLED_AT_END,
     FATAL,
     NOTHING_USED,
     ONLY_NAMED,
@@ -319,8 +320,8 @@ class Machine:
                 driver, after which the machine is broken.
         """
         if self.status is not TraceStatus.RUNNING and self.side_call is None:
-            if type(outcome) is Cancelled:  # what has ended stays as it is
-                return END_OP
+            if type(outcome) is Cancelled:
+                return self._cancelled_at_end(now)
             raise IllegalOutcome(f"the run has ended, and is given {outcome!r}")
         self.now = now
         if type(outcome) is Value and self.handed is None and self._op is not DOUBT_OP:
@@ -1389,6 +1390,24 @@ class Machine:
         self._record(op, StepStatus.CANCELLED, None, self._as_recorded(CANCELLED), extra=extra)
         return self._cancelled(op)
 
+    def _cancelled_at_end(self, now: int) -> Op:
+        """The run is cancelled when its last step is done: what it did is undone. One that has
+        failed or waits stays as it is, and so does a frame, whose run is cancelled in its place.
+        """
+        if not self._root or self.status is not TraceStatus.SUCCESS:
+            return END_OP
+        self.now, self.output = now, None
+        self.send = self._ending().send
+        return self.send(None)
+
+    def _ending(self) -> Generator[Op, Any, None]:
+        self.status, self.error = TraceStatus.CANCELLED, CANCELLED_AT_END
+        follow = self._wind_up()
+        while follow is None:
+            follow = self._taken((yield self._ask))
+        del self.send
+        yield END_OP
+
     def _cancelled(self, op: Op) -> Op | None:
         self.status = TraceStatus.CANCELLED
         self.error = CANCELLED
@@ -2164,7 +2183,8 @@ class Machine:
         """What `Trace.error` says: the step that failed the frame, and undo calls that failed."""
         if self.error is None:
             return None
-        parts = [error_text(self.failed_step, self.error)]
+        step, error = self.failed_step, self.error
+        parts = [error_text(step, error) if step else error.message]
         return "; ".join(parts + (self._undo_errors or []))
 
 

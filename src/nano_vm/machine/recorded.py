@@ -21,7 +21,7 @@ from typing import Any, cast
 from ..language.policy import EFFECTS
 from ..language.semantics import OUTSIDE
 from ..records.record import Attempt, Record, StepError
-from ..records.status import StepStatus
+from ..records.status import StepStatus, TraceStatus
 from ..records.usage import LLMUsage
 from ..tools.contract import ToolContract
 from .faults import ONLY_NAMED, UNKNOWN_OUTCOME
@@ -456,11 +456,13 @@ def play(
     now: int,
     *,
     hold: bool = False,
+    cancelled: bool = False,
 ) -> None:
     """Drive *machine* through all that is recorded; *forks* are the records of forks by path, with
     their children.
 
     With *hold* calls that are not recorded are held: the frame waits there, and its siblings go on.
+    *cancelled* says that the run was, which no record tells where its last step was done by then.
 
     Raises:
         Missing: At the first call that is not recorded, without *hold*.
@@ -472,7 +474,10 @@ def play(
         op = recorded.along(machine, op) or op
         code = op.code
         if code == END:
-            return
+            if not cancelled or machine.status is not TraceStatus.SUCCESS:
+                return
+            op = machine.resume(Cancelled(called=False), machine.now)
+            continue
         if code == FORK:
             op = _forked(machine, recorded, forks, hold)
             continue

@@ -272,7 +272,7 @@ class Replayer:
         recorded = Recorded(flattened(records) if forks else records, reword=reworded)
         stop: Missing | Unfit | None = None
         try:
-            play(machine, recorded, forks, trace.started_ns)
+            play(machine, recorded, forks, trace.started_ns, cancelled=_was_cancelled(trace))
         except (Missing, Unfit) as at:
             stop = at
         done, difference = compare(records, machine.records, plan.ops)
@@ -303,7 +303,14 @@ class Replayer:
         try:
             # what is recorded so far is held against what it would be in its own words
             recorded = Recorded(records, reword=trace.about.get("wording", 1) != WORDING)
-            play(machine, recorded, forks_of(frames), trace.started_ns, hold=True)
+            play(
+                machine,
+                recorded,
+                forks_of(frames),
+                trace.started_ns,
+                hold=True,
+                cancelled=_was_cancelled(trace),
+            )
         except Unfit as at:
             difference = Difference("unfit", at.path, why=str(at))
         computed = _trace_of(trace, machine, plan)
@@ -328,6 +335,13 @@ def _unbegun(trace: Trace) -> bool:
         return trace.error_kind == "cancelled"
     refused = trace.status is TraceStatus.FAILED and trace.error_kind == "refused"
     return refused and bool(trace.diagnostics)
+
+
+def _was_cancelled(trace: Trace) -> bool:
+    """Whether a run all of whose steps were done was cancelled: it says so, or is being undone."""
+    return trace.status is TraceStatus.CANCELLED or any(
+        record.step.step_id.endswith("/undo") for record in trace.recording.full()
+    )
 
 
 def _unsaid(trace: Trace) -> Difference | None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from build import llm, mapped, parallel, program, step
+from killed import die, settled
 from patience import HANGS_SECONDS
 from postgres import postgres, url_of  # noqa: F401 - a fixture
 
-from nano_vm import ExecutionVM, Trace, TraceStatus, tool
+from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
 from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun
 from nano_vm.replay import replay
 from nano_vm.run.durable import interruption, listener
@@ -81,6 +82,22 @@ async def heard(vm: ExecutionVM) -> None:
     async with asyncio.timeout(HANGS_SECONDS):
         while not any(journal.interruption.stopping for journal in vm._durable.journals):  # noqa: ASYNC110 - a thread says so
             await asyncio.sleep(0.005)
+
+
+async def left_in_doubt(host: Host, one: Program | None, at: str) -> ExecutionVM:
+    """A new VM over run ``r``, which waits for a person: its process died in the call of *at*. It is
+    a run of *one*, or is resumed.
+    """
+    vm = host.vm()
+    driving = asyncio.create_task(vm.resume("r") if one is None else vm.run(one, run_id="r"))
+    await host.called(at)
+    await settled(vm)
+    await die(vm, driving)
+    other = host.vm()
+    trace = await other.resume("r")
+    assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
+    host.calls.clear()
+    return other
 
 
 @pytest.fixture(params=["file", "postgres"])
@@ -195,6 +212,162 @@ async def test_one_in_a_branch_that_does_not_end_is_recorded_in_doubt(
     assert [step.status.value for step in stored.steps if step.path == "p/a"] == ["in_doubt"]
     assert stored.digest == trace.digest
     assert replay(stored, branches).identical
+
+
+# --- what is cancelled when nothing is left to be called ------------------------------------------
+
+
+async def test_a_run_whose_last_call_was_under_way_is_undone_with_it(host: Host) -> None:
+    vm, other = host.vm(), host.vm()
+    one = program(step("a", "quick", undo=BACK), step("b", "write", undo=BACK))
+    driving = asyncio.create_task(vm.run(one, run_id="r"))
+    await host.called("write")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    await heard(vm)
+    host.go.set()
+    trace = await asyncio.wait_for(driving, HANGS_SECONDS)
+    assert (trace.status, trace.output) == (CANCELLED, None)
+    assert host.calls == ["quick", "write", "write ended", "back", "back"]
+    assert host.used("r")
+    stored = vm.load("r")
+    assert (stored.digest, stored.error) == (
+        trace.digest,
+        "the run was cancelled after its last step",
+    )
+    assert replay(stored, one).identical
+
+
+LAST = {
+    "alone": (step("a", "write", undo=BACK), "a"),
+    "in a branch": (parallel(step("a", "write", undo=BACK), step("b", "quick")), "p/a"),
+    "in an item": (mapped(step("a", "write", undo=BACK), over=[0]), "m[0]/a"),
+}
+
+
+@pytest.mark.parametrize("first", ["resolve", "cancel"])
+@pytest.mark.parametrize("where", LAST)
+async def test_one_whose_last_call_was_in_doubt_is_cancelled(
+    host: Host, where: str, first: str
+) -> None:
+    """Both are said before anybody resumes the run, in either order."""
+    last, path = LAST[where]
+    one = program(step("x", "quick", undo=BACK), last)
+    vm = await left_in_doubt(host, one, "write")
+    said = [
+        lambda: vm.resolve("r", path, done="receipt", by="ann"),
+        lambda: vm.inbox.cancel("r", by="ben"),
+    ]
+    for say in said if first == "resolve" else reversed(said):
+        say()
+    trace = await vm.resume("r")
+    assert (trace.status, trace.output) == (CANCELLED, None)
+    assert host.calls == ["back", "back"]
+    assert host.used("r")
+    assert replay(vm.load("r"), one).identical
+
+
+async def test_one_that_failed_stays_so_when_its_undo_is_resolved(host: Host) -> None:
+    broken = {"id": "b", "type": "fail", "error": "Broken", "message": "no"}
+    one = program(step("a", "quick", undo={"tool": "write"}), broken)
+    vm = await left_in_doubt(host, one, "write")
+    vm.resolve("r", "a/undo", done=None, by="ann")
+    vm.inbox.cancel("r", by="ben")
+    trace = await vm.resume("r")
+    assert (trace.status, host.calls) == (TraceStatus.FAILED, [])
+    assert host.used("r")
+
+
+@pytest.mark.parametrize("last", ["set", "model", "read"])
+async def test_one_that_nobody_had_begun_is_cancelled(host: Host, last: str) -> None:
+    steps = {
+        "set": {"id": "s", "type": "set", "values": {"n": 1}},
+        "model": llm("m"),
+        "read": step("b", "read"),
+    }
+    vm = host.vm()
+    one = program(steps[last])
+    await vm.submit(one, run_id="r")
+    vm.inbox.cancel("r", by="ann")
+    trace = await vm.resume("r")
+    assert (trace.status, trace.output, host.calls) == (CANCELLED, None, [])
+    assert replay(vm.load("r"), one).identical
+
+
+@pytest.mark.parametrize("last", ["wait", "approval"])
+async def test_one_is_cancelled_though_what_it_waits_for_last_has_come(
+    host: Host, last: str
+) -> None:
+    pause = {
+        "wait": {"id": "w", "type": "wait", "event": "paid"},
+        "approval": {"id": "w", "type": "approval", "role": "boss", "show": {}},
+    }[last]
+    vm = host.vm()
+    one = program(step("x", "quick", undo=BACK), pause)
+    await vm.run(one, run_id="r")
+    if last == "wait":
+        vm.send_event("r", "paid", {}, id="e")
+    else:
+        (entry,) = vm.waiting("r")
+        vm.approve("r", "w", by="ann", shown=entry["shown"])
+    vm.inbox.cancel("r", by="ben")
+    trace = await vm.resume("r")
+    assert (trace.status, host.calls) == (CANCELLED, ["quick", "back"])
+    assert replay(vm.load("r"), one).identical
+
+
+async def test_one_is_cancelled_that_lost_its_process_between_its_last_outcome_and_its_end(
+    tmp_path: Path,
+) -> None:
+    """Nothing is in doubt, and nothing is asked any more."""
+    calls: list[str] = []
+    ending = asyncio.Event()
+
+    class Dying(SqlStore):
+        def append(self, item: Append) -> asyncio.Future[None]:
+            if not ending.is_set() and "finished_ns" in item.update:
+                ending.set()
+                return asyncio.get_running_loop().create_future()
+            return super().append(item)
+
+    async def quick() -> None:
+        calls.append("quick")
+
+    async def back() -> None:
+        calls.append("back")
+
+    vms = [
+        ExecutionVM(
+            tools={"quick": quick, "back": back}, store=Dying(f"sqlite:///{tmp_path / 'runs.db'}")
+        )
+        for _ in range(2)
+    ]
+    one = program(step("a", "quick", undo=BACK), parallel(step("b", "quick", undo=BACK)))
+    driving = asyncio.create_task(vms[0].run(one, run_id="r"))
+    await asyncio.wait_for(ending.wait(), HANGS_SECONDS)
+    await die(vms[0], driving)
+    vms[1].inbox.cancel("r", by="ann")
+    trace = await asyncio.wait_for(vms[1].resume("r"), HANGS_SECONDS)
+    assert (trace.status, calls) == (CANCELLED, ["quick", "quick", "back", "back"])
+    assert replay(vms[1].load("r"), one).identical
+    for vm in vms:
+        vm.close()
+
+
+async def test_an_undo_at_the_end_that_is_in_doubt_is_resolved_and_the_rest_is_undone(
+    host: Host,
+) -> None:
+    one = program(step("a", "quick", undo=BACK), step("b", "write", undo={"tool": "write"}))
+    vm = await left_in_doubt(host, one, "write")
+    vm.resolve("r", "b", done="receipt", by="ann")
+    vm.inbox.cancel("r", by="ben")
+    vm = await left_in_doubt(host, None, "write")
+    assert [entry["path"] for entry in vm.waiting("r")] == ["b/undo"]
+    assert replay(vm.load("r"), one).identical
+    vm.resolve("r", "b/undo", done=None, by="ann")
+    trace = await vm.resume("r")
+    assert (trace.status, host.calls) == (CANCELLED, ["back"])
+    assert replay(vm.load("r"), one).identical
+    assert host.used("r")
 
 
 async def test_one_that_is_cancelled_as_it_comes_to_wait_is_cancelled(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 from build import NOW, llm, mapped, parallel, program, statuses, step
+from killed import die, settled
 from patience import HANGS_SECONDS
 
 from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMError, tool
-from nano_vm.errors import LeaseLost, UnknownRun
+from nano_vm.errors import UnknownRun
 from nano_vm.records.status import StepStatus
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.durable.stored import Begun, begun_calls, trace_of
@@ -79,25 +80,6 @@ class Host:
         self.vms.append(vm)
         return vm
 
-    async def die(self, vm: ExecutionVM, run: asyncio.Task[Any]) -> None:
-        """End *vm* as a kill would: nothing more is written, and its lease has run out."""
-        store, lease = vm.store, vm._durable.lease
-        assert store is not None
-        assert lease is not None
-
-        async def refused(*_: Any) -> Any:
-            raise LeaseLost("a dead process writes nothing")
-
-        lease.pay = lambda: None  # type: ignore[method-assign]
-        for journal in vm._durable.journals:
-            journal.leaving = True  # no record is made of the cancellation
-            journal.store = journal.outbox.store = type(
-                "Dead", (), {"append": refused, "send": lambda *_: None}
-            )()  # type: ignore[assignment]
-        run.cancel()
-        await asyncio.wait([run])
-        store.forget_owner(lease.owner)
-
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
@@ -113,17 +95,6 @@ async def called(host: Host, what: str) -> None:
             await asyncio.sleep(0.005)
 
 
-async def settled(vm: ExecutionVM) -> None:
-    """Wait until nothing goes on but calls that hang: what was given to the store is durable, and
-    who waited for that has gone on, several times over.
-    """
-    writer = vm.require_store().writer  # type: ignore[attr-defined]
-    for _ in range(5):
-        await asyncio.wrap_future(writer.submit(lambda *_: None))
-        for _ in range(20):
-            await asyncio.sleep(0)
-
-
 async def killed(
     host: Host, one: Program, at: str, inputs: dict[str, Any] | None = None
 ) -> ExecutionVM:
@@ -133,7 +104,7 @@ async def killed(
     task = asyncio.create_task(vm.run(one, inputs, run_id="r"))
     await called(host, at)
     await settled(vm)
-    await host.die(vm, task)
+    await die(vm, task)
     host.hang.discard(at)
     host.calls.clear()
     return host.vm()
@@ -239,7 +210,7 @@ async def test_a_reconcile_tool_is_asked_instead_of_a_person(host: Host) -> None
     host.hang.add("pay")
     task = asyncio.create_task(first.run(one, run_id="r"))
     await called(host, "pay")
-    await host.die(first, task)
+    await die(first, task)
     host.calls.clear()
     vm = host.vm()
     vm.register_tool("asked", asked)
@@ -285,7 +256,7 @@ async def test_a_lost_model_call_is_repeated_and_its_reservation_is_spent(host: 
     host.vms.append(first)
     task = asyncio.create_task(first.run(one, run_id="r"))
     await Hanging.reached.wait()
-    await host.die(first, task)
+    await die(first, task)
     vm = host.vm()
     (trace,) = await vm.recover()
     assert trace.status is SUCCESS
@@ -297,7 +268,7 @@ async def test_a_lost_model_call_is_repeated_and_its_reservation_is_spent(host: 
     Hanging.reached.clear()
     task = asyncio.create_task(first_of(host).run(once, run_id="s"))
     await Hanging.reached.wait()
-    await host.die(host.vms[-1], task)
+    await die(host.vms[-1], task)
     (trace,) = await host.vm().recover()
     assert trace.error_kind in (None, "budget")
 
@@ -408,7 +379,7 @@ class Times:
             task = asyncio.create_task(vm.run(one, inputs, run_id="r"))
         await called(self.host, at)
         await settled(vm)
-        await self.host.die(vm, task)
+        await die(vm, task)
         self.host.hang = set()
 
     async def end(self) -> Trace:
@@ -466,7 +437,7 @@ async def test_attempts_that_failed_before_a_crash_count(host: Host) -> None:
     task = asyncio.create_task(vm.run(one, run_id="r"))
     while len(times.calls) < 2:  # noqa: ASYNC110 - calls are all there is
         await asyncio.sleep(0.005)
-    await host.die(vm, task)
+    await die(vm, task)
     host.hang = set()
     times.fail = ["read", "read"]
     trace = await times.end()
@@ -874,7 +845,7 @@ async def test_a_run_in_doubt_is_loaded_as_it_was_driven(host: Host) -> None:
     task = asyncio.create_task(first.run(one, run_id="r"))
     await called(host, "pay")
     await settled(first)
-    await host.die(first, task)
+    await die(first, task)
     vm = host.vm()
     vm.register_tool("asked", asked)
     (trace,) = await vm.recover()

@@ -147,6 +147,8 @@ class Journal:
         if op.code == END:
             if machine.frame_name:  # the run's own last rows go with its end
                 await self.append(self.rows.new(machine))
+            elif self.heard.cancelled and machine.status is TraceStatus.SUCCESS:
+                return machine.resume(Cancelled(called=False), max(machine.now, now))
             return None
         following = self.recorded.along(machine, op) or self.recorded.feed(machine, op)
         if op.code == DOUBT:  # a person says it to the stored run, which is then driven anew
