@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 INSTALL_ARGS := -m pip --disable-pip-version-check --no-input -qq install --no-build-isolation -c constraints.txt
 INSTALL := $(BIN)/python $(INSTALL_ARGS)
 ARGS ?=
+# The tests start some hundred Pythons, each of which would compile the package and its tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The pages are built where npm is; without it they are left out, and so are their tests.
 NPM := $(shell command -v npm 2>/dev/null)

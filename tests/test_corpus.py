@@ -27,6 +27,7 @@ import builtins
 import datetime
 import decimal
 import enum
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -163,7 +164,7 @@ async def _async_generator() -> Any:
     yield 1
 
 
-class Loader(yaml.SafeLoader):
+class Loader(yaml.CSafeLoader):
     """YAML 1.2's scalars, and a tag for each kind of outcome."""
 
 
@@ -314,7 +315,7 @@ class HostScripts:
             case "raises":
                 name, message = content
                 kind = globals().get(name) or getattr(errors, name, None) or getattr(builtins, name)
-                raise kind(message)
+                raise kind(resolved(message))
             case "fails":
                 given = dict(content)
                 raise getattr(errors, given.pop("type", "ModelError"))(
@@ -414,10 +415,17 @@ def resolved(value: Any) -> Any:
     return OBJECTS[value.content]() if isinstance(value, Outcome) else value
 
 
+@functools.cache  # several files of tests are about every case
+def written(path: Path) -> list[dict[str, Any]]:
+    """The cases of a file of the corpus."""
+    found: list[dict[str, Any]] = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    return found
+
+
 def cases() -> Iterator[Any]:
     for path in sorted(CORPUS.glob("*.yaml")):
         seen = set()
-        for case in yaml.load(path.read_text(encoding="utf-8"), Loader):
+        for case in written(path):
             name = case["case"]
             assert name not in seen, f"{path.name}: two cases {name!r}"
             seen.add(name)

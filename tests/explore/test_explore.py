@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import yaml
 from build import llm, mapped, parallel, program, step
-from test_corpus import CORPUS, Loader
+from test_corpus import CORPUS, written
 from virtual_time import VirtualClock, VirtualLoop
 
 from nano_vm import Completion, ExecutionVM, Program, ProgramError, Trace, VMError, errors, tool
@@ -224,7 +223,7 @@ def test_every_run_is_what_the_vm_does_with_these_outcomes(loop: asyncio.Runner)
 
 def corpus(path: Path) -> Iterator[tuple[Program, dict[str, Program]]]:
     """The programs of a corpus file that have no faults, with those that they call."""
-    for case in yaml.load(path.read_text(encoding="utf-8"), Loader):
+    for case in written(path):
         if "program" not in case:
             continue
         try:

@@ -8,13 +8,11 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from time import process_time
 from typing import Any
 
 import jsonschema_rs
 import pytest
-import yaml
 
 from nano_vm import Budget, OnError, Program, ProgramError, Step, StepType
 from nano_vm.diagnostics import Diagnostic
@@ -33,7 +31,7 @@ from nano_vm.language.program import (
     WaitStep,
 )
 
-from test_corpus import CORPUS, Loader  # isort: skip - a module beside this one
+from test_corpus import CORPUS, written  # isort: skip - a module beside this one
 
 SET = {"id": "a", "type": "set", "values": {"x": 1}}
 
@@ -351,8 +349,8 @@ def test_program_error_is_a_value_error_and_can_be_pickled() -> None:
 def corpus_programs() -> list[Any]:
     """Every program of the corpus that loads."""
     found = []
-    for path in sorted(Path(CORPUS).glob("*.yaml")):
-        for case in yaml.load(path.read_text(encoding="utf-8"), Loader):
+    for path in sorted(CORPUS.glob("*.yaml")):
+        for case in written(path):
             if "program" in case and "load" not in case:
                 found.append(pytest.param(case["program"], id=f"{path.stem}-{case['case']}"))
     return found
