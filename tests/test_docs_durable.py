@@ -63,6 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_commands_print_what_is_shown(folder: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "NANO_VM_DEBUG": ""}
     digests: dict[str, str] = {}
@@ -124,6 +125,7 @@ def fits(expected: list[str], printed: list[str]) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in printed)) is not None
 
 
+@pytest.mark.slow
 def test_its_python_runs(folder: Path) -> None:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{folder}"}
     args = [sys.executable, "-W", "error", "program.py"]

@@ -17,6 +17,7 @@ from nano_vm.telemetry.prometheus import Prometheus
 TEXT, EXAMPLES = page("observability.md")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_its_examples_run(text: str, tmp_path: Path) -> None:
     told = printed(text, tmp_path)

@@ -16,6 +16,7 @@ from nano_vm.run.options import RunOptions
 TEXT, EXAMPLES = page("python.md")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_its_examples_run(text: str, tmp_path: Path) -> None:
     assert printed(text, tmp_path) == shown(text)

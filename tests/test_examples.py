@@ -51,6 +51,7 @@ def test_every_example_is_run() -> None:
     assert programs == {"refund", "extract", "triage"} | TRANSFERS | DURABLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [

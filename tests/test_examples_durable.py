@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from patience import HANGS_SECONDS
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "refund-approval.py"
 
 
+@pytest.mark.slow
 def test_a_refund_survives_its_worker() -> None:
     ran = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLE)],

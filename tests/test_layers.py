@@ -9,6 +9,7 @@ uses another's private names.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,11 @@ ALLOWED = {
     ("language/schema_cost.py", "urllib"): "unquote, which only reads text",
     ("machine/arguments.py", "exec()"): "of a source that holds no value: its words are its own",
 }
+
+
+@functools.cache  # several tests look at every module
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
 def package_of(file: Path, source: Path) -> str:
@@ -174,7 +180,7 @@ def faults(source: Path) -> list[str]:
                 f"{place}: {package!r} is in no list; say in PACKAGES which packages it may import"
             )
             continue
-        tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+        tree = parsed(file)
         for line, name in imported(tree, file.relative_to(source.parent).parent.parts):
             other = package_imported(name)
             if other is None or other == package:
@@ -316,7 +322,7 @@ def sql(source: Path) -> Iterator[str]:
         if place.startswith("store/sql/"):
             continue
         text = file.read_text(encoding="utf-8")
-        for line, name in imported(ast.parse(text), file.relative_to(source.parent).parent.parts):
+        for line, name in imported(parsed(file), file.relative_to(source.parent).parent.parts):
             if name.startswith(f"{PACKAGE}.store.sql") and place != OPENS_STORES:
                 yield f"{place}:{line}: imports {name}"
         for table in re.findall(
@@ -406,9 +412,7 @@ def defined(tree: ast.AST) -> Iterator[str]:
 
 def reaching(source: Path) -> list[str]:
     """Where a package uses ``x._y`` and only other packages have a ``_y``."""
-    trees = {
-        file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(source.rglob("*.py"))
-    }
+    trees = {file: parsed(file) for file in sorted(source.rglob("*.py"))}
     owners: dict[str, set[str]] = {}
     for file, tree in trees.items():
         for name in filter(private, defined(tree)):
@@ -462,7 +466,7 @@ def test_no_function_is_longer_than_two_screens() -> None:
     found = {
         f"{path.relative_to(SOURCE).as_posix()}: {node.name}"
         for path in SOURCE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION_LINES
     }

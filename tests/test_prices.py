@@ -96,6 +96,7 @@ def test_the_highest_tier_and_every_price_must_be_by_tokens() -> None:
     assert _highest([]) is None
 
 
+@pytest.mark.slow
 def test_most_models_of_the_data_have_a_price() -> None:
     from genai_prices.data_snapshot import get_snapshot
 

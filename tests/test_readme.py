@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_printed(tmp_path: Path) -> None:
     (code,) = [text for language, text in BLOCKS if language == "python"]
     file = tmp_path / "readme.py"
@@ -27,6 +30,7 @@ def test_the_example_runs_as_printed(tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines[1:]] == ["analyze", "guardrail", "process_refund"]
 
 
+@pytest.mark.slow
 def test_the_console_block_is_what_the_command_prints(tmp_path: Path) -> None:
     (block,) = [text for _, text in BLOCKS if text.startswith("$ nano-vm check")]
     expected = block.splitlines()[1]

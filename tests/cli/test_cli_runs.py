@@ -855,6 +855,7 @@ def test_old_runs_are_deleted(sh: Shell, ended: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_from_one_store_to_another(sh: Shell, ended: str, folder: Path) -> None:
     other = ["--store", "sqlite:///other.db"]
     assert sh("store", "export", ended[:8], "-o", "runs.jsonl") == 0

@@ -219,6 +219,7 @@ def test_a_completion_script_is_printed(shell: str, capsys: pytest.CaptureFixtur
     assert "nano-vm" in script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "replies"),
     [

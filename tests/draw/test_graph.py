@@ -227,6 +227,7 @@ def test_nothing_in_a_program_becomes_markup(form: str) -> None:
         }
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_text_makes_a_well_formed_image(text: str) -> None:

@@ -240,6 +240,7 @@ def corpus(path: Path) -> Iterator[tuple[Program, dict[str, Program]]]:
             yield loaded, programs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(path.name for path in CORPUS.glob("*.yaml")))
 def test_the_programs_of_the_corpus(loop: asyncio.Runner, file: str) -> None:
     for case, programs in corpus(CORPUS / file):

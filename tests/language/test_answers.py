@@ -183,6 +183,7 @@ def test_any_text_is_one_value_or_invalid(text: str) -> None:
     assert json_in(json.dumps(value)) == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [False, True])
 @given(
     st.lists(

@@ -286,6 +286,7 @@ TOO_LARGE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_what_is_too_large_is_refused_before_it_is_made(name: str) -> None:
     text, names = TOO_LARGE[name]

@@ -555,6 +555,7 @@ for name in ("pytest", "hypothesis", "hypothesis.strategies"):
 """
 
 
+@pytest.mark.slow
 def test_programs_of_the_set_are_of_all_kinds() -> None:
     found = digests(COUNT)
     text = json.dumps(drawn_programs(COUNT))

@@ -41,6 +41,7 @@ def usable(seed):
     return cases, None if schema_fault(schema) else schema
 
 
+@pytest.mark.slow
 @untimed
 @given(SEEDS)
 def test_a_verdict_is_that_of_another_engine(seed):

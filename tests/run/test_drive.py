@@ -372,6 +372,7 @@ async def test_a_deadline_is_kept_where_a_thread_hangs(seconds: float) -> None:
     assert f"within {seconds:g} s" in (trace.error or "")
 
 
+@pytest.mark.slow
 @virtual
 async def test_deadlines_of_many_runs_that_began_at_different_times() -> None:
     hang = Hang()

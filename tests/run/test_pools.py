@@ -287,6 +287,7 @@ class Hurried:
         await asyncio.sleep(0)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     calls=st.lists(CALL, max_size=24),

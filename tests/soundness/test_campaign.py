@@ -75,6 +75,7 @@ def test_many_counterexamples() -> None:
         assert shown.refuted[kind] >= FEWEST_SHARE * total, (kind, "\n".join(shown.lines()))
 
 
+@pytest.mark.slow
 def test_the_order_of_children_does_not_matter() -> None:
     """The outcomes of a run follow from paths, so the order in which children run must not show."""
     looked_at = 0
@@ -104,6 +105,7 @@ def _in_order(case: Case, seed: int, reorder: bool) -> str:
     return run(case, seed, feed_class=Ordered).trace.digest
 
 
+@pytest.mark.slow
 def test_every_call_of_a_run_is_in_its_trace() -> None:
     """The oracles read the trace alone; the driver of the run saw what was really asked."""
     for seed in range(150):

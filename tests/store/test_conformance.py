@@ -44,6 +44,7 @@ def test_stores_that_are_told_the_same_hold_the_same(
     hold(subjects, list(history(seed, LENGTH)), each=10)
 
 
+@pytest.mark.slow
 def test_what_one_exports_the_others_take_in(subjects: dict[str, Subject]) -> None:
     operations = list(history(101, LENGTH))
     source = subjects["a file"]

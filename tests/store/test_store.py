@@ -1206,6 +1206,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         assert damage(store) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
     """The limit of the process is that of a full disk: writes fail in the middle."""
     script = """
@@ -1651,6 +1652,7 @@ def test_figures_of_the_writer() -> None:
     assert (writing.BATCH_ITEMS, writing.BATCH_BYTES) == (1000, 32_000_000)
 
 
+@pytest.mark.slow
 def test_sqlite_needs_nothing_but_python() -> None:
     code = (
         "import sys; before = set(sys.modules); import nano_vm.store.sql.store; "

@@ -436,6 +436,7 @@ def test_what_is_only_added_to_has_the_bound_of_its_loops(
     assert once < found
 
 
+@pytest.mark.slow
 def test_a_long_chain_of_names() -> None:
     chain = [
         {"id": f"s{i}", "type": "set", "values": {f"k{i}": f"${{k{i - 1}}}!"}}

@@ -84,6 +84,7 @@ async def test_one_of_three_is_down(fault: Any, strategy: Any) -> None:
     assert sum(p.calls for p in providers) <= 62
 
 
+@pytest.mark.slow
 async def test_recovery_is_noticed_within_the_half_open_interval() -> None:
     first, second = Provider("a", fault=503), Provider("b")
     async with fleet(first, second):
