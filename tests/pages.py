@@ -16,7 +16,11 @@ GENERATED = {DOCS / "reference" / "cli", DOCS / "reference" / "diagnostics"}
 
 def find(name: str) -> Path:
     """The page of that name that a person wrote, in whatever folder of docs/ it is."""
-    (found,) = (page for page in DOCS.rglob(name) if page.parent not in GENERATED)
+    (found,) = (
+        page
+        for page in DOCS.rglob(name)
+        if page.parent not in GENERATED | {DOCS / "reference" / "api"}
+    )
     return found
 
 

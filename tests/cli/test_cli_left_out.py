@@ -43,7 +43,10 @@ def programs() -> Iterator[tuple[str, str, list[list[str]]]]:
         if policy.exists():
             options.append(["--policy", str(policy)])
         yield file.name, file.read_text(encoding="utf-8"), options
-    for page in ROOT / "README.md", *map(find, ("language.md", "durable.md", "guarantees.md")):
+    for page in (
+        ROOT / "README.md",
+        *map(find, ("errors.md", "answers.md", "durable.md", "loop.md")),
+    ):
         text = page.read_text(encoding="utf-8")
         blocks = re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         for number, block in enumerate(

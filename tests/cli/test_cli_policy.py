@@ -339,8 +339,8 @@ def test_the_policy_in_the_readme_is_proved_of_the_program_in_the_readme() -> No
 
 
 def test_the_policy_in_the_language_is_one() -> None:
-    text = find("language.md").read_text(encoding="utf-8")
-    (policy,) = re.findall(r"^```\n(inputs: .*?)^```$", text, re.DOTALL | re.MULTILINE)
+    text = find("policy.md").read_text(encoding="utf-8")
+    (policy,) = re.findall(r"^```yaml\n(inputs: .*?)^```$", text, re.DOTALL | re.MULTILINE)
     read = Policy.from_yaml(policy)
     used = {name for rule in read.tools for name in read.source["tools"][rule.pattern]}
     assert used == set(_TOOL_FIELDS), "every field is shown"
@@ -348,8 +348,9 @@ def test_the_policy_in_the_language_is_one() -> None:
 
 def test_the_output_in_the_guarantees_is_what_the_command_prints(capsys: Captured) -> None:
     text = find("guarantees.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```\n\$ nano-vm (.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    command, *expected = block.splitlines()
+    (block,) = re.findall(r"^```console\n\$ nano-vm (.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    command, *expected, more = block.splitlines()
+    assert more == "..."
     assert (
         main(
             [str(ROOT / word) if word.startswith("examples/") else word for word in command.split()]

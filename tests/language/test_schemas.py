@@ -204,7 +204,7 @@ def test_a_format_that_restricts_nothing(name):
 
 
 def test_all_formats_stand_in_the_documentation():
-    text = find("language.md").read_text()
+    text = find("answers.md").read_text()
     named = [
         name for name in [*HELD, *schemas._BITS, *schemas._NOTES] if not name.startswith("uuid")
     ]

@@ -163,9 +163,10 @@ class AnthropicAdapter(SdkAdapter):
         """The model's answer to *messages*; *options* are fields of the request, see `OPTIONS`.
 
         Raises:
-            RateLimited: Status 429, with the wait that the provider asked for. ModelTimeout: No
-            answer in time, or status 408 or 504. ModelError: Any other failure; ``retryable`` for a
-            lost connection, an unreadable answer and status 5xx.
+            RateLimited: Status 429, with the wait that the provider asked for.
+            ModelTimeout: No answer in time, or status 408 or 504.
+            ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer
+                and status 5xx.
         """
         request = self._request(
             messages,

@@ -122,9 +122,10 @@ class LiteLLMAdapter:
         ``reasoning_effort``, ...) are further arguments of ``litellm.acompletion``.
 
         Raises:
-            RateLimited: Status 429, with the wait that the provider asked for. ModelTimeout: No
-            answer in time, or status 408 or 504. ModelError: Any other failure; ``retryable`` for a
-            lost connection, an unreadable answer and status 5xx.
+            RateLimited: Status 429, with the wait that the provider asked for.
+            ModelTimeout: No answer in time, or status 408 or 504.
+            ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer
+                and status 5xx.
         """
         request = self._request(
             messages, max_tokens, temperature, seed, output_schema, options, kwargs

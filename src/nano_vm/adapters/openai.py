@@ -165,9 +165,10 @@ class OpenAIAdapter(SdkAdapter):
         package's ``create``.
 
         Raises:
-            RateLimited: Status 429, with the wait that the provider asked for. ModelTimeout: No
-            answer in time, or status 408 or 504. ModelError: Any other failure; ``retryable`` for a
-            lost connection, an unreadable answer and status 5xx.
+            RateLimited: Status 429, with the wait that the provider asked for.
+            ModelTimeout: No answer in time, or status 408 or 504.
+            ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer
+                and status 5xx.
         """
         request = self._request(
             messages,

@@ -130,8 +130,7 @@ class Planner:
 
         Raises:
             PlannerError: If there is no such program: the intent is none, the model failed or took
-            too long, or
-                what it wrote is no program or does not pass.
+                too long, or what it wrote is no program or does not pass.
         """
         wish = intent if intent is not None else user_input
         _check_intent(wish)

@@ -172,8 +172,8 @@ class Trace:
 
         Raises:
             RunFailed: If it failed, was cancelled, or is suspended. If a call in this process made
-            it fail, its
-                ``__cause__`` is the exception of the tool or adapter, with its traceback.
+                it fail, its ``__cause__`` is the exception of the tool or adapter, with its
+                traceback.
         """
         if self.ok:
             return self

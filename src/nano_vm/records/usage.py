@@ -67,8 +67,8 @@ class LLMUsage:
         given.
 
         Raises:
-            ValueError: If a count is not a whole number of at least 0, a part is more than the whole,
-            or the cost is not a finite amount.
+            ValueError: If a count is not a whole number of at least 0, a part is more than the
+                whole, or the cost is not a finite amount.
         """
         prompt, completion, total = map(data.get, _COUNTS)
         parts = [data.get(name) or 0 for name in _PARTS]

@@ -692,8 +692,7 @@ class ExecutionVM:
 
         Raises:
             VMError: If nothing is in doubt there (`Changed`), it was resolved before
-            (`AlreadyDecided`), or not exactly one of the three
-                is said.
+                (`AlreadyDecided`), or not exactly one of the three is said.
         """
         by = account() if by is UNSET else by
         self.inbox.resolve(run_id, path, by=by, done=done, retry=retry, fail=fail)

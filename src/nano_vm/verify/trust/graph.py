@@ -4,7 +4,7 @@ secrecy share.
 A `Flow` comes in. `Graph` has a vertex for each slot of each `Names`, and an edge wherever a step
 reads one name and writes another, whatever is said of the values. A lattice (`proof` for
 *untrusted*, `secrecy.proof` for the names of secrets) adds `Edges` of its own, since tools, errors
-and people pass on one thing and not the other, and seeds: `Reach` is what these come to, by
+and people pass on one thing and not the other, and seeds: `Reach` is what follows from these, by
 breadth-first search in linear time with the shortest way to each.
 
 An edge is *weak* where the value is a choice among what the program lists: an answer that is one of
