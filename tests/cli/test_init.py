@@ -1,22 +1,41 @@
-"""`nano-vm init`: what it makes is checked, runs as it says, and passes its own tests."""
+"""`nano-vm init`: what it makes is checked, runs as it says, passes its own tests, and overwrites
+nothing.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
+import yaml
 from patience import HANGS_SECONDS
 
 from nano_vm.cli import main
-from nano_vm.cli.commands.init import NEXT
+from nano_vm.cli.commands.init import ALWAYS, NEXT
+from nano_vm.cli.schemas import MADE_BY
+from nano_vm.language.reader import read_text
 
 SOURCE = Path(__file__).parents[2] / "src"
+TEMPLATES = SOURCE / "nano_vm/cli/templates"
+
+ENDED = {
+    "guardrail": "a colleague looks at A-2",
+    "agentic-review": '"verdict":"approve"',
+    "approval": "nano-vm approve first ask --shown",
+    "map": '{"happy":3,"unhappy":0}',
+    "rag": '"sources":["returns-2"]',
+}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", NEXT)
 def test_what_is_made_runs_as_it_says(
     template: str,
@@ -29,30 +48,53 @@ def test_what_is_made_runs_as_it_says(
     assert main(["init", "my flow", "--template", template]) == 0
     out = capsys.readouterr().out
     assert "my flow/program.yaml: written" in out
-    assert out.endswith("  python -m pytest\n")
     assert "  cd 'my flow'\n" in out
     monkeypatch.chdir("my flow")
-    for line in NEXT[template]:
+    readme = Path("README.md").read_text()
+    for line in (*ALWAYS, *NEXT[template]):
         assert f"  {line}\n" in out
+        assert f"{line}\n" in readme
         program, *arguments = shlex.split(line)
         assert program == "nano-vm"
         assert main(arguments) == (3 if "--run-id" in arguments else 0), line
-    last = capsys.readouterr().out
-    ended = {
-        "guard": "a colleague looks at A-2",
-        "review": "published: A lamp.",
-        "approval": "nano-vm approve first ask --shown",
-        "map": '{"happy":3,"unhappy":0}',
-    }
-    assert ended[template] in last
+    said = capsys.readouterr().out
+    assert ENDED[template] in said
+    assert "program.yaml: no faults" in said
+    assert "not checked" not in said
+    assert main(["test", "--min-coverage", "100"]) == 0
+
+
+@pytest.mark.parametrize("template", NEXT)
+def test_editors_and_ci_are_told_where_all_is(template: str, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    assert main(["init", str(made), "--template", template]) == 0
+    for name in ("program.yaml", "program.test.yaml"):
+        text = (made / name).read_text()
+        found = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
+        assert found is not None
+        schema = json.loads((made / found[1]).read_text())
+        assert MADE_BY in schema
+        validator = jsonschema_rs.validator_for(schema)
+        assert list(map(str, validator.iter_errors(read_text(text)))) == []
+    settings = json.loads((made / ".vscode/settings.json").read_text())
+    assert all((made / schema).exists() for schema in settings["yaml.schemas"])
+    host = tomllib.loads((made / "nano-vm.toml").read_text())
+    assert (made / host["tools"].partition(":")[0]).exists()
+    assert (made / host["policy"]).exists()
+    workflow = yaml.safe_load((made / ".github/workflows/test.yml").read_text())
+    runs = [step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step]
+    assert runs[1] in ALWAYS
+    assert runs[2].startswith(ALWAYS[1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("template", NEXT)
-def test_what_is_made_passes_its_own_tests(template: str, tmp_path: Path) -> None:
-    assert main(["init", str(tmp_path / "made"), "--template", template]) == 0
+def test_what_is_made_is_collected_by_pytest(tmp_path: Path) -> None:
+    assert main(["init", str(tmp_path / "made"), "--template", "approval"]) == 0
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider"],
+        [
+            *[sys.executable, "-m", "pytest", "-q", "-p", "nano_vm.pytest_plugin"],
+            *["-p", "no:asyncio", "-p", "no:cacheprovider"],
+        ],
         cwd=tmp_path / "made",
         env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTEST_ADDOPTS": ""},
         capture_output=True,
@@ -61,14 +103,14 @@ def test_what_is_made_passes_its_own_tests(template: str, tmp_path: Path) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout
+    assert "5 passed" in done.stdout
 
 
 def test_the_help_names_every_template(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--help"]) == 0
     page = capsys.readouterr().out
-    folders = {path.name for path in (SOURCE / "nano_vm/cli/templates").iterdir()}
-    assert set(NEXT) == folders - {"__pycache__"}
+    folders = {path.name for path in TEMPLATES.iterdir()} - {"__pycache__", "shared"}
+    assert set(NEXT) == folders
     assert all(f"\n  {name} " in page for name in NEXT)
 
 
@@ -77,15 +119,115 @@ def test_nothing_is_overwritten(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("there").mkdir()
-    Path("there/tools.py").write_text("mine = 1")
+    Path("there/mine.py").write_text("mine = 1")
+    Path("there/notes").mkdir()
     assert main(["init", "there"]) == 2
     assert capsys.readouterr().err == (
-        "nano-vm: there/tools.py is there already; name another folder\n"
+        "nano-vm: there is not empty: it holds mine.py and 1 more; name another folder\n"
     )
-    assert [file.name for file in Path("there").iterdir()] == ["tools.py"]
+    assert sorted(file.name for file in Path("there").iterdir()) == ["mine.py", "notes"]
+    assert main(["init"]) == 2  # the current folder, which has that one in it
+    assert ". is not empty: it holds there; name another folder" in capsys.readouterr().err
     Path("file").write_text("")
     assert main(["init", "file/inside"]) == 2
     assert "cannot write to file/inside: " in capsys.readouterr().err
     assert main(["init", "a\0b"]) == 2
-    assert main(["init", "new", "--template", "gaurd"]) == 2
-    assert "'gaurd' is not one of" in capsys.readouterr().err
+    assert main(["init", "new", "--template", "gaurdrail"]) == 2
+    assert "'gaurdrail' is not one of" in capsys.readouterr().err
+
+
+def test_a_new_repository_is_empty_but_its_own_settings_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".git").mkdir()
+    assert main(["init"]) == 0
+    assert "  cd " not in capsys.readouterr().out
+    other = tmp_path / ".other"
+    (other / ".vscode").mkdir(parents=True)
+    (other / ".vscode/settings.json").write_text("{}")
+    assert main(["init", str(other)]) == 2
+    assert "it holds .vscode/settings.json; name another folder" in capsys.readouterr().err
+    assert not (other / "program.yaml").exists()
+
+
+# --- what nano-vm.toml says ---
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "p"]) == 0
+    monkeypatch.chdir(tmp_path / "p")
+    return tmp_path / "p"
+
+
+def test_tools_and_policy_are_those_of_the_project_unless_others_are_named(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["check", "program.yaml"]) == 0
+    assert "no faults, 2 proved" in capsys.readouterr().out
+    Path("none.yaml").write_text('tools: {"*": {allow: false}}\n')
+    assert main(["check", "program.yaml", "--policy", "none.yaml"]) == 1
+    Path("other.py").write_text("tools = {'reply': print}\n")
+    assert main(["check", "program.yaml", "--tools", "other.py"]) == 1
+    assert "get_order" in capsys.readouterr().out
+    os.chdir(project.parent)
+    assert main(["check", "p/program.yaml", "--host", "p/nano-vm.toml"]) == 0
+    assert "no faults, 2 proved" in capsys.readouterr().out
+    assert main(["check", "p/program.yaml"]) == 0
+    assert "not checked: tools (give --tools)" in capsys.readouterr().out
+
+
+def test_a_project_without_models_has_tools_all_the_same(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("nano-vm.toml").write_text('tools = "tools.py"\n')
+    capsys.readouterr()
+    assert main(["check", "program.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert "not checked: models (give --model)" in out
+    assert "tools (give" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tools = 3\n", "--host: nano-vm.toml: tools: input should be a valid string, not 3"),
+        ("tool = 'tools.py'\n", "--host: nano-vm.toml: tool: unknown field; did you mean 'tools'?"),
+        ("tools = 'gone.py'\n", "--tools: there is no file gone.py"),
+        ("policy = 'gone.yaml'\n", "--policy: cannot read gone.yaml: No such file or directory"),
+        ("tools = \n", "--host: nano-vm.toml: not TOML: "),
+    ],
+)
+def test_a_project_that_names_what_is_not_there_is_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    Path("nano-vm.toml").write_text(text)
+    capsys.readouterr()
+    assert main(["check", "program.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_schema_newer_than_the_tool_is_said_where_a_field_is_unknown(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = Path(".nano-vm/program.schema.json")
+    program = Path("program.yaml")
+    program.write_text(program.read_text().replace("    max_tokens: 4", "    new_field: 4"))
+    capsys.readouterr()
+    assert main(["check", "program.yaml"]) == 1
+    assert "note:" not in capsys.readouterr().out
+    schema.write_text(json.dumps({**json.loads(schema.read_text()), MADE_BY: "98.7.0"}))
+    assert main(["check", "program.yaml"]) == 1
+    out = capsys.readouterr().out
+    assert "unknown field 'new_field'" in out
+    assert "note: .nano-vm/program.schema.json is of nano-vm 98.7.0, and this is" in out
+    for broken in ("not JSON", "[]", '{"x-nano-vm": 3}'):
+        schema.write_text(broken)
+        assert main(["check", "program.yaml"]) == 1
+        assert "note:" not in capsys.readouterr().out

@@ -618,3 +618,17 @@ def test_budget_at_the_top() -> None:
     assert Program.from_dict({"steps": [SET], "max_steps": 3, "max_tokens": 9}).budget == Budget(
         max_steps=3, max_tokens=9
     )
+
+
+def test_the_schema_describes_every_field() -> None:
+    """What editors show; but for fields of other types, which may only stand there empty."""
+    schema = Program.json_schema()
+    silent = [
+        f"{name}.{field}"
+        for name, part in schema["$defs"].items()
+        for field, kind in part.get("properties", {}).items()
+        if "description" not in kind and "$ref" not in kind and kind != {"enum": [None, {}, []]}
+    ]
+    assert silent == []
+    switch = schema["$defs"]["SwitchStep"]["properties"]["default"]["description"]
+    assert switch != schema["$defs"]["ToolStep"]["properties"]["default"]["description"]

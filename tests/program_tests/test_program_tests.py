@@ -15,7 +15,7 @@ from nano_vm.cli import main
 from nano_vm.cli.faults import UsageFault
 from nano_vm.cli.program_tests import suite_of
 from nano_vm.errors import ProgramError
-from nano_vm.program_tests.document import read_document
+from nano_vm.program_tests.document import json_schema, read_document
 from nano_vm.program_tests.execute import Subject, execute
 from nano_vm.program_tests.expect import same
 from nano_vm.program_tests.junit import junit_xml
@@ -697,3 +697,16 @@ def test_the_same_program_in_two_files_is_covered_by_both(
 def test_a_subject_without_tools_takes_any() -> None:
     program = Program.from_yaml(GUARD)
     assert set(Subject(program, {}, {}).contracts) == {"pay"}
+
+
+def test_the_schema_of_test_files_describes_every_field() -> None:
+    schema = json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    silent = [
+        field
+        for part in parts
+        if part.get("title") != "Budget"
+        for field, kind in part.get("properties", {}).items()
+        if "description" not in kind
+    ]
+    assert silent == []

@@ -64,6 +64,8 @@ class _Pool(_Table):
 
 
 class _File(_Table):
+    tools: str | None = None
+    policy: str | None = None
     default: str | None = None
     price_source: Literal["genai-prices"] | None = None
     models: dict[str, _Model] = {}
@@ -83,6 +85,36 @@ class HostFile:
     models: dict[str, Any]
     budget: Budget | None = None
     budgets: Mapping[str, SharedBudget] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What a host file says beside models: where ``tools`` (``tools.py:tools``) and the ``policy``
+    of programs are, as paths from where the process stands; and the names of its ``models``.
+    """
+
+    tools: str | None = None
+    policy: str | None = None
+    models: tuple[str, ...] = ()
+
+
+def read_project(path: str | Path) -> Project:
+    """What the host file at *path* says of tools and policy. No adapter is made, and no key needed.
+
+    Raises:
+        VMError: If it cannot be read, or says what it cannot.
+    """
+    said, folder = _said(path), Path(path).parent
+    tools = said.tools
+    if tools is not None and _is_file(tools):
+        tools = str(folder / tools)
+    policy = str(folder / said.policy) if said.policy is not None else None
+    return Project(tools, policy, (*said.models, *said.pools))
+
+
+def _is_file(spec: str) -> bool:
+    """Whether tools are in a file, and not in a module that Python finds."""
+    return spec.endswith(".py") or spec.rpartition(":")[0].endswith(".py")
 
 
 def read_host(path: str | Path) -> HostFile:
@@ -163,6 +195,8 @@ class _Reading:
     def adapters(self) -> dict[str, Any]:
         """By name, the default first."""
         said = self.said
+        if not said.models and not said.pools and (said.tools or said.policy):
+            return {}
         if not said.models:
             raise self.fault("models", "there is none; write [models.NAME]")
         twice = next((name for name in said.pools if name in said.models), None)
@@ -188,7 +222,7 @@ class _Reading:
                 raise self.fault(f"{at}.key_env", f"{given.key_env} is not set in the environment")
         try:
             member = self.members[name] = Member(
-                adapter_named(given.model, given.base_url, key),
+                adapter_named(self.beside(given), given.base_url, key),
                 name=name,
                 weight=float(given.weight),
                 concurrency=given.concurrency,
@@ -207,6 +241,13 @@ class _Reading:
         except (VMError, ValueError) as error:
             raise self.fault(at, str(error)) from None
         return member
+
+    def beside(self, given: _Model) -> str:
+        """The model's name; a file in it is relative to the host file, like all paths there."""
+        kind, colon, file = given.model.partition(":")
+        if given.base_url is None and kind in ("local", "scripted") and file:
+            return f"{kind}{colon}{Path(self.path).parent / file}"
+        return given.model
 
     def price(self, name: str, given: _Model) -> Any:
         """The model's own price, else that of the table."""

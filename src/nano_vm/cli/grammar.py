@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ..spelling import nearest
 
@@ -268,6 +269,11 @@ def only_one(options: Options, *names: str, required: bool = False) -> None:
         raise click.UsageError(f"{given[0]} does not go with {given[1]}", _context())
     if required and not given:
         raise click.UsageError(f"one of {', '.join(names)} is required", _context())
+
+
+def typed(name: str) -> bool:
+    """Whether an option stands on the command line; what is not there may have a default."""
+    return _context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _context() -> click.Context:

@@ -79,9 +79,7 @@ def not_given(options: Options) -> list[str]:
     """What of tools and models is a stub in a VM that was made with *stubs_for*."""
     given = {"tools": options.tools is not None}
     given["models"] = bool(
-        options.get("model")
-        or options.get("answer")
-        or models.host_file(options.get("host"), options.get("model", ()))
+        options.get("model") or options.get("answer") or models.project(options.get("host")).models
     )
     return [name for name, there in given.items() if not there]
 

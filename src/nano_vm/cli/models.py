@@ -12,7 +12,7 @@ from .faults import UsageFault
 from .inputs import text_of
 
 if TYPE_CHECKING:
-    from ..adapters.hostfile import HostFile
+    from ..adapters.hostfile import HostFile, Project
 
 _NAMED_MODEL = re.compile(r"([\w.-]+)=(.+)\Z", re.DOTALL)
 
@@ -42,6 +42,22 @@ def host_file(given: str | None, specs: Sequence[str]) -> str | None:
     if given is None and not specs and Path(HOST_FILE).is_file():
         return HOST_FILE
     return given
+
+
+def project(given: str | None) -> Project:
+    """What the *given* host file, or that of the current folder, says of tools and policy.
+
+    Raises:
+        UsageFault: If it cannot be read.
+    """
+    from ..adapters.hostfile import Project, read_project
+
+    if given is None and not Path(HOST_FILE).is_file():
+        return Project()
+    try:
+        return read_project(given or HOST_FILE)
+    except VMError as error:
+        raise UsageFault(f"--host: {error}") from None
 
 
 def load_host(given: str | None, specs: Sequence[str]) -> HostFile | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from . import completion
-from .grammar import Decorator, argument, flag, option, read, together, values
+from .grammar import Decorator, argument, flag, option, read, together, typed, values
 
 HOST = "tools and models"
 RULES = "what programs may do"
@@ -72,6 +73,22 @@ DOLLARS = read(_dollars)
 PLACE = read(_place)
 
 
+def of_project(name: str) -> Callable[[], str | None]:
+    """What the project's nano-vm.toml says, where the command line does not."""
+
+    def default() -> str | None:
+        ctx = click.get_current_context(silent=True)
+        if ctx is None or ctx.resilient_parsing:
+            return None
+        from .models import project
+
+        host = ctx.params["host"] if typed("host") else None
+        found: str | None = getattr(project(host), name)
+        return found
+
+    return default
+
+
 def takes_json(help: str = "print JSON") -> Decorator[Any]:
     """``--json``."""
     return flag("--json", help=help)
@@ -109,8 +126,9 @@ def takes_tools(help: str = "the tools: module:object or file.py:object") -> Dec
     return option(
         "--tools",
         metavar="MODULE:OBJECT",
-        help=help,
+        help=f"{help}; default: nano-vm.toml's",
         section=HOST,
+        default=of_project("tools"),
         shell_complete=completion.tools,
     )
 
@@ -155,8 +173,9 @@ takes_rules = together(
     option(
         "--policy",
         metavar="FILE",
-        help="what programs may do; one not proved to keep to it is refused",
+        help="what programs may do; one not proved to keep to it is refused; default: nano-vm.toml's",
         section=RULES,
+        default=of_project("policy"),
         shell_complete=completion.files,
     ),
     values(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from .fields import EXTENSION
+from .kinds import TYPES
 from .policy import POLICY_SCHEMA
 from .program import Program
 from .shape import ALL_STEP_FIELDS, BUDGET_AT_TOP
 
 _WHOLE_RUN = "Of the whole run, waits and approvals included, which budget.max_seconds leaves out."
-_SCHEMA_TEXTS = {
+FIELD_TEXTS = {
     "id": "The step's name: $id.output is its output, jumps lead to it.",
     "when": "A condition: where it is false the step is skipped, as by `on_error: skip`, with its "
     "`default`.",
@@ -78,7 +79,49 @@ _SCHEMA_TEXTS = {
     "until its digest is approved.",
     "models": "Names that steps use, and what they stand for.",
     "defaults": "For steps that do not say otherwise.",
-}  # what an editor shows beside a field
+    "type": "What the step does: " + ", ".join(TYPES) + ".",
+    "default": "A literal that is the output where the step is skipped.",
+    "description": "For readers; no part of the digest.",
+    "metadata": "Anything, for other tools; no part of the digest.",
+    "system": "The system message; a template.",
+    "model": "A name under `models`, of the host's models, or as the adapter names it.",
+    "max_tokens": "The most tokens that an answer may have; at the top, of the whole run.",
+    "temperature": "How freely the model chooses; 0 is the likeliest token each time.",
+    "seed": "For models that draw by one.",
+    "tool": "The tool's name, as the host registers it.",
+    "steps": "Steps in order.",
+    "role": "Who may decide.",
+    "show": "What the person sees, and approves; templates.",
+    "seconds": "How long it waits; a number or a reference to one.",
+    "event": "The name of the event that it waits for.",
+    "is_terminal": "The same as `next: $end`.",
+    "next_step": "The same as `next`.",
+    "dsl": "The version of the language.",
+    "name": "The program's name, in traces and lists.",
+    "version": "The program's own version.",
+    "errors": "Kinds (timeout, tool, model, rate_limit, ...), names of exception classes or base "
+    "classes, or *.",
+    "delay_seconds": "The longest first wait; each is drawn below its longest.",
+    "factor": "By how much the longest wait grows with each attempt.",
+    "max_delay_seconds": "What no wait exceeds.",
+    "max_steps": "The most steps that a run may take.",
+    "max_llm_calls": "The most model calls, each attempt counted.",
+    "max_tool_calls": "The most tool calls, each attempt counted.",
+    "max_cost_usd": "The most dollars; every model needs a price.",
+    "max_seconds": "The most time, approvals and waits left out.",
+    "pool": "The host's models that may answer.",
+    "strategy": "Which of them is asked first, and what follows.",
+    "require": "Tags that a model must have to be asked.",
+    "attempts": "How many of them are tried.",
+    "hedge_after_seconds": "When a second model is asked beside the first.",
+}
+"""What an editor shows beside a field."""
+
+OTHERWISE = (
+    ("Retry", "on", f"Errors that are tried again. {FIELD_TEXTS['errors']}"),
+    ("SwitchStep", "default", "The target where no case matches; without it the step fails."),
+)
+"""What it shows where a field has another meaning than elsewhere: part, field, text."""
 
 
 def json_schema() -> dict[str, Any]:
@@ -90,32 +133,47 @@ def json_schema() -> dict[str, Any]:
         part["additionalProperties"] = False
         part["patternProperties"] = {f"^{EXTENSION}": True}
         properties = part["properties"]
-        for name, text in _SCHEMA_TEXTS.items():
+        for name, text in FIELD_TEXTS.items():
             if name in properties:
                 properties[name] = {**properties[name], "description": text}
         for name, kind in properties.items():
             if name not in part.get("required", ()) and {"type": "null"} not in kind.get(
                 "anyOf", ()
             ):
-                properties[name] = {"anyOf": [kind, {"type": "null"}]}  # written, and absent
+                # written, and absent
+                wrapped: dict[str, Any] = {"anyOf": [kind, {"type": "null"}]}
+                if "description" in kind:
+                    wrapped["description"] = kind["description"]
+                properties[name] = wrapped
         if "next" in properties and "id" in properties:
             for name in ALL_STEP_FIELDS:
                 # of another type: may stand there empty
                 properties.setdefault(name, {"enum": [None, {}, []]})
             properties["next_step"] = properties["next"]
-            properties["is_terminal"] = {"type": "boolean"}
+            properties["is_terminal"] = {
+                "type": "boolean",
+                "description": FIELD_TEXTS["is_terminal"],
+            }
         for beside in ("undo", "reconcile"):
             if "anyOf" in properties.get(beside, {}):
                 properties[beside]["anyOf"].append({"type": "string"})
         for version in ("dsl", "version"):
             if version in properties:
-                properties[version] = {"type": ["string", "number"]}
+                properties[version] = {
+                    "type": ["string", "number"],
+                    "description": FIELD_TEXTS[version],
+                }
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "llm-nano-vm program"
     # there and not at the top, since it contains itself by `call`
     program = schema["$defs"]["Program"]
     program["properties"]["timeout_seconds"]["description"] = _WHOLE_RUN
-    program["properties"]["policy"] = {"anyOf": [POLICY_SCHEMA, {"type": "null"}]}
+    program["properties"]["policy"] = {
+        "anyOf": [POLICY_SCHEMA, {"type": "null"}],
+        "description": FIELD_TEXTS["policy"],
+    }
+    for part_name, field, text in OTHERWISE:
+        schema["$defs"][part_name]["properties"][field]["description"] = text
     program["properties"] |= {
         key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in BUDGET_AT_TOP
     }

@@ -362,3 +362,71 @@ def programs_in(program: Program, programs: Mapping[str, Program]) -> Iterator[P
             for step, _ in at.walk()
             if isinstance(inner := getattr(step, "program", None), Program)
         ]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of test files, by which editors complete and check them."""
+    schema = Document.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "tests of an llm-nano-vm program"
+    schema["patternProperties"] = {"^x-": True}
+    for name, text in FIELD_TEXTS.items():
+        at, _, field = name.rpartition(".")
+        part = schema if not at else schema["$defs"][at]
+        part["properties"][field]["description"] = text
+    return schema
+
+
+FIELD_TEXTS = {
+    "program": "The program's file; default: the one beside this file of the same name.",
+    "programs": "Files of programs that `call` steps name, by these names.",
+    "tools": "Real tools, tools.py:tools or module:object, for their types and effects.",
+    "policy": "A policy's file: a program that does not keep to it is refused.",
+    "prices": "Dollars per million tokens by model, in and out; `default` is that of steps without "
+    "one.",
+    "inputs": "Inputs of every test, unless it gives its own.",
+    "real_tools": "Tools that are called where a test has no answer: names, or true for all.",
+    "tests": "Runs, with their answers and what is expected of them.",
+    "properties": "What must hold of every run that outcomes can make.",
+    "Case.name": "What the test shows.",
+    "Case.inputs": "Inputs, over those of the file.",
+    "Case.untrusted": "Inputs whose values come from outside.",
+    "Case.models": "Answers of llm steps, by id or path: a string, {json: ...}, {error: ...}, or a "
+    "list, one a call.",
+    "Case.tools": "Answers of tool steps, by id or path: {returns: ...}, {raises: ...}, "
+    "{times_out: true}, a scalar, or a list, one a call.",
+    "Case.approvals": "Decisions: approve, reject, times_out, {approved: true, reason: ..., by: "
+    "...}. Without one the run waits.",
+    "Case.events": "Events of wait steps: {payload: ...} or times_out. Without one the run waits.",
+    "Case.real_tools": "In place of the file's.",
+    "Case.starts_at": "When the run begins, 2027-01-31T12:00:00Z.",
+    "Case.expect": "What is expected of the run; it ends well unless something here says otherwise.",
+    "Case.golden": "A JSON file beside this one that holds all that the run did; --update writes it.",
+    "Expected.status": "How the run ends; refused is before the first step.",
+    "Expected.output": "What the run gives.",
+    "Expected.error": "A part of its error.",
+    "Expected.error_kind": "The kind of its error.",
+    "Expected.path": "The paths of all steps, in order.",
+    "Expected.reached": "Steps that are in it.",
+    "Expected.never": "Steps that are not in it.",
+    "Expected.steps": "Of single steps, by id or path.",
+    "Expected.calls": "By tool: how many calls, or the arguments of each.",
+    "Expected.budget": "The most that it uses.",
+    "Expected.waiting": "Paths at which it waits.",
+    "Expected.diagnostics": "Codes for which it is refused.",
+    "ExpectedStep.status": "How the step ended.",
+    "ExpectedStep.output": "Its output.",
+    "ExpectedStep.branch": "Where a condition, switch or loop went.",
+    "ExpectedStep.error": "A part of its error.",
+    "ExpectedStep.error_kind": "The kind of its error.",
+    "ExpectedStep.attempts": "How often it was tried.",
+    "PropertyCase.name": "What the property says.",
+    "PropertyCase.at_most": "By tool: no run calls it more often; each attempt counts.",
+    "PropertyCase.never": "Tools that no run calls.",
+    "PropertyCase.only_after": "By tool: each call comes after this branch, taken since the last "
+    "call.",
+    "PropertyCase.inputs": "The inputs of every run; else they are made up.",
+    "PropertyCase.errors": "Whether calls fail and time out, too.",
+    "PropertyCase.max_runs": "Runs that are made at most.",
+}
+"""What an editor shows beside a field, by its name and, below the top, the part that it stands in."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..grammar import Options, command, option
+from ..grammar import Options, command, option, typed
 from ..parameters import STORED, takes_run, takes_store, takes_worker
 
 
@@ -21,7 +21,7 @@ def cancel(options: Options) -> int:
     from ..stores import given_url
 
     by = options.by = options.by if options.by is not None else account()
-    if options.tools is not None or options.model:
+    if typed("tools") or options.model:
         return driven(options, lambda vm, run_id: vm.cancel(run_id, by=by), "cancel")
     with speaking(options) as (inbox, store, run_id):
         inbox.cancel(run_id, by=by)

@@ -12,6 +12,7 @@ from ..faults import FAILED, OK
 from ..grammar import Options, command, flag
 from ..output import emit_json, say
 from ..parameters import takes_host, takes_json, takes_policy, takes_price, takes_program
+from ..schemas import newer_schema
 from ..text import diagnostic_lines, safe
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def _told(
         return code
     for line in diagnostic_lines(found):
         say(line)
+    if loaded is None and (newer := newer_schema(options.program)):
+        say(safe(f"note: {newer}"))
     if report is not None and loaded is not None:
         asked = (
             options.policy is not None or options.untrusted or proofs or loaded.program.untrusted

@@ -9,7 +9,7 @@ from .. import completion
 from ..faults import FAILED, OK, UsageFault
 from ..grammar import Options, command, flag, option, values
 from ..output import emit_json, say
-from ..parameters import takes_inputs, takes_json, takes_program, takes_tools
+from ..parameters import of_project, takes_inputs, takes_json, takes_program, takes_tools
 from ..text import safe
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ PROPERTIES = "properties (repeat for more)"
     "--policy",
     metavar="FILE",
     help="a policy, whose value checks hold in every run",
+    default=of_project("policy"),
     shell_complete=completion.files,
 )
 @option("--max-runs", type=int, metavar="N", help="stop after N runs; default: 10000")

@@ -10,7 +10,7 @@ import click
 from ...errors import ProgramError
 from .. import completion
 from ..faults import OK, UsageFault
-from ..grammar import Options, command, flag, option
+from ..grammar import Options, command, flag, option, typed
 from ..output import emit, note, write_file
 from ..parameters import takes_policy, takes_program, takes_tools
 from ..text import diagnostic_lines
@@ -56,7 +56,7 @@ def graph(options: Options) -> int:
     errors = [d for d in flow.diagnostics if d.severity == "error"]
     if errors:
         raise ProgramError(loaded.placed(loaded.program.place(errors)))
-    proofs = options.proofs or options.policy is not None or options.untrusted
+    proofs = options.proofs or typed("policy") or options.untrusted
     ending = Path(options.output or "").suffix
     form = options.format or ENDINGS.get(ending, "mermaid")
     if form == "png" and options.output is None:

@@ -11,6 +11,7 @@ from ..grammar import Options, argument, command, flag, option, values
 from ..output import emit, emit_json, note, say, write_file
 from ..parameters import (
     RULES,
+    of_project,
     takes_budget,
     takes_inputs,
     takes_json,
@@ -41,6 +42,7 @@ nano-vm check plan.yaml --tools refund.py:tools
     metavar="FILE",
     help="what programs may do; one that does not keep to it is refused",
     section=RULES,
+    default=of_project("policy"),
     shell_complete=completion.files,
 )
 @values(
@@ -81,7 +83,7 @@ def plan(options: Options) -> int:
     from ..canonical import formatted
     from ..sources import load, named_files
 
-    if not options.model and models.host_file(options.host, ()) is None:
+    if not options.model and not models.project(options.host).models:
         raise UsageFault(
             "plan needs a model that writes the program: --model local, --model groq/NAME, ..."
         )
