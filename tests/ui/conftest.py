@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stories import store_with_stories
+from ui_stories import store_with_stories
 
 from nano_vm.cli import main
 from nano_vm.store.protocol import open_store
@@ -33,7 +33,7 @@ FLAGS = (
 
 @pytest.fixture(scope="session")
 def stories(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a store in which the runs of `stories` are."""
+    """The URL of a store in which the runs of `ui_stories` are."""
     return store_with_stories(tmp_path_factory.mktemp("stories"))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from stories import HOSTILE, ask, go_on
+from ui_stories import HOSTILE, ask, go_on
 
 from nano_vm.cli import main
 from nano_vm.errors import AlreadyDecided, Changed, VMError

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stories import ask, go_on
+from ui_stories import ask, go_on
 
 from nano_vm.store.protocol import open_store
 from nano_vm.ui.asking import Answers

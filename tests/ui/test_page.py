@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stories import HOSTILE
+from ui_stories import HOSTILE
 
 from nano_vm.cli import main
 from nano_vm.ui import page as pages
