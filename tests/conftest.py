@@ -19,7 +19,7 @@ _NO_SKIPS = any(
     for name in ("CI", "NANO_VM_NO_SKIPS")
 )
 
-_HEAVY_FIXTURES = {"postgres", "browser"}
+_HEAVY_FIXTURES = {"postgres", "browser", "temporal_server"}
 _HEAVY_CASE = "postgres"
 """Of a fixture that starts a server where this is its parameter."""
 

@@ -11,7 +11,8 @@ from typing import Any
 from ..errors import ModelError
 from ..language.messages import has_files, has_parts, has_pictures, joined
 from ..machine.billing import Served
-from ..machine.ledger import token_bound
+from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
+from ..machine.plan import ModelOp
 from ..records.usage import LLMUsage
 from ..values import copied, kind_name, writable
 from .protocol import Completion
@@ -101,6 +102,26 @@ class Adapter:
             return bool(self._takes(name))
         return name in self.named or (self.open and name not in NAMED_ONLY)
 
+    def keywords(self, op: ModelOp, key: str, *, named: bool, bounded: bool) -> dict[str, Any]:
+        """The keywords of ``complete`` for a call of *op* with the effect key *key*: what the step
+        declares, and what only an adapter that names it gets. *named* is whether the adapter stands
+        under the name of the step's model, *bounded* whether a budget counts the call's tokens.
+        """
+        keywords = dict(op.options)
+        if op.model is not None and not named:
+            keywords["model"] = op.model
+        if bounded and "max_tokens" not in keywords and self.takes("max_tokens"):
+            keywords["max_tokens"] = DEFAULT_MAX_TOKENS
+        if op.allowed is not None and "allowed_outputs" in self.named:
+            keywords["allowed_outputs"] = list(op.allowed)
+        if op.schema is not None and "output_schema" in self.named:
+            keywords["output_schema"] = op.schema
+        if "step_id" in self.named:
+            keywords["step_id"] = op.step_id
+        if "idempotency_key" in self.named:
+            keywords["idempotency_key"] = key
+        return keywords
+
 
 def plain_answer(answer: Any) -> tuple[str, LLMUsage | None, None] | None:
     """A string, or a string with a dict of what it consumed; None for all else, which `completed`
@@ -185,3 +206,16 @@ def _word(given: Any) -> str | None:
 
 def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:
     return ModelError(message, retryable=False, usage=usage, answered=True)
+
+
+def answer_parts(answer: Completion) -> tuple[str, LLMUsage | None, dict[str, Any] | None]:
+    """The text, the usage, and what is recorded beside them."""
+    told = {
+        "model": answer.model,
+        "finish_reason": answer.finish_reason,
+        "reasoning": answer.reasoning,
+        "route": answer.route,
+        "cached": answer.cached or None,
+    }
+    known = {name: value for name, value in told.items() if value is not None}
+    return answer.text, answer.usage, known or None

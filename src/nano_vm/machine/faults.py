@@ -54,6 +54,8 @@ CANCELLED_AT_END = StepError(
     "cancelled", "CancelledError", "the run was cancelled after its last step", retryable=False
 )
 
+LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
+
 
 def effect_key(run_id: str, path: str) -> str:
     """The identity of an effect: the same over retries and crashes, another for every step of every

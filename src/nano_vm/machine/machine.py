@@ -340,7 +340,8 @@ class Machine:
         if op is not self._op or self.side_call == "reconcile":
             # what a reconcile lost is not the step's that it is asked about
             return None
-        self._lost_attempts = list(begun), settled
+        before = self._lost_attempts[0] if self._lost_attempts is not None else []
+        self._lost_attempts = [*before, *begun], settled
         self.handed = None  # the answer is recorded with what was lost, not on the short way
         count, ledger = len(begun) - settled, self.ledger
         if self.side_call is not None:

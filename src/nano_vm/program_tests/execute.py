@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from ..adapters.contract import completed
+from ..adapters.contract import answer_parts, completed
 from ..adapters.scripted import FREE, counted
 from ..diagnostics import Diagnostic
 from ..diagnostics.diagnostic import summary
@@ -37,7 +37,6 @@ from ..records.record import StepError
 from ..records.recording import Recording
 from ..records.status import TraceStatus
 from ..records.trace import Trace
-from ..run.driver import answer_parts
 from ..run.inputs import admitted_inputs
 from ..tools.contract import ToolContract, contract
 from ..verify.examine import Examined, examine, placed_for

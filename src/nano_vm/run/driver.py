@@ -14,12 +14,11 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from ..adapters.contract import Adapter, completed, plain_answer
+from ..adapters.contract import Adapter, answer_parts, completed, plain_answer
 from ..adapters.protocol import Completion
 from ..errors import LeaseLost, ModelError, StoreError
 from ..language.answers import Spoken, ending
 from ..machine.faults import consumed, effect_key, model_error, tool_error
-from ..machine.ledger import DEFAULT_MAX_TOKENS
 from ..machine.machine import FOREVER, Light, Machine
 from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from ..machine.plan import (
@@ -507,25 +506,10 @@ class Driver:
         return last if last is not None else "".join(pieces)
 
     def options(self, adapter: Adapter, machine: Machine, op: ModelOp) -> dict[str, Any]:
-        """The keywords of ``complete``: what the step declares, and what only an adapter that names
-        it gets.
-        """
-        keywords = dict(op.options)
-        if op.model is not None and op.model not in self.host.adapters:
-            keywords["model"] = op.model
+        """The keywords of ``complete``."""
+        key = effect_key(machine.facts.run_id, machine.path) if self.host.keyed else ""
         bounded = machine.reserves or machine.meter is not None
-        if bounded and "max_tokens" not in keywords and adapter.takes("max_tokens"):
-            keywords["max_tokens"] = DEFAULT_MAX_TOKENS
-        named = adapter.named
-        if op.allowed is not None and "allowed_outputs" in named:
-            keywords["allowed_outputs"] = list(op.allowed)
-        if op.schema is not None and "output_schema" in named:
-            keywords["output_schema"] = op.schema
-        if "step_id" in named:
-            keywords["step_id"] = op.step_id
-        if "idempotency_key" in named:
-            keywords["idempotency_key"] = effect_key(machine.facts.run_id, machine.path)
-        return keywords
+        return adapter.keywords(op, key, named=op.model in self.host.adapters, bounded=bounded)
 
     # --- forks ---
 
@@ -630,19 +614,6 @@ class Driver:
         for error in errors:
             if error is not None:
                 raise error
-
-
-def answer_parts(answer: Completion) -> tuple[str, LLMUsage | None, dict[str, Any] | None]:
-    """The text, the usage, and what is recorded beside them."""
-    told = {
-        "model": answer.model,
-        "finish_reason": answer.finish_reason,
-        "reasoning": answer.reasoning,
-        "route": answer.route,
-        "cached": answer.cached or None,
-    }
-    known = {name: value for name, value in told.items() if value is not None}
-    return answer.text, answer.usage, known or None
 
 
 class _Until:

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from ...adapters.protocol import Clock
 from ...collector import collector_paused
 from ...errors import LeaseLost, StoreError
+from ...machine.faults import LOST
 from ...machine.ledger import UNLIMITED
 from ...machine.machine import FOREVER, Machine
 from ...machine.outcome import (
@@ -64,7 +65,6 @@ crash loses of them is read again; nothing was done that depends on them, since 
 for all of them.
 """
 
-LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
 UNSEEN = StepError(
     "in_doubt",
     "LostCall",

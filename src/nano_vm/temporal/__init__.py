@@ -1,0 +1,23 @@
+"""Programs on a Temporal cluster (extra ``temporal``): the same machine, the same trace."""
+
+from ..errors import MissingExtra
+
+try:
+    import temporalio  # noqa: F401
+except ImportError as error:
+    raise MissingExtra("nano_vm.temporal", "temporal") from error
+
+from .conversion import data_converter
+from .runs import TemporalRuns, connect
+from .worker import TASK_QUEUE, NanoPlugin, worker
+from .workflow import NanoProgram
+
+__all__ = [
+    "TASK_QUEUE",
+    "NanoPlugin",
+    "NanoProgram",
+    "TemporalRuns",
+    "connect",
+    "data_converter",
+    "worker",
+]

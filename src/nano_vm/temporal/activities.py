@@ -1,0 +1,384 @@
+"""The activities: a worker's verdict on a program, calls of its tools and models.
+
+What a call comes to is an outcome, which the activity returns: the exception of a tool is looked at
+here, where it is. Only that a worker dies or stops is left to Temporal to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from ..adapters.contract import answer_parts, completed, plain_answer
+from ..errors import StepFault, VMError
+from ..language.program import Program
+from ..machine.arguments import order
+from ..machine.faults import consumed, model_error, tool_error
+from ..machine.outcome import (
+    Answer,
+    BadResult,
+    Cancelled,
+    Failed,
+    NotCalled,
+    Outcome,
+    TimedOut,
+    Value,
+)
+from ..machine.plan import Calling, ModelOp, Plan
+from ..records.record import StepError
+from ..run.vm import ExecutionVM
+from ..tools.contract import IDEMPOTENCY_KEY, Parameter, ToolContract, checked
+from ..values import admit, canonical
+from .plans import PLANS, calls_of, facts_of
+from .terms import (
+    ADMIT,
+    CALL_MODEL,
+    CALL_TOOL,
+    FAULT,
+    HEARTBEAT_SECONDS,
+    UNKNOWN_PROGRAM,
+    Admission,
+    ModelCall,
+    Start,
+    ToolCall,
+)
+
+logger = logging.getLogger("nano_vm")
+
+KEPT_PROGRAMS = 256
+"""Programs whose `Program` is kept, so that what the host knows of each is found again."""
+
+BEATS = 3
+"""Signs of life within the time after which a worker is taken for dead."""
+
+
+@asynccontextmanager
+async def alive() -> AsyncIterator[None]:
+    """Say that this worker lives, for as long as a call takes; a short one says nothing."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS / BEATS)
+            activity.heartbeat()
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
+
+
+@dataclass(slots=True)
+class Made:
+    """What came of a call: a value, an error, that its time was up, or that it was cancelled."""
+
+    value: Any = None
+    error: BaseException | None = None
+    expired: bool = False
+    cancelled: bool = False
+    called: bool = True
+
+
+async def made(call: Callable[[], Any], seconds: float, begun: asyncio.Event | None = None) -> Made:
+    """Make a call and wait for it, at most *seconds* from when it has *begun*; cancel it then, or
+    when the activity is. One that answers its cancellation with a value has a value all the same.
+    """
+    task = asyncio.ensure_future(_result(call))
+    cancelled = expired = False
+    try:
+        if begun is not None:
+            waiting = asyncio.ensure_future(begun.wait())
+            await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        await asyncio.wait([task], timeout=seconds or None)
+        expired = not task.done()
+    except asyncio.CancelledError:
+        if not activity.cancellation_details().cancel_requested:  # type: ignore[union-attr]
+            task.cancel()
+            raise  # the worker stops, or the server has given the call up
+        cancelled = True
+    while not task.done():  # a call that swallows its cancellation is cancelled again
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
+    called = begun is None or begun.is_set()
+    if task.cancelled():
+        own = None if expired or cancelled else TimeoutError("the tool's own call was cancelled")
+        return Made(None, own, expired, cancelled, called)
+    value, error = task.result()
+    return Made(value, error, expired, cancelled and error is not None, called)
+
+
+@dataclass(slots=True)
+class Known:
+    """A program that a run of this worker has, and its plan by the worker's own contracts."""
+
+    program: Program
+    vm: ExecutionVM
+    plan: Plan | None = None
+
+
+@dataclass(slots=True)
+class Activities:
+    """The activities of one worker, whose tools, models and policy are those of *vm*. *queues* are
+    the task queues of tools and models that run on other workers, by name.
+    """
+
+    vm: ExecutionVM
+    queues: Mapping[str, str] = field(default_factory=dict)
+    _known: OrderedDict[bytes, Known] = field(default_factory=OrderedDict, init=False)
+    _by_digest: dict[str, Known] = field(default_factory=dict, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)  # the host's own knowledge of programs
+
+    def all(self) -> list[Callable[..., Any]]:
+        """Each of them, as a worker takes them."""
+        return [self.admit, self.call_tool, self.call_model]
+
+    # --- admission ---
+
+    @activity.defn(name=ADMIT)
+    async def admit(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Whether a program may run on these inputs, by this worker's tools, models and policy."""
+        async with alive():
+            try:
+                return await asyncio.to_thread(self.verdict, told)
+            except VMError as error:
+                raise ApplicationError(str(error), type=FAULT, non_retryable=True) from error
+
+    def verdict(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """As `admit`: the JSON form of an `Admission`."""
+        start = Start.of(told)
+        with self._lock:
+            known = self.known({"program": start.program, "programs": start.programs})
+            vm = known.vm
+            begun = vm.begin(
+                known.program,
+                start.inputs,
+                run_id=told["run_id"],
+                seed=start.seed,
+                budget=start.budget,
+                untrusted=start.untrusted,
+                **start.said,
+            )
+            recording = begun.trace.recording
+            digest = recording.program_digest
+            if begun.machine is None:
+                refused = begun.trace.to_dict()
+                return Admission(digest, [], {}, refused=refused).to_dict()
+            prepared = vm.preparer.prepare(known.program, tuple(sorted(set(start.untrusted))))
+            plan = prepared.plan
+            assert plan is not None
+            known.plan, self._by_digest[digest] = plan, known
+        contracts = vm.tools
+        facts = {name: facts_of(contracts[name]) for name in sorted(plan.tools)}
+        programs = prepared.document()["programs"]
+        names = {*plan.tools, *(model or "" for model in plan.models)}
+        PLANS.of(start.program, programs, facts, seconds=HEARTBEAT_SECONDS * 200)
+        return Admission(
+            digest,
+            list(recording.inputs),
+            recording.about,
+            programs,
+            facts,
+            [op.index for op in plan.ops if any(call.checks for call in calls_of(op))],
+            list(plan.given),
+            {name: queue for name, queue in self.queues.items() if name in names},
+        ).to_dict()
+
+    def known(self, document: Mapping[str, Any]) -> Known:
+        """The program of a document, made once."""
+        key = canonical([document["program"], document["programs"]])
+        known = self._known.get(key)
+        if known is None:
+            programs = {
+                name: Program.from_dict(other) for name, other in document["programs"].items()
+            }
+            vm = self.vm.with_(programs=programs) if programs else self.vm
+            known = self._known[key] = Known(Program.from_dict(document["program"]), vm)
+            if len(self._known) > KEPT_PROGRAMS:
+                _, gone = self._known.popitem(last=False)
+                self._by_digest = {d: one for d, one in self._by_digest.items() if one is not gone}
+        self._known.move_to_end(key)
+        return known
+
+    # --- tools ---
+
+    @activity.defn(name=CALL_TOOL)
+    async def call_tool(self, told: dict[str, Any], seconds: float) -> Any:
+        """Call a tool: the outcome."""
+        call = ToolCall.of(told)
+        contract = self.vm.tools.get(call.tool)
+        if contract is None:
+            return _refused("NoTool", f"no worker that took the call has a tool {call.tool!r}")
+        if (contract.effect, contract.takes_key) != (call.effect, call.takes_key):
+            return _refused(
+                "ContractChanged",
+                f"the run was admitted with tool {call.tool!r} as {call.effect!r}, and this worker "
+                f"has it as {contract.effect!r}",
+            )
+        try:
+            given = converted(contract, call)
+            if call.program and not self.hold(call, given):
+                return UNKNOWN_PROGRAM
+        except StepFault as error:
+            return NotCalled(StepError.of(error))
+        names = order(contract, list(call.arguments))
+        values = [given[name] for name in names]
+        if call.takes_key:
+            names, values = (*names, IDEMPOTENCY_KEY), [*values, call.key]
+        calling = Calling(call.tool, names, contract.positional[: len(names)] == names)
+        function = calling.bound(self.vm.preparer.functions[call.tool])
+        async with alive():
+            return self.outcome(
+                contract, call, await self.made(contract, function, values, seconds)
+            )
+
+    def hold(self, call: ToolCall, given: Mapping[str, Any]) -> bool:
+        """Hold the arguments of *call* against this worker's policy; False where it does not know
+        the program.
+
+        Raises:
+            PolicyRefused: If one does not keep to it.
+        """
+        with self._lock:
+            if call.document is not None:
+                known = self.known(call.document)
+                known.plan = known.vm.plan(known.program)
+                self._by_digest[call.program] = known
+            found = self._by_digest.get(call.program)
+        if found is None or found.plan is None:
+            return False
+        own = calls_of(found.plan.ops[call.op])[0]
+        op = own if call.side is None else getattr(own, call.side)
+        for position, name, _, enforce in op.checks:
+            enforce(list(call.arguments.values())[position], given[name], call.given)
+        return True
+
+    async def made(
+        self,
+        contract: ToolContract,
+        function: Callable[..., Any],
+        values: list[Any],
+        seconds: float,
+    ) -> Made:
+        """Call a tool the way its contract says."""
+        if contract.how == "thread":
+            begun, loop = asyncio.Event(), asyncio.get_running_loop()
+            context = contextvars.copy_context()
+
+            def work() -> Any:
+                loop.call_soon_threadsafe(begun.set)
+                try:
+                    return context.run(function, *values)
+                except (StopIteration, GeneratorExit) as error:  # a future cannot carry them
+                    told = f"the tool raised {type(error).__name__}: {error}"
+                    raise RuntimeError(told) from error
+
+            future = asyncio.wrap_future(self.vm.preparer.threads.submit(work))
+            return await made(lambda: future, seconds, begun)
+        return await made(partial(function, *values), seconds)
+
+    def outcome(self, contract: ToolContract, call: ToolCall, came: Made) -> Outcome:
+        """What came of a call of a tool, as an outcome."""
+        if came.expired:
+            return TimedOut(called=came.called)
+        if came.cancelled:
+            return Cancelled(called=came.called)
+        if came.error is not None:
+            logger.debug("tool %r raised", call.tool, exc_info=came.error)
+            return Failed(tool_error(contract, came.error))
+        try:
+            return Value(admit(came.value, self.vm.preparer.limits.value_bytes)[0])
+        except VMError as error:
+            fault = StepError.of(error)
+            return BadResult(fault) if call.side is None else Failed(fault)
+
+    # --- models ---
+
+    @activity.defn(name=CALL_MODEL)
+    async def call_model(self, told: dict[str, Any], seconds: float) -> Any:
+        """Call a model: the outcome."""
+        call = ModelCall.of(told)
+        adapters = self.vm.preparer.adapters
+        adapter = adapters.get(call.model) or adapters.get(None)
+        if adapter is None:
+            fault = StepError("refused", "NoModel", "this worker has no models", retryable=False)
+            return Failed(fault)
+        op = ModelOp(
+            options=call.options,
+            model=call.model,
+            allowed=None if call.allowed is None else tuple(call.allowed),
+            schema=call.schema,
+            step_id=call.step_id,
+        )
+        named = call.model in adapters
+        keywords = adapter.keywords(op, call.key, named=named, bounded=call.bounded)
+
+        async def ask() -> tuple[Any, ...]:
+            answer = adapter.complete(adapter.fitting(call.messages), **keywords)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            return plain_answer(answer) or answer_parts(completed(answer))
+
+        async with alive():
+            came = await made(ask, seconds)
+        usage = came.value[1] if came.value is not None else None
+        if came.expired:
+            return TimedOut(called=True, usage=usage)
+        if came.cancelled:
+            return Cancelled(called=True)
+        if came.error is not None:
+            error = came.error
+            logger.debug("step %r raised", call.step_id, exc_info=error)
+            route = getattr(error, "route", None)
+            extra = {"route": route} if type(route) is dict else None
+            return Failed(model_error(error), consumed(error), extra=extra)
+        text, usage, extra = came.value
+        return Answer(text, usage, extra)
+
+
+def converted(contract: ToolContract, call: ToolCall) -> dict[str, Any]:
+    """What the tool receives, by name.
+
+    Raises:
+        ArgumentError: If a value is of the wrong type.
+    """
+    return {
+        name: checked(
+            contract.name,
+            contract.parameters.get(name, Parameter(name, False)),
+            value,
+            call.written.get(name),
+        )
+        for name, value in call.arguments.items()
+    }
+
+
+async def _result(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What a call gives, or raises: an exit of a tool must not be one of the event loop."""
+    try:
+        value = call()
+        return (await value if inspect.isawaitable(value) else value), None
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        raise
+    except StopIteration as error:  # as Python says it of a coroutine function
+        raised = RuntimeError("coroutine raised StopIteration")
+        raised.__cause__ = error
+        return None, raised
+    except BaseException as error:  # noqa: BLE001 - whatever a tool raises is its outcome
+        return None, error
+
+
+def _refused(name: str, message: str) -> NotCalled:
+    return NotCalled(StepError("refused", name, message, retryable=False))

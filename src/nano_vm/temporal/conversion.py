@@ -1,0 +1,99 @@
+"""How values travel as Temporal payloads: as JSON with the keys in their order, and outcomes as
+themselves.
+
+The SDK's own converter sorts the keys of objects, which changes what a template prints of them. A
+tool's value is the whole of its payload, so that it is the same bytes wherever it is sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import (
+    CompositePayloadConverter,
+    DataConverter,
+    DefaultPayloadConverter,
+    EncodingPayloadConverter,
+    ExternalStorage,
+    JSONPlainPayloadConverter,
+    PayloadCodec,
+)
+
+from ..machine.outcome import KINDS, Outcome, Value, outcome_json, outcome_of
+
+MARK = "nano-vm"
+"""The metadata of a payload that is an outcome: how it is written."""
+
+_OUTCOMES = tuple(KINDS.values())
+
+
+def json_bytes(value: Any) -> bytes:
+    """*value* as JSON, its keys in their order. A lone surrogate, which UTF-8 has not, is escaped."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+class OrderedJSON(JSONPlainPayloadConverter):
+    """JSON as the SDK reads and writes it, but for the order of keys; outcomes are marked."""
+
+    def to_payload(self, value: Any) -> Payload | None:
+        """The payload of *value*; what JSON does not have is left to the SDK's encoder."""
+        metadata = {"encoding": self.encoding.encode()}
+        if isinstance(value, Value):
+            return Payload(metadata={**metadata, MARK: b"value"}, data=json_bytes(value.value))
+        if isinstance(value, _OUTCOMES):
+            return Payload(
+                metadata={**metadata, MARK: b"outcome"}, data=json_bytes(outcome_json(value))
+            )
+        try:
+            return Payload(metadata=metadata, data=json_bytes(value))
+        except (TypeError, ValueError):
+            return super().to_payload(value)
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
+        """What the payload holds."""
+        mark = payload.metadata.get(MARK)
+        if mark is None:
+            return super().from_payload(payload, type_hint)
+        held = json.loads(payload.data)
+        return Value(held) if mark == b"value" else outcome_of(held)
+
+
+class NanoPayloadConverter(CompositePayloadConverter):
+    """The SDK's converters, with JSON that keeps the order of keys."""
+
+    def __init__(self) -> None:
+        known = DefaultPayloadConverter.default_encoding_payload_converters
+        ours = OrderedJSON()
+        converters: list[EncodingPayloadConverter] = [
+            ours if one.encoding == ours.encoding else one for one in known
+        ]
+        super().__init__(*converters)
+
+
+def data_converter(
+    codec: PayloadCodec | None = None,
+    storage: ExternalStorage | None = None,
+    *,
+    beside: DataConverter | None = None,
+) -> DataConverter:
+    """The converter that clients and workers share: *beside* is one that a host has already, of
+    which all else is kept.
+    """
+    known = DataConverter() if beside is None else beside
+    return dataclasses.replace(
+        known,
+        payload_converter_class=NanoPayloadConverter,
+        payload_codec=known.payload_codec if codec is None else codec,
+        external_storage=known.external_storage if storage is None else storage,
+    )
+
+
+def outcome_bytes(outcome: Outcome) -> int:
+    """About how many bytes *outcome* takes in a payload."""
+    return len(json_bytes(outcome_json(outcome)))

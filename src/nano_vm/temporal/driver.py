@@ -1,0 +1,426 @@
+"""Drives the machines of one run in workflow code: each call is an activity, each wait a timer or a
+word from outside.
+
+What an outcome means is the machine's matter, as for every driver. All that comes in is kept on the
+tape before the machine is given it, so that the run can be computed again from there. Nothing here
+looks at a clock, draws a number or makes a call but through Temporal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, cast
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+from temporalio.workflow import ActivityCancellationType, ActivityHandle
+
+from ..language.semantics import tool_calls
+from ..machine.faults import LOST, effect_key
+from ..machine.machine import FOREVER, Machine
+from ..machine.outcome import (
+    Arrived,
+    Cancelled,
+    Decided,
+    Failed,
+    Joined,
+    Outcome,
+    TimedOut,
+    Unknown,
+    Value,
+)
+from ..machine.pending import due_at
+from ..machine.plan import (
+    DOUBT,
+    END,
+    FORK,
+    MODEL,
+    PAUSE,
+    TOOL,
+    ForkOp,
+    ModelOp,
+    Op,
+    PauseOp,
+    ToolOp,
+)
+from ..records.record import StepError
+from ..values import CONTAINERS
+from .failures import is_lost, outcome_of_failure
+from .plans import Planned
+from .tape import Begun, Entry, Lost, Tape, fed
+from .terms import (
+    CALL_MODEL,
+    CALL_TOOL,
+    HEARTBEAT_SECONDS,
+    UNKNOWN_PROGRAM,
+    Admission,
+    ModelCall,
+    ToolCall,
+)
+from .words import Words
+
+ONCE = RetryPolicy(maximum_attempts=1)
+"""Whether a call is made again is for the machine to say."""
+
+GRACE_SECONDS = 10.0
+"""How much longer than a call's own deadline the server waits for the worker to say that it passed.
+"""
+
+LONGEST_CALL = timedelta(days=366)
+"""Of calls without a deadline: a worker that dies meanwhile is noticed by its heartbeat."""
+
+MAX_LOST = 10
+"""How often a call that may be made again is made again because its worker died: one that kills its
+workers must not kill them for ever.
+"""
+
+
+class MadeAgain(Exception):
+    """A call in doubt is to be made again: its frame is computed anew from its tape."""
+
+
+@dataclass(slots=True)
+class Calls:
+    """Calls under way, and how many this execution of the workflow has made."""
+
+    under_way: dict[ActivityHandle[Any], Machine] = field(default_factory=dict)
+    made: int = 0
+    resting: int = 0  # machines that wait before another attempt
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the run goes on only if something comes from outside, or a time."""
+        return not self.under_way and not self.resting
+
+
+class Driver:
+    """Drives one run; *base_ns* added to the machine's time gives nanoseconds since the epoch."""
+
+    def __init__(
+        self,
+        planned: Planned,
+        admission: Admission,
+        tape: Tape,
+        words: Words,
+        base_ns: int,
+        given: Mapping[str, Any],
+    ) -> None:
+        self.planned, self.admission, self.tape, self.words = planned, admission, tape, words
+        self.base_ns, self.given = base_ns, given  # inputs that the policy's checks read
+        self.calls = Calls()
+        self.leaving = False  # whether this execution ends before the run does
+        self.full: Callable[[], bool] = lambda: False  # whether it should
+        self.cancelled = False
+        self._latest = 0
+        # by frame: where on its tape the outcome of the last call stands, and when that was begun
+        self._called: dict[str, tuple[int, int]] = {}
+        self._crashed: set[str] = set()  # paths of calls in doubt because their worker died
+
+    def now(self) -> int:
+        """The machine's time; it never goes back, whichever worker tells it."""
+        self._latest = max(self._latest, workflow.time_ns() - self.base_ns)
+        return self._latest
+
+    # --- machines ---
+
+    async def drive(self, machine: Machine) -> bool:
+        """Drive *machine* to its end, from its tape first; False where this execution ends before.
+
+        Raises:
+            MadeAgain: If the frame is to be computed anew.
+        """
+        tape = self.tape.of(machine.frame_name)
+        if not tape:
+            tape.append((self.now(), Begun()))
+        at, op = 1, machine.start(tape[0][0])
+        while op.code != END:
+            if isinstance(op, ForkOp) and not await self.fork(machine, op):
+                return False
+            if at == len(tape):
+                entries = await self.entries(machine, op)
+                if not entries:
+                    return False
+                tape.extend((self.now(), entry) for entry in entries)
+            while at < len(tape):
+                entry = tape[at]
+                if isinstance(entry[1], Unknown) and entry[1].crashed:
+                    self._crashed.add(machine.path)
+                self._latest = max(self._latest, entry[0])
+                at += 1
+                machine.delay_seconds = 0.0
+                op = fed(machine, op, entry)
+                if op.code in (FORK, END):
+                    break
+        return True
+
+    async def fork(self, machine: Machine, op: ForkOp) -> bool:
+        """Drive the children of the requested fork; False where this execution ends before they
+        do. If the run is cancelled no further child begins.
+        """
+        count, lanes = machine.fork_size, machine.lanes
+        limit = op.at_once(count)
+        numbers = iter(range(count))
+
+        async def lane(numbers: Iterable[int]) -> bool:
+            for number in numbers:
+                known = f"{machine.path}:{number}" in self.tape.frames
+                if self.leaving and not known:
+                    return False
+                if not machine.ready(number) or (self.cancelled and not known):
+                    return True
+                if not await self.child(machine, number):
+                    return False
+            return True
+
+        work = [range(one, count, lanes) if lanes < count else numbers for one in range(limit)]
+        return all(await asyncio.gather(*map(lane, work)))
+
+    async def child(self, machine: Machine, number: int) -> bool:
+        """Drive one child of the requested fork."""
+        while True:
+            try:
+                return await self.drive(machine.child(number))
+            except MadeAgain:
+                continue
+
+    async def entries(self, machine: Machine, op: Op) -> list[Entry]:
+        """What goes on the tape for the requested *op*; nothing where this execution ends first."""
+        if op.code == FORK:
+            return [Joined()]
+        if op.code == DOUBT:
+            return await self.resolved(machine)
+        if self.cancelled and machine.side_call is None and not machine.cancelling:
+            return [Cancelled(called=False)]
+        if op.code == PAUSE:
+            return await self.pause(machine, op)  # type: ignore[arg-type]
+        if machine.delay_seconds:
+            waited = await self.rest(machine)
+            if waited is not True:
+                return [] if waited is None else [cast(Outcome, waited)]
+        if self.now() >= machine.deadline and machine.side_call is None:
+            return [TimedOut(called=False)]
+        if self.full():
+            self.leaving = True
+        if self.leaving:
+            return []
+        if op.code == TOOL:
+            return await self.call_tool(machine, op)  # type: ignore[arg-type]
+        assert op.code == MODEL
+        return await self.call_model(machine, op)  # type: ignore[arg-type]
+
+    # --- waiting ---
+
+    async def until(self, come: Callable[[], bool], due_ns: int) -> bool:
+        """Wait for what *come* tells of, until *due_ns*; whether the time is up."""
+        left = (due_ns - self.now()) / 1e9
+        if left <= 0:
+            return not come()
+        timeout = timedelta(seconds=left) if due_ns < FOREVER else None
+        try:
+            await workflow.wait_condition(come, timeout=timeout)
+        except TimeoutError:
+            return not come()
+        return False
+
+    async def rest(self, machine: Machine) -> Outcome | bool | None:
+        """The wait before another attempt: True once it is over, its outcome where it is cut short,
+        None where this execution ends first.
+        """
+        due = machine.now + int(machine.delay_seconds * 1e9)
+        self.calls.resting += 1
+        try:
+            over = await self.until(
+                lambda: self.cancelled or self.leaving, min(due, machine.deadline)
+            )
+        finally:
+            self.calls.resting -= 1
+        if self.cancelled and machine.side_call is None:
+            machine.delay_seconds = 0.0
+            return Cancelled(called=False)
+        if not over:
+            return None
+        machine.delay_seconds = 0.0
+        return True if due <= machine.deadline else TimedOut(called=False)
+
+    async def pause(self, machine: Machine, op: PauseOp) -> list[Entry]:
+        """The outcome of an approval or a wait, whenever it comes."""
+        path, request, since = machine.path, machine.request, machine.reached_ns
+        deadline = min(since + op.timeout_ns if op.timeout_ns else FOREVER, machine.deadline)
+        try:
+            due = None if op.asks else due_at(request, since, self.base_ns)
+        except ValueError as error:
+            return [Failed(StepError("value", "ExprError", str(error), retryable=False))]
+        first = min(deadline, FOREVER if due is None else due)
+        entry = {"path": path, "step_id": op.step_id, **request}
+        if deadline < FOREVER:
+            entry["deadline_ns"] = deadline + self.base_ns
+        self.words.ask(entry, op.validate)
+        over = await self.until(
+            lambda: self.cancelled or self.leaving or self.words.came(path), first
+        )
+        word = self.words.taken(path)
+        if word is not None and op.asks:
+            return [Decided(word["approved"], word.get("reason"), word["by"])]
+        if word is not None:
+            return [Arrived(word.get("payload"))]
+        if self.cancelled:
+            return [Cancelled(called=False)]
+        if not over:
+            return []
+        return [Arrived() if due is not None and due <= deadline else TimedOut()]
+
+    async def resolved(self, machine: Machine) -> list[Entry]:
+        """What somebody says became of a call in doubt.
+
+        Raises:
+            MadeAgain: If it is to be made again.
+        """
+        path, request, frame = machine.path, machine.request, machine.frame_name
+        self.words.ask({"path": path, "step_id": path.rpartition("/")[2], **request})
+        crashed = path in self._crashed
+        await workflow.wait_condition(
+            lambda: self.leaving or self.words.came(path) or (self.cancelled and not crashed)
+        )
+        word = self.words.taken(path)
+        if word is None:
+            return [Cancelled()] if self.cancelled and not crashed else []
+        if word.get("retry"):
+            length, begun = self._called.get(frame, (0, 0))
+            self.tape.cut(frame, length)
+            self.tape.of(frame).append((self.now(), Lost((begun,))))
+            raise MadeAgain
+        if "output" in word:
+            return [Value(word["output"])]
+        reason = str(word.get("reason") or "declared failed")
+        return [Failed(StepError("tool", "Resolved", reason, retryable=False))]
+
+    # --- calls ---
+
+    async def call_tool(self, machine: Machine, op: ToolOp) -> list[Entry]:
+        """Call a tool: the outcome, or that the call was lost."""
+        facts = self.tool_call(machine, op)
+        queue = self.admission.queues.get(op.tool)
+        entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue)
+        if entries == [UNKNOWN_PROGRAM]:
+            document = {"program": self.planned.flow.program.to_dict()}
+            document["programs"] = {
+                name: one.to_dict() for name, one in self.planned.flow.called.items()
+            }
+            facts["document"] = document
+            entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue)
+        return entries
+
+    def tool_call(self, machine: Machine, op: ToolOp) -> dict[str, Any]:
+        """The message to the activity that calls the tool of *op*."""
+        arguments = dict(zip(op.names, machine.request, strict=True))
+        place = self.planned.places[id(op)]
+        checked = place in self.admission.checked
+        return ToolCall(
+            op.tool,
+            arguments,
+            op.effect,
+            effect_key(machine.facts.run_id, machine.path),
+            machine.path,
+            op.takes_key,
+            machine.side_call,
+            self.written(place, machine.side_call, arguments),
+            self.planned.digest if checked else "",
+            place if checked else -1,
+            dict(self.given) if checked else {},
+        ).to_dict()
+
+    def written(self, place: int, side: str | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """How the program writes the arguments that are containers: an error may say how to write
+        them as text.
+        """
+        large = [name for name, value in arguments.items() if type(value) in CONTAINERS]
+        if not large:
+            return {}
+        calls = tool_calls(self.planned.flow.nodes[place].step)
+        call = next(call for call in calls if call.use == (side or "step"))
+        return {name: call.args[name] for name in large}
+
+    async def call_model(self, machine: Machine, op: ModelOp) -> list[Entry]:
+        """Call a model: the outcome, or that the call was lost."""
+        facts = ModelCall(
+            machine.messages,
+            op.step_id,
+            effect_key(machine.facts.run_id, machine.path),
+            op.model,
+            op.options,
+            None if op.allowed is None else list(op.allowed),
+            op.schema,
+            machine.reserves,
+        ).to_dict()
+        queue = self.admission.queues.get(op.model or "")
+        return await self.call(machine, op, CALL_MODEL, facts, op.model, queue)
+
+    async def call(
+        self,
+        machine: Machine,
+        op: ToolOp | ModelOp,
+        activity: str,
+        facts: dict[str, Any],
+        summary: str | None,
+        queue: str | None,
+    ) -> list[Any]:
+        """Make a call as an activity."""
+        tape, begun = self.tape.of(machine.frame_name), self.now()
+        self._called[machine.frame_name] = len(tape), begun
+        left = machine.deadline - begun
+        own = timedelta(seconds=op.timeout_ns / 1e9 + GRACE_SECONDS)
+        self.calls.made += 1
+        handle = workflow.start_activity(
+            activity,
+            args=[facts, op.timeout_ns / 1e9],
+            task_queue=queue,
+            start_to_close_timeout=own if op.timeout_ns else LONGEST_CALL,
+            schedule_to_close_timeout=(
+                timedelta(microseconds=max(left // 1000, 1))
+                if machine.deadline < FOREVER and machine.side_call is None
+                else None
+            ),
+            heartbeat_timeout=timedelta(seconds=HEARTBEAT_SECONDS),
+            retry_policy=ONCE,
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            activity_id=f"{machine.path}!{len(tape)}.{self.calls.made}",
+            summary=summary,
+        )
+        self.calls.under_way[handle] = machine
+        try:
+            outcome = await handle
+        except ActivityError as error:
+            return self.failed(machine, op, error, begun)
+        finally:
+            del self.calls.under_way[handle]
+        return [outcome]
+
+    def failed(
+        self, machine: Machine, op: ToolOp | ModelOp, error: ActivityError, begun: int
+    ) -> list[Entry]:
+        """The entries of a call that ended with a failure of Temporal's own."""
+        unsafe = isinstance(op, ToolOp) and op.unsafe
+        if not is_lost(error):
+            kind = "tool" if isinstance(op, ToolOp) else "model"
+            return [outcome_of_failure(error, unsafe=unsafe, kind=kind)]
+        if self.cancelled and machine.side_call != "undo":
+            return [Cancelled(called=True)]
+        began = begun + self.base_ns
+        if unsafe:
+            return [Lost((began,), settled=True), Unknown(LOST)]
+        tape = self.tape.of(machine.frame_name)
+        if sum(isinstance(entry, Lost) for _, entry in tape[-MAX_LOST:]) >= MAX_LOST:
+            told = f"its worker died {MAX_LOST} times in a row"
+            return [Failed(StepError(op.type, "LostCall", told, retryable=False))]
+        return [Lost((began,))]
+
+    def stop(self) -> None:
+        """Cancel the run: what can be cut off is, and what was done is undone."""
+        self.cancelled = True
+        for handle, machine in list(self.calls.under_way.items()):
+            if machine.side_call != "undo":
+                handle.cancel()

@@ -1,0 +1,53 @@
+"""What a failure of Temporal means for a call: most are outcomes that the activity itself returns,
+and only what nobody could return is read here.
+"""
+
+from __future__ import annotations
+
+from temporalio import exceptions
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
+
+from ..machine.faults import LOST
+from ..machine.outcome import BadResult, Cancelled, Failed, NotCalled, Outcome, TimedOut, Unknown
+from ..records.record import StepError
+
+WORKER_SHUTDOWN = "WorkerShutdown"
+"""The type of the failure with which the SDK ends a call whose worker is stopped in an orderly way.
+"""
+
+NO_ACTIVITY = "NotFoundError"
+TOO_LARGE = "PayloadsTooLarge"
+
+
+def is_lost(error: ActivityError) -> bool:
+    """Whether the worker of the call is gone, frozen or cut off, so that nobody can say what the
+    call did.
+    """
+    cause = error.cause
+    if isinstance(cause, exceptions.TimeoutError):
+        return cause.type == TimeoutType.HEARTBEAT
+    return isinstance(cause, ApplicationError) and cause.type == WORKER_SHUTDOWN
+
+
+def outcome_of_failure(error: ActivityError, *, unsafe: bool, kind: str) -> Outcome:
+    """The outcome of a call of *kind* (``tool`` or ``model``) that ended with *error* and is not
+    `is_lost`; *unsafe* is whether it may have changed the world.
+    """
+    called = error.started_event_id != 0
+    cause = error.cause
+    if isinstance(cause, exceptions.TimeoutError):
+        return TimedOut(called=called)
+    if isinstance(cause, exceptions.CancelledError):
+        return Cancelled(called=called)
+    name = (cause.type if isinstance(cause, ApplicationError) else None) or type(cause).__name__
+    message = str(cause) or str(error)
+    if name == NO_ACTIVITY:
+        told = f"the worker that took the call has no such activity: {message}"
+        fault = StepError("refused", "NoActivity", told, retryable=False)
+        return NotCalled(fault) if kind == "tool" else Failed(fault)
+    fault = StepError(kind, name, message, retryable=False)
+    if name == TOO_LARGE and kind == "tool":
+        return BadResult(fault)
+    if unsafe:
+        return Unknown(StepError("in_doubt", LOST.type, f"{name}: {message}", retryable=False))
+    return Failed(fault)

@@ -1,0 +1,378 @@
+"""Runs on a Temporal cluster, as a client sees them: begun, looked at, decided, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Unpack
+
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
+
+from ..errors import Expired, NotPermitted, ProgramError, UnknownRun, VMError
+from ..language.program import Program
+from ..language.programs import program_given, programs_given
+from ..machine.pending import shown_digest
+from ..records.trace import Trace
+from ..run.durable.stored import said_of
+from ..run.host import budget_of
+from ..run.ids import run_ids
+from ..run.inbox import account, principal
+from ..run.inputs import RUN_ID, names_of
+from ..run.options import RUN_OPTIONS, RunOptions, unknown_options
+from ..run.vm import ExecutionVM
+from ..values import UNSET, admit, canonical, kind_name
+from .conversion import data_converter
+from .terms import DECIDE, EVENT, RESOLVE, STANDING, TRACE, WORKFLOW, Start
+from .words import refused
+from .worker import TASK_QUEUE
+
+IDENTITY = "nano-vm-identity"
+"""The memo that says which program and inputs a run has: the same id joins only the same run."""
+
+SOONEST_LOOK, LATEST_LOOK = 0.02, 1.0
+"""Seconds between looks at whether a run waits; longer and longer, within these."""
+
+
+async def connect(
+    address: str = "127.0.0.1:7233",
+    *,
+    namespace: str = "default",
+    tls: bool | TLSConfig = False,
+    api_key: str | None = None,
+    **options: Any,
+) -> Client:
+    """A client whose payloads are those of the workers here; *options* are those of the SDK's
+    `Client.connect`.
+
+    Raises:
+        VMError: If no server answers, or it has no such namespace.
+    """
+    options.setdefault("data_converter", data_converter())
+    try:
+        client = await Client.connect(
+            address, namespace=namespace, tls=tls, api_key=api_key, **options
+        )
+        await client.count_workflows("WorkflowType = 'none'")
+    except (RuntimeError, RPCError) as error:
+        if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
+            raise VMError(
+                f"the Temporal server at {address} has no namespace {namespace!r}; create it, or "
+                f"name another"
+            ) from error
+        raise VMError(f"no Temporal server answers at {address}: {error}") from error
+    return client
+
+
+class TemporalRuns:
+    """Runs programs on a Temporal cluster; as `ExecutionVM`, but that the runs are the cluster's.
+
+    With *vm* a program is verified here before it is sent; the workers verify it again in any case.
+    *roles* tells which roles a person has who decides an approval.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        task_queue: str = TASK_QUEUE,
+        *,
+        vm: ExecutionVM | None = None,
+        roles: Callable[[str], Iterable[str]] | None = None,
+    ) -> None:
+        self.client, self.task_queue, self.vm, self.roles = client, task_queue, vm, roles
+
+    # --- begin and end ---
+
+    async def run(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        programs: Mapping[str, Program] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Trace:
+        """Run *program* until it has ended or waits, and give its trace; options as
+        `ExecutionVM.run`.
+        """
+        refusal = self._refusal(program, context, programs, options)
+        if refusal is not None:
+            return refusal
+        return await self.settled(await self._submitted(program, context, programs, options))
+
+    async def submit(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        programs: Mapping[str, Program] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        """Begin a run and give its id; the same id joins a run that is there.
+
+        Raises:
+            ProgramError: If it would be refused, as far as that is known here.
+        """
+        refusal = self._refusal(program, context, programs, options)
+        if refusal is not None:
+            raise ProgramError(refusal.diagnostics)
+        return await self._submitted(program, context, programs, options)
+
+    def _refusal(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None,
+        programs: Mapping[str, Program] | None,
+        options: Mapping[str, Any],
+    ) -> Trace | None:
+        """The trace of a run that this host's own tools, models or policy refuse."""
+        program_given(program)
+        if not options.keys() <= RUN_OPTIONS:
+            raise unknown_options(options, RUN_OPTIONS)
+        if self.vm is None:
+            return None
+        vm = self.vm if programs is None else self.vm.with_(programs=programs)
+        begun = vm.with_(store=None).begin(program, context, **options)
+        return begun.trace if begun.machine is None else None
+
+    async def _submitted(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None,
+        programs: Mapping[str, Program] | None,
+        options: RunOptions,
+    ) -> str:
+        run_id = options.get("run_id")
+        if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
+            raise VMError(
+                f"a run id is a string of 1 to 200 visible ASCII characters, not {run_id!r}"
+            )
+        start = self._start(program, context, programs, options)
+        identity = hashlib.sha256(
+            canonical([start.program, start.programs, start.inputs])
+        ).hexdigest()
+        named, run_id = run_id is not None, run_ids.drawn() if run_id is None else run_id
+        try:
+            await self.client.start_workflow(
+                WORKFLOW,
+                start.to_dict(),
+                id=run_id,
+                task_queue=self.task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                memo={IDENTITY: identity},
+                static_summary=program.name,
+            )
+        except WorkflowAlreadyStartedError:
+            about = await self._handle(run_id).describe()
+            if not named or await about.memo_value(IDENTITY, "") != identity:
+                raise VMError(
+                    f"run {run_id!r} exists, with another program or other inputs"
+                ) from None
+        return run_id
+
+    def _start(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None,
+        programs: Mapping[str, Program] | None,
+        options: RunOptions,
+    ) -> Start:
+        if context is not None and not isinstance(context, Mapping):
+            raise VMError(f"context is a dict, not {kind_name(context)}")
+        inputs = {str(name): admit(value)[0] for name, value in (context or {}).items()}
+        budget = budget_of(options.get("budget"))
+        untrusted = options.get("untrusted")
+        return Start(
+            program.to_dict(),
+            inputs,
+            {name: one.to_dict() for name, one in programs_given(programs).items()},
+            options.get("seed"),
+            budget.model_dump(exclude_none=True, mode="json") if budget is not None else None,
+            list(names_of(untrusted)) if untrusted is not None else [],
+            said_of(options.get("project"), options.get("submitter"), options.get("labels")),
+        )
+
+    async def result(self, run_id: str) -> Trace:
+        """The trace of a run, once it has ended.
+
+        Raises:
+            UnknownRun: If there is none.
+            VMError: If it was terminated, or ended by a fault.
+        """
+        try:
+            return _trace(await self._handle(run_id).result())
+        except WorkflowFailureError as error:
+            raise VMError(f"run {run_id!r} did not end by itself: {error.cause}") from error
+        except RPCError as error:
+            raise _unknown(run_id, error) from None
+
+    async def settled(self, run_id: str) -> Trace:
+        """The trace of a run, once it has ended or goes on only if something comes from outside, or
+        a time.
+        """
+        ending = asyncio.ensure_future(self.result(run_id))
+        seconds = SOONEST_LOOK
+        try:
+            while True:
+                await asyncio.wait([ending], timeout=seconds)
+                if ending.done():
+                    return ending.result()
+                seconds = min(seconds * 1.5, LATEST_LOOK)
+                standing = await self._query(run_id, STANDING)
+                if standing is not None and standing["quiet"] and not standing["ended"]:
+                    trace = await self.trace(run_id)
+                    if trace is not None:
+                        return trace
+        finally:
+            ending.cancel()
+
+    # --- look ---
+
+    async def trace(self, run_id: str) -> Trace | None:
+        """The trace of a run as far as it has come; None before a worker has admitted it."""
+        told = await self._query(run_id, TRACE)
+        return None if told is None else _trace(told)
+
+    async def waiting(self, run_id: str) -> list[dict[str, Any]]:
+        """What a run waits for; ``shown`` identifies each request as it stands."""
+        standing = await self._query(run_id, STANDING)
+        entries = standing["waiting"] if standing is not None else []
+        return [{**entry, "shown": shown_digest(entry)} for entry in entries]
+
+    async def _query(self, run_id: str, name: str) -> Any:
+        """The answer to a query; None where the run cannot answer yet."""
+        try:
+            return await self._handle(run_id).query(name)
+        except WorkflowQueryFailedError:
+            return None
+        except RPCError as error:
+            if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION):
+                return None
+            raise _unknown(run_id, error) from None
+
+    # --- decide ---
+
+    async def approve(
+        self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None
+    ) -> None:
+        """Approve what the run asks at *path*, as identified by *shown*; errors as
+        `ExecutionVM.approve`.
+        """
+        await self._decide(run_id, path, True, by, shown, reason)
+
+    async def reject(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        by: str,
+        shown: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Reject; as `approve`."""
+        await self._decide(run_id, path, False, by, shown, reason)
+
+    async def _decide(
+        self,
+        run_id: str,
+        path: str,
+        approved: bool,
+        by: str,
+        shown: str | None,
+        reason: str | None,
+    ) -> None:
+        principal(by)
+        if reason is not None and not isinstance(reason, str):
+            raise VMError(f"a reason is a string, not {reason!r}")
+        if self.roles is not None:
+            entries = [e for e in await self.waiting(run_id) if e["path"] == path]
+            role = entries[0].get("role") if entries else None
+            if entries and role not in tuple(self.roles(by)):
+                raise NotPermitted(
+                    f"{by!r} lacks the role {role!r} that {path!r} asks for", by=by, role=role
+                )
+        told = {"path": path, "approved": approved, "reason": reason, "by": by, "shown": shown}
+        await self._update(run_id, DECIDE, told)
+
+    async def resolve(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        done: Any = UNSET,
+        retry: bool = False,
+        fail: str | None = None,
+        by: str = UNSET,
+    ) -> None:
+        """Say what became of a call in doubt; as `ExecutionVM.resolve`."""
+        if (done is not UNSET) + bool(retry) + (fail is not None) != 1:
+            raise VMError("say one of done=<output>, retry=True and fail=<reason>")
+        told: dict[str, Any] = {"path": path, "by": principal(account() if by is UNSET else by)}
+        if done is not UNSET:
+            told["output"] = admit(done)[0]
+        elif retry:
+            told["retry"] = True
+        else:
+            told["reason"] = fail
+        await self._update(run_id, RESOLVE, told)
+
+    async def send_event(
+        self, run_id: str, name: str, payload: Any = None, *, id: str | None = None
+    ) -> bool:
+        """Record an event for a `wait` that the run stands at, or the next that asks for it; whether
+        it was recorded, since one of this name and *id* may have been before.
+        """
+        told = {"name": name, "payload": admit(payload)[0], "id": id}
+        return bool(await self._update(run_id, EVENT, told))
+
+    async def cancel(self, run_id: str) -> Trace:
+        """Cancel a run, and give its trace once what was done is undone."""
+        try:
+            await self._handle(run_id).cancel()
+        except RPCError as error:
+            raise _unknown(run_id, error) from None
+        return await self.result(run_id)
+
+    async def _update(self, run_id: str, name: str, told: dict[str, Any]) -> Any:
+        try:
+            return await self._handle(run_id).execute_update(name, told)
+        except WorkflowUpdateFailedError as error:
+            cause = error.cause
+            if isinstance(cause, ApplicationError) and cause.type:
+                about = cause.details[0] if cause.details else {}
+                raise refused(cause.type, cause.message, about) from None
+            raise VMError(f"run {run_id!r}: {cause}") from error
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND and await self._has_ended(run_id):
+                raise Expired(f"run {run_id!r} has ended") from None
+            raise _unknown(run_id, error) from None
+
+    async def _has_ended(self, run_id: str) -> bool:
+        try:
+            about = await self._handle(run_id).describe()
+        except RPCError:
+            return False
+        return about.status is not WorkflowExecutionStatus.RUNNING
+
+    def _handle(self, run_id: str) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(run_id)
+
+
+def _trace(told: Mapping[str, Any]) -> Trace:
+    return Trace.from_dict(told)
+
+
+def _unknown(run_id: str, error: RPCError) -> VMError:
+    if error.status is RPCStatusCode.NOT_FOUND:
+        return UnknownRun(f"no run {run_id!r} on this cluster")
+    return VMError(f"run {run_id!r}: the Temporal server says: {error.message}")

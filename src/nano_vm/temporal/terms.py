@@ -1,0 +1,138 @@
+"""What clients, workflow and activities say to each other, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+from .words import Words
+
+WORKFLOW = "NanoProgram"
+ADMIT, CALL_TOOL, CALL_MODEL, KEEP = "nano.admit", "nano.tool", "nano.model", "nano.keep"
+"""The names of the workflow and of the activities, as they stand in histories."""
+
+STANDING, TRACE = "standing", "trace"
+DECIDE, EVENT, RESOLVE = "decide", "event", "resolve"
+"""The names of queries and updates."""
+
+FAULT = "NanoVMFault"
+"""The type of the failure of a fault of this package, which another attempt would not mend."""
+
+HEARTBEAT_SECONDS = 3.0
+"""After so long without a sign of life a worker's calls are lost."""
+
+
+class Message:
+    """A message whose JSON form has the fields that are not as they are when left out."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        told = {}
+        for one in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, one.name)
+            usual = one.default_factory() if callable(one.default_factory) else one.default
+            if type(value) is not type(usual) or value != usual:
+                told[one.name] = value
+        return told
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; what a later version says beside it is left out."""
+        known = {one.name for one in fields(cls)}  # type: ignore[arg-type]
+        return cls(**{name: value for name, value in told.items() if name in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Admission(Message):
+    """What a worker says of a program and its inputs: the facts that bind the run, or why it is
+    refused.
+
+    ``contracts`` are facts of tools by name, ``checked`` the indexes of the ops before whose calls
+    the worker's policy checks a value, ``given`` the inputs that those checks read.
+    """
+
+    digest: str
+    inputs: list[str]  # those that the program reads
+    about: dict[str, Any]
+    programs: dict[str, Any] = field(default_factory=dict)
+    contracts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checked: list[int] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+    queues: dict[str, str] = field(default_factory=dict)  # by the names of tools and models
+    refused: dict[str, Any] | None = None  # the JSON form of the refused run's trace
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Message):
+    """What a run is begun with; ``admission`` and what follows are there where it continues."""
+
+    program: dict[str, Any]
+    inputs: dict[str, Any]
+    programs: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    budget: dict[str, Any] | None = None
+    untrusted: list[str] = field(default_factory=list)
+    said: dict[str, Any] = field(default_factory=dict)
+    admission: dict[str, Any] | None = None
+    began_ns: int = 0
+    salt: str = ""
+    events: list[dict[str, Any]] = field(default_factory=list)  # that no step has taken yet
+    decided: dict[str, Any] = field(
+        default_factory=dict
+    )  # words that no step has taken yet, by path
+    used: list[Any] = field(default_factory=list)  # names and ids of events that were recorded
+    cancelled: bool = False
+
+    def continued(self, admission: dict[str, Any], began_ns: int, salt: str) -> Start:
+        """The same for the executions that follow, which need no other admission."""
+        return replace(self, admission=admission, began_ns=began_ns, salt=salt)
+
+    def left(self, words: Words, *, cancelled: bool) -> Start:
+        """The same with what was said and not used."""
+        return replace(
+            self,
+            events=words.events,
+            decided=words.decided,
+            used=sorted(map(list, words.known)),
+            cancelled=cancelled,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall(Message):
+    """A call of a tool: ``arguments`` as the program gives them, ``written`` as it writes those of
+    them that an error may speak of.
+    """
+
+    tool: str
+    arguments: dict[str, Any]
+    effect: str
+    key: str  # the call's effect key
+    path: str = ""
+    takes_key: bool = False
+    side: str | None = None  # "undo", "reconcile"
+    written: dict[str, Any] = field(default_factory=dict)
+    # of a call before which a policy checks a value: program, op, and the inputs that checks read
+    program: str = ""
+    op: int = -1
+    given: dict[str, Any] = field(default_factory=dict)
+    document: dict[str, Any] | None = None  # the program, for a worker that does not know it
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall(Message):
+    """A call of a model: what the step asks of it, and the messages."""
+
+    messages: list[dict[str, Any]]
+    step_id: str
+    key: str
+    model: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    allowed: list[str] | None = None
+    schema: dict[str, Any] | None = None
+    bounded: bool = False  # whether a budget counts its tokens
+
+
+UNKNOWN_PROGRAM = "unknown program"
+"""What the worker of a checked call answers that does not know the program: nothing was called."""

@@ -1,0 +1,82 @@
+"""What a Temporal worker needs to run programs: the workflow, the activities, and how it is set up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import Worker, WorkerConfig
+
+from ..run.vm import ExecutionVM
+from .activities import Activities
+from .conversion import data_converter
+from .workflow import NanoProgram
+
+TASK_QUEUE = "nano-vm"
+"""Where workers look for runs, unless another queue is named."""
+
+STICKY_SECONDS = 2.0
+"""How long a run waits for the worker that has it in memory before another takes it: with the SDK's
+ten seconds a killed worker is replaced after twelve, with two after four and a half.
+"""
+
+STOP_SECONDS = 10.0
+"""How long calls under way have when a worker is stopped."""
+
+MAX_CACHED_RUNS = 1_000
+"""Runs that a worker keeps in memory; one that waits takes some 60 kB."""
+
+
+class NanoPlugin(SimplePlugin):
+    """All that a host's own client and worker need to run programs, in one argument: ``plugins=[
+    NanoPlugin(vm)]``. A client needs no *vm*.
+    """
+
+    def __init__(
+        self, vm: ExecutionVM | None = None, *, queues: Mapping[str, str] | None = None
+    ) -> None:
+        activities = [] if vm is None else Activities(vm, queues or {}).all()
+        super().__init__(
+            "nano-vm",
+            data_converter=lambda known: data_converter(beside=known),
+            workflows=[NanoProgram],
+            activities=activities,
+        )
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """See base class; how soon a dead worker is replaced is set where the host does not."""
+        config = super().configure_worker(config)
+        config.setdefault(
+            "sticky_queue_schedule_to_start_timeout", timedelta(seconds=STICKY_SECONDS)
+        )
+        config.setdefault("graceful_shutdown_timeout", timedelta(seconds=STOP_SECONDS))
+        return config
+
+
+def worker(
+    client: Client,
+    vm: ExecutionVM,
+    task_queue: str = TASK_QUEUE,
+    *,
+    queues: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Worker:
+    """A worker that runs programs with the tools, models and policy of *vm*; *queues* names the task
+    queues of tools and models that other workers have. *options* are those of the SDK's `Worker`.
+    """
+    settings: dict[str, Any] = {
+        "sticky_queue_schedule_to_start_timeout": timedelta(seconds=STICKY_SECONDS),
+        "graceful_shutdown_timeout": timedelta(seconds=STOP_SECONDS),
+        "max_cached_workflows": MAX_CACHED_RUNS,
+        **options,
+    }
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[NanoProgram],
+        activities=Activities(vm, queues or {}).all(),
+        **settings,
+    )

@@ -1,0 +1,268 @@
+"""`NanoProgram`: the one workflow, which runs any program.
+
+It imports the language, the machine and the records, and nothing of what runs on one host: no
+asyncio driver, no store, no tool. Time, ids and random numbers come from Temporal. Unsandboxed: the
+sandbox would import the package anew for each run and protect these few modules only; that they
+touch nothing of the world is held by `tests/temporal/test_purity.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError, FailureError
+
+from ..errors import VMError
+from ..machine.machine import Machine
+from ..machine.terms import RunTerms, machine_of
+from ..records.recording import Recording
+from ..records.trace import Trace
+from .driver import Driver, MadeAgain
+from .plans import PLANS, Planned, PlanNotReady
+from .snapshot import snapshot
+from .tape import Tape
+from .terms import (
+    ADMIT,
+    DECIDE,
+    EVENT,
+    FAULT,
+    HEARTBEAT_SECONDS,
+    RESOLVE,
+    STANDING,
+    TRACE,
+    WORKFLOW,
+    Admission,
+    Start,
+)
+from .words import Words, refusal
+
+MAX_CALLS = 500
+"""Calls of one execution: replaying it after a failover takes a second and a half."""
+
+MAX_EVENTS, MAX_BYTES = 3_000, 5_000_000
+"""Events and bytes of one history, far below the 51,200 and 50 MB at which a server ends a run."""
+
+ADMIT_SECONDS = 600.0
+"""How long a worker may take to prove a program."""
+
+
+@workflow.defn(name=WORKFLOW, sandboxed=False)
+class NanoProgram:
+    """One run of a program."""
+
+    @workflow.init
+    def __init__(self, start: dict[str, Any], *segments: Any) -> None:
+        self.start = Start.of(start)
+        self.tape = Tape(segments)
+        self.words = Words(self.start.events, self.start.decided, self.start.used)
+        self.driver: Driver | None = None
+        self.ended: dict[str, Any] | None = None
+        self.cancelled = self.start.cancelled
+        self.admission: Admission | None = None
+
+    @workflow.run
+    async def run(self, start: dict[str, Any], *segments: Any) -> dict[str, Any]:
+        """The JSON form of the run's trace."""
+        work = asyncio.ensure_future(self._whole())
+        while True:
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                if work.cancelled():
+                    raise
+                self.cancelled = True
+                if self.driver is not None:
+                    self.driver.stop()
+            except (FailureError, PlanNotReady, workflow.ContinueAsNewError):
+                raise
+            except Exception as error:
+                # any other exception would have the task tried for ever
+                raise ApplicationError(
+                    f"{type(error).__name__}: {error}", type=FAULT, non_retryable=True
+                ) from error
+
+    async def _whole(self) -> dict[str, Any]:
+        if self.start.admission is None:
+            told = await self._admitted()
+        else:
+            told = self.start.admission
+        admission = self.admission = Admission.of(told)
+        if admission.refused is not None:
+            self.ended = admission.refused
+            return self.ended
+        planned = PLANS.of(self.start.program, admission.programs, admission.contracts)
+        began = self.start.began_ns or workflow.time_ns()
+        salt = self.start.salt or f"{workflow.random().getrandbits(128):032x}"
+        self.start = self.start.continued(told, began, salt)
+        driver = self.driver = Driver(
+            planned, admission, self.tape, self.words, began - 1, self._given()
+        )
+        driver.cancelled = self.cancelled
+        driver.full = self._full
+        while True:
+            machine = self._machine(planned)
+            try:
+                ended = await driver.drive(machine)
+                break
+            except MadeAgain:
+                continue
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        if not ended:
+            self._continue_as_new()
+        self.ended = self._trace(planned, machine, driver.now()).to_dict()
+        return self.ended
+
+    async def _admitted(self) -> dict[str, Any]:
+        """What a worker says of program and inputs."""
+        info = workflow.info()
+        told = {**self.start.to_dict(), "run_id": info.workflow_id}
+        return await workflow.execute_activity(  # type: ignore[no-any-return]
+            ADMIT,
+            told,
+            start_to_close_timeout=timedelta(seconds=ADMIT_SECONDS),
+            heartbeat_timeout=timedelta(seconds=HEARTBEAT_SECONDS),
+            retry_policy=RetryPolicy(non_retryable_error_types=[FAULT]),
+        )
+
+    def _given(self) -> dict[str, Any]:
+        """The inputs that the policy's checks read."""
+        assert self.admission is not None
+        return {name: self.start.inputs[name] for name in self.admission.given}
+
+    def _terms(self, planned: Planned) -> RunTerms:
+        assert self.admission is not None
+        return RunTerms.of_record(self.admission.about, planned.flow.program.budget)
+
+    def _machine(self, planned: Planned) -> Machine:
+        """The machine of the run, before its first step."""
+        assert self.admission is not None
+        inputs = {name: self.start.inputs[name] for name in self.admission.inputs}
+        return machine_of(
+            planned.plan,
+            inputs,
+            self._terms(planned),
+            1,
+            run_id=workflow.info().workflow_id,
+            seed=self.start.seed,
+        )
+
+    def _recording(self, planned: Planned, machine: Machine, now: int) -> Recording:
+        assert self.admission is not None
+        recording = Recording(
+            planned.flow.program.name,
+            planned.digest,
+            workflow.info().workflow_id,
+            self.start.seed,
+            1,
+            self.start.began_ns - 1,
+            self.start.salt,
+            self.admission.about,
+            None,
+            machine.records,
+            planned.plan.ops,
+        )
+        recording.inputs = {name: self.start.inputs[name] for name in self.admission.inputs}
+        machine.fill(recording)
+        recording.finished_ns = now
+        return recording
+
+    def _trace(self, planned: Planned, machine: Machine, now: int) -> Trace:
+        return Trace(self._recording(planned, machine, now))
+
+    # --- continuing as new ---
+
+    def _full(self) -> bool:
+        """Whether this execution has come to the end of what one should hold."""
+        info = workflow.info()
+        assert self.driver is not None
+        return (
+            self.driver.calls.made >= MAX_CALLS
+            or info.get_current_history_length() >= MAX_EVENTS
+            or info.get_current_history_size() >= MAX_BYTES
+            or info.is_continue_as_new_suggested()
+        )
+
+    def _continue_as_new(self) -> None:
+        """Go on in a new execution, which is given the tape: the segments that this one was given,
+        as they are, and what came since.
+        """
+        start = self.start.left(self.words, cancelled=self.cancelled)
+        workflow.continue_as_new(args=[start.to_dict(), *self.tape.segments()])
+
+    # --- what is said, and asked ---
+
+    @workflow.query(name=STANDING)
+    def standing(self) -> dict[str, Any]:
+        """How the run stands: whether it has ended, and whether it goes on only if something comes
+        from outside, or a time.
+        """
+        driver = self.driver
+        quiet = driver is not None and driver.calls.quiet
+        return {
+            "ended": self.ended is not None,
+            "quiet": quiet,
+            "waiting": list(self.words.waiting.values()),
+        }
+
+    @workflow.query(name=TRACE)
+    def trace(self) -> dict[str, Any] | None:
+        """The JSON form of the trace so far; None before the run is admitted."""
+        if self.ended is not None or self.driver is None:
+            return self.ended
+        planned = self.driver.planned
+        machine = self._machine(planned)
+        now = snapshot(machine, self.tape)
+        return self._trace(planned, machine, now).to_dict()
+
+    def _look(self, kind: str, told: dict[str, Any]) -> None:
+        try:
+            self.words.look(kind, told["path"], told.get("shown"), workflow.time_ns())
+        except VMError as error:
+            raise _refused(error) from None
+
+    @workflow.update(name=DECIDE)
+    def decide(self, told: dict[str, Any]) -> None:
+        """Take a person's decision on an approval."""
+        word: dict[str, Any] = {
+            name: told[name] for name in ("approved", "reason", "by") if name in told
+        }
+        self.words.say(told["path"], {**word, "at_ns": workflow.time_ns()})
+
+    @decide.validator
+    def _may_decide(self, told: dict[str, Any]) -> None:
+        self._look("approval", told)
+
+    @workflow.update(name=RESOLVE)
+    def resolve(self, told: dict[str, Any]) -> None:
+        """Take what somebody says became of a call in doubt."""
+        word: dict[str, Any] = {
+            name: told[name] for name in ("output", "retry", "reason", "by") if name in told
+        }
+        self.words.say(told["path"], {**word, "at_ns": workflow.time_ns()})
+
+    @resolve.validator
+    def _may_resolve(self, told: dict[str, Any]) -> None:
+        self._look("in_doubt", told)
+
+    @workflow.update(name=EVENT)
+    def event(self, told: dict[str, Any]) -> bool:
+        """Take an event; whether it was recorded, since one with its name and id may have been
+        before.
+        """
+        return self.words.event(told["name"], told.get("payload"), told.get("id"))
+
+    @event.validator
+    def _may_send(self, told: dict[str, Any]) -> None:
+        now = workflow.time_ns()
+        fault = self.words.fault_of_event(told["name"], told.get("payload"), now)
+        if fault is not None:
+            raise _refused(VMError(f"event {told['name']!r} is not recorded: {fault}"))
+
+
+def _refused(error: VMError) -> ApplicationError:
+    name, about = refusal(error)
+    return ApplicationError(str(error), about, type=name, non_retryable=True)
