@@ -72,6 +72,7 @@ wording: $(VENV)/.core ## Write what the machine says in the corpus, after fault
 
 docs: $(VENV)/.docs ## Write the reference of commands and codes; build the site of docs/ into site/, strictly
 	@$(BIN)/python scripts/reference.py
+	@$(BIN)/python scripts/pictures.py
 	@$(BIN)/zensical build --clean --strict
 
 ui: $(PAGES) ## Build the pages that show runs, where ui/ has changed (wants npm)

@@ -20,7 +20,7 @@ import shlex
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,8 +166,9 @@ def installs(block: Block) -> None:
 class Story:
     """The blocks of one page in *folder*."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, labels: Iterable[str] = ()) -> None:
         self.folder = folder
+        self.labels = re.compile("|".join(f'"{label}"' for label in labels) or r"(?!)")
         self.names: dict[str, Any] = {"__name__": "story"}
         self.digests: dict[str, str] = {}
 
@@ -229,14 +230,21 @@ class Story:
     def compare(self, what: str, expected: list[str], printed: str) -> None:
         """Hold what was printed against the page."""
         lines = printed.splitlines()
-        assert fits([plain(line) for line in expected], [plain(line) for line in lines]), "\n".join(
+        assert fits([*map(self.plain, expected)], [*map(self.plain, lines)]), "\n".join(
             [f"{what} prints", *lines]
         )
 
+    def plain(self, line: str) -> str:
+        """As `plain`, and without what a real model chooses: its label, and how many tokens."""
+        chosen = self.labels.sub('"LABEL"', line)
+        return plain(
+            re.sub(r"\d+ tok", "N tok", chosen) if self.labels.pattern != r"(?!)" else line
+        )
 
-def told(page: Path, folder: Path) -> None:
-    """Let all of *page* happen in *folder*."""
-    story = Story(folder)
+
+def told(page: Path, folder: Path, labels: Iterable[str] = ()) -> None:
+    """Let all of *page* happen in *folder*; a real model may answer with any of *labels*."""
+    story = Story(folder, labels)
     (folder / "examples").symlink_to(ROOT / "examples")
     with at(folder):
         for block in blocks(page.read_text(encoding="utf-8")):

@@ -1,51 +1,57 @@
-"""The README tells the truth: its Python runs as printed, its commands exist, its console output is
-what comes out.
+"""The README tells the truth on one screen: its program is proved to keep to its policy, its
+commands exist, its links lead somewhere.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
+from nano_vm import Program, tool
+from nano_vm.verify import verify
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+(PROGRAM,) = [text for kind, text in BLOCKS if kind == "yaml"]
 
 
-@pytest.mark.slow
-def test_the_example_runs_as_printed(tmp_path: Path) -> None:
-    (code,) = [text for language, text in BLOCKS if language == "python"]
-    file = tmp_path / "readme.py"
-    file.write_text(code, encoding="utf-8")
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", str(file)], capture_output=True, text=True, check=False
-    )
-    assert ran.stderr == ""
-    lines = ran.stdout.splitlines()
-    assert lines[0].startswith("success refunded ")
-    assert [line.split()[0] for line in lines[1:]] == ["analyze", "guardrail", "process_refund"]
+@tool(effect="read")
+def get_order(order_id: str) -> dict:
+    """Never called."""
+    return {}
 
 
-@pytest.mark.slow
-def test_the_console_block_is_what_the_command_prints(tmp_path: Path) -> None:
-    (block,) = [text for _, text in BLOCKS if text.startswith("$ nano-vm check")]
-    expected = block.splitlines()[1]
-    yaml = re.search(r'from_yaml\("""\n(.*?)"""\)', README, re.DOTALL)
-    assert yaml is not None
-    program = yaml[1].replace("\\\\n", "\\n").replace("then: process_refund", "then: process_refnd")
-    (tmp_path / "refund.yaml").write_text(program, encoding="utf-8")
-    command = [sys.executable, "-m", "nano_vm", "check", "refund.yaml"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ran.returncode == 1
-    assert expected in (ran.stdout + ran.stderr).replace("\n  ", " ")
+@tool(effect="irreversible")
+def issue_refund(order_id: str, amount: float) -> str:
+    """Never called."""
+    return ""
 
 
-def test_it_fits_on_two_screens() -> None:
-    assert len(README.splitlines()) <= 110
+TOOLS = {"get_order": get_order, "issue_refund": issue_refund}
+
+
+def test_what_it_says_of_its_program_is_proved() -> None:
+    report = verify(Program.from_yaml(PROGRAM), tools=TOOLS)
+    assert report.ok, str(report)
+    assert {proof.kind for proof in report.proofs} == {"guard", "approval", "max_calls"}
+
+
+def test_a_way_around_the_manager_is_refused() -> None:
+    around = PROGRAM.replace("then: manager", "then: pay")
+    report = verify(Program.from_yaml(around), tools=TOOLS)
+    assert not report.ok
+    assert [proof.kind for proof in report.proofs if proof.status == "refuted"] == ["approval"]
+
+
+def test_its_picture_is_of_a_run_of_these_steps() -> None:
+    trace = (ROOT / "docs" / "trace.svg").read_text(encoding="utf-8")
+    for step in Program.from_yaml(PROGRAM).steps:
+        assert f"\u00a0{step.id}\u00a0" in trace
+
+
+def test_it_fits_on_one_screen() -> None:
+    assert len(README.splitlines()) <= 50
 
 
 def test_the_commands_it_names_exist() -> None:

@@ -97,6 +97,11 @@ def test_the_host_file_that_is_shown_is_one() -> None:
     assert set(tomllib.loads(block)) <= set(_File.model_fields)
 
 
+def test_every_extra_is_in_the_table() -> None:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(project["optional-dependencies"]) <= rows(text_of("install.md"))
+
+
 def test_every_limit_of_a_host_is_in_the_table() -> None:
     text = text_of("limits.md")
     assert {name for name in Limits.__slots__ if f"Limits({name}=" not in text} == set()

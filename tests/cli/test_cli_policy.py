@@ -319,25 +319,6 @@ def test_what_is_shown_can_do_nothing_to_a_terminal(folder: Path, capsys: Captur
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_policy_in_the_readme_is_proved_of_the_program_in_the_readme() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (policy,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    (one,) = re.findall(r'from_yaml\("""\n(.*?)"""\)', text, re.DOTALL)
-
-    async def anything(request: str) -> str:
-        return request
-
-    tools = {"issue_refund": anything, "say_no": anything}
-    program = Program.from_yaml(one.replace("\\\\n", "\\n"))
-    report = verify(program, tools=tools, policy=Policy.from_yaml(policy))
-    assert report.ok, str(report)
-    assert {proof.kind for proof in report.proofs} == {"guard", "max_calls"}
-    around = Program.from_yaml(
-        one.replace("\\\\n", "\\n").replace("otherwise: reject", "otherwise: process_refund")
-    )
-    assert not verify(around, tools=tools, policy=Policy.from_yaml(policy)).ok
-
-
 def test_the_policy_in_the_language_is_one() -> None:
     text = find("policy.md").read_text(encoding="utf-8")
     (policy,) = re.findall(r"^```yaml\n(inputs: .*?)^```$", text, re.DOTALL | re.MULTILINE)
