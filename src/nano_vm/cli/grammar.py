@@ -26,6 +26,9 @@ Result = TypeVar("Result")
 WIDTH = 100
 """Columns of a help page at most, as of the sources that its text stands in."""
 
+ARGUMENTS = f"{__name__}.arguments"
+"""The entry of a context's ``meta`` that has the words of the command line."""
+
 GENERAL = "options"
 """The heading of options that belong to no section of their own."""
 

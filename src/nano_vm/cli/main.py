@@ -17,7 +17,7 @@ from ..collector import collector_eased
 from ..values import short
 from .commands import TABLE
 from .faults import FAILED, INTERNAL, INTERRUPTED, OK, PIPE_CLOSED, USAGE, Failure, UsageFault
-from .grammar import LazyGroup, flag
+from .grammar import ARGUMENTS, LazyGroup, flag
 from .output import abandon_stdout, complain, note, prepare_streams, say
 from .text import diagnostic_lines, safe
 from .usage import fault
@@ -143,7 +143,8 @@ def _called(arguments: list[str]) -> int:
     try:
         _require_text(arguments)
         # not click's own main, which makes an error of Ctrl-C and leaves the process
-        with nano_vm.make_context(NAME, arguments) as ctx:
+        with nano_vm.make_context(NAME, list(arguments)) as ctx:
+            ctx.meta[ARGUMENTS] = arguments
             code: int = nano_vm.invoke(ctx)
             return code
     except click.exceptions.Exit as leaving:  # after help or the version

@@ -7,6 +7,7 @@ A command's module has its name and is imported when it is called, so this table
 TABLE = {
     "write programs": {
         "init": "make a folder with a program, its tools and tests",
+        "dev": "watch a program, and check and test it on each save",
         "check": "list every fault of a program, and prove what a policy demands of it",
         "explain": "say in words what a program does",
         "graph": "draw a program",

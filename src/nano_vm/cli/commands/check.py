@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from ..text import diagnostic_lines, safe
 
 if TYPE_CHECKING:
     from ...language.policy import Policy
-    from ...verify.report import Proof, Report
+    from ...verify.report import Report
     from ..sources import Loaded
 
 EXAMPLES = """\
@@ -34,8 +34,6 @@ are shown.
 SHOWN_COUNTEREXAMPLES = 5
 
 SHOWN_FLOWS = 8
-
-SHOWN_CALLS = 6
 
 
 @command(examples=EXAMPLES)
@@ -102,6 +100,8 @@ def _told(
     policy: Policy | None,
 ) -> int:
     """Print what was found; the exit code."""
+    from ...verify.summary import counts, statuses, worst_case
+
     proofs = report.proofs if report is not None else ()
     failed = any(d.severity == "error" for d in found) or any(
         proof.status != "proved" for proof in proofs
@@ -129,12 +129,12 @@ def _told(
         for line in [
             *_proof_lines(report, loaded, policy),
             *(_flow_lines(report) if asked else ()),
-            *_worst_case(report),
+            *worst_case(report),
         ]:
             say(safe(line))
     theirs = [d for d in found if d.file is not None and d.file == options.policy]
     own = [d for d in found if d not in theirs]
-    texts = _counts(own) + _statuses(proofs)
+    texts = counts(own) + statuses(proofs)
     if not failed and not any(d.severity in ("error", "warning") for d in found):
         texts.insert(0, "no faults")
     remedies = {
@@ -145,24 +145,9 @@ def _told(
     left = ["graph"] if "graph" in skipped else skipped
     rest = f"; not checked: {', '.join(remedies[name] for name in left)}" if left else ""
     if theirs:
-        rest = f"; {options.policy}: {', '.join(_counts(theirs))}{rest}"
+        rest = f"; {options.policy}: {', '.join(counts(theirs))}{rest}"
     say(safe(f"{options.program}: {', '.join(texts) or 'no faults'}{rest}"))
     return code
-
-
-def _counts(found: Sequence[Diagnostic]) -> list[str]:
-    """How many errors, warnings and hints there are, as far as there are any."""
-    counts = [
-        (sum(d.severity == name for d in found), name) for name in ("error", "warning", "hint")
-    ]
-    return [f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count]
-
-
-def _statuses(proofs: Sequence[Proof]) -> list[str]:
-    counts = [
-        (sum(p.status == name for p in proofs), name) for name in ("refuted", "unproved", "proved")
-    ]
-    return [f"{count} {name}" for count, name in counts if count]
 
 
 def _proof_lines(report: Report, loaded: Loaded, policy: Policy | None) -> Iterator[str]:
@@ -215,40 +200,3 @@ def _flow_lines(report: Report) -> Iterator[str]:
     yield from (f"flow: {flow}" for flow in flows[:SHOWN_FLOWS])
     if len(flows) > SHOWN_FLOWS:
         yield f"and {len(flows) - SHOWN_FLOWS} more flows (--json shows all)"
-
-
-def _worst_case(report: Report) -> Iterator[str]:
-    """The worst case in one line, and which costs are not known."""
-    most = report.ceiling
-    if most is None or any(
-        d.severity == "error" and d.code[:3] != "V07" for d in report.diagnostics
-    ):
-        return
-    parts = [f"{most.steps:,} step{'s' * (most.steps != 1)}"]
-    for count, what, calls in (
-        (most.llm_calls, "model call", most.models),
-        (most.tool_calls, "tool call", most.tools),
-    ):
-        if count:
-            known = [
-                (name, number)
-                for name, number in calls.items()
-                if (name, len(calls)) != ("default", 1)
-            ]
-            names = ", ".join(f"{name} {number:,}" for name, number in known[:SHOWN_CALLS])
-            names += ", ..." if len(known) > SHOWN_CALLS else ""
-            parts.append(f"{count:,} {what}{'s' * (count != 1)}{f' ({names})' if names else ''}")
-    if most.llm_calls:
-        parts.append(
-            f"{most.tokens:,} tokens" if most.tokens is not None else "tokens without bound"
-        )
-        if most.cost_usd is not None:
-            parts.append(f"${most.cost_usd:f}")
-        elif most.cost.low:
-            parts.append(f"${most.cost.low:f} and what is not known")
-    yield f"at most: {', '.join(parts)}"
-    if most.llm_calls and (most.tokens is None or most.cost.low):
-        reasons = [
-            reason for reason in most.open if most.cost.low or ": no price is known" not in reason
-        ]
-        yield from (f"  {reason}" for reason in reasons[:SHOWN_FLOWS])
