@@ -1132,17 +1132,27 @@ def test_what_cannot_be_said_of_a_run(sh: Shell, folder: Path, given: Any, told:
 def test_a_store_of_an_older_version_is_upgraded_by_a_command(
     said: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nano_vm.store.sql import database, schema, store
+    from nano_vm.store.sql import database, migrations, schema, store
 
     assert said("store", "upgrade") == 0
-    assert said.out == [f"the tables are of version {schema.SCHEMA_VERSION}"]
-    later = schema.SCHEMA_VERSION + 1
+    known = schema.SCHEMA_VERSION
+    assert said.out == [f"the tables are of version {known}"]
     for module in (database, schema, store):
-        monkeypatch.setattr(module, "SCHEMA_VERSION", later)
+        monkeypatch.setattr(module, "SCHEMA_VERSION", known + 1)
+    monkeypatch.setattr(schema, "REVISIONS", {})
+    monkeypatch.setattr(database, "REVISIONS", {})
     assert "; use another file or database; nothing was changed" in said.refused(
         "store", "upgrade", code=2
     )
-    monkeypatch.setitem(schema.UPGRADES, later - 1, ("CREATE TABLE nano_late (a {bytes})",))
+    later = folder / "later"
+    later.mkdir()
+    (later / "late.py").write_text(
+        f"from alembic import op\nrevision = 'late'\ndown_revision = '{migrations.head()}'\n"
+        "def upgrade():\n"
+        f"    op.execute(\"UPDATE nano_meta SET value = '{known + 1}' WHERE name = 'schema'\")\n"
+    )
+    monkeypatch.setattr(migrations, "PLACES", [*migrations.PLACES, later])
+    monkeypatch.setattr(database, "REVISIONS", {known: "0001"})
     assert "; nano-vm store upgrade; nothing was changed" in said.refused("runs", code=2)
-    assert said.json("store", "upgrade") == {"version": later}
+    assert said.json("store", "upgrade") == {"version": known + 1}
     assert len(said.json("runs")) == 4

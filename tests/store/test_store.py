@@ -32,7 +32,6 @@ from nano_vm.records.status import StepStatus
 from nano_vm.store.protocol import Append, RunFilter, open_store
 from nano_vm.store.records import INTENT, STEP, Erased, Message, Row, StoredRun
 from nano_vm.store.seals import RunSeal, seal_of
-from nano_vm.store.sql import database, schema
 from nano_vm.store.sql import writer as writing
 from nano_vm.store.sql.dialect import SCHEMES
 from nano_vm.store.sql.sqlite import SQLite
@@ -1054,35 +1053,6 @@ def test_a_newer_version_is_left_alone(shared: str) -> None:
         "install that version or a newer one; nothing was changed",
     ):
         SqlStore(shared)
-
-
-def test_an_older_version_is_upgraded_step_by_step_or_not_at_all(
-    shared: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = schema.SCHEMA_VERSION
-    with SqlStore(shared) as store:
-        store.create(new_run(run_id="kept"))
-    monkeypatch.setattr(database, "SCHEMA_VERSION", known + 2)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", known + 2)
-    monkeypatch.setitem(schema.UPGRADES, known + 1, ("CREATE TABLE nano_late (b {bytes}, c TEXT)",))
-    refused = f"made by an older llm-nano-vm: its tables are of version {known}, this one knows"
-    for upgrade in (False, True):  # a step is missing
-        with pytest.raises(
-            StoreError, match=f"{refused} .*; use another file or database; nothing"
-        ):
-            SqlStore(shared, upgrade=upgrade)
-    broken = ("ALTER TABLE nano_runs ADD COLUMN colour TEXT", "CREATE DANCE")
-    monkeypatch.setitem(schema.UPGRADES, known, broken)
-    with pytest.raises(StoreError, match="DANCE"):  # and with it the statement before
-        SqlStore(shared, upgrade=True)
-    monkeypatch.setitem(schema.UPGRADES, known, broken[:1])
-    with pytest.raises(StoreError, match=f"{refused} .*; nano-vm store upgrade; nothing was"):
-        SqlStore(shared)
-    SqlStore(shared, upgrade=True).close()
-    with SqlStore(shared) as store, store.database.reading() as connection:
-        assert connection.one("SELECT count(colour) FROM nano_runs") == (0,)
-        assert connection.one("SELECT count(b) FROM nano_late") == (0,)
-        assert store.load("kept").run_id == "kept"
 
 
 def test_tables_that_are_not_ours(shared: str) -> None:

@@ -225,10 +225,12 @@ class Inbox:
         done: Any = UNSET,
         retry: bool = False,
         fail: str | None = None,
+        shown: str | None = None,
     ) -> None:
         """Record what became of a call in doubt: that it is *done* and gave this output, that it
         may be made again, or why it failed. Of a call that a fork holds back, what is to become of
-        it: this output, that it is to be made, or that it fails.
+        it: this output, that it is to be made, or that it fails. With *shown*, only if what is in
+        doubt is what was seen, as in `approve`.
 
         Raises:
             VMError: If not exactly one of the three is said; else as `approve`.
@@ -244,7 +246,9 @@ class Inbox:
 
         def judge(run: StoredRun, _: bool) -> Message:
             now = self.clock.time_ns()
-            _pending(run, self._said(run), path, "in_doubt", False, now)
+            entry = _pending(run, self._said(run), path, "in_doubt", False, now)
+            if shown is not None:
+                _seen(shown, run, entry)
             return Message("resolve", path, body, by, now)
 
         self.store.decide(run_id, judge, path)

@@ -38,7 +38,7 @@ from ..records.status import TraceStatus
 from ..records.trace import Trace
 from ..store.accounts import Account, Books, Standing
 from ..store.protocol import ALL_RUNS, RunFilter, RunPage, Store, open_store
-from ..store.records import DEFAULT_PROJECT
+from ..store.records import DEFAULT_PROJECT, StoredRun
 from ..store.seals import signed
 from ..store.shared_budget import SharedBudget
 from ..store.signing import SigningKey, public_keys
@@ -51,7 +51,7 @@ from .batch.runs import BatchResult, run_many
 from .driver import Journal as DriverJournal
 from .durable.journal import Origin
 from .durable.lease import LEASE_SECONDS, MAX_LEASE_SECONDS
-from .durable.resume import Durable
+from .durable.resume import Durable, pending_run
 from .durable.stored import said_of, trace_of
 from .durable.worker import Worker
 from .host import TOOL_THREADS, SystemClock, adapters_of, budget_of, host_of, prices_of, sources_of
@@ -572,6 +572,22 @@ class ExecutionVM:
             raise ProgramError(begun.trace.diagnostics)
         await durable.submit(program, begun.trace)
         return begun.trace.run_id
+
+    def pending(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> StoredRun:
+        """The run that `submit` would store, for who stores it himself. Arguments as `run`.
+
+        Raises:
+            ProgramError: If it would be refused.
+        """
+        begun = self.begin(program, context, **options)
+        if begun.machine is None:
+            raise ProgramError(begun.trace.diagnostics)
+        return pending_run(self.preparer, program, begun.trace)
 
     async def recover(self) -> list[Trace]:
         """Resume every run whose process is gone, and give their traces."""

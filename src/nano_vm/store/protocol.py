@@ -9,9 +9,10 @@ from the beginning, and each append brings the next; see `seals.seal_of`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import StoreError
 from .accounts import Amount, Reservation, Shortage, Standing
@@ -441,6 +442,63 @@ class Archive(Store, Protocol):
             with other content is there.
         """
         ...
+
+
+class Transaction(Protocol):
+    """Statements of one transaction. Each is text with ``?`` for values, in the words of ``dialect``
+    (``SQLite`` or ``PostgreSQL``).
+    """
+
+    @property
+    def dialect(self) -> str:
+        """Whose words its statements are in."""
+        ...
+
+    def all(self, statement: str, *values: Any) -> list[Any]:
+        """All rows."""
+        ...
+
+    def run(self, statement: str, *values: Any) -> int:
+        """Execute; the number of rows that it changed."""
+        ...
+
+
+T = TypeVar("T")
+
+
+class TableStore(Archive, Protocol):
+    """A store in a database that has other tables beside those of runs: they are read and written in
+    the same transactions.
+    """
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """A transaction on which everything read belongs to one state of the database."""
+        ...
+
+    def transact(self, job: Callable[[Transaction], T]) -> T:
+        """What *job* gave, once what it wrote is durable. It may be called again, and raises a
+        `VMError` only before it writes.
+        """
+        ...
+
+    def along(self, also: Callable[[Transaction], None]) -> Archive:
+        """The same store, where *also* is called in the transaction of each run that is created and
+        each word that is recorded through it: what it writes is there with it, or neither is. It
+        raises no `VMError`, and may be called again.
+        """
+        ...
+
+
+def open_tables(url: str, **options: Any) -> TableStore:
+    """As `open_store`, with the tables of a server, which the first that is opened makes.
+
+    Raises:
+        MissingExtra: If what a server needs is not installed.
+        StoreError: If it cannot be opened, or the tables are of another version.
+    """
+    from .sql.beside import opened
+
+    return opened(url, **options)
 
 
 def open_store(url: str, **options: Any) -> Archive:

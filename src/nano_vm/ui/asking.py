@@ -8,10 +8,12 @@ has changed since is refused, and says who gave it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
 from ..errors import StoreError, VMError
-from ..run.inbox import Clock, Inbox, presented
+from ..run.inbox import Clock, Inbox, Roles, presented
 from ..store.protocol import Archive, RunFilter
 from ..store.records import SUSPENDED
 from ..values import parse_json
@@ -53,11 +55,25 @@ class Asking(TypedDict):
     deadline: float | None
 
 
-def asked(store: Archive) -> tuple[list[Asking], list[str]]:
-    """What the runs of *store* ask and nobody has answered; and what of runs cannot be read."""
+class AskedList(TypedDict):
+    """What runs ask. ``by`` is who decides here, None where nobody does; ``now`` is the server's
+    time.
+    """
+
+    asked: list[Asking]
+    damaged: list[str]
+    by: str | None
+    now: float
+
+
+def asked(store: Archive, project: str | None = None) -> tuple[list[Asking], list[str]]:
+    """What the runs of *store*, or of one project in it, ask and nobody has answered; and what of
+    runs cannot be read.
+    """
     found: list[Asking] = []
     damaged: list[str] = []
-    for listed in store.runs(RunFilter(status=SUSPENDED), limit=MOST_RUNS, damaged=damaged):
+    waiting = RunFilter(status=SUSPENDED, project=project)
+    for listed in store.runs(waiting, limit=MOST_RUNS, damaged=damaged):
         try:
             run = store.load(listed.run_id, rows=False)
         except StoreError as error:
@@ -111,11 +127,11 @@ def _parts(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 class Answers:
-    """Records what *by* says, in a store that is open to be written."""
+    """Records what *by* says, in a store that is open to be written; *roles* as `Inbox` has them."""
 
-    def __init__(self, store: Archive, by: str, clock: Clock) -> None:
+    def __init__(self, store: Archive, by: str, clock: Clock, roles: Roles | None = None) -> None:
         self.by = by
-        self.inbox = Inbox(store, None, clock)
+        self.inbox = Inbox(store, roles, clock)
 
     def record(self, body: Any) -> None:
         """An answer as a page sends it: ``run``, ``path``, ``shown``, ``answer``, ``reason``, and of
@@ -140,22 +156,19 @@ class Answers:
                 raise VMError(f"an answer is one of {', '.join(_ANSWERS)}, not {other!r}")
 
     def _resolve(self, run: str, path: str, shown: str, given: _Given, reason: str) -> None:
-        now = next((e for e in self.inbox.waiting(run) if e["path"] == path), None)
-        if now is not None and now["shown"] != shown:
-            raise VMError(f"run {run!r} has something else in doubt by now; look at it again")
         match given.text("how"):
             case "done":
                 try:
                     output = parse_json(given.text("output", "null") or "null")
                 except ValueError as error:
                     raise VMError(f"what the call gave is JSON: {error}") from None
-                self.inbox.resolve(run, path, by=self.by, done=output)
+                self.inbox.resolve(run, path, by=self.by, shown=shown, done=output)
             case "retry":
-                self.inbox.resolve(run, path, by=self.by, retry=True)
+                self.inbox.resolve(run, path, by=self.by, shown=shown, retry=True)
             case "fail":
                 if not reason:
                     raise VMError("say why the call failed")
-                self.inbox.resolve(run, path, by=self.by, fail=reason)
+                self.inbox.resolve(run, path, by=self.by, shown=shown, fail=reason)
             case other:
                 raise VMError(f"a call in doubt is done, retry or fail, not {other!r}")
 

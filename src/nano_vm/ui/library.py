@@ -7,7 +7,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
+
+from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
 from ..draw.view import RunView, view_of
 from ..errors import UnknownRun

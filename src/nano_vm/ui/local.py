@@ -13,14 +13,13 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import StoreError, UnknownRun, VMError
-from ..store.protocol import RunFilter
 from ..values import parse_json
+from .asked_for import NoSuchFilter, Query, asked_for
 from .asking import Answers
 from .library import Library, Programs, compared, recomputed, shown
 from .page import SCRIPT, STYLE, NotBuilt, asset
@@ -31,9 +30,6 @@ MAX_BODY_BYTES = 1024 * 1024
 
 MAX_IGNORED_BYTES = 16 * MAX_BODY_BYTES
 """What is read of a body that is too long, before its sender is refused."""
-
-LAST_NS = 2**63
-"""Nanoseconds that a database holds: until the year 2262."""
 
 TOKEN_BYTES = 24  # as many as nobody guesses
 
@@ -49,8 +45,6 @@ _TYPES = {
 }
 _JSON = "application/json; charset=utf-8"
 _TEXT = "text/plain; charset=utf-8"
-
-Query = Mapping[str, str]
 
 
 class Refused(Exception):
@@ -100,7 +94,7 @@ class LocalServer(ThreadingHTTPServer):
         library, programs = self.library, self.programs
         match path:
             case ["runs"]:
-                return library.page(_filter(query), query.get("after"))
+                return library.page(asked_for(query), query.get("after"))
             case ["run", run_id]:
                 version = library.version(run_id)
                 if query.get("seen") == version:
@@ -122,46 +116,6 @@ class LocalServer(ThreadingHTTPServer):
         raise Refused(404, "there is nothing at this address")
 
 
-def _filter(query: Query) -> RunFilter:
-    """The runs that a query asks for, in the words of `RunFilter`.
-
-    Raises:
-        Refused: If no run can have what is asked for.
-    """
-    labels = {}
-    for text in filter(None, query.get("labels", "").split("\n")):
-        name, _, value = text.partition("=")
-        labels[name] = value
-    try:
-        return RunFilter(
-            status=query["status"].split(",") if query.get("status") else None,
-            program=query.get("program") or None,
-            project=query.get("project") or None,
-            submitter=query.get("submitter") or None,
-            parent=query.get("parent") or None,
-            labels=labels,
-            since_ns=_moment(query, "since"),
-            until_ns=_moment(query, "until"),
-            min_cost_usd=query.get("min_cost") or None,
-        )
-    except (ValueError, OverflowError) as error:  # what no run has
-        raise Refused(400, str(error)) from None
-
-
-def _moment(query: Query, name: str) -> int | None:
-    """A time in nanoseconds, given in milliseconds.
-
-    Raises:
-        ValueError: If it is none that a store can look for.
-    """
-    if not query.get(name):
-        return None
-    found = float(query[name]) * 1e6
-    if not abs(found) < LAST_NS:
-        raise ValueError(f"{name} is a time in milliseconds since 1970, not {query[name]!r}")
-    return int(found)
-
-
 class _Handler(BaseHTTPRequestHandler):
     server: LocalServer
     protocol_version = "HTTP/1.1"
@@ -181,6 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, _TYPES[name], asset(name or "index.html"))
         except Refused as refused:
             self._say(refused.status, str(refused))
+        except NoSuchFilter as error:
+            self._say(400, str(error))
         except UnknownRun as error:
             self._say(404, str(error))
         except (StoreError, NotBuilt) as error:

@@ -53,6 +53,24 @@ class Claimed:
     stored: StoredRun | StoreError
 
 
+def pending_run(preparer: Preparer, program: Program, trace: Trace) -> StoredRun:
+    """A new run as it is stored."""
+    about, said = parted(trace.about)
+    return StoredRun(
+        trace.run_id,
+        program.name,
+        trace.program_digest,
+        preparer.clock.time_ns(),
+        preparer.prepare(program).document(),
+        trace.inputs,
+        about,
+        trace.recording.given_seed,
+        bytes.fromhex(trace.salt),
+        parent=about.get("parent", {}).get("run_id"),
+        **said,
+    )
+
+
 class Durable(forking.Begins):
     """The runs of *store* as one host drives them; *trusted* are the public keys whose signature
     counts.
@@ -95,7 +113,7 @@ class Durable(forking.Begins):
         trace, store = begun.trace, self.store
         lease = await self.leased()
         lapses = lease.lapses
-        stored = self.as_stored(begun.program, trace)
+        stored = pending_run(self.preparer, begun.program, trace)
         stored.started_ns = trace.started_ns + trace.recording.base_ns
         stored.status, stored.owner = "running", lease.owner
         held = lease.hold([trace.run_id])
@@ -135,23 +153,6 @@ class Durable(forking.Begins):
         """
         return await patiently(
             self.preparer.clock, lambda _: asyncio.to_thread(function, *arguments, **options)
-        )
-
-    def as_stored(self, program: Program, trace: Trace) -> StoredRun:
-        """A new run as it is stored."""
-        about, said = parted(trace.about)
-        return StoredRun(
-            trace.run_id,
-            program.name,
-            trace.program_digest,
-            self.preparer.clock.time_ns(),
-            self.preparer.prepare(program).document(),
-            trace.inputs,
-            about,
-            trace.recording.given_seed,
-            bytes.fromhex(trace.salt),
-            parent=about.get("parent", {}).get("run_id"),
-            **said,
         )
 
     async def _drive(
@@ -451,7 +452,7 @@ class Durable(forking.Begins):
     async def submit(self, program: Program, trace: Trace) -> None:
         """Store a run that has no owner yet; the same id joins a run that is there."""
         store = self.store
-        stored = self.as_stored(program, trace)
+        stored = pending_run(self.preparer, program, trace)
         if not await patiently(self.preparer.clock, lambda again: store.begin(stored, again=again)):
             await self._check_same(trace)
 

@@ -15,9 +15,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ... import forking
-from ...errors import StoreError
+from ...errors import MissingExtra, StoreError
+from . import migrations
 from .dialect import Dialect, dialect_of
-from .schema import SCHEMA_VERSION, TABLES, statements, upgrade_from
+from .schema import REVISIONS, SCHEMA_VERSION, TABLES, statements
 
 # Sizes that lists of parameters are filled up to, so that a handful of texts is prepared once and
 # not one for each length.
@@ -58,6 +59,11 @@ class Connection:
         self.driver = driver
         self._text = database.dialect.text
         self.cursor: Any = database.dialect.cursor(driver)
+
+    @property
+    def dialect(self) -> str:
+        """Whose words its statements are in."""
+        return type(self.database.dialect).__name__
 
     def one(self, statement: str, *values: Any) -> Any:
         """The first row, or None."""
@@ -322,14 +328,14 @@ class Database:
             found = self.version(connection)
             if found is None and self.read_only:
                 raise StoreError(f"{self.name} has no runs: it has none of the tables of a store")
-            if found is None or (found < SCHEMA_VERSION and upgrade):
+            if found is None or upgrade:
                 connection.begin()
                 self.dialect.lock_schema(connection)
                 found = self.version(connection)  # others may have made them in the meantime
                 if found is None:
                     self.make(connection)
-                elif found < SCHEMA_VERSION:
-                    self.upgrade(connection, found)
+                if upgrade:
+                    self.upgrade(connection)
                 connection.commit()
                 found = self.version(connection)
             if found != SCHEMA_VERSION:
@@ -361,22 +367,30 @@ class Database:
         """That the tables are of another version, and what to do."""
         age, remedy = "newer", "install that version or a newer one"
         if found is not None and found < SCHEMA_VERSION:
-            way = upgrade_from(found, self.dialect.words)
             age = "older"
-            remedy = "use another file or database" if way is None else "nano-vm store upgrade"
+            remedy = "use another file or database"
+            if found in REVISIONS:
+                remedy = "nano-vm store upgrade"
         return StoreError(
             f"{self.name} was made by a{'n' * (age == 'older')} {age} llm-nano-vm: its tables are "
             f"of version {found}, this one knows {SCHEMA_VERSION}; {remedy}; nothing was changed"
         )
 
-    def upgrade(self, connection: Connection, found: int) -> None:
-        """In a transaction: make the tables of the version that we know."""
-        way = upgrade_from(found, self.dialect.words)
-        if way is None:
+    def upgrade(self, connection: Connection) -> None:
+        """In a transaction: make the tables those that we know, and those of the server too.
+
+        Raises:
+            MissingExtra: If what runs revisions is not installed, and they are needed.
+            StoreError: If no revision leads from these tables to ours.
+        """
+        found = self.version(connection)
+        if found not in REVISIONS:
             raise self.refused(found)
-        for statement in way:
-            connection.cursor.execute(statement)
-        connection.run("UPDATE nano_meta SET value = ? WHERE name = 'schema'", str(SCHEMA_VERSION))
+        try:
+            migrations.run(connection.driver, type(self.dialect).__name__, at=REVISIONS[found])
+        except MissingExtra:
+            if found < SCHEMA_VERSION:
+                raise
 
     def complete(self, connection: Connection) -> None:
         """See that no table is missing; a store that is only read shows what there is."""

@@ -13,26 +13,9 @@ from collections.abc import Iterator, Mapping
 SCHEMA_VERSION = 4
 """Raised by every change after which an older package would read or write these tables wrongly."""
 
-_BUDGETS = """
-CREATE TABLE nano_accounts ( -- of budgets that runs share: what is spent, and what is reserved
-    account TEXT{ordered} PRIMARY KEY,
-    calls BIGINT NOT NULL,
-    tokens BIGINT NOT NULL,
-    picodollars BIGINT NOT NULL,
-    held_calls BIGINT NOT NULL,
-    held_tokens BIGINT NOT NULL,
-    held_picodollars BIGINT NOT NULL
-)
-CREATE TABLE nano_reserved ( -- what a call under way may use, in each of its accounts
-    id TEXT NOT NULL,
-    account TEXT{ordered} NOT NULL,
-    run_id TEXT{ordered} NOT NULL,
-    calls BIGINT NOT NULL,
-    tokens BIGINT NOT NULL,
-    picodollars BIGINT NOT NULL,
-    PRIMARY KEY (id, account)
-) {clustered}
-CREATE INDEX nano_reserved_run ON nano_reserved (run_id)
+REVISIONS: dict[int, str] = {3: "0001", 4: "0002"}
+"""The revision in `migrations` whose tables are of each version, from which newer ones are
+made. None are of those before 3: they were never published.
 """
 
 _TABLES = """
@@ -167,16 +150,25 @@ CREATE TABLE nano_tips ( -- receipts that none follows yet
     hash TEXT PRIMARY KEY
 )
 CREATE INDEX nano_receipts_run ON nano_receipts (run_id)
-""" + _BUDGETS.lstrip("\n")
-
-
-def _parted(text: str) -> tuple[str, ...]:
-    return tuple(f"CREATE {one}" for one in text.strip().removeprefix("CREATE ").split("\nCREATE "))
-
-
-UPGRADES: dict[int, tuple[str, ...]] = {3: _parted(_BUDGETS)}
-"""Statements, in the words of a dialect, that make tables of a version those of the next, by the
-version that they lead from. None lead from those before 3: they were never published.
+CREATE TABLE nano_accounts ( -- of budgets that runs share: what is spent, and what is reserved
+    account TEXT{ordered} PRIMARY KEY,
+    calls BIGINT NOT NULL,
+    tokens BIGINT NOT NULL,
+    picodollars BIGINT NOT NULL,
+    held_calls BIGINT NOT NULL,
+    held_tokens BIGINT NOT NULL,
+    held_picodollars BIGINT NOT NULL
+)
+CREATE TABLE nano_reserved ( -- what a call under way may use, in each of its accounts
+    id TEXT NOT NULL,
+    account TEXT{ordered} NOT NULL,
+    run_id TEXT{ordered} NOT NULL,
+    calls BIGINT NOT NULL,
+    tokens BIGINT NOT NULL,
+    picodollars BIGINT NOT NULL,
+    PRIMARY KEY (id, account)
+) {clustered}
+CREATE INDEX nano_reserved_run ON nano_reserved (run_id)
 """
 
 TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", _TABLES))
@@ -203,17 +195,7 @@ CALL = ROW_CELLS.index("model")
 """Where those begin that only a model call has."""
 
 
-def upgrade_from(found: int, words: Mapping[str, str]) -> list[str] | None:
-    """What makes tables of version *found* those of `SCHEMA_VERSION`, in the *words* of a dialect;
-    None where there is no way.
-    """
-    versions = range(found, SCHEMA_VERSION)
-    if not versions or any(version not in UPGRADES for version in versions):
-        return None
-    return [text.format_map(words) for version in versions for text in UPGRADES[version]]
-
-
 def statements(words: Mapping[str, str]) -> Iterator[str]:
     """What makes the tables, one statement at a time, in the *words* of a dialect."""
-    for text in _parted(_TABLES):
-        yield text.format_map(words)
+    for text in _TABLES.strip().split("\nCREATE "):
+        yield f"CREATE {text.removeprefix('CREATE ')}".format_map(words)

@@ -8,10 +8,12 @@ open.
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from ...errors import StoreError
 from ...language.kinds import TYPES
@@ -22,13 +24,14 @@ from ..protocol import (
     COST_GROUPS,
     PAGE_RUNS,
     Append,
-    Archive,
     Claim,
     Cost,
     Ended,
     Judge,
     RunFilter,
     RunPage,
+    TableStore,
+    Transaction,
 )
 from ..receipts import HAS_ENDED, Entry, Receipt
 from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, UNENDED, Message, Row, StoredRun
@@ -42,6 +45,8 @@ from .database import Connection, Database, marks, padded, parts
 from .read import INBOX, headers, loaded, loaded_each, rows_after, unknown
 from .schema import SCHEMA_VERSION
 from .writer import Job, Writer
+
+T = TypeVar("T")
 
 LAST_CHARACTER = "\x7f"
 """Comes after all that an id has."""
@@ -73,7 +78,7 @@ _CLAIMABLE = {
 }
 
 
-class SqlStore(Archive):
+class SqlStore(TableStore):
     """A `Store` in a database: ``sqlite:///runs.db``, ``sqlite://`` (in memory, for tests) or
     ``postgresql://user@host/name``.
 
@@ -117,6 +122,21 @@ class SqlStore(Archive):
         self.writer.signer = signer
         self._clock = clock or machine_clock()  # of leases in SQLite; a server has its own
         self._documents: dict[bytes, Any] = {}
+        self._also: Callable[[Transaction], None] | None = None  # see `along`
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """See `TableStore.reading`."""
+        return self.database.reading()
+
+    def transact(self, job: Callable[[Transaction], T]) -> T:
+        """See `TableStore.transact`."""
+        return self.written(lambda connection, _: job(connection))  # type: ignore[no-any-return]
+
+    def along(self, also: Callable[[Transaction], None]) -> SqlStore:
+        """See `TableStore.along`."""
+        other = copy.copy(self)
+        other._also = also
+        return other
 
     @property
     def signer(self) -> SigningKey | None:
@@ -135,7 +155,10 @@ class SqlStore(Archive):
 
     async def begin(self, run: StoredRun, *, again: bool = False) -> bool:
         """See `Store.begin`."""
-        return bool(await self.writer.creation(self._creation(run, again), run.run_id))
+        job = self._creation(run, again)
+        if self._also is not None:  # which may take any lock
+            return bool(await self.writer.job(job))
+        return bool(await self.writer.creation(job, run.run_id))
 
     def append(self, item: Append) -> asyncio.Future[None]:
         """See `Store.append`."""
@@ -302,6 +325,7 @@ class SqlStore(Archive):
             self._keep(connection, run.key, run_id, message)
             if message.kind == "event" and "id" in message.body:
                 events.withdraw(connection, run.key, message.name, message.body["id"])
+            self._accompany(connection)
             return message
 
         return self._held(job)  # type: ignore[no-any-return]
@@ -310,11 +334,14 @@ class SqlStore(Archive):
         self, name: str, payload: Mapping[str, Any], write: Callable[[list[WaitEntry]], Message]
     ) -> bool:
         """See `Store.post`."""
-        return bool(
-            self.written(
-                lambda connection, _: events.post(connection, name, payload, write, self.signer)
-            )
-        )
+
+        def job(connection: Connection, _: Bodies) -> bool:
+            kept = events.post(connection, name, payload, write, self.signer)
+            if kept:
+                self._accompany(connection)
+            return bool(kept)
+
+        return bool(self.written(job))
 
     def deliver(self, trusted: frozenset[str] | None = None) -> list[str]:
         """See `Store.deliver`."""
@@ -366,6 +393,10 @@ class SqlStore(Archive):
                 if time.monotonic() > until:
                     raise
                 time.sleep(HELD_SECONDS)
+
+    def _accompany(self, connection: Connection) -> None:
+        if self._also is not None:
+            self._also(connection)
 
     def _keep(self, connection: Connection, key: int, run_id: str, message: Message) -> None:
         """Put a message into the inbox of a run."""
@@ -658,6 +689,7 @@ class SqlStore(Archive):
             run.key, run.fence = int(found[0]), 1
             if new:
                 listing.index_labels(connection, run)
+                self._accompany(connection)
             return True
 
         return job

@@ -1,0 +1,150 @@
+"""The tables of runs, as they were first published: version 3.
+
+A revision is history: it has its statements itself, and is never changed.
+"""
+
+from __future__ import annotations
+
+from nano_vm.store.sql.migrations.statements import create
+
+revision = "0001"
+down_revision = None
+
+_TABLES = """
+CREATE TABLE nano_meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+)
+CREATE TABLE nano_contents (
+    hash {bytes} PRIMARY KEY,
+    body {bytes} NOT NULL,
+    refs BIGINT NOT NULL
+) {clustered}
+CREATE TABLE nano_runs (
+    key {number},
+    run_id TEXT{ordered} NOT NULL UNIQUE,
+    -- never changed, but by erasure; `crc` covers them
+    program_name TEXT NOT NULL,
+    program_digest TEXT NOT NULL,
+    created_ns BIGINT NOT NULL,
+    document {bytes} NOT NULL,
+    inputs {bytes} NOT NULL,
+    about {bytes} NOT NULL,
+    seed TEXT, -- of any length
+    salt {bytes},
+    parent TEXT,
+    project TEXT NOT NULL,
+    submitter TEXT,
+    labels {bytes} NOT NULL,
+    crc BIGINT NOT NULL,
+    -- how it stands
+    status TEXT NOT NULL,
+    started_ns BIGINT NOT NULL,
+    finished_ns BIGINT NOT NULL,
+    output {bytes},
+    error {bytes},
+    error_kind TEXT,
+    waiting {bytes},
+    wake_ns BIGINT,
+    owner TEXT,
+    fence BIGINT NOT NULL,
+    seal TEXT NOT NULL,
+    signature TEXT,
+    hidden TEXT,
+    row_count BIGINT NOT NULL, -- a damaged tree of SQLite can end early without a word
+    steps BIGINT NOT NULL,
+    tokens BIGINT NOT NULL,
+    cost_usd TEXT -- a decimal, exactly
+)
+CREATE INDEX nano_runs_created ON nano_runs (created_ns{key})
+CREATE INDEX nano_runs_status ON nano_runs (status, created_ns{key})
+CREATE INDEX nano_runs_program ON nano_runs (program_name, status, created_ns{key})
+CREATE INDEX nano_runs_project ON nano_runs (project, status, created_ns{key})
+CREATE INDEX nano_runs_submitter ON nano_runs (submitter, created_ns{key})
+    WHERE submitter IS NOT NULL
+CREATE INDEX nano_runs_parent ON nano_runs (parent, created_ns{key}) WHERE parent IS NOT NULL
+CREATE INDEX nano_runs_wake ON nano_runs (status, wake_ns) WHERE wake_ns IS NOT NULL
+CREATE TABLE nano_labels ( -- of nano_runs, to be searched
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    created_ns BIGINT NOT NULL, -- of the run
+    run BIGINT NOT NULL,
+    PRIMARY KEY (name, value, created_ns, run)
+) {clustered}
+CREATE INDEX nano_labels_run ON nano_labels (run)
+CREATE TABLE nano_rows (
+    run BIGINT NOT NULL,
+    seq INTEGER NOT NULL,
+    kind SMALLINT NOT NULL,
+    frame TEXT NOT NULL,
+    path TEXT NOT NULL,
+    type SMALLINT NOT NULL, -- an index into TYPES
+    status SMALLINT, -- an index into STATUSES
+    started_ns BIGINT NOT NULL,
+    lasted_ns BIGINT, -- shorter than when it finished
+    request {bytes},
+    output {bytes},
+    rest {bytes},
+    model TEXT, -- that this run called
+    step TEXT, -- that called it
+    prompt_tokens BIGINT,
+    completion_tokens BIGINT,
+    total_tokens BIGINT,
+    cost_usd TEXT, -- a decimal, exactly
+    crc BIGINT NOT NULL, -- SQLite does not notice a flipped bit
+    PRIMARY KEY (run, seq)
+) {clustered}
+CREATE INDEX nano_rows_calls ON nano_rows ( -- all that costs are summed from
+    run, started_ns, model, step, prompt_tokens, completion_tokens, total_tokens, cost_usd
+) WHERE model IS NOT NULL
+CREATE TABLE nano_inbox (
+    id {number},
+    run BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    message {bytes} NOT NULL, -- as JSON: kind, name, body, by, created_ns
+    signature TEXT,
+    used SMALLINT NOT NULL -- 0: no, 1: yes, 2: no, and the run has no use for it yet
+)
+CREATE INDEX nano_inbox_run ON nano_inbox (run)
+CREATE INDEX nano_inbox_telling ON nano_inbox (run) WHERE used = 0
+CREATE TABLE nano_events ( -- addressed to no run
+    id {number},
+    name TEXT NOT NULL,
+    event_id TEXT, -- the sender's
+    created_ns BIGINT NOT NULL,
+    message {bytes} NOT NULL, -- as in nano_inbox; empty once a run has it there
+    signature TEXT,
+    run BIGINT, -- that has it
+    UNIQUE (name, event_id)
+)
+CREATE TABLE nano_marks ( -- by which events and waits find each other, and those that are still to be looked at
+    mark BIGINT NOT NULL,
+    kind SMALLINT NOT NULL,
+    subject BIGINT NOT NULL, -- an event, or a run
+    path TEXT NOT NULL, -- of the wait
+    PRIMARY KEY (mark, kind, subject, path)
+) {clustered}
+CREATE TABLE nano_owners (
+    owner TEXT PRIMARY KEY,
+    until_ns BIGINT NOT NULL
+)
+CREATE TABLE nano_receipts (
+    number {number},
+    kind TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    seal TEXT NOT NULL,
+    at_ns BIGINT NOT NULL,
+    previous TEXT NOT NULL, -- hashes of those that it follows
+    hash TEXT NOT NULL UNIQUE,
+    signature TEXT
+)
+CREATE TABLE nano_tips ( -- receipts that none follows yet
+    hash TEXT PRIMARY KEY
+)
+CREATE INDEX nano_receipts_run ON nano_receipts (run_id)
+"""
+
+
+def upgrade() -> None:
+    """Make the tables; who makes them names the store and its version."""
+    create(_TABLES)
