@@ -44,6 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", list(sys.path))
     # `nano-vm ui` serves until Ctrl-C, and opens a browser
     monkeypatch.setattr("nano_vm.ui.local.LocalServer.serve_forever", lambda _: None)
+    monkeypatch.setattr("nano_vm.server.serving.serve", lambda *_: None)  # likewise
     monkeypatch.setattr("webbrowser.open", lambda _: True)
     text = "steps: [{id: ask, type: approval, role: boss}, {id: s, type: set, values: {x: %s}}]"
     Path("p.yaml").write_text(text % 1)

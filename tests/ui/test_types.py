@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, is_typeddict
+from typing import Any
 
 import pytest
+from typing_extensions import is_typeddict
 
 from nano_vm.draw import chart, view
 from nano_vm.ui import asking, library

@@ -15,7 +15,9 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal
+
+from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
 from ..language.expr import Ref
 from ..language.flow import Edge, Flow, FrameGraph, Node

@@ -45,6 +45,9 @@ TABLE = {
         "diff": "compare two runs or two programs",
         "fork": "run a recorded run again, with a change",
     },
+    "a team": {
+        "serve": "serve the pages and an HTTP API: logins, roles, an audit log",
+    },
     "look after a store": {
         "store": "prune, export, import, check, erase, head, accept, upgrade",
         "keys": "make and show the keys that sign what runs record",

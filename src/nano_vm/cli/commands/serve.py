@@ -1,0 +1,183 @@
+"""``nano-vm serve``."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from .. import completion
+from ..faults import OK, UsageFault
+from ..grammar import Options, command, flag, option
+from ..output import note
+from ..parameters import (
+    PLACE,
+    STORE,
+    STORED,
+    takes_concurrency,
+    takes_host,
+    takes_keys,
+    takes_price,
+    takes_rules,
+)
+
+if TYPE_CHECKING:
+    from ...server.state import State
+
+EXAMPLES = """\
+nano-vm serve --store sqlite:///runs.db
+nano-vm serve --store sqlite:///runs.db --with-worker --tools refund.py:tools --model local
+nano-vm serve --bind 0.0.0.0:8642 --public-url https://runs.example.org   (behind TLS)
+"""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@command(examples=EXAMPLES, footer=STORED)
+@option(
+    "--bind",
+    type=PLACE,
+    default="127.0.0.1:8642",
+    metavar="[HOST:]PORT",
+    help="default: 127.0.0.1:8642; another address needs --public-url",
+)
+@option(
+    "--public-url",
+    metavar="URL",
+    help="where browsers reach it, behind a proxy with TLS",
+)
+@option(
+    "--secret-file",
+    metavar="FILE",
+    help="the secret that API keys are hashed with, made where it is not there; "
+    "default: beside the database's file",
+    shell_complete=completion.files,
+)
+@flag("--with-worker", help="run what is started here in this process too")
+@takes_concurrency()
+@takes_host
+@takes_rules
+@takes_price("for max_cost_usd")
+@option(
+    "--store", metavar="URL", help="the database of runs; default: NANO_VM_STORE", section=STORE
+)
+@takes_keys
+def serve(options: Options) -> int:
+    """
+    Serve the pages and an HTTP API to a team: logins, roles, an audit log.
+
+    The first start prints a token by which the first owner of the instance makes an account. It
+    listens on this machine alone unless --public-url says how it is reached by TLS. Needs the extra
+    'server'. Ctrl-C ends it.
+    """
+    from ...errors import StoreError, VMError
+    from ...store.protocol import open_tables
+    from ..keys import signing_key
+    from ..stores import named
+
+    _require_installed()
+    url = named(options.store)
+    host, port = options.bind
+    public_url = _public_url(options.public_url, host)
+    try:
+        store = open_tables(url, signing_key=signing_key(options))
+    except StoreError as error:
+        raise UsageFault(f"--store: {error}") from None
+    try:
+        from ...server.secrets import pepper_of
+        from ...server.state import State
+
+        try:
+            pepper = pepper_of(_secret_file(options.secret_file, url))
+        except VMError as error:
+            raise UsageFault(f"--secret-file: {error}") from None
+        state = State(store, pepper, public_url)
+        _serve(state, options, host, port)
+    finally:
+        store.close()
+    return OK
+
+
+def _require_installed() -> None:
+    from ...errors import MissingExtra
+
+    try:
+        import argon2  # noqa: F401
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise MissingExtra("the server", "server") from None
+
+
+def _serve(state: State, options: Options, host: str, port: int) -> None:
+    from ...server.serving import serve as run
+
+    listening = _listening(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    address = state.public_url or f"http://{shown}:{listening.getsockname()[1]}"
+    if state.setup_token is not None:
+        note(f"nano-vm: make the first account at {address}/#/setup/{state.setup_token}")
+    note(f"nano-vm: serving at {address}/")
+    with listening:
+        run(state, listening, _worker(state, options))
+
+
+def _worker(state: State, options: Options) -> int | None:
+    """How many runs the worker in this process drives at a time; None where there is none."""
+    from ..host import vm_of
+    from ..rules import load_policy
+
+    given = options.tools is not None or options.model or options.host or options.answer
+    if options.with_worker or given:
+        state.vm = vm_of(options, policy=load_policy(options.policy), store=state.store)
+    return options.concurrency if options.with_worker else None
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise UsageFault(
+            f"--bind: cannot listen on {host}:{port}: {error.strerror or error}; choose another port"
+        ) from None
+    return listening
+
+
+def _public_url(given: str | None, host: str) -> str | None:
+    """Where browsers reach it, without what follows the host.
+
+    Raises:
+        UsageFault: If that is nowhere, or not said for an address that others reach.
+    """
+    if given is None:
+        if host not in LOOPBACK:
+            raise UsageFault(
+                f"--bind: {host} can be reached by others, and passwords would cross the network in "
+                f"clear; put a proxy with TLS before it and name it by --public-url https://..."
+            )
+        return None
+    found = urlsplit(given)
+    plain = found.scheme in ("http", "https") and found.netloc and found.path in ("", "/")
+    if not plain or found.query or found.fragment or found.username is not None:
+        raise UsageFault(f"--public-url: write https://runs.example.org, not {given!r}")
+    if found.scheme == "http" and found.hostname not in LOOPBACK:
+        raise UsageFault("--public-url: passwords would cross the network in clear; use https://")
+    return f"{found.scheme}://{found.netloc}"
+
+
+def _secret_file(given: str | None, url: str) -> Path:
+    if given is not None:
+        return Path(given)
+    path = url.removeprefix("sqlite:///")
+    if path == url:
+        raise UsageFault(
+            "--secret-file: name a file that all servers of this database share; it is made where "
+            "it is not there"
+        )
+    return Path(f"{path}.secret")

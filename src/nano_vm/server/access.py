@@ -1,0 +1,311 @@
+"""Who asks, and whether they may: the one gate before every route.
+
+A request comes with a session's cookie or an API key. Each route declares the permission that it
+needs, as ``x-permission`` of its operation; `authorize` finds who asks, holds that against their
+role in the project of the address, and gives the route a `Caller`. Who has no role in a project is
+answered as if it were not there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import sqlalchemy as sa
+from fastapi import Request
+
+from ..values import canonical, parse_json
+from . import audit, secrets
+from .problems import Problem, missing
+from .roles import ALL, OWNER, PUBLIC, ROLES, SIGNED_IN
+from .rows import Row, Rows, everywhere
+from .scope import Scope
+from .tables import keys, members, projects, sessions, users
+
+if TYPE_CHECKING:
+    from ..store.protocol import Archive
+    from .state import State
+
+IDLE_NS = 8 * 3600 * 10**9
+"""A session that nobody used for a working day is over."""
+
+ABSOLUTE_NS = 7 * 24 * 3600 * 10**9
+"""After a week one logs in again."""
+
+SEEN_NS = 60 * 10**9
+"""How often it is noted that a session or a key is used: a write each time would be dear."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+ANY_ROLE = "*"
+"""Among the roles of approvals that a member has: all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody who has proved who they are: a person by a session, or a program by a key, which is
+    bound to a project and a role.
+    """
+
+    name: str
+    owner: bool
+    session: str | None = None
+    key_id: str | None = None
+    key_project: str | None = None
+    key_role: str | None = None
+
+    def permissions(self, member: Row | None) -> frozenset[str]:
+        """What they may do in the project that *member* is their row of."""
+        if self.owner:
+            own = ALL
+        else:
+            own = ROLES[member.role] if member is not None else frozenset()
+        if self.key_role is not None:
+            return own & ROLES[self.key_role]  # type: ignore[index]
+        return own
+
+
+class Caller:
+    """Who makes a request, in the project of its address, if that has one."""
+
+    def __init__(
+        self,
+        state: State,
+        request: Request,
+        principal: Principal,
+        project: str | None,
+        permissions: frozenset[str],
+        approves: Iterable[str],
+    ) -> None:
+        self.state = state
+        self.principal = principal
+        self.permissions = permissions
+        self.approves = frozenset(approves)
+        self._project = project
+        self._request = request
+
+    @property
+    def name(self) -> str:
+        """Who decides, submits and is in the log."""
+        return self.principal.name
+
+    @property
+    def scope(self) -> Scope:
+        """The project of the address.
+
+        Raises:
+            AssertionError: If it has none: the route would reach what is of all projects.
+        """
+        assert self._project is not None, "a route without a project asked for a scope"
+        return Scope(self.state.store, self._project)
+
+    def may(self, permission: str) -> bool:
+        """Whether they may do that in this project."""
+        return permission in self.permissions
+
+    def entry(self, action: str, target: str, **detail: Any) -> audit.Entry:
+        """That they did something, for the audit log."""
+        return entry_of(self._request, self.principal, self._project or "", action, target, detail)
+
+    def change(self, job: Callable[[Rows], Any], *entries: audit.Entry) -> Any:
+        """What *job* gave, once it is durable with its entries in the log."""
+
+        def both(rows: Rows) -> Any:
+            found = job(rows)
+            for entry in entries:
+                audit.add(rows, entry)
+            return found
+
+        return self.state.tables.write(both)
+
+    def along(self, entry: audit.Entry) -> Archive:
+        """The store, where what is recorded through it has *entry* in the log beside it."""
+        return self.state.store.along(lambda transaction: audit.add(Rows(transaction), entry))
+
+
+def entry_of(
+    request: Request,
+    principal: Principal | None,
+    project: str,
+    action: str,
+    target: str,
+    detail: dict[str, Any],
+) -> audit.Entry:
+    """An entry of the log for what a request does."""
+    return audit.Entry(
+        at_ns=time.time_ns(),
+        project=project,
+        actor=principal.name if principal is not None else "",
+        action=action,
+        target=target,
+        detail=detail,
+        key_id=principal.key_id if principal is not None else None,
+        ip=ip_of(request),
+        request_id=request.state.request_id,
+    )
+
+
+def ip_of(request: Request) -> str:
+    """Where a request comes from, as far as is known."""
+    return request.client.host if request.client is not None else ""
+
+
+def authorize(request: Request) -> None:
+    """Let a request through to its route, with its `Caller`.
+
+    Raises:
+        Problem: If it may not.
+    """
+    state: State = request.app.state.server
+    needs = declared(request.scope["route"])
+    check_origin(state, request)
+    if needs == PUBLIC:
+        return
+    project = request.path_params.get("project")
+    with state.tables.reading() as rows:
+        principal = authenticated(state, rows, request)
+        member = None
+        if project is not None:
+            member = _member(rows, principal, project)
+    touch(state, principal)
+    permissions = principal.permissions(member) if project is not None else frozenset[str]()
+    if needs == OWNER:
+        if not principal.owner or principal.key_id is not None:
+            raise Problem(403, "not-permitted", "an owner of the instance may do this, logged in")
+    elif needs == SIGNED_IN:
+        if project is not None and not permissions:
+            raise missing()
+    elif not permissions:
+        raise missing()
+    elif needs not in permissions:
+        raise Problem(403, "not-permitted", f"this needs the permission {needs}; ask an admin")
+    approves = parse_json(member.approves) if member is not None else []
+    if principal.owner:
+        approves = [ANY_ROLE]
+    request.state.caller = Caller(state, request, principal, project, permissions, approves)
+
+
+def caller(request: Request) -> Caller:
+    """Who asks, for a route that is not public."""
+    return cast(Caller, request.state.caller)
+
+
+def declared(route: Any) -> str:
+    """The permission that a route declares."""
+    return str((route.openapi_extra or {})["x-permission"])
+
+
+def check_origin(state: State, request: Request) -> None:
+    """Refuse what changes something and comes from another page.
+
+    Raises:
+        Problem: If a browser says that it is from elsewhere, or does not say where from.
+    """
+    if request.method in SAFE_METHODS or request.headers.get("authorization"):
+        return
+    origin = request.headers.get("origin")
+    if origin is None or origin not in state.origins(request):
+        raise Problem(
+            403,
+            "cross-origin",
+            "a change is sent by the pages of this server, with their Origin, or with an API key",
+        )
+
+
+def authenticated(state: State, rows: Rows, request: Request) -> Principal:
+    """Who asks.
+
+    Raises:
+        Problem: If they do not prove it.
+    """
+    given = request.headers.get("authorization")
+    if given is not None:
+        kind, _, text = given.partition(" ")
+        found = _by_key(state, rows, text.strip()) if kind.lower() == "bearer" else None
+    else:
+        cookie = request.cookies.get(state.cookie)
+        found = _by_cookie(rows, cookie) if cookie else None
+    if found is None:
+        raise Problem(
+            401,
+            "not-signed-in",
+            "log in, or send an API key as 'Authorization: Bearer nvm_...'",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return found
+
+
+def _by_cookie(rows: Rows, cookie: str) -> Principal | None:
+    kept = secrets.hash_of_cookie(cookie)
+    session = rows.one(sa.select(sessions).where(sessions.c.hash == kept))
+    now = time.time_ns()
+    if session is None or now > min(session.seen_ns + IDLE_NS, session.created_ns + ABSOLUTE_NS):
+        return None
+    user = rows.one(sa.select(users).where(users.c.name == session.user_name))
+    if user is None or user.disabled:
+        return None
+    return Principal(user.name, bool(user.owner), session=kept)
+
+
+def _by_key(state: State, rows: Rows, text: str) -> Principal | None:
+    key_id = secrets.id_of_key(text)
+    if key_id is None:
+        return None
+    key = rows.one(everywhere(sa.select(keys).where(keys.c.id == key_id)))
+    if key is None or not secrets.same(key.hash, secrets.hash_of_key(text, state.pepper)):
+        return None
+    over = key.expires_ns is not None and time.time_ns() > key.expires_ns
+    maker = rows.one(sa.select(users).where(users.c.name == key.maker))
+    if over or key.revoked_ns is not None or maker is None or maker.disabled:
+        return None
+    return Principal(
+        key.maker,
+        bool(maker.owner),
+        key_id=key.id,
+        key_project=key.project,
+        key_role=key.role,
+    )
+
+
+def _member(rows: Rows, principal: Principal, project: str) -> Row | None:
+    """The row of a member.
+
+    Raises:
+        Problem: If there is no such project, or it is none of theirs.
+    """
+    if principal.key_project not in (None, project):
+        raise missing()
+    found = rows.one(
+        sa.select(members).where(
+            members.c.project == project, members.c.user_name == principal.name
+        )
+    )
+    known = rows.one(sa.select(projects.c.name).where(projects.c.name == project))
+    if known is None or (found is None and not principal.owner):
+        raise missing()
+    return found
+
+
+def touch(state: State, principal: Principal) -> None:
+    """Note that a session or a key is used, now and then."""
+    now = time.time_ns()
+    who = principal.session or principal.key_id or ""
+    if now - state.touched.get(who, 0) < SEEN_NS:
+        return
+    state.touched[who] = now
+    if principal.session is not None:
+        statement: Any = (
+            sa.update(sessions).where(sessions.c.hash == principal.session).values(seen_ns=now)
+        )
+    else:
+        statement = everywhere(
+            sa.update(keys).where(keys.c.id == principal.key_id).values(used_ns=now)
+        )
+    state.tables.write(lambda rows: rows.run(statement))
+
+
+def approving(names: Iterable[str]) -> str:
+    """The roles of approvals that a member has, as they are kept."""
+    return canonical(sorted(set(names))).decode()

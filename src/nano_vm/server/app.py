@@ -1,0 +1,103 @@
+"""The application: all routes behind one gate."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from ..errors import StoreError
+from ..ui.page import SCRIPT, STYLE, asset
+from . import problems
+from .access import Caller, authorize, caller
+from .guards import Guards
+from .problems import Problem, missing
+from .roles import PUBLIC, SIGNED_IN
+from .routes import admin, people, programs, runs
+from .routing import Routes, require_permissions, route
+from .shapes import Recorded
+from .state import State
+
+API_VERSION = "1"
+
+ROUTES = Routes()
+
+_MARK = b'<meta name="nano-vm-server" content="v1">'
+
+
+def application(state: State) -> FastAPI:
+    """The application of a server.
+
+    Raises:
+        VMError: If a route declares no permission.
+    """
+    app = FastAPI(
+        title="llm-nano-vm",
+        version=API_VERSION,
+        summary=f"llm-nano-vm {version('llm-nano-vm')}: runs, what they ask, and who may do what",
+        docs_url=None,  # their pages fetch scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(authorize)],
+    )
+    app.state.server = state
+    for routes in (runs.ROUTES, programs.ROUTES, admin.ROUTES, people.ROUTES, ROUTES):
+        routes.into(app)
+    require_permissions(app)
+    problems.install(app)
+    host = urlsplit(state.public_url).netloc if state.public_url is not None else None
+    app.add_middleware(Guards, host=host, secure=state.secure)
+    return app
+
+
+@route(ROUTES, "GET", "/healthz", PUBLIC, answers=Recorded, include_in_schema=False)
+def healthz() -> JSONResponse:
+    """Whether the process answers."""
+    return JSONResponse({"ok": True})
+
+
+@route(ROUTES, "GET", "/readyz", PUBLIC, include_in_schema=False)
+def readyz(request: Request) -> JSONResponse:
+    """Whether the store answers; 503 where it does not."""
+    state: State = request.app.state.server
+    try:
+        state.store.counts()
+    except StoreError as error:
+        raise Problem(503, "store", "the store does not answer") from error
+    return JSONResponse({"ok": True})
+
+
+@route(ROUTES, "GET", "/api/v1/openapi.json", SIGNED_IN, answers=dict[str, Any])
+def openapi(request: Request) -> JSONResponse:
+    """This API as an OpenAPI document."""
+    return JSONResponse(request.app.openapi())
+
+
+@route(ROUTES, "GET", "/", PUBLIC, include_in_schema=False)
+def index() -> Response:
+    """The page."""
+    body = asset("index.html").replace(b"<head>", b"<head>" + _MARK, 1)
+    return Response(body, media_type="text/html; charset=utf-8")
+
+
+@route(ROUTES, "GET", f"/{SCRIPT}", PUBLIC, include_in_schema=False)
+def script() -> Response:
+    """The page's program."""
+    return Response(asset(SCRIPT), media_type="text/javascript; charset=utf-8")
+
+
+@route(ROUTES, "GET", f"/{STYLE}", PUBLIC, include_in_schema=False)
+def style() -> Response:
+    """The page's style sheet."""
+    return Response(asset(STYLE), media_type="text/css; charset=utf-8")
+
+
+for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+
+    @route(ROUTES, _method, "/api/{rest:path}", SIGNED_IN, include_in_schema=False)
+    def nothing(who: Annotated[Caller, Depends(caller)]) -> Response:
+        """What is not there, for who is logged in; anybody else is asked to log in first."""
+        raise missing()

@@ -1,0 +1,119 @@
+"""What holds for every request before a route is looked for: the host that is asked, the size of
+the body, an id; and for every answer: what browsers may do with it. Plain ASGI, so that streams
+are not held back.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from ..ui.local import POLICY
+from .problems import PROBLEM
+from .shapes import json_bytes
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BODY_BYTES = 17_000_000
+"""A value of a run may have 16 MB (`values.MAX_VALUE_BYTES`)."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?\Z")
+
+_HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+
+_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
+
+
+TOO_LONG = f"a body has at most {MAX_BODY_BYTES} bytes"
+
+
+class Guards:
+    """The application *app* behind them; *host* is the only one that it answers for, None for this
+    machine's loopback names.
+    """
+
+    def __init__(self, app: Any, *, host: str | None, secure: bool) -> None:
+        self.app = app
+        self.host = host
+        self.headers = [*_HEADERS, *([_TRANSPORT] if secure else [])]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"])
+        request_id = _id_of(given.get(b"x-request-id"))
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                own = [*self.headers, (b"x-request-id", request_id.encode())]
+                names = {name.lower() for name, _ in message.get("headers", ())}
+                if b"cache-control" not in names:
+                    own.append((b"cache-control", b"no-store"))
+                message["headers"] = [*message.get("headers", ()), *own]
+            await send(message)
+
+        async def refused(status: int, kind: str, detail: str) -> None:
+            body = json_bytes(
+                {
+                    "type": f"urn:nano-vm:problem:{kind}",
+                    "title": kind.replace("-", " "),
+                    "status": status,
+                    "detail": detail,
+                    "request_id": request_id,
+                }
+            )
+            head = [
+                (b"content-type", PROBLEM.encode()),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+            await sending({"type": "http.response.start", "status": status, "headers": head})
+            await sending({"type": "http.response.body", "body": body})
+
+        host = given.get(b"host", b"").decode("latin-1")
+        if scope["path"] != "/healthz" and not self._answers_for(host):
+            await refused(421, "another-host", "this server does not answer for this host name")
+            return
+        length = given.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            await refused(413, "too-long", TOO_LONG)
+            return
+        received = 0
+
+        async def receiving() -> MutableMapping[str, Any]:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise HTTPException(413, TOO_LONG)
+            return message
+
+        await self.app(scope, receiving, sending)
+
+    def _answers_for(self, host: str) -> bool:
+        return host == self.host if self.host is not None else bool(_LOOPBACK.match(host))
+
+
+def _id_of(given: bytes | None) -> str:
+    """The id of a request: the proxy's own, if it is a plain one."""
+    if given is not None and _REQUEST_ID.match(given):
+        return given.decode()
+    return secrets.token_hex(8)

@@ -1,0 +1,143 @@
+"""Programs of a project: versions that are put, listed and read."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import Depends
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from ...language.program import Program
+from ...values import canonical, parse_json
+from ..access import Caller, caller
+from ..problems import Problem
+from ..routing import PROJECT, Routes, route
+from ..rows import Row, Rows
+from ..scope import Scope
+from ..shapes import ProgramList, ProgramVersion
+from ..tables import programs
+
+ROUTES = Routes()
+
+Who = Annotated[Caller, Depends(caller)]
+
+MAX_SOURCE_CHARS = 1_000_000
+
+
+class Put(BaseModel):
+    """A program as text, YAML or JSON."""
+
+    source: str = Field(max_length=MAX_SOURCE_CHARS)
+
+
+def program_of(scope: Scope, name: str, version: int | None) -> tuple[Row, Program]:
+    """A version of a program, or the newest.
+
+    Raises:
+        Problem: If there is none.
+    """
+    statement = scope.select(programs).where(programs.c.name == name)
+    if version is not None:
+        statement = statement.where(programs.c.version == version)
+    with scope.tables.reading() as rows:
+        row = rows.one(statement.order_by(programs.c.version.desc()).limit(1))
+    if row is None:
+        told = f"version {version} of program {name!r}" if version is not None else repr(name)
+        raise Problem(404, "not-found", f"there is no program {told} in this project")
+    return row, Program.from_dict(parse_json(row.document))
+
+
+@route(ROUTES, "GET", f"{PROJECT}/programs", "program:read", answers=ProgramList)
+def list_programs(who: Who) -> JSONResponse:
+    """The newest version of each program, by name."""
+    scope = who.scope
+    newest = (
+        scope.select(programs, programs.c.name, sa.func.max(programs.c.version).label("version"))
+        .group_by(programs.c.name)
+        .subquery()
+    )
+    statement = (
+        scope.select(programs)
+        .join(
+            newest,
+            sa.and_(newest.c.name == programs.c.name, newest.c.version == programs.c.version),
+        )
+        .order_by(programs.c.name)
+    )
+    with scope.tables.reading() as rows:
+        found = rows.all(statement)
+    return JSONResponse({"programs": [_shown(row) for row in found]})
+
+
+@route(ROUTES, "POST", f"{PROJECT}/programs", "program:write", status=201, answers=ProgramVersion)
+def put_program(given: Put, who: Who) -> JSONResponse:
+    """Put a version of a program; one that is refused for the workers of this server is not put.
+
+    The program that is the newest version already is not put again.
+    """
+    program = Program.from_yaml(given.source)
+    who.state.host().plan(program)  # which raises what is wrong with it
+    scope, digest = who.scope, program.digest
+    document = canonical(program.to_dict()).decode()
+
+    def job(rows: Rows) -> Row:
+        last = rows.one(
+            scope.select(programs)
+            .where(programs.c.name == program.name)
+            .order_by(programs.c.version.desc())
+            .limit(1)
+        )
+        if last is not None and last.digest == digest:
+            return last
+        row = Row(
+            name=program.name,
+            version=1 if last is None else last.version + 1,
+            digest=digest,
+            source=given.source,
+            document=document,
+            put_by=who.name,
+            put_ns=time.time_ns(),
+        )
+        rows.run(scope.insert(programs, **row))
+        return row
+
+    row = who.change(job, who.entry("program.put", program.name, digest=digest))
+    return JSONResponse(_version(scope, row), 201)
+
+
+@route(ROUTES, "GET", f"{PROJECT}/programs/{{name}}", "program:read", answers=ProgramVersion)
+def read_program(name: str, who: Who) -> JSONResponse:
+    """The newest version of a program."""
+    return JSONResponse(_version(who.scope, program_of(who.scope, name, None)[0]))
+
+
+@route(
+    ROUTES,
+    "GET",
+    f"{PROJECT}/programs/{{name}}/versions/{{version}}",
+    "program:read",
+    answers=ProgramVersion,
+)
+def read_program_version(name: str, version: int, who: Who) -> JSONResponse:
+    """A version of a program."""
+    return JSONResponse(_version(who.scope, program_of(who.scope, name, version)[0]))
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    shown = {name: row[name] for name in ("name", "version", "digest", "put_by")}
+    return {**shown, "put": row.put_ns / 1e6}
+
+
+def _version(scope: Scope, row: Row) -> dict[str, Any]:
+    with scope.tables.reading() as rows:
+        known = rows.all(
+            scope.select(programs, programs.c.version)
+            .where(programs.c.name == row.name)
+            .order_by(programs.c.version)
+        )
+    inputs = parse_json(row.document).get("inputs") or {}
+    versions = [one.version for one in known]
+    return {**_shown(row), "source": row.source, "inputs": inputs, "versions": versions}

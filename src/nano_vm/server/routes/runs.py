@@ -1,0 +1,260 @@
+"""Runs of a project: started, listed, read, cancelled, recomputed, compared; and what they ask."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from ...draw.view import view_of
+from ...errors import VMError
+from ...run.inbox import Inbox
+from ...store.protocol import COST_GROUPS
+from ...ui.asked_for import NoSuchFilter, asked_for
+from ...ui.asking import Answers, AskedList
+from ...ui.library import Comparison, Programs, RunList, compared, recomputed
+from ..access import ANY_ROLE, Caller, caller
+from ..problems import Problem
+from ..routing import PROJECT, Json, Routes, route
+from ..shapes import Costs, Current, Recorded, Started, Verified, json_bytes
+from .programs import program_of
+
+ROUTES = Routes()
+
+Who = Annotated[Caller, Depends(caller)]
+
+_ACTIONS = {"approve": "step.approved", "reject": "step.rejected", "resolve": "step.resolved"}
+
+RunId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+
+
+class Start(BaseModel):
+    """A run that is wanted: the *program* of the project by its name, in a *version* of it or the
+    newest.
+    """
+
+    program: str
+    version: int | None = Field(None, ge=1, lt=2**63)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    run_id: RunId | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    seed: int | None = None
+
+
+@route(ROUTES, "GET", f"{PROJECT}/runs", "run:read", answers=RunList)
+def list_runs(
+    request: Request,
+    who: Who,
+    status: Annotated[str, Query(description="one or several, with commas between")] = "",
+    program: str = "",
+    submitter: str = "",
+    parent: str = "",
+    labels: Annotated[str, Query(description="NAME=VALUE, one a line")] = "",
+    since: Annotated[str, Query(description="in milliseconds since 1970")] = "",
+    until: str = "",
+    min_cost: str = "",
+    after: Annotated[str | None, Query(description="what the page before gave")] = None,
+) -> Json:
+    """Runs of the project, newest first, a page at a time."""
+    try:
+        found = who.scope.page(asked_for(request.query_params), after)
+    except (NoSuchFilter, ValueError) as error:
+        raise Problem(400, "no-such-filter", str(error)) from None
+    if not who.may("run:content"):
+        for row in found["runs"]:
+            row["error"] = None if row["error"] is None else "withheld"
+    return Json(json_bytes(found))
+
+
+@route(
+    ROUTES,
+    "POST",
+    f"{PROJECT}/runs",
+    "run:start",
+    status=201,
+    answers=Started,
+    responses={200: {"model": Started, "description": "it was started before"}},
+)
+def start_run(
+    given: Start,
+    who: Who,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> JSONResponse:
+    """Start a run, for a worker to drive. The same ``run_id`` or ``Idempotency-Key`` with the same
+    program and inputs gives the run that is there.
+    """
+    scope = who.scope
+    run_id = given.run_id
+    if run_id is None and idempotency_key is not None:
+        told = f"{scope.project}\n{who.name}\n{idempotency_key}".encode("utf-8", "surrogatepass")
+        run_id = f"key-{hashlib.sha256(told).hexdigest()[:32]}"
+    row, program = program_of(scope, given.program, given.version)
+    vm = who.state.host()
+    run = vm.pending(
+        program,
+        given.inputs,
+        run_id=run_id,
+        project=scope.project,
+        submitter=who.name,
+        labels=given.labels,
+        seed=given.seed,
+    )
+    entry = who.entry(
+        "run.started", run.run_id, program=row.name, version=row.version, digest=row.digest
+    )
+    created = who.along(entry).create(run)
+    if not created:
+        known = scope.store.load(run.run_id, rows=False)
+        same = (known.project, known.program_digest, known.inputs) == (
+            scope.project,
+            run.program_digest,
+            run.inputs,
+        )
+        if not same:
+            raise Problem(
+                409, "taken", f"run id {run.run_id!r} is taken, with another program or inputs"
+            )
+    answer = {"id": run.run_id, "program": row.name, "version": row.version, "created": created}
+    return JSONResponse(answer, 201 if created else 200)
+
+
+@route(ROUTES, "GET", f"{PROJECT}/runs/{{run_id}}", "run:read", answers=Current)
+def read_run(
+    run_id: str,
+    who: Who,
+    seen: Annotated[str | None, Query(description="the version that is known")] = None,
+) -> Json:
+    """A run with its steps on the graph of its program; what was said only for who may read it."""
+    scope = who.scope
+    version = scope.version(run_id)
+    if seen == version:
+        return Json(json_bytes({"version": version, "run": None}))
+    view = view_of(scope.recorded(run_id), content=who.may("run:content"))
+    return Json(json_bytes({"version": version, "run": view}))
+
+
+@route(ROUTES, "POST", f"{PROJECT}/runs/{{run_id}}/cancel", "run:cancel", answers=Recorded)
+def cancel_run(run_id: str, who: Who) -> JSONResponse:
+    """Have a run cancelled, and undone: whoever drives it stops before its next step."""
+    who.scope.header(run_id)
+    store = who.along(who.entry("run.cancelled", run_id))
+    Inbox(store, None, time).cancel(run_id, by=who.name)
+    return JSONResponse({"recorded": True})
+
+
+@route(ROUTES, "GET", f"{PROJECT}/runs/{{run_id}}/verify", "run:read", answers=Verified)
+def verify_run(run_id: str, who: Who) -> JSONResponse:
+    """Recompute a run from its records, and say whether each is what the program makes of it."""
+    found = recomputed(who.scope, run_id, Programs())
+    text = str(found) if who.may("run:content") or found.identical else "a record differs"
+    return JSONResponse({"identical": found.identical, "complete": found.complete, "text": text})
+
+
+@route(ROUTES, "GET", f"{PROJECT}/compare/{{a}}/{{b}}", "run:content", answers=Comparison)
+def compare_runs(a: str, b: str, who: Who) -> Json:
+    """Two runs, and what differs between them."""
+    return Json(json_bytes(compared(who.scope, a, b, Programs())))
+
+
+@route(ROUTES, "GET", f"{PROJECT}/inbox", "step:approve", answers=AskedList)
+def inbox(who: Who) -> Json:
+    """What runs of the project ask of people: what the program shows them, and no more."""
+    asked, damaged = who.scope.asked()
+    found: AskedList = {
+        "asked": asked,
+        "damaged": damaged,
+        "by": who.name,
+        "now": time.time_ns() / 1e6,
+    }
+    return Json(json_bytes(found))
+
+
+class Answer(BaseModel):
+    """What somebody says to a request, as it was *shown*."""
+
+    run: str
+    path: str
+    shown: str
+    answer: str = Field(description="approve, reject or resolve")
+    reason: str = ""
+    how: str = Field("", description="of what is in doubt: done, retry or fail")
+    output: str = Field("null", description="what a call gave that is done, as JSON")
+
+
+@route(ROUTES, "POST", f"{PROJECT}/inbox", "step:approve", answers=Recorded)
+def decide(given: Answer, who: Who) -> JSONResponse:
+    """Approve, reject or resolve what a run asks, as whoever is logged in."""
+    scope = who.scope
+    run = scope.header(given.run)
+    if given.answer not in _ACTIONS:
+        raise VMError(f"an answer is one of {', '.join(_ACTIONS)}, not {given.answer!r}")
+    if scope.settings().get("four_eyes") and run.submitter == who.name:
+        raise Problem(
+            403, "not-permitted", "in this project a run is decided by another than who started it"
+        )
+    entry = who.entry(
+        _ACTIONS[given.answer], given.run, path=given.path, shown=given.shown, reason=given.reason
+    )
+    asked = next((e for e in run.waiting if e["path"] == given.path), {})
+    roles = [str(asked.get("role"))] if ANY_ROLE in who.approves else sorted(who.approves)
+    answers = Answers(who.along(entry), who.name, time, lambda _: roles)
+    answers.record(given.model_dump())
+    return JSONResponse({"recorded": True})
+
+
+class Sent(BaseModel):
+    """An event for a run."""
+
+    name: str = Field(min_length=1, max_length=200)
+    payload: Any = None
+    id: str | None = Field(None, min_length=1, max_length=200)
+
+
+@route(ROUTES, "POST", f"{PROJECT}/runs/{{run_id}}/events", "run:start", answers=Recorded)
+def send_event(run_id: str, given: Sent, who: Who) -> JSONResponse:
+    """Send an event to a run; one of the same name and id is recorded once."""
+    who.scope.header(run_id)
+    store = who.along(who.entry("run.event", run_id, name=given.name, id=given.id))
+    recorded = Inbox(store, None, time).send_event(
+        given.name, given.payload, run_id=run_id, id=given.id
+    )
+    return JSONResponse({"recorded": recorded})
+
+
+@route(ROUTES, "GET", f"{PROJECT}/costs", "cost:read", answers=Costs)
+def costs(
+    request: Request,
+    who: Who,
+    by: Annotated[str, Query(description=f"of {', '.join(COST_GROUPS)}")] = "model",
+    program: str = "",
+    submitter: str = "",
+    labels: str = "",
+    since: str = "",
+    until: str = "",
+) -> JSONResponse:
+    """What the model calls of runs have cost, summed."""
+    try:
+        within = who.scope.within(asked_for(request.query_params))
+        found = who.scope.store.costs([part for part in by.split(",") if part], within)
+    except (NoSuchFilter, ValueError) as error:
+        raise Problem(400, "no-such-filter", str(error)) from None
+    return JSONResponse(
+        {
+            "costs": [
+                {
+                    "of": dict(cost.of),
+                    "calls": cost.calls,
+                    "prompt_tokens": cost.prompt_tokens,
+                    "completion_tokens": cost.completion_tokens,
+                    "total_tokens": cost.total_tokens,
+                    "cost_usd": str(cost.cost_usd),
+                    "unpriced": cost.unpriced,
+                }
+                for cost in found
+            ]
+        }
+    )

@@ -1,0 +1,103 @@
+"""How routes are declared: each with the permission that it needs and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+
+from ..errors import VMError
+from .problems import PROBLEM, SCHEMA
+from .roles import DECLARED
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+PROJECT = "/api/v1/projects/{project}"
+
+_PROBLEM = {"content": {PROBLEM: {"schema": SCHEMA}}}
+_STATUSES = {
+    400: "not understood",
+    401: "nobody is logged in",
+    403: "not permitted",
+    404: "nothing there, or not for who asks",
+    409: "it stands otherwise by now",
+    413: "the body is too long",
+    415: "the body is no JSON",
+    421: "for another host",
+    422: "refused",
+    429: "too many attempts",
+    501: "an extra is not installed",
+    503: "the store does not answer",
+}
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": told, **_PROBLEM} for status, told in _STATUSES.items()
+}
+"""What any route may answer beside what it is for."""
+
+
+class Json(Response):
+    """Bytes that are JSON already."""
+
+    media_type = "application/json"
+
+
+class Routes(list[tuple[str, str, Callable[..., Any], dict[str, Any]]]):
+    """Routes that are declared, for an application to take: method, path, handler, and the rest."""
+
+    def into(self, app: FastAPI) -> None:
+        """Have *app* serve them."""
+        for method, path, handler, more in self:
+            app.add_api_route(path, handler, methods=[method], response_model=None, **more)
+
+
+def route(
+    routes: Routes,
+    method: str,
+    path: str,
+    needs: str,
+    *,
+    answers: Any = None,
+    status: int = 200,
+    **more: Any,
+) -> Callable[[Handler], Handler]:
+    """Declare one of *routes*: who has the permission *needs* may call it. *answers* is the type of
+    its JSON, for the OpenAPI document; what it answers is checked by tests.
+    """
+    responses: dict[int | str, dict[str, Any]] = {**PROBLEMS, **more.pop("responses", {})}
+    if answers is not None:
+        responses[status] = {"model": answers, **responses.get(status, {})}
+
+    def declare(handler: Handler) -> Handler:
+        told = {
+            "status_code": status,
+            "responses": responses,
+            "operation_id": handler.__name__,
+            "openapi_extra": {"x-permission": needs},
+            "tags": [path.removeprefix(PROJECT).removeprefix("/api/v1").split("/")[1]],
+            **more,
+        }
+        routes.append((method, path, handler, told))
+        return handler
+
+    return declare
+
+
+def require_permissions(app: FastAPI) -> None:
+    """Keep a server from starting that has a route without a permission.
+
+    Raises:
+        VMError: If a route declares none, or one that no role has.
+    """
+    for found in app.routes:
+        needs = (getattr(found, "openapi_extra", None) or {}).get("x-permission")
+        if needs not in DECLARED:
+            told = (
+                "no permission" if needs is None else f"the permission {needs!r}, which no role has"
+            )
+            raise VMError(
+                f"the route {getattr(found, 'path', found)} declares {told}; the server does not "
+                f"start"
+            )

@@ -1,0 +1,84 @@
+"""What belongs to one project, for whoever may see it: runs as a `Library`, and statements on the
+server's tables. What is of another project is as if it were not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from ..errors import UnknownRun
+from ..store.protocol import RunFilter, TableStore
+from ..store.records import StoredRun
+from ..ui.asking import Asking, asked
+from ..ui.library import RunList, StoreLibrary
+from ..values import parse_json
+from .rows import Tables
+from .tables import projects
+
+
+class Scope(StoreLibrary):
+    """The runs and rows of *project*."""
+
+    def __init__(self, store: TableStore, project: str) -> None:
+        super().__init__(store)
+        self.project = project
+        self.tables = Tables(store)
+
+    def page(self, filter: RunFilter, after: str | None = None) -> RunList:
+        """As `Library.page`."""
+        return super().page(self.within(filter), after)
+
+    def version(self, run_id: str) -> str:
+        """As `Library.version`."""
+        self.header(run_id)
+        return super().version(run_id)
+
+    def within(self, filter: RunFilter) -> RunFilter:
+        """*filter*, of this project."""
+        return replace(filter, project=self.project)
+
+    def settings(self) -> dict[str, Any]:
+        """What the project's admins have set."""
+        with self.tables.reading() as rows:
+            found = rows.one(sa.select(projects.c.settings).where(projects.c.name == self.project))
+        return parse_json(found.settings) if found is not None else {}
+
+    def header(self, run_id: str) -> StoredRun:
+        """A run without its steps.
+
+        Raises:
+            UnknownRun: If the project has none of this id.
+        """
+        return self._own(self.store.load(run_id, rows=False))
+
+    def recorded(self, run_id: str) -> StoredRun:
+        """As `Library.recorded`."""
+        return self._own(super().recorded(run_id))
+
+    def asked(self) -> tuple[list[Asking], list[str]]:
+        """As `Library.asked`."""
+        return asked(self.store, self.project)
+
+    def select(self, table: sa.Table, *columns: Any) -> sa.Select[Any]:
+        """A SELECT of the project's rows of *table*."""
+        return sa.select(*(columns or (table,))).where(table.c.project == self.project)
+
+    def update(self, table: sa.Table) -> sa.Update:
+        """An UPDATE of the project's rows of *table*."""
+        return sa.update(table).where(table.c.project == self.project)
+
+    def delete(self, table: sa.Table) -> sa.Delete:
+        """A DELETE of the project's rows of *table*."""
+        return sa.delete(table).where(table.c.project == self.project)
+
+    def insert(self, table: sa.Table, **values: Any) -> sa.Insert:
+        """An INSERT of a row of *table* into the project."""
+        return sa.insert(table).values(project=self.project, **values)
+
+    def _own(self, run: StoredRun) -> StoredRun:
+        if run.project != self.project:
+            raise UnknownRun(f"there is no run {run.run_id!r}")
+        return run

@@ -1,0 +1,200 @@
+"""What the API answers, where no other module has the shape of it already."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from ..draw.view import RunView
+
+
+def json_bytes(value: Any) -> bytes:
+    """*value* as JSON; a lone surrogate, which UTF-8 cannot say, is escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+class Current(TypedDict):
+    """A run and its version; ``run`` is None where it is as it was seen."""
+
+    version: str
+    run: RunView | None
+
+
+class Started(TypedDict):
+    """A run that was started, or was there already."""
+
+    id: str
+    program: str
+    version: int
+    created: bool
+
+
+class Recorded(TypedDict):
+    """Whether what was said is recorded now; False where it was before."""
+
+    recorded: bool
+
+
+class Verified(TypedDict):
+    """Whether recomputing a run gave its records."""
+
+    identical: bool
+    complete: bool
+    text: str
+
+
+class CostRow(TypedDict):
+    """What some model calls consumed; ``cost_usd`` is a decimal."""
+
+    of: dict[str, str]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cost_usd: str
+    unpriced: int
+
+
+class Costs(TypedDict):
+    """Costs by what they are summed by."""
+
+    costs: list[CostRow]
+
+
+class ProgramRow(TypedDict):
+    """The newest version of a program."""
+
+    name: str
+    version: int
+    digest: str
+    put_by: str
+    put: float
+
+
+class ProgramList(TypedDict):
+    """Programs of a project."""
+
+    programs: list[ProgramRow]
+
+
+class ProgramVersion(TypedDict):
+    """A version of a program, as it was put."""
+
+    name: str
+    version: int
+    digest: str
+    put_by: str
+    put: float
+    source: str
+    inputs: dict[str, Any]
+    versions: list[int]
+
+
+class AuditRow(TypedDict):
+    """An entry of the audit log."""
+
+    number: int
+    at: float
+    project: str
+    actor: str
+    key_id: str | None
+    ip: str
+    action: str
+    target: str
+    detail: dict[str, Any]
+    request_id: str
+    hash: str
+
+
+class AuditList(TypedDict):
+    """Entries, newest first; ``before`` is what the next page is asked for with."""
+
+    entries: list[AuditRow]
+    before: int | None
+
+
+class AuditFaults(TypedDict):
+    """What is wrong with the log; nothing if it is as it was written."""
+
+    faults: list[str]
+
+
+class MemberRow(TypedDict):
+    """A member of a project."""
+
+    name: str
+    role: str
+    approves: list[str]
+
+
+class MemberList(TypedDict):
+    """Members of a project."""
+
+    members: list[MemberRow]
+
+
+class KeyRow(TypedDict):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    maker: str
+    role: str
+    created: float
+    expires: float | None
+    used: float | None
+    revoked: float | None
+
+
+class KeyList(TypedDict):
+    """Keys of a project."""
+
+    keys: list[KeyRow]
+
+
+class NewKey(TypedDict):
+    """A key that was made; ``key`` is shown this once."""
+
+    id: str
+    key: str
+
+
+class ProjectRow(TypedDict):
+    """A project."""
+
+    name: str
+    created: float
+
+
+class ProjectList(TypedDict):
+    """All projects of the instance."""
+
+    projects: list[ProjectRow]
+
+
+class UserRow(TypedDict):
+    """A person who may log in."""
+
+    name: str
+    owner: bool
+    disabled: bool
+    local: bool
+    created: float
+
+
+class UserList(TypedDict):
+    """All people of the instance."""
+
+    users: list[UserRow]
+
+
+class Settings(TypedDict):
+    """Settings of a project."""
+
+    four_eyes: bool

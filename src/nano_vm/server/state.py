@@ -1,0 +1,77 @@
+"""What the routes of one server share."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from fastapi import Request
+
+from ..store.protocol import TableStore
+from .problems import Problem
+from .rows import Tables
+from .tables import users
+
+if TYPE_CHECKING:
+    from ..run.vm import ExecutionVM
+
+TOKEN_BYTES = 24
+
+
+@dataclass(slots=True)
+class State:
+    """A server over *store*. ``public_url`` is where it is reached, if not by a loopback address;
+    ``vm`` is the host that programs are checked and started for.
+    """
+
+    store: TableStore
+    pepper: bytes
+    public_url: str | None = None
+    vm: ExecutionVM | None = None
+    clock: Callable[[], int] = time.time_ns
+    setup_token: str | None = field(default=None, init=False)
+    touched: dict[str, int] = field(default_factory=dict, init=False)
+    tables: Tables = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tables = Tables(self.store)
+        with self.tables.reading() as rows:
+            if rows.one(sa.select(users.c.name).limit(1)) is None:
+                self.setup_token = secrets.token_urlsafe(TOKEN_BYTES)
+
+    def host(self) -> ExecutionVM:
+        """The host that programs are checked and started for.
+
+        Raises:
+            Problem: If there is none.
+        """
+        if self.vm is None:
+            raise Problem(
+                409,
+                "no-host",
+                "no worker has said which tools and models it has, so no program can be checked; "
+                "start nano-vm work on this store",
+            )
+        return self.vm
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach it by TLS."""
+        return self.public_url is not None and self.public_url.startswith("https:")
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie; by its prefix a browser takes it from this host and by
+        TLS only.
+        """
+        return "__Host-nano_vm_session" if self.secure else "nano_vm_session"
+
+    def origins(self, request: Request) -> Iterable[str]:
+        """Where its own pages come from."""
+        if self.public_url is not None:
+            return (self.public_url,)
+        return (f"http://{request.headers.get('host', '')}",)

@@ -1,0 +1,149 @@
+"""A server of two projects with a person in each role, over a store with runs in both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from postgres import postgres, url_of  # noqa: F401 - a fixture
+from starlette.testclient import TestClient
+
+from nano_vm import ExecutionVM
+from nano_vm.server import secrets
+from nano_vm.server.app import application
+from nano_vm.server.state import State
+from nano_vm.store.protocol import open_tables
+
+HOST = "http://127.0.0.1:8642"
+PASSWORD = "correct horse battery"
+PEPPER = b"a secret of the tests, 32 bytes."
+
+REFUND = """
+name: refund
+inputs:
+  type: object
+  properties: {order_id: {type: string}, amount: {type: number}}
+  required: [order_id, amount]
+steps:
+  - id: approve
+    type: approval
+    role: manager
+    show: {order: $order_id, amount: $amount}
+    then: pay
+    otherwise: $end
+  - {id: pay, type: tool, tool: pay, args: {order_id: $order_id}}
+"""
+
+Client = TestClient
+
+
+async def pay(order_id: str) -> str:
+    return f"paid {order_id}"
+
+
+@dataclass
+class World:
+    """A server, and a client for each person: ``owner``, ``admin``, ``developer``, ``operator`` and
+    ``viewer`` of the project ``shop``, ``stranger``, an admin of the project ``bank``, and
+    ``nobody``.
+    """
+
+    state: State
+    app: Any
+    people: dict[str, TestClient]
+
+    def client(self, token: str | None = None) -> TestClient:
+        """A browser that nobody is logged in with; with *token*, a program that has this key."""
+        headers = {"origin": HOST} if token is None else {"authorization": f"Bearer {token}"}
+        return TestClient(self.app, base_url=HOST, headers=headers)
+
+    def login(self, name: str, password: str = PASSWORD) -> TestClient:
+        """A browser that somebody is logged in with."""
+        client = self.client()
+        assert client.post("/api/v1/login", json={"name": name, "password": password}).is_success
+        return client
+
+    def __getattr__(self, name: str) -> TestClient:
+        return self.people[name]
+
+    def start(self, who: str = "developer", **more: Any) -> str:
+        """Start a refund in ``shop``, and let it come to its approval; its id."""
+        body = {"program": "refund", "inputs": {"order_id": "A-1", "amount": 7}, **more}
+        answer = self.people[who].post("/api/v1/projects/shop/runs", json=body)
+        assert answer.status_code == 201, answer.text
+        self.work()
+        return str(answer.json()["id"])
+
+    def work(self) -> None:
+        """Drive what is to be driven."""
+        vm = ExecutionVM(None, {"pay": pay}, store=self.state.store)
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(lambda: asyncio.run(vm.work(until_idle=True))).result(60)
+
+
+def world_at(url: str) -> World:
+    """A server on the empty database at *url*, and its people."""
+    store = open_tables(url)
+    state = State(store, PEPPER)
+    state.vm = ExecutionVM(None, {"pay": pay})
+    world = World(state, application(state), {})
+    owner = world.client()
+    token = state.setup_token
+    setup = {"token": token, "name": "owner", "password": PASSWORD}
+    assert owner.post("/api/v1/setup", json=setup).status_code == 201
+    world.people = {"owner": owner, "nobody": world.client()}
+    for project in ("shop", "bank"):
+        assert owner.post("/api/v1/projects", json={"name": project}).status_code == 201
+    for name in ("admin", "developer", "operator", "viewer", "stranger"):
+        user = {"name": name, "password": PASSWORD}
+        assert owner.post("/api/v1/users", json=user).status_code == 201
+        project, role = ("bank", "admin") if name == "stranger" else ("shop", name)
+        given = {"role": role, "approves": ["manager"] if name == "operator" else []}
+        put = owner.put(f"/api/v1/projects/{project}/members/{name}", json=given)
+        assert put.status_code == 200
+        world.people[name] = world.login(name)
+    put = world.developer.post("/api/v1/projects/shop/programs", json={"source": REFUND})
+    assert put.status_code == 201, put.text
+    return world
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_hashes() -> Iterator[None]:
+    """Passwords of the tests are hashed quickly; in earnest it is slow on purpose."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, "HASHER", PasswordHasher(time_cost=1, memory_cost=64))
+        yield
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A server over a file, which the tests of a module share."""
+    made = world_at(f"sqlite:///{tmp_path_factory.mktemp('server')}/runs.db")
+    yield made
+    made.state.store.close()
+
+
+@pytest.fixture(params=["file", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    return url_of(request, tmp_path)
+
+
+@pytest.fixture
+def make_world() -> Iterator[Callable[[str], World]]:
+    """Makes servers that are closed at the end."""
+    made: list[World] = []
+
+    def make(url: str) -> World:
+        made.append(world_at(url))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.state.store.close()

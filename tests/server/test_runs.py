@@ -1,0 +1,170 @@
+"""Runs by the API: started, decided, recomputed, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nano_vm.run.inbox import Inbox
+
+from .conftest import World
+
+SHOP = "/api/v1/projects/shop"
+
+
+def test_a_run_is_started_approved_and_verified(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    world = make_world(database)
+    run_id = world.start()
+    listed = world.viewer.get(f"{SHOP}/runs").json()["runs"]
+    assert [(row["id"], row["status"], row["submitter"]) for row in listed] == [
+        (run_id, "suspended", "developer")
+    ]
+    asked = world.operator.get(f"{SHOP}/inbox").json()
+    assert asked["by"] == "operator"
+    [one] = asked["asked"]
+    assert [(fact["name"], fact["text"]) for fact in one["facts"]] == [
+        ("order", '"A-1"'),
+        ("amount", "7"),
+    ]
+    answer = {
+        "run": run_id,
+        "path": "approve",
+        "shown": one["shown"],
+        "answer": "approve",
+        "reason": "seen it",
+    }
+    # who lacks the role that the approval asks for; who does not see the project; who is late
+    assert world.admin.post(f"{SHOP}/inbox", json=answer).status_code == 403
+    assert world.stranger.post(f"{SHOP}/inbox", json=answer).status_code == 404
+    other = {**answer, "shown": "0" * 64}
+    changed = world.operator.post(f"{SHOP}/inbox", json=other)
+    assert (changed.status_code, changed.json()["title"]) == (409, "changed")
+    assert world.operator.post(f"{SHOP}/inbox", json=answer).json() == {"recorded": True}
+    late = world.owner.post(f"{SHOP}/inbox", json=answer)
+    assert late.status_code == 409
+    assert "by 'operator'" in late.json()["detail"]
+    world.work()
+    verified = world.developer.get(f"{SHOP}/runs/{run_id}/verify").json()
+    assert (verified["identical"], verified["complete"]) == (True, True)
+    run = world.developer.get(f"{SHOP}/runs/{run_id}").json()["run"]
+    assert (run["status"], run["output"]) == ("success", '"paid A-1"')
+    actions = [
+        (row["actor"], row["action"])
+        for row in world.admin.get(f"{SHOP}/audit").json()["entries"]
+        if row["target"] == run_id
+    ]
+    assert actions == [("operator", "step.approved"), ("developer", "run.started")]
+    assert world.owner.get("/api/v1/audit/verify").json() == {"faults": []}
+
+
+def test_who_may_not_read_contents_sees_path_and_cost_only(world: World) -> None:
+    run_id = world.start(inputs={"order_id": "SECRET-1", "amount": 1})
+    for name in ("operator", "viewer"):
+        for path in (f"/runs/{run_id}", "/runs", f"/runs/{run_id}/verify"):
+            answer = world.people[name].get(f"{SHOP}{path}")
+            assert answer.status_code == 200
+            assert "SECRET-1" not in answer.text
+    assert "SECRET-1" in world.developer.get(f"{SHOP}/runs/{run_id}").text
+
+
+def test_a_run_is_started_once(world: World) -> None:
+    body: dict[str, Any] = {"program": "refund", "inputs": {"order_id": "A-9", "amount": 9}}
+    header = {"Idempotency-Key": "order A-9"}
+    runs = f"{SHOP}/runs"
+    first = world.developer.post(runs, json=body, headers=header)
+    again = world.developer.post(runs, json=body, headers=header)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["id"] == again.json()["id"]
+    assert (first.json()["created"], again.json()["created"]) == (True, False)
+    # what somebody else calls so is another run
+    other = world.operator.post(runs, json=body, headers=header)
+    assert other.json()["id"] != first.json()["id"]
+    body["run_id"] = first.json()["id"]
+    body["inputs"] = {"order_id": "A-9", "amount": 10}
+    taken = world.developer.post(runs, json=body)
+    assert (taken.status_code, taken.json()["title"]) == (409, "taken")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        ({"program": "none"}, 404, "there is no program 'none'"),
+        ({"program": "refund", "version": 9}, 404, "version 9"),
+        ({"program": "refund", "inputs": {"order_id": "x"}}, 422, "amount"),
+        ({"program": "refund", "inputs": [1]}, 422, "inputs"),
+        ({"program": "refund", "run_id": "a b"}, 422, "run_id"),
+        ({"program": "refund", "labels": {"": "x"}}, 422, "label"),
+    ],
+)
+def test_a_run_that_is_refused(world: World, body: Any, status: int, told: str) -> None:
+    answer = world.developer.post(f"{SHOP}/runs", json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert told in answer.text
+
+
+def test_a_program_that_is_refused_is_not_put(world: World) -> None:
+    source = "name: bad\nsteps:\n  - {id: a, type: tool, tool: nothing_such}\n"
+    answer = world.developer.post(f"{SHOP}/programs", json={"source": source})
+    assert answer.status_code == 422
+    [found] = answer.json()["diagnostics"]
+    assert found["place"].startswith("<text>:3") or found["loc"] == ["steps", 0, "tool"]
+    assert world.developer.get(f"{SHOP}/programs/bad").status_code == 404
+
+
+def test_a_program_has_versions(world: World) -> None:
+    def put(text: str) -> Any:
+        source = f"name: note\nsteps:\n  - {{id: a, type: set, values: {{x: {text}}}}}\n"
+        return world.developer.post(f"{SHOP}/programs", json={"source": source}).json()
+
+    assert [put(text)["version"] for text in ("1", "2", "2", "1")] == [1, 2, 2, 3]
+    read = world.viewer.get(f"{SHOP}/programs/note/versions/2").json()
+    assert (read["version"], read["versions"]) == (2, [1, 2, 3])
+    listed = {
+        p["name"]: p["version"] for p in world.viewer.get(f"{SHOP}/programs").json()["programs"]
+    }
+    assert listed == {"note": 3, "refund": 1}
+
+
+def test_a_project_may_ask_for_four_eyes(world: World) -> None:
+    run_id = world.start("operator", run_id="four-eyes")
+    assert world.admin.put(f"{SHOP}/settings", json={"four_eyes": True}).is_success
+    [one] = [a for a in world.operator.get(f"{SHOP}/inbox").json()["asked"] if a["run"] == run_id]
+    answer = {"run": run_id, "path": "approve", "shown": one["shown"], "answer": "approve"}
+    refused = world.operator.post(f"{SHOP}/inbox", json=answer)
+    assert refused.status_code == 403
+    assert "another than who started it" in refused.json()["detail"]
+    assert world.owner.post(f"{SHOP}/inbox", json=answer).status_code == 200
+    assert world.admin.put(f"{SHOP}/settings", json={"four_eyes": False}).is_success
+
+
+def test_a_run_is_cancelled_with_its_entry(world: World) -> None:
+    run_id = world.start()
+    assert world.operator.post(f"{SHOP}/runs/{run_id}/cancel").json() == {"recorded": True}
+    again = world.operator.post(f"{SHOP}/runs/{run_id}/cancel")
+    assert (again.status_code, again.json()["title"]) == (409, "already decided")
+    entries = world.admin.get(f"{SHOP}/audit").json()["entries"]
+    assert [e["action"] for e in entries if e["target"] == run_id] == [
+        "run.cancelled",
+        "run.started",
+    ]
+
+
+def test_a_change_whose_entry_fails_is_not_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = world.start()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("the log cannot be written")
+
+    monkeypatch.setattr("nano_vm.server.audit.hash_of", fail)
+    assert world.operator.post(f"{SHOP}/runs/{run_id}/cancel").status_code == 503
+    monkeypatch.undo()
+    store = world.state.store
+    assert store.load(run_id, rows=False).inbox == []
+    Inbox(store, None, __import__("time")).cancel(run_id, by="mia")

@@ -1,0 +1,220 @@
+"""Logging in: the first owner, passwords, sessions and what is tried against them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nano_vm.errors import VMError
+from nano_vm.server import access, secrets
+from nano_vm.server.guards import MAX_BODY_BYTES
+from nano_vm.server.routes import people
+
+from .conftest import HOST, PASSWORD, World
+
+ME, LOGIN = "/api/v1/me", "/api/v1/login"
+
+
+def test_the_token_of_the_console_makes_one_owner(world: World) -> None:
+    assert world.state.setup_token is None
+    body = {"token": "", "name": "mallory", "password": PASSWORD}
+    assert world.client().post("/api/v1/setup", json=body).status_code == 403
+    world.state.setup_token = "late"  # as of a second process that was started before
+    late = world.client().post("/api/v1/setup", json={**body, "token": "late"})
+    world.state.setup_token = None
+    assert late.status_code == 422
+    assert "has an owner already" in late.json()["detail"]
+
+
+def test_without_a_login_there_is_the_page_and_nothing_else(world: World) -> None:
+    client = world.client()
+    open_ = {"/healthz", "/readyz", "/", "/assets/app.js", "/assets/app.css"}
+    for found in world.app.routes:
+        path = found.path.replace("{project}", "shop")
+        for method in found.methods:
+            answer = client.request(method, path)
+            if path in open_:
+                assert answer.status_code != 401, path
+            elif found.openapi_extra["x-permission"] != "public":
+                assert answer.status_code == 401, path
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.headers["www-authenticate"] == "Bearer"
+    assert client.get("/api/v2/nothing").status_code == 401
+    assert world.viewer.get("/api/v2/nothing").status_code == 404
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(world: World) -> None:
+    client = world.client()
+    answer = client.post(LOGIN, json={"name": "viewer", "password": PASSWORD})
+    cookie = answer.headers["set-cookie"]
+    for part in ("nano_vm_session=", "HttpOnly", "SameSite=lax", "Path=/"):
+        assert part in cookie
+    kept = client.cookies[world.state.cookie]
+    with world.state.tables.reading() as rows:
+        dump = str(rows.transaction.all("SELECT * FROM nano_sessions"))
+    assert kept not in dump
+
+
+def test_a_session_cannot_be_fixed_before_it_is_anybodys(world: World) -> None:
+    client = world.client()
+    client.cookies.set(world.state.cookie, "chosen-by-mallory", domain="127.0.0.1", path="/")
+    assert client.post(LOGIN, json={"name": "viewer", "password": PASSWORD}).is_success
+    other = world.client()
+    other.cookies.set(world.state.cookie, "chosen-by-mallory", domain="127.0.0.1", path="/")
+    assert other.get(ME).status_code == 401
+    first = client.cookies[world.state.cookie]
+    client.post(LOGIN, json={"name": "viewer", "password": PASSWORD})
+    assert client.cookies[world.state.cookie] != first
+    other.cookies.clear()
+    other.cookies.set(world.state.cookie, first, domain="127.0.0.1", path="/")
+    assert other.get(ME).status_code == 401
+
+
+def test_a_cookie_that_was_stolen_is_worth_nothing_after_logout(world: World) -> None:
+    client, thief = world.login("viewer"), world.client()
+    thief.cookies.update(client.cookies)
+    assert thief.get(ME).json()["name"] == "viewer"
+    assert client.post("/api/v1/logout").status_code == 204
+    assert thief.get(ME).status_code == 401
+
+
+def test_logout_everywhere_ends_all_sessions_of_one_person(world: World) -> None:
+    one, two, other = world.login("viewer"), world.login("viewer"), world.login("operator")
+    assert one.post("/api/v1/logout-everywhere").status_code == 204
+    assert [client.get(ME).status_code for client in (one, two, other)] == [401, 401, 200]
+    world.people["viewer"] = world.login("viewer")
+
+
+@pytest.mark.parametrize("limit", ["IDLE_NS", "ABSOLUTE_NS"])
+def test_a_session_ends_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    client = world.login("viewer")
+    assert client.get(ME).status_code == 200
+    monkeypatch.setattr(access, limit, 0)
+    assert client.get(ME).status_code == 401
+
+
+def test_a_person_who_is_disabled_is_out_at_once(world: World) -> None:
+    assert world.owner.post("/api/v1/users", json={"name": "eve", "password": PASSWORD}).is_success
+    eve = world.login("eve")
+    assert world.owner.patch("/api/v1/users/eve", json={"disabled": True}).is_success
+    assert eve.get(ME).status_code == 401
+    again = world.client().post(LOGIN, json={"name": "eve", "password": PASSWORD})
+    assert again.status_code == 401
+
+
+def test_the_last_owner_stays(world: World) -> None:
+    for change in ({"disabled": True}, {"owner": False}):
+        answer = world.owner.patch("/api/v1/users/owner", json=change)
+        assert answer.status_code == 422
+        assert "only owner" in answer.json()["detail"]
+
+
+def test_changing_a_password_ends_sessions(world: World) -> None:
+    world.owner.post("/api/v1/users", json={"name": "zoe", "password": PASSWORD})
+    one, two = world.login("zoe"), world.login("zoe")
+    change = "/api/v1/password"
+    wrong = one.post(change, json={"old": "not this one at all", "new": "another long one"})
+    assert wrong.status_code == 403
+    short = one.post(change, json={"old": PASSWORD, "new": "short"})
+    assert (short.status_code, "12 to 200 characters" in short.text) == (422, True)
+    assert one.post(change, json={"old": PASSWORD, "new": "another long one"}).status_code == 204
+    assert [client.get(ME).status_code for client in (one, two)] == [401, 401]
+    assert world.login("zoe", "another long one").get(ME).json()["name"] == "zoe"
+
+
+def test_who_guesses_waits_longer_and_longer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = world.client()
+    answers = [
+        client.post(LOGIN, json={"name": f"guess {number}", "password": "x" * 12}).status_code
+        for number in range(people.FREE_ATTEMPTS)
+    ]
+    assert answers == [401] * people.FREE_ATTEMPTS
+    late = client.post(LOGIN, json={"name": "owner", "password": PASSWORD})
+    assert late.status_code == 429  # from there, whoever they say they are
+    assert int(late.headers["retry-after"]) >= 1
+    monkeypatch.setattr(people, "_wait_ns", lambda *_: 0)
+    assert client.post(LOGIN, json={"name": "owner", "password": PASSWORD}).is_success
+    monkeypatch.undo()
+    world.state.tables.write(lambda rows: rows.transaction.run("DELETE FROM nano_attempts"))
+
+
+def test_an_unknown_name_is_answered_like_a_wrong_password(world: World) -> None:
+    said = [
+        world.client().post(LOGIN, json={"name": name, "password": "x" * 12}).json()["detail"]
+        for name in ("viewer", "nobody at all")
+    ]
+    assert said[0] == said[1]
+    world.state.tables.write(lambda rows: rows.transaction.run("DELETE FROM nano_attempts"))
+
+
+@pytest.mark.parametrize("origin", [None, "http://evil.example", "null", "http://127.0.0.1:1"])
+def test_a_change_from_another_site_is_refused(world: World, origin: str | None) -> None:
+    client = world.login("operator")
+    del client.headers["origin"]
+    headers = {} if origin is None else {"origin": origin}
+    for path in ("/api/v1/logout", "/api/v1/projects/shop/inbox", LOGIN, "/api/v1/setup"):
+        answer = client.post(path, headers=headers, json={})
+        assert (answer.status_code, answer.json()["title"]) == (403, "cross origin"), path
+    assert client.get(ME, headers=headers).status_code == 200
+
+
+def test_another_host_is_not_answered(world: World) -> None:
+    client = world.login("viewer")
+    answer = client.get(ME, headers={"host": "evil.example"})
+    assert answer.status_code == 421
+    assert client.get("/healthz", headers={"host": "10.0.0.1"}).status_code == 200
+
+
+def test_what_every_answer_tells_a_browser(world: World) -> None:
+    for path in (ME, "/healthz", "/api/v1/projects/none/runs"):
+        headers = world.viewer.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "script-src 'self'" in policy
+        assert "unsafe-inline'" not in policy.split("style-src-attr")[0]
+        assert "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-request-id"]
+    given = world.viewer.get(ME, headers={"x-request-id": "from-the-proxy"})
+    assert given.headers["x-request-id"] == "from-the-proxy"
+    hostile = world.viewer.get(ME, headers={"x-request-id": "a\x1b[31m"})
+    assert "\x1b" not in hostile.headers["x-request-id"]
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_read(world: World) -> None:
+    for content in (b"x" * (MAX_BODY_BYTES + 1), iter([b"x" * 1_000_000] * 18)):
+        answer = world.operator.post("/api/v1/projects/shop/inbox", content=content)  # type: ignore[arg-type]
+        assert (answer.status_code, answer.json()["title"]) == (413, "too long")
+
+
+def test_the_secret_of_the_server_is_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    made = secrets.pepper_of(file)
+    assert len(made) >= 32
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert secrets.pepper_of(file) == made
+    file.chmod(0o644)
+    with pytest.raises(VMError, match="others may read the server's secret; chmod 600"):
+        secrets.pepper_of(file)
+    file.chmod(0o600)
+    file.write_text("short")
+    with pytest.raises(VMError, match="at least 32 bytes"):
+        secrets.pepper_of(file)
+    with pytest.raises(VMError, match="No such file"):
+        secrets.pepper_of(tmp_path / "none" / "secret")
+
+
+def test_by_tls_the_cookie_is_bound_to_the_host(world: World, monkeypatch: Any) -> None:
+    monkeypatch.setattr(world.state, "public_url", "https://runs.example.org")
+    headers = {"origin": "https://runs.example.org"}
+    body = {"name": "viewer", "password": PASSWORD}
+    cookie = world.client().post(LOGIN, json=body, headers=headers).headers["set-cookie"]
+    assert cookie.startswith("__Host-nano_vm_session=")
+    assert "Secure" in cookie
+    refused = world.client().post(LOGIN, json=body, headers={"origin": HOST})
+    assert refused.status_code == 403
