@@ -82,7 +82,10 @@ def brought_up_to(url: str, revision: str) -> None:
     driver, _ = dialect.connected(read_only=False)
     driver.execute("BEGIN")
     migrations.run(driver, type(dialect).__name__, at=None, to=revision)
-    driver.execute("INSERT INTO nano_meta (name, value) VALUES ('schema', '3'), ('store', 'x')")
+    version = {known: number for number, known in schema.REVISIONS.items()}
+    number = version.get(revision, schema.SCHEMA_VERSION)
+    driver.execute(f"INSERT INTO nano_meta (name, value) VALUES ('schema', '{number}')")
+    driver.execute("INSERT INTO nano_meta (name, value) VALUES ('store', 'x')")
     driver.execute("COMMIT")
     driver.close()
 
@@ -191,9 +194,7 @@ def test_the_tables_of_a_newer_server_are_refused_in_a_line(url: str) -> None:
 
 
 def test_the_tables_of_an_older_server_are_upgraded_by_a_command(url: str) -> None:
-    brought_up_to(url, "0001")
-    with SqlStore(url) as store, store.database.writing() as connection:
-        connection.run("UPDATE nano_alembic SET version_num = '0001'")
+    brought_up_to(url, "0002")
     with pytest.raises(StoreError, match="tables of an older server; nano-vm store upgrade"):
         open_tables(url)
     SqlStore(url, upgrade=True).close()
