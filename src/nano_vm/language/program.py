@@ -107,7 +107,7 @@ class ToolRef(Part):
     args: dict[str, Any] = Field(default_factory=dict)
 
 
-class Prepared(dict[str, Any]):
+class Shaped(dict[str, Any]):
     """A document that `shape.prepare` made."""
 
 
@@ -154,10 +154,10 @@ class Step(Part):
     @model_validator(mode="before")
     @classmethod
     def _prepared(cls, data: Any) -> Any:
-        """What is built by the constructor is checked as what is loaded; `Prepared` was checked
+        """What is built by the constructor is checked as what is loaded; `Shaped` was,
         already.
         """
-        if isinstance(data, Prepared) or not isinstance(data, dict):
+        if isinstance(data, Shaped) or not isinstance(data, dict):
             return data
         from .shape import prepare_step
 
@@ -558,11 +558,11 @@ class Program(Part):
     @model_validator(mode="before")
     @classmethod
     def _prepared(cls, data: Any) -> Any:
-        """What is built by the constructor is checked as what is loaded; `Prepared` was checked
+        """What is built by the constructor is checked as what is loaded; `Shaped` was,
         already.
         """
-        if isinstance(data, Prepared) or not isinstance(data, dict):
-            return dict(data) if isinstance(data, Prepared) else data
+        if isinstance(data, Shaped) or not isinstance(data, dict):
+            return dict(data) if isinstance(data, Shaped) else data
         from .shape import prepare
 
         document, faults = prepare(data)

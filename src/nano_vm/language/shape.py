@@ -26,10 +26,10 @@ from .program import (
     MAX_STEPS,
     STEP_CLASSES,
     Catch,
+    Shaped,
     Defaults,
     Holds,
     ModelPool,
-    Prepared,
     Program,
     Retry,
     Step,
@@ -86,7 +86,7 @@ _STEPS_INSIDE = (Holds.TARGET, Holds.TARGETS, Holds.BLOCK, Holds.BRANCHES)
 _BLOCK_FIELDS = ("steps", "parallel_steps", "then", "otherwise", "cases", "default")
 
 
-def prepare(data: Any) -> tuple[Prepared, list[Diagnostic]]:
+def prepare(data: Any) -> tuple[Shaped, list[Diagnostic]]:
     """*data* as plain data with aliases resolved, and the faults that its shape shows."""
     if not isinstance(data, dict):
         kind = "nothing" if data is None else f"{short(data)}"
@@ -101,7 +101,7 @@ def prepare(data: Any) -> tuple[Prepared, list[Diagnostic]]:
         )
     shape = _Shape()
     document = shape.program(_plain(data), ())
-    return Prepared(document), shape.faults
+    return Shaped(document), shape.faults
 
 
 def prepare_step(data: dict[str, Any]) -> tuple[Any, list[Diagnostic]]:
@@ -328,7 +328,7 @@ class _Shape:
                 self.misplaced(key, value, kind, loc)
             elif self.known(key, fields, value, (*loc, key), "step"):
                 found[key] = value
-        result = Prepared(_ordered(found, fields))
+        result = Shaped(_ordered(found, fields))
         self.identity(result, loc, ids)
         if fields is not ALL_STEP_FIELDS and kind in _CHECKS:
             _CHECKS[kind](self, result, loc)

@@ -24,7 +24,7 @@ from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMEr
 from nano_vm.errors import UnknownRun
 from nano_vm.records.status import StepStatus
 from nano_vm.replay import replay, subject_of, verify
-from nano_vm.run.durable.stored import Begun, begun_calls, trace_of
+from nano_vm.run.durable.stored import Unfinished, begun_calls, trace_of
 from nano_vm.store.records import INTENT, STEP, Row
 from nano_vm.store.seals import seal_of
 from nano_vm.store.sql.store import SqlStore
@@ -1098,8 +1098,8 @@ def test_each_process_names_itself_with_the_first_call_that_it_begins() -> None:
     done = Row(STEP, "", "a", "tool", StepStatus.SUCCESS, 1, 2)
     rows = [intent("a", "x"), intent("bb"), done, intent("ccc"), intent("dddd", "y"), intent("bb")]
     assert begun_calls(rows) == {
-        "bb": Begun("tool", 2, "y"),
-        "ccc": Begun("tool", 3, "x"),
-        "dddd": Begun("tool", 4, "y"),
+        "bb": Unfinished("tool", 2, "y"),
+        "ccc": Unfinished("tool", 3, "x"),
+        "dddd": Unfinished("tool", 4, "y"),
     }
-    assert begun_calls([intent("a")]) == {"a": Begun("tool", 1, None)}
+    assert begun_calls([intent("a")]) == {"a": Unfinished("tool", 1, None)}

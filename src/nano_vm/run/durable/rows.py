@@ -16,7 +16,7 @@ from ...records.record import Record, full
 from ...records.status import StepStatus
 from ...store.records import INTENT, PAUSED, STEP, Row, StoredRun
 from ...values import UNSET
-from .stored import Begun, begun_calls, paused_rows, reconciles, timeless
+from .stored import Unfinished, begun_calls, paused_rows, reconciles, timeless
 
 
 class Rows:
@@ -133,7 +133,7 @@ class Rows:
         row = Row(INTENT, machine.frame_name, path, op.type, None, began_ns)
         if not self.named:
             self.named, row.rest = True, {"owner": self.owner}
-        self.calls[path] = Begun(op.type, began_ns, self.owner)
+        self.calls[path] = Unfinished(op.type, began_ns, self.owner)
         return row
 
     def paused(self, machine: Machine) -> list[Row]:

@@ -25,7 +25,7 @@ from ..inbox import presented
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class Unfinished:
     """A call or a pause that has no outcome yet: when it was begun last, by which owner."""
 
     type: str
@@ -33,11 +33,11 @@ class Begun:
     owner: str | None
 
 
-def begun_calls(rows: Iterable[Row]) -> dict[str, Begun]:
+def begun_calls(rows: Iterable[Row]) -> dict[str, Unfinished]:
     """What was begun and has no outcome among *rows*, by path. Each process names itself with the
     first that it begins.
     """
-    found: dict[str, Begun] = {}
+    found: dict[str, Unfinished] = {}
     owner: str | None = None
     for row in rows:
         if row.kind == STEP:
@@ -45,7 +45,7 @@ def begun_calls(rows: Iterable[Row]) -> dict[str, Begun]:
             continue
         if type(row.rest) is dict:  # else it says nothing, or was erased
             owner = row.rest.get("owner", owner)
-        found[row.path] = Begun(row.type, row.started_ns, owner)
+        found[row.path] = Unfinished(row.type, row.started_ns, owner)
     return found
 
 
