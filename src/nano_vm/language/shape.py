@@ -26,12 +26,12 @@ from .program import (
     MAX_STEPS,
     STEP_CLASSES,
     Catch,
-    Shaped,
     Defaults,
     Holds,
     ModelPool,
     Program,
     Retry,
+    Shaped,
     Step,
     ToolRef,
 )
