@@ -13,11 +13,10 @@ from test_examples import ANGRY, EXAMPLES, tools
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus
 from nano_vm.cli import main
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Answer, Decided, Value
 from nano_vm.machine.plan import MODEL, PAUSE, Op
 from nano_vm.machine.simulate import simulate
-from nano_vm.machine.terms import machine_of
 from nano_vm.testing import ScriptedLLM, explore, only_after
 
 LANDLORD = "DE89 3704 0044 0532 0130 00"

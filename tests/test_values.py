@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import tracemalloc
 import uuid
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from dataclasses import dataclass, field
@@ -419,3 +420,16 @@ def test_numpy_and_pandas_values_without_importing_them() -> None:
     no_time = type("NaTType", (datetime,), {"__ne__": lambda self, other: True})(2020, 1, 1)
     with pytest.raises(ValueRefused, match="no such time"):
         plain(no_time)
+
+
+def test_one_container_that_stands_in_a_value_a_thousand_times_is_not_copied_a_thousand_times() -> (
+    None
+):
+    part = ["x" * 100] * 100
+    for value in ([part] * 1000, {str(at): part for at in range(1000)}):
+        tracemalloc.start()
+        with pytest.raises(LimitExceeded):
+            admit(value, 20_000)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 100_000  # a thousand copies would be 800,000

@@ -107,7 +107,7 @@ def test_what_would_take_too_long_to_spell_is_refused() -> None:
 def test_a_payload_of_an_event_is_stored_so_too() -> None:
     from nano_vm.language.flow import Flow
     from nano_vm.machine.compile import compile_flow
-    from nano_vm.machine.terms import machine_of
+    from nano_vm.machine.machine import machine_of
 
     plan = compile_flow(
         Flow(program({"id": "w", "type": "wait", "event": "e", "output_schema": {"enum": [1]}})), {}

@@ -13,7 +13,7 @@ from nano_vm import Program, Trace, tool
 from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import Limits
-from nano_vm.machine.machine import DOUBT_OP
+from nano_vm.machine.machine import DOUBT_OP, machine_of
 from nano_vm.machine.outcome import (
     Cancelled,
     Failed,
@@ -25,7 +25,7 @@ from nano_vm.machine.outcome import (
     Value,
 )
 from nano_vm.machine.plan import DOUBT, END, Op
-from nano_vm.machine.terms import RunTerms, machine_of
+from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import StepError
 from nano_vm.records.recording import Recording
 from nano_vm.records.status import StepStatus, TraceStatus

@@ -18,11 +18,11 @@ from nano_vm.language.policy import Budget
 from nano_vm.language.program import Retry
 from nano_vm.machine.faults import backoff, effect_key, matches, model_error, tool_error
 from nano_vm.machine.ledger import Ledger, Limits, Shares, token_bound
-from nano_vm.machine.machine import FOREVER, Machine
+from nano_vm.machine.machine import FOREVER, Machine, machine_of
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from nano_vm.machine.plan import DOUBT, END, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.machine.simulate import in_lanes
-from nano_vm.machine.terms import RunTerms, machine_of
+from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import BRIEF, StepError
 from nano_vm.records.recording import Recording
 from nano_vm.testing import ScriptedLLM

@@ -15,7 +15,7 @@ from nano_vm import LLMUsage, Program, tool
 from nano_vm.errors import IllegalOutcome
 from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import (
     KINDS,
     LEGAL,
@@ -36,7 +36,6 @@ from nano_vm.machine.outcome import (
     outcome_of,
 )
 from nano_vm.machine.plan import END, TOOL
-from nano_vm.machine.terms import machine_of
 from nano_vm.records.record import StepError
 from nano_vm.records.status import TraceStatus
 from nano_vm.tools.contract import contract

@@ -26,7 +26,7 @@ from nano_vm.language.policy import Budget, tightest
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.faults import WORDING
 from nano_vm.machine.ledger import Limits, token_bound
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import (
     Answer,
     Arrived,
@@ -41,7 +41,7 @@ from nano_vm.machine.outcome import (
 from nano_vm.machine.plan import END, MODEL, PAUSE, TOOL
 from nano_vm.machine.recorded import Recorded, last_usage
 from nano_vm.machine.simulate import simulate
-from nano_vm.machine.terms import RunTerms, machine_of
+from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import Attempt, StepError, flattened
 from nano_vm.records.recording import Recording
 from nano_vm.replay import Replay, Replayer

@@ -21,10 +21,10 @@ from nano_vm.language.policy import Budget, Policy, rules_of
 from nano_vm.language.program import Program
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import DEFAULT_LIMITS
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.plan import WHEN, Plan
 from nano_vm.machine.simulate import simulate
-from nano_vm.machine.terms import RunTerms, machine_of
+from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import full
 from nano_vm.records.recording import Recording
 from nano_vm.records.trace import Trace

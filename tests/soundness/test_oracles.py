@@ -11,11 +11,10 @@ import pytest
 from nano_vm.language.flow import Flow
 from nano_vm.language.program import Program
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, TimedOut, Value
 from nano_vm.machine.plan import MODEL
 from nano_vm.machine.simulate import simulate
-from nano_vm.machine.terms import machine_of
 from nano_vm.records.record import StepError
 from nano_vm.records.recording import Recording
 from nano_vm.records.trace import Trace

@@ -21,8 +21,8 @@ from test_inbox import Time
 from nano_vm import ExecutionVM, Trace, TraceStatus, VMError
 from nano_vm.errors import AlreadyDecided, Expired
 from nano_vm.language.correlation import MATCHABLE_FIELDS
+from nano_vm.machine.machine import machine_of
 from nano_vm.machine.outcome import Arrived
-from nano_vm.machine.terms import machine_of
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.inbox import Inbox
 from nano_vm.store.protocol import open_store

@@ -12,11 +12,11 @@ from nano_vm.errors import AlreadyDecided, Changed, Expired
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Budget
 from nano_vm.machine.compile import plan_of
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Answer, Arrived, Failed, Joined, TimedOut, Value
 from nano_vm.machine.pending import shown_digest
 from nano_vm.machine.plan import END, FORK, Plan
-from nano_vm.machine.terms import RunTerms, machine_of
+from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import StepError
 from nano_vm.temporal.plans import contract_of
 from nano_vm.temporal.snapshot import snapshot

@@ -21,7 +21,7 @@ from nano_vm import Program
 from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import Limits
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, TimedOut, Value
 from nano_vm.machine.plan import (
     MODEL,
@@ -36,7 +36,7 @@ from nano_vm.machine.plan import (
     TestOp,
 )
 from nano_vm.machine.simulate import simulate
-from nano_vm.machine.terms import RunTerms, machine_of
+from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import BRIEF, StepError
 from nano_vm.tools.contract import contract
 from nano_vm.values import UNSET

@@ -37,11 +37,11 @@ from nano_vm.machine.ledger import (
     Limits,
     token_bound,
 )
-from nano_vm.machine.machine import Machine, loaded
+from nano_vm.machine.machine import Machine, loaded, machine_of
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, TimedOut, Value
 from nano_vm.machine.plan import BranchOp, ForkOp, ModelOp, Op, SwitchOp, TestOp, ToolOp
 from nano_vm.machine.simulate import simulate
-from nano_vm.machine.terms import RunTerms, machine_of
+from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import StepError
 from nano_vm.records.usage import LLMUsage
 from nano_vm.tools.contract import ToolContract, contract

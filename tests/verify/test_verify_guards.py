@@ -18,11 +18,10 @@ from nano_vm import Program
 from nano_vm.language.flow import Flow, Node
 from nano_vm.language.policy import Policy, Rules, rules_of
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Cancelled, Decided, Failed, Value
 from nano_vm.machine.plan import MODEL, PAUSE
 from nano_vm.machine.simulate import simulate
-from nano_vm.machine.terms import machine_of
 from nano_vm.records.record import StepError
 from nano_vm.tools.contract import ToolContract, contract, tool
 from nano_vm.verify.order import paths

@@ -22,7 +22,7 @@ from ..language.policy import Budget
 from ..language.program import ERROR_KINDS
 from ..language.semantics import Chooses, External, output
 from ..machine.faults import NOTHING_USED, UNSKIPPABLE, lost, matches
-from ..machine.machine import FOREVER, Machine, loaded
+from ..machine.machine import FOREVER, Machine, loaded, machine_of
 from ..machine.outcome import Answer, Arrived, Cancelled, Decided, Failed, TimedOut, Value
 from ..machine.plan import (
     CLOSE,
@@ -42,7 +42,7 @@ from ..machine.plan import (
     WhenOp,
 )
 from ..machine.simulate import simulate
-from ..machine.terms import RunTerms, machine_of
+from ..machine.terms import RunTerms
 from ..prices import Price
 from ..records.record import (
     BRIEF,

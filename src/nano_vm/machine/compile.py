@@ -173,7 +173,8 @@ class _Compiler:
             self.place(node, op)
         for op in self.ops:
             op.brief = op.error < 0 and op.when is None
-            if isinstance(op, ToolOp | ModelOp):
+            op.quick = op.quick and op.brief and _is_free(op)
+            if isinstance(op, ModelOp):
                 op.plain = op.plain and op.brief and _is_free(op)
         for graph, frame in zip(flow.frames, frames, strict=True):
             frame.entry = self.ops[graph.entry]
@@ -354,7 +355,7 @@ class _Compiler:
         own, *beside = tool_calls(step)
         op = self.tool(own, names, timeout, loc)
         op.attempts, op.retry = step.attempts, step.retry or Retry()
-        op.plain = step.undo is None and not op.takes_key and not op.checks
+        op.quick = step.undo is None and not op.takes_key and not op.checks
         for call in beside:
             other = self.tool(call, names, None, loc)
             other.step_id, other.type = f"{step.id}/{call.use}", "tool"
@@ -373,13 +374,15 @@ class _Compiler:
         called = (*receives, IDEMPOTENCY_KEY) if contract.takes_key else receives
         calling = Calling(tool, called, contract.positional[: len(called)] == called)
         take = self.shapes.take(contract, args, names)
+        slot, passing = single_of(contract, args, names) or (-1, frozenset())
         return ToolOp(
             tool=tool,
             number=self.calls.setdefault(calling, len(self.calls)),
             names=tuple(args),
             take=take,
             constant=constant_of(take, args),
-            single=single_of(contract, args, names),
+            slot=slot,
+            passing=passing,
             receives=called,
             effect=contract.effect,
             takes_key=contract.takes_key,
@@ -661,7 +664,7 @@ def condition(step: ConditionStep, names: Names) -> BranchOp:
 
 def _one_call(op: Op) -> ToolOp | None:
     """*op*, if it is a tool step that needs no thread and no look back, and nothing follows."""
-    alone = isinstance(op, ToolOp) and op.plain and op.next.code == END and op.path is not None
+    alone = isinstance(op, ToolOp) and op.quick and op.next.code == END and op.path is not None
     return op if isinstance(op, ToolOp) and alone and op.straight else None
 
 

@@ -18,8 +18,9 @@ Rule 3: a record, once appended, never changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, cast
 
 from ..errors import (
@@ -43,7 +44,6 @@ from ..language.correlation import fits
 from ..language.expr import Eval
 from ..language.operators import described, equal
 from ..language.shape import ERROR_NAMES, error_name
-from ..prices import Price
 from ..records.record import MAX_LISTED, MAX_MESSAGE, Attempt, StepError, bases_of, error_text
 from ..records.recording import Recording, seed_of
 from ..records.status import StepStatus, TraceStatus
@@ -74,15 +74,7 @@ from .faults import (
     effect_key,
     matches,
 )
-from .ledger import (
-    DEFAULT_LIMITS,
-    DEFAULT_MAX_TOKENS,
-    UNLIMITED,
-    Ledger,
-    Limits,
-    Shares,
-    token_bound,
-)
+from .ledger import DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Shares, token_bound
 from .outcome import (
     LEGAL,
     Answer,
@@ -126,6 +118,7 @@ from .plan import (
     ModelOp,
     Op,
     PauseOp,
+    Plan,
     SetOp,
     StopOp,
     SwitchOp,
@@ -133,6 +126,7 @@ from .plan import (
     ToolOp,
     WhenOp,
 )
+from .terms import DEFAULT_TERMS, RunTerms
 
 FOREVER = 1 << 62
 
@@ -150,25 +144,6 @@ KEPT_ANSWER_CHARS = 10_000
 _UNUSABLE = frozenset({"invalid_answer", *ONLY_NAMED})
 
 SUCCESS, FAILED, SKIPPED = StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKIPPED
-
-
-@dataclass(slots=True)
-class Facts:
-    """What is given for a run and never drawn by the machine. ``prices`` are dollars per million
-    tokens, in and out.
-    """
-
-    run_id: str = ""
-    seed: int | None = None
-    limits: Limits = DEFAULT_LIMITS
-    prices: Mapping[str, Price] | None = None
-    default_model: str | None = None
-    # who may answer for a name, where that is more than one model
-    served: Mapping[str | None, Served] | None = None
-    # inputs that the policy's value checks read
-    given: Mapping[str, Any] = field(default_factory=dict)
-    # the most tokens that messages to a model can have, where the host can count them
-    count_tokens: Callable[[str | None, list[dict[str, Any]]], int] | None = None
 
 
 class Light:
@@ -201,31 +176,73 @@ class Light:
 
 
 class Machine:
-    """The execution of one frame of a plan."""
+    """The execution of one frame of a plan, under *terms*; ``run_id``, ``seed`` and ``inputs`` are
+    those of the run, and never drawn here.
+    """
 
-    # No __slots__: what few runs need has its default here and costs a run nothing until it is set.
+    # What every run sets or each step looks at is a slot; what few runs need has its default here,
+    # costs nothing until it is set, and is then in the instance's dict. CPython 3.11 finds a slot at
+    # once, and an attribute that the class has a default of eight times as slowly; and of the names
+    # in a dict it shares between instances only those that the first of them have set.
+    __slots__ = (
+        "__dict__",
+        "_attempts",
+        "_block_last",
+        "_counts",
+        "_doubt",
+        "_last",
+        "_loops",
+        "_op",
+        "_prefix",
+        "_started",
+        "base_deadline",
+        "deadline",
+        "delay_seconds",
+        "fixed_deadline",
+        "frame",
+        "frame_name",
+        "frame_plan",
+        "given",
+        "handed",
+        "ledger",
+        "now",
+        "output",
+        "path",
+        "records",
+        "request",
+        "run_id",
+        "send",
+        "skipped",
+        "status",
+        "terms",
+        "watched",
+    )
+
+    run_id: str
+    seed: int | None = None
+    inputs: Mapping[str, Any] = MappingProxyType({})  # that the policy's value checks read
     now: int
-    status = TraceStatus.RUNNING
-    deadline = FOREVER
-    base_deadline = FOREVER  # of a budget's max_seconds, which leaves waits out
+    status: TraceStatus
+    deadline: int
+    base_deadline: int  # of a budget's max_seconds, which leaves waits out
     _deadline_error: StepError | None = None
-    fixed_deadline = FOREVER  # of the timeout_seconds around, which do not
+    fixed_deadline: int  # of the timeout_seconds around, which do not
     _fixed_error: StepError | None = None
-    _prefix = ""
-    _root = True
+    _prefix: str  # how paths in the frame begin
+    frame_name: str  # the frame's identity in the run; the run's own has none
     send: Callable[[Any], Op]
-    path = ""
-    request: Any = None
-    given: tuple[Any, ...] = ()  # what a tool receives, in the order of `ToolOp.receives`
+    path: str
+    request: Any
+    given: tuple[Any, ...]  # what a tool receives, in the order of `ToolOp.receives`
     messages: list[dict[str, Any]]
     # copies of `messages` for an adapter, where its answer may be sent as it is: a text, or text,
     # usage and what is recorded beside it
-    handed: list[Any] | None = None
+    handed: list[Any] | None
     # whether somebody looks at the machine before a call; a driver that does not says so
-    watched = True
-    delay_seconds = 0.0
+    watched: bool
+    delay_seconds: float
     fork_size = 0
-    output: Any = None
+    output: Any
     error: StepError | None = None
     # the exception of the last call that failed, where the driver had one
     raised: BaseException | None = None
@@ -234,11 +251,11 @@ class Machine:
     side_call: str | None = None
     # whether the run is being cancelled, and the request is what must come before its end
     cancelling = False
-    skipped = False
+    skipped: bool
     _ask: Op  # the request to make
-    _op: Any = None
-    _started = 0
-    _attempts: list[Attempt] | None = None
+    _op: Any
+    _started: int
+    _attempts: list[Attempt] | None
     _outcome: Outcome  # that was given last, but for values that were sent
     # outcomes that the record of the step does not tell and that are kept beside it, as JSON
     _kept: dict[str, Any] | None = None
@@ -250,19 +267,19 @@ class Machine:
     # Likewise how many tokens a prompt was counted to have, where that is recorded.
     counted: Callable[[str, int], int | None] | None = None
     _counts_kept: list[int] | None = None  # of the requested call, by attempt
-    _last: Any = None
-    _block_last: Any = None
-    frame_name = ""  # the frame's identity in the run; the run's own has none
+    _last: Any
+    _block_last: Any
     # when the frame began, if that was in another process; monotonic here
     begun_ns: int | None = None
     waited_ns = 0  # of the frame's time, waits and approvals
     _ends_by = FOREVER  # the deadline of the frame's own program
     _undo: list[tuple[ToolOp, str, tuple[Any, ...], tuple[Any, ...] | StepError]] | None = None
     _undo_errors: list[str] | None = None
-    _counts: dict[str, int]  # runs of steps that can run twice, by path
+    _counts: dict[str, int] | None  # runs of steps that can run twice, by path
     # by LoopOp.index: iteration, start, deadline, path, how paths in the iteration begin
-    _loops: dict[int, list[Any]]
-    _whens: dict[int, dict[str, Any]]  # by WhenOp.index: what the condition read when it held
+    _loops: dict[int, list[Any]] | None
+    # by WhenOp.index: what the condition read when it held
+    _whens: dict[int, dict[str, Any]] | None = None
     _fork: Any  # of a map its items, of a call its inputs
     _children: list[Machine | Light | None]
     _inside: list[Any]  # the frame of light children
@@ -272,7 +289,7 @@ class Machine:
     _granted: list[Ledger | None]
     # what a reconcile is about: op, error, path, request, what is given, what else is known; when
     _call: tuple[ToolOp, StepError, str, Any, tuple[Any, ...], str, int]
-    _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
+    _doubt: StepError | None  # why an earlier attempt of this call may have taken effect
     # whether a call was lost with its process: then a person is waited for also where the run is
     # cancelled
     _crashed = False
@@ -289,13 +306,23 @@ class Machine:
     failed_step = ""
 
     def __init__(
-        self, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger
+        self, frame_plan: FramePlan, frame: list[Any], terms: RunTerms, ledger: Ledger
     ) -> None:
         self.frame_plan = frame_plan
         self.frame = frame
-        self.facts = facts
+        self.terms = terms
         self.ledger = ledger
         self.records: list[Any] = []
+        self.run_id = self.frame_name = self.path = self._prefix = ""
+        self.now = self._started = 0
+        self.status = TraceStatus.RUNNING
+        self.deadline = self.base_deadline = self.fixed_deadline = FOREVER
+        self.delay_seconds = 0.0
+        self.given = ()
+        self.watched = True
+        self.skipped = False
+        self.output = self._last = self._block_last = self.handed = self.request = None
+        self._op = self._attempts = self._doubt = self._counts = self._loops = None
 
     def end_by_budget(self, deadline: int) -> None:
         """Before the start: the budget's max_seconds end then, waits left out."""
@@ -307,7 +334,7 @@ class Machine:
     def start(self, now: int) -> Op:
         """The first request; *now* is monotonic nanoseconds, here and everywhere."""
         self.now = now
-        if self._root and self.frame_plan.timeout_ns:
+        if self.frame_plan.timeout_ns and not self.frame_name:
             self._end_by(now + self.frame_plan.timeout_ns)
         self.send = self._steps().send
         return self.send(None)
@@ -390,7 +417,7 @@ class Machine:
         """Whether an exception of our own ended the machine: a fault of this package, not an
         outcome.
         """
-        send = self.__dict__.get("send")
+        send: Any = getattr(self, "send", None)  # it has none before its start and after its end
         return send is not None and send.__self__.gi_frame is None
 
     @property
@@ -424,14 +451,15 @@ class Machine:
             number, cast(Machine, self._children[before]).ledger if before >= 0 else None
         )
         if frame_plan.budget is not None:
-            granted.tighten(Ledger.of(self.facts.limits, frame_plan.budget))
+            granted.tighten(Ledger.of(self.terms.limits, frame_plan.budget))
         self._granted[number] = granted
         if op.kind == "call":
             frame = loaded(frame_plan, self._fork)
         else:
             frame = self.frame.copy()
-        child = Machine(frame_plan, frame, self.facts, granted.copy())
-        child._root, child.frame_name = False, f"{self.path}:{number}"
+        child = Machine(frame_plan, frame, self.terms, granted.copy())
+        child.run_id, child.seed, child.inputs = self.run_id, self.seed, self.inputs
+        child.frame_name = f"{self.path}:{number}"
         if op.kind == "map":
             frame[op.item] = self._fork[number]
             child._prefix = f"{self.path}[{number}]/"
@@ -472,7 +500,7 @@ class Machine:
             if type(value) not in CONTAINERS:
                 return False
             try:
-                value, size = admit(value, self.facts.limits.value_bytes)
+                value, size = admit(value, self.terms.limits.value_bytes)
             except VMError:
                 return False
             if size > self._inside_state:
@@ -551,13 +579,13 @@ class Machine:
         if lost:
             extra["failed"] = [child_name(op, number) for number in lost]
         try:
-            value, size = admit(value, self.facts.limits.value_bytes)
+            value, size = admit(value, self.terms.limits.value_bytes)
             if op.errors >= 0:
                 listed = [
                     (child_name(op, number), cast(StepError, children[number].error))
                     for number in lost
                 ]
-                errors, more = admit(told_of(op, listed), self.facts.limits.value_bytes)
+                errors, more = admit(told_of(op, listed), self.terms.limits.value_bytes)
                 size += more
         except VMError as error:
             return self._failed(op, StepError.of(error), extra=extra)
@@ -585,7 +613,7 @@ class Machine:
             return nothing, lost
         try:
             value, size = admit(
-                gathered(op, [child.gave for child in children]), self.facts.limits.value_bytes
+                gathered(op, [child.gave for child in children]), self.terms.limits.value_bytes
             )
         except VMError:
             return nothing, lost
@@ -605,7 +633,7 @@ class Machine:
         or None to make the request `_ask` (again).
         """
         frame, ledger, append = self.frame, self.ledger, self.records.append
-        watched, prefix, limit = self.watched, self._prefix, self.facts.limits.value_bytes
+        watched, prefix, limit = self.watched, self._prefix, self.terms.limits.value_bytes
         # a host may set a limit below that of what is not counted
         short, lenient = min(SMALL_TEXT, limit + 1), limit >= SMALL_TEXT
         last: Any = None  # the op before, where `_op` is not told of it
@@ -624,83 +652,76 @@ class Machine:
         )
         op: Any = self.frame_plan.entry
         follow: Any
+        # What decides whether a step is as it mostly is, is asked for its truth only: a comparison
+        # with a long way to the other branch is not specialised, and costs ten times as much.
         while True:
-            code = op.code
-            if code == TOOL:
-                started = self.now
+            if op.quick and fuel and (calm or self._within()):
                 fuel -= 1
-                if op.plain and fuel >= 0 and (calm or self._within()):
-                    where = op.path
-                    if where is None:
-                        where = self._path_of(op)
-                    elif prefix:
-                        where = prefix + where
+                started = self.now
+                where = op.path
+                if where is None:
+                    where = self._path_of(op)
+                elif prefix:
+                    where = prefix + where
+                else:
+                    where = None  # the op's own
+                try:
+                    slot = op.slot
+                    if slot >= 0 and type(frame[slot]) in op.passing:
+                        request = self.given = (frame[slot],)
                     else:
-                        where = None  # the op's own
-                    try:
-                        single = op.single
-                        if single is not None and type(frame[single[0]]) in single[1]:
-                            request = self.given = (frame[single[0]],)
-                        else:
-                            request, self.given = op.constant or op.take(frame)
-                    except StepFault as error:
-                        self._reach(op, where, None, started, fuel)
-                        follow = self._failed(op, StepError.of(error))
-                    else:
-                        if watched:
-                            self._reach(op, where, request, started, fuel)
-                        value = yield op
-                        if value is OTHER or (watched and self._lost_attempts is not None):
+                        request, self.given = op.constant or op.take(frame)
+                except StepFault as error:
+                    self._reach(op, where, None, started, fuel)
+                    follow = self._failed(op, StepError.of(error))
+                else:
+                    if watched:
+                        self._reach(op, where, request, started, fuel)
+                    value = yield op
+                    if watched or not (
+                        type(value) is str and len(value) < short and value.isascii()
+                    ):
+                        if value is OTHER or self._lost_attempts is not None:
                             self._reach(op, where, request, started, fuel)
                             follow = self._taken(value)
-                        else:
-                            kind = type(value)
-                            if not (
-                                kind is str and len(value) < short and value.isascii()
-                            ) and not (lenient and is_small(value)):
-                                size = 0
-                                try:
-                                    value, large = admit(value, limit)
-                                    if not is_small(value):
-                                        self._charge(size := large)
-                                except VMError as error:
-                                    self._reach(op, where, request, started, fuel)
-                                    follow = self._not_taken(error, size)
-                                    value = OTHER
-                            if value is not OTHER:
-                                frame[op.out] = self._last = self._block_last = value
-                                if op.key >= 0:
-                                    frame[op.key] = value
-                                append((op.index, value, request, started, self.now, where))
-                                last = op
-                                op = op.next
-                                continue
-                else:
-                    ledger.steps = fuel
-                    follow = self._begin(op)
-            elif code in _HERE:
+                            value = OTHER
+                        elif type(value) in CONTAINERS or not (lenient and is_small(value)):
+                            size = 0
+                            try:
+                                value, large = admit(value, limit)
+                                if type(value) in CONTAINERS or not is_small(value):
+                                    self._charge(size := large)
+                            except VMError as error:
+                                self._reach(op, where, request, started, fuel)
+                                follow = self._not_taken(error, size)
+                                value = OTHER
+                    if value is not OTHER:
+                        frame[op.out] = self._last = self._block_last = value
+                        if op.key >= 0:
+                            frame[op.key] = value
+                        append((op.index, value, request, started, self.now, where))
+                        last = op
+                        op = op.next
+                        continue
+            elif (code := op.code) in _HERE and fuel:
                 fuel -= 1
-                if fuel >= 0:
-                    where = op.path
-                    if where is None:
-                        where = self._path_of(op)
-                    elif prefix:
-                        where = prefix + where
-                    try:
-                        follow = _HERE[code](self, op, where)
-                    except StepFault as error:
-                        self._reach(op, where, None, self.now, fuel)
-                        follow = self._failed(op, StepError.of(error))
-                    else:
-                        if follow is not None:
-                            last, op = op, follow
-                            continue
-                        self._reach(op, where, None, self.now, fuel)
-                        follow = self._failed(op, _no_branch(op))
+                where = op.path
+                if where is None:
+                    where = self._path_of(op)
+                elif prefix:
+                    where = prefix + where
+                try:
+                    follow = _HERE[code](self, op, where)
+                except StepFault as error:
+                    self._reach(op, where, None, self.now, fuel)
+                    follow = self._failed(op, StepError.of(error))
                 else:
-                    ledger.steps = fuel
-                    follow = self._begin(op)
-            elif code == MODEL and unmetered and op.plain and fuel > 0:
+                    if follow is not None:
+                        last, op = op, follow
+                        continue
+                    self._reach(op, where, None, self.now, fuel)
+                    follow = self._failed(op, _no_branch(op))
+            elif code == MODEL and unmetered and op.plain and fuel:
                 fuel -= 1
                 started = self.now
                 where = op.path
@@ -856,7 +877,7 @@ class Machine:
         op: ToolOp = self._op
         size = 0
         try:
-            value, large = admit(value, self.facts.limits.value_bytes)
+            value, large = admit(value, self.terms.limits.value_bytes)
             # as on the short way: what a run has used must not hang on which way it went
             if not is_small(value):
                 self._charge(size := large)
@@ -945,7 +966,7 @@ class Machine:
                 return self._stop(op)
             else:
                 assert code == PAUSE
-                self.request, _ = admit(op.request(self.frame), self.facts.limits.value_bytes)
+                self.request, _ = admit(op.request(self.frame), self.terms.limits.value_bytes)
         except StepFault as error:
             return self._failed(op, StepError.of(error))
         self.deadline = self._nearest(op)
@@ -971,9 +992,9 @@ class Machine:
         """
         values, given = op.take(self.frame)
         for position, name, _, enforce in op.checks:
-            enforce(values[position], given[op.receives.index(name)], self.facts.given)
+            enforce(values[position], given[op.receives.index(name)], self.inputs)
         if op.takes_key:
-            given = (*given, effect_key(self.facts.run_id, path))
+            given = (*given, effect_key(self.run_id, path))
         return values, given
 
     def _branch(self, op: BranchOp, path: str) -> Op | None:
@@ -1025,7 +1046,9 @@ class Machine:
         seen = op.show(op.capture(self.frame))
         if found:
             self.ledger.steps += 1
-            self._own("_whens")[op.index] = seen
+            if self._whens is None:
+                self._whens = {}
+            self._whens[op.index] = seen
             return op.next
         self.path = self._path_of(op)
         self._leave(op, None, None, {"branch": "unless", "references": seen}, skip=True)
@@ -1036,11 +1059,18 @@ class Machine:
         if op.path is not None:
             return self._prefix + op.path
         if op.loop_around >= 0:
-            return self._loops[op.loop_around][4] + op.tail  # type: ignore[no-any-return]
-        base = self._inner_path(op)
-        if not op.twice:
-            return base
-        counts = self._own("_counts")
+            return self._loops[op.loop_around][4] + op.tail  # type: ignore[index,no-any-return]
+        if op.owner is None:
+            base = self._prefix + op.step_id
+        else:
+            base = self._inner_path(op)
+        return self._counted(base) if op.twice else base
+
+    def _counted(self, base: str) -> str:
+        """The path of what is reached at *base* once more."""
+        counts = self._counts
+        if counts is None:
+            counts = self._counts = {}
         count = counts[base] = counts.get(base, 0) + 1
         return base if count == 1 else f"{base}#{count}"
 
@@ -1049,16 +1079,12 @@ class Machine:
         if owner is None:
             return self._prefix + op.step_id
         if isinstance(owner, LoopOp):
-            return cast(str, self._loops[owner.index][4]) + op.step_id
+            return cast(str, self._loop(owner)[4]) + op.step_id
         around = self._inner_path(owner)
         if owner.twice:
-            count = self._own("_counts").get(around, 1)
+            count = (self._counts or {}).get(around, 1)
             around = around if count == 1 else f"{around}#{count}"
         return f"{around}/{op.step_id}"
-
-    def _own(self, name: str) -> Any:
-        """A dict that few runs need, made at first use."""
-        return self.__dict__.setdefault(name, {})
 
     # --- steps that need no outside ---
 
@@ -1085,7 +1111,7 @@ class Machine:
 
     def _set(self, op: SetOp, path: str) -> Op:
         frame = self.frame
-        limit = self.facts.limits.value_bytes
+        limit = self.terms.limits.value_bytes
         values, total = {}, 0
         for name, _, get in op.values:
             value = get(frame)
@@ -1133,16 +1159,22 @@ class Machine:
             return f"its message cannot be computed: {error}"
         return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
 
+    def _loop(self, op: LoopOp) -> list[Any]:
+        """How the entered loop *op* stands."""
+        assert self._loops is not None
+        return self._loops[op.index]
+
     def _enter_loop(self, op: LoopOp) -> Op | None:
-        loops = self._own("_loops")
         deadline = self.now + op.timeout_ns if op.timeout_ns else FOREVER
-        loops[op.index] = [1, self.now, deadline, self.path, f"{self.path}#1/"]
+        if self._loops is None:
+            self._loops = {}
+        self._loops[op.index] = [1, self.now, deadline, self.path, f"{self.path}#1/"]
         self._block_last = None
         return op.next
 
     def _test(self, op: TestOp) -> Op | None:
         """The end of an iteration: the body again, or what follows the loop."""
-        state = self._loops[op.loop.index]
+        state = self._loop(op.loop)
         self._op, self.path, self._started, self._attempts, self.request = (
             op,
             state[3],
@@ -1203,7 +1235,7 @@ class Machine:
         self._leave_out(self.now - self._started)
         extra: dict[str, Any] = {"by": by} if by is not None else {}
         try:
-            value, size = admit(value, self.facts.limits.value_bytes)
+            value, size = admit(value, self.terms.limits.value_bytes)
             self._charge(size)
         except VMError as fault:
             return self._failed(op, StepError.of(fault), extra=extra)
@@ -1272,7 +1304,7 @@ class Machine:
             )
             if op.with_literals is not None:
                 value = op.with_literals(value)
-            value, size = admit(value, self.facts.limits.value_bytes)
+            value, size = admit(value, self.terms.limits.value_bytes)
         except VMError as error:
             fault = StepError.of(error)
             if fault.kind in _UNUSABLE:
@@ -1395,7 +1427,7 @@ class Machine:
         """The run is cancelled when its last step is done: what it did is undone. One that has
         failed or waits stays as it is, and so does a frame, whose run is cancelled in its place.
         """
-        if not self._root or self.status is not TraceStatus.SUCCESS:
+        if self.frame_name or self.status is not TraceStatus.SUCCESS:
             return END_OP
         self.now, self.output = now, None
         self.send = self._ending().send
@@ -1427,17 +1459,17 @@ class Machine:
         prompt, answer = self._prompt_tokens(op), op.max_tokens or DEFAULT_MAX_TOKENS
         most = _tokens(served, prompt, answer)
         if most > ledger.tokens:
-            share = "" if self._root else "this branch's share of "
+            share = "" if not self.frame_name else "this branch's share of "
             return _budget(
                 f"the call may use {most} tokens, {max(ledger.tokens, 0)} are left of "
                 f"{share}max_tokens"
             )
         cost = None
         if ledger.cost is not None:
-            name = op.model or self.facts.default_model
-            cost = most_of(name, served, self.facts.prices, prompt, answer)
+            name = op.model or self.terms.default_model
+            cost = most_of(name, served, self.terms.prices, prompt, answer)
             if cost is None:
-                who = unpriced(name, served, self.facts.prices)
+                who = unpriced(name, served, self.terms.prices)
                 return _budget(f"no price is known for {who}, and the budget limits cost")
             if cost > ledger.cost:
                 return _budget(
@@ -1460,12 +1492,12 @@ class Machine:
             prompt = self._prompt_tokens(op)
         else:  # no record tells it: nothing in the machine depends on it
             prompt = self._counted_by_host(op)
-        name = op.model or self.facts.default_model
-        cost = most_of(name, served, self.facts.prices, prompt, answer)
+        name = op.model or self.terms.default_model
+        cost = most_of(name, served, self.terms.prices, prompt, answer)
         return _tokens(served, prompt, answer), cost
 
     def _counted_by_host(self, op: ModelOp) -> int:
-        count = self.facts.count_tokens
+        count = self.terms.count_tokens
         return token_bound(self.messages) if count is None else count(op.model, self.messages)
 
     def _prompt_tokens(self, op: ModelOp) -> int:
@@ -1474,8 +1506,8 @@ class Machine:
         """
         attempt = len(self._attempts) if self._attempts else 0
         tokens = self.counted(self.path, attempt) if self.counted is not None else None
-        if tokens is None and self.facts.count_tokens is not None:
-            tokens = self.facts.count_tokens(op.model, self.messages)
+        if tokens is None and self.terms.count_tokens is not None:
+            tokens = self.terms.count_tokens(op.model, self.messages)
         if tokens is None:
             return token_bound(self.messages)
         if self._counts_kept is None or len(self._counts_kept) <= attempt:
@@ -1484,7 +1516,7 @@ class Machine:
 
     def _begin_model(self, op: ModelOp) -> None:
         messages = op.messages(self.frame)
-        admit(messages, self.facts.limits.value_bytes)
+        admit(messages, self.terms.limits.value_bytes)
         self.messages = messages
         self.request = {"messages": messages, **op.asked}
         self._original = messages
@@ -1498,7 +1530,7 @@ class Machine:
         """The nearest `timeout_seconds` around *op*, and the error that it gives."""
         nearest, error = self.fixed_deadline, self._fixed_error
         for loop in op.timed:
-            deadline = self._loops[loop.index][2]
+            deadline = self._loop(loop)[2]
             if deadline < nearest:
                 nearest = deadline
                 error = _timeout(
@@ -1524,12 +1556,12 @@ class Machine:
             self.fixed_deadline, self._fixed_error = deadline, self._too_long()
 
     def _too_long(self) -> StepError:
-        what = "the run" if self._root else f"program {self.frame_plan.name!r}"
+        what = "the run" if not self.frame_name else f"program {self.frame_plan.name!r}"
         return _timeout(f"{what} did not end within {self.frame_plan.timeout_ns / 1e9:g} s")
 
     def _seed(self) -> int:
-        seed = self.facts.seed
-        return seed_of(self.facts.run_id) if seed is None else seed
+        seed = self.seed
+        return seed_of(self.run_id) if seed is None else seed
 
     def _may_retry(self, op: CallOp, error: StepError, attempts: int) -> bool:
         on = op.retry.on
@@ -1637,7 +1669,7 @@ class Machine:
 
     def _served(self, op: ModelOp) -> Served | None:
         """The pool that serves the model of *op*, if one does."""
-        served = self.facts.served
+        served = self.terms.served
         if served is None:
             return None
         pool = served.get(op.model) or served.get(None)
@@ -1653,8 +1685,8 @@ class Machine:
         made = extra is not None and "cost_source" in extra
         if usage is None or made or not isinstance(op, ModelOp):
             return usage, extra
-        facts = self.facts
-        return priced(usage, extra, (op.model or facts.default_model,), facts.prices)
+        terms = self.terms
+        return priced(usage, extra, (op.model or terms.default_model,), terms.prices)
 
     def _settle(self, usage: LLMUsage | None, extra: Mapping[str, Any] | None = None) -> None:
         """Replace a call's reservation by what it used; without usage the reservation is the
@@ -1721,19 +1753,13 @@ class Machine:
         except StepFault as fault:
             self._keep(NotCalled(StepError.of(fault)), "reconcile")
             return self._unasked(op, error, more, str(fault))
-        counts = self._own("_counts")
-        path = f"{self.path}/reconcile"
-        count = counts[path] = counts.get(path, 0) + 1
+        path = self._counted(f"{self.path}/reconcile")
         self.side_call, self._call = (
             "reconcile",
             (op, error, self.path, self.request, self.given, more, self.now),
         )
         self._op = self._ask = op.reconcile
-        self.path, self.request, self.given = (
-            path if count == 1 else f"{path}#{count}",
-            values,
-            given,
-        )
+        self.path, self.request, self.given = path, values, given
         return None
 
     def _unasked(self, op: ToolOp, error: StepError, more: str, why: str) -> Op | None:
@@ -1746,7 +1772,7 @@ class Machine:
         asked = {
             "kind": "in_doubt",
             "tool": op.tool,
-            "effect_key": effect_key(self.facts.run_id, self.path),
+            "effect_key": effect_key(self.run_id, self.path),
         }
         if self.cancelling and not self._crashed:
             self.waiting = self._left_in_doubt(op, doubt, asked)
@@ -1798,7 +1824,7 @@ class Machine:
     def _value_aside(self, value: Any) -> Op | None:
         """What a reconcile or undo tool returned."""
         try:
-            value, _ = admit(value, self.facts.limits.value_bytes)
+            value, _ = admit(value, self.terms.limits.value_bytes)
         except VMError as fault:
             error = StepError.of(fault)
             if self._resolving:
@@ -1962,7 +1988,7 @@ class Machine:
         around = op.owner
         while around is not None:
             if isinstance(around, LoopOp):
-                state = self._loops[around.index]
+                state = self._loop(around)
                 self.path, self._started, self._attempts, self.request = (
                     state[3],
                     state[1],
@@ -2004,7 +2030,7 @@ class Machine:
             extra = {**(extra or {}), "counted": self._counts_kept}
             self._counts_kept = None
         if op.when is not None:
-            extra = {**(extra or {}), "when": self._whens[op.when.index]}
+            extra = {**(extra or {}), "when": (self._whens or {})[op.when.index]}
         if status is SUCCESS and op.error >= 0:
             self.frame[op.error] = UNSET
         self.records.append(
@@ -2037,7 +2063,7 @@ class Machine:
             self._fork, count = items, len(items)
         elif op.kind == "call":
             assert op.arguments is not None
-            self._fork = admit(op.arguments(self.frame), self.facts.limits.value_bytes)[0]
+            self._fork = admit(op.arguments(self.frame), self.terms.limits.value_bytes)[0]
             check = op.frames[0].check
             fault = check(self._fork) if check is not None else None
             if fault is not None:
@@ -2048,7 +2074,7 @@ class Machine:
         self._children = [None] * count
         self._granted = [None] * count
         self.deadline = self._nearest(op)
-        ledger, limits = self.ledger, self.facts.limits
+        ledger, limits = self.ledger, self.terms.limits
         self._lightly = (
             not self.watched
             and op.kind != "call"
@@ -2108,7 +2134,7 @@ class Machine:
         declared = self.frame_plan.output
         if declared is not None:
             try:
-                self.output, _ = admit(declared(self.frame), self.facts.limits.value_bytes)
+                self.output, _ = admit(declared(self.frame), self.terms.limits.value_bytes)
             except VMError as error:
                 return self._end_failed_with("output", StepError.of(error))
         self.status = TraceStatus.SUCCESS
@@ -2133,7 +2159,7 @@ class Machine:
 
     def _wind_up(self) -> Op | None:
         """The run failed or was cancelled: undo what was done, last first."""
-        if self._root and self._undo:
+        if self._undo and not self.frame_name:
             self._undo_errors = []
             return self._next_undo()
         return END_OP
@@ -2276,6 +2302,37 @@ def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
         if value is not UNSET:
             frame[slot] = value
     return frame
+
+
+def machine_of(
+    plan: Plan,
+    inputs: Mapping[str, Any],
+    terms: RunTerms = DEFAULT_TERMS,
+    started: int = 0,
+    *,
+    run_id: str = "",
+    seed: int | None = None,
+    frame: list[Any] | None = None,
+) -> Machine:
+    """The machine of a run of *plan*, before its first step; *started* is when the run began.
+    Whoever drives, resumes, replays, explores or migrates a run has its machine from here, so that
+    it is bounded alike.
+
+    *inputs* have every name that the plan needs. *frame* is the root frame where a caller in a
+    hurry has loaded it already; the inputs are then only asked for what value checks read.
+    """
+    root = plan.frames[0]
+    if frame is None:
+        frame = loaded(root, inputs)
+    machine = Machine(root, frame, terms, terms.ledger.copy())
+    machine.run_id = run_id
+    if seed is not None:
+        machine.seed = seed
+    if plan.given:
+        machine.inputs = {name: inputs[name] for name in plan.given if name in inputs}
+    if terms.budget is not None and terms.budget.max_seconds is not None:
+        machine.end_by_budget(started + int(terms.budget.max_seconds * 1e9))
+    return machine
 
 
 NOT_ASKED = "; its reconcile is not asked before the process that made the call is gone"

@@ -103,6 +103,9 @@ class Op:
     names: tuple[str, ...] = ()
     # of a tool call that needs no thread, and no look at its outcome but the machine's
     straight: int = 0
+    # whether it is a tool call of which nothing is to be done but to take its arguments, call, and
+    # keep the value
+    quick: bool = False
     code: int = END
 
     def targets(self) -> Iterator[tuple[str, Op]]:
@@ -138,10 +141,9 @@ class ToolOp(CallOp):
     take: Take = _LATER
     # what `take` gives for ever, of arguments that are all scalars of the program
     constant: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
-    single: tuple[int, frozenset[Any]] | None = None  # as `arguments.single_of` gives it
+    slot: int = -1  # of the one argument that is a name, and the types that pass as they are
+    passing: frozenset[Any] = frozenset()
     receives: tuple[str, ...] = ()
-    # whether nothing is to be done about a call but to take its arguments, call, and keep the value
-    plain: bool = False
     effect: Effect = "write"
     takes_key: bool = False
     # what the policy demands: position of the argument, its name, the rule's text, and what holds the

@@ -22,7 +22,7 @@ def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
     """Drive *machine*, and the children of its forks, to the end; times stand still unless the feed
     moves ``machine.now``.
     """
-    op = machine.start(machine.__dict__.get("now", 0))
+    op = machine.start(machine.now)
     while op.code != END:
         if op.code == FORK:
             numbers = range(machine.fork_size) if order is None else order(machine, op)

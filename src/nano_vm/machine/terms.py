@@ -1,7 +1,6 @@
-"""The terms under which a run goes, and the machine at its beginning.
+"""The terms under which a run goes: what bounds it, and what its models cost.
 
-A host or a record gives the terms; a plan, inputs and terms give the machine, here and nowhere else:
-so a run that is driven, resumed, replayed, explored or moved to another program is bounded alike.
+A host or a record gives them; plan, inputs and terms give the machine (`machine.machine_of`).
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from ..language.policy import Budget, tightest
 from ..prices import Price, checked_price
 from .billing import Served
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
-from .machine import Facts, Machine, loaded
-from .plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +99,3 @@ class RunTerms:
 
 
 DEFAULT_TERMS = RunTerms()
-
-
-def machine_of(
-    plan: Plan,
-    inputs: Mapping[str, Any],
-    terms: RunTerms = DEFAULT_TERMS,
-    started: int = 0,
-    *,
-    run_id: str = "",
-    seed: int | None = None,
-    frame: list[Any] | None = None,
-) -> Machine:
-    """The machine of a run of *plan*, before its first step; *started* is when the run began.
-
-    *inputs* have every name that the plan needs. *frame* is the root frame where a caller in a
-    hurry has loaded it already; the inputs are then only asked for what value checks read.
-    """
-    root = plan.frames[0]
-    facts = Facts(run_id, seed, terms.limits, terms.prices, terms.default_model, terms.served)
-    if plan.given:
-        facts.given = {name: inputs[name] for name in plan.given if name in inputs}
-    facts.count_tokens = terms.count_tokens
-    if frame is None:
-        frame = loaded(root, inputs)
-    machine = Machine(root, frame, facts, terms.ledger.copy())
-    if terms.budget is not None and terms.budget.max_seconds is not None:
-        machine.end_by_budget(started + int(terms.budget.max_seconds * 1e9))
-    return machine

@@ -22,21 +22,35 @@ class Recording:
     *salt* and *about* may be functions, asked at the first look.
     """
 
-    # No __slots__: what a run changes late or never has its default here.
-    status = TraceStatus.RUNNING
-    output: Any = None
+    # What every run sets is a slot; what few runs set has its default here, as in `Machine`.
+    _SET = (
+        "_about",
+        "_digest",
+        "_inputs",
+        "_results",
+        "_salt",
+        "base_ns",
+        "finished_ns",
+        "given_seed",
+        "ops",
+        "output",
+        "program",
+        "program_name",
+        "records",
+        "run_id",
+        "sign",
+        "started_ns",
+        "status",
+    )
+    __slots__ = ("__dict__", "__weakref__", *_SET)
     error: str | None = None
     error_kind: str | None = None
-    finished_ns = 0
     waiting: Sequence[dict[str, Any]] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
     erased = False  # whether its values were erased from the store that it comes from
     given_signature: str | None = None
     # what made the run fail, if that was an exception of a call in this process
     raised: BaseException | None = None
-    _inputs: Any = None
-    _results: list[StepResult] | None = None
-    _digest: str | None = None
 
     def __init__(
         self,
@@ -64,6 +78,12 @@ class Recording:
         self.sign = sign  # signs the seal, where the process has a key
         self._salt = salt
         self._about = about
+        self.status = TraceStatus.RUNNING
+        self.finished_ns = 0
+        self.output: Any = None
+        self._inputs: Any = None
+        self._results: list[StepResult] | None = None
+        self._digest: str | None = None
 
     # --- what it was begun with ---
 
@@ -150,6 +170,8 @@ class Recording:
 
     def become(self, other: Recording) -> None:
         """Say what *other* does, to whoever holds this one already: another owner drove the run."""
+        for name in self._SET:
+            setattr(self, name, getattr(other, name))
         own = vars(self)
         own.clear()
         own.update(vars(other))

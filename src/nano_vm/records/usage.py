@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class LLMUsage:
     """What model calls consumed. ``cost_usd`` is None where it is not known, never 0 for that.
 
@@ -24,6 +24,25 @@ class LLMUsage:
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __init__(
+        self,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        total_tokens: int = 0,
+        cost_usd: Decimal | None = None,
+        cached_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        reasoning_tokens: int = 0,
+    ) -> None:
+        # by the slots themselves: a third of what the names cost a frozen dataclass
+        _set_prompt(self, prompt_tokens)
+        _set_completion(self, completion_tokens)
+        _set_total(self, total_tokens)
+        _set_cost(self, cost_usd)
+        _set_cached(self, cached_tokens)
+        _set_written(self, cache_write_tokens)
+        _set_thought(self, reasoning_tokens)
 
     def __str__(self) -> str:
         cost = f", cost=${self.cost_usd:.6f}" if self.cost_usd is not None else ""
@@ -71,6 +90,9 @@ class LLMUsage:
                 whole, or the cost is not a finite amount.
         """
         prompt, completion, total = map(data.get, _COUNTS)
+        if len(data) == len(_COUNTS) and type(prompt) is type(completion) is type(total) is int:
+            if prompt >= 0 and completion >= 0 and total >= 0:
+                return cls(prompt, completion, total)  # as it mostly is
         parts = [data.get(name) or 0 for name in _PARTS]
         for count in (prompt, completion, total, *parts):
             if (type(count) is not int or count < 0) and count is not None:
@@ -120,6 +142,10 @@ class LLMUsage:
             self.reasoning_tokens - other.reasoning_tokens,
         )
 
+
+_set_prompt, _set_completion, _set_total, _set_cost, _set_cached, _set_written, _set_thought = (
+    vars(LLMUsage)[slot.name].__set__ for slot in fields(LLMUsage)
+)
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _PARTS = ("cached_tokens", "cache_write_tokens", "reasoning_tokens")

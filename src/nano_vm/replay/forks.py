@@ -203,7 +203,7 @@ class Forked:
         if op.code == TOOL and (old.tool, old.effect) != (op.tool, op.effect):
             return False
         if op.code == MODEL:
-            if op.model is None and machine.facts.default_model != self.default_model:
+            if op.model is None and machine.terms.default_model != self.default_model:
                 return False
             if (old.allowed, old.model) != (op.allowed, op.model) or not same(
                 old.schema, op.schema

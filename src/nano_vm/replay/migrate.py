@@ -14,11 +14,11 @@ from typing import Any
 from ..errors import VMError
 from ..language.program import Program
 from ..language.semantics import CALLS, Calls, control, tool_calls
-from ..machine.machine import Machine
+from ..machine.machine import Machine, machine_of
 from ..machine.outcome import Joined
 from ..machine.plan import END, FORK, Op, ToolOp
 from ..machine.recorded import Recorded
-from ..machine.terms import RunTerms, machine_of
+from ..machine.terms import RunTerms
 from ..records.record import Record, branch_of, full
 from ..run.vm import ExecutionVM
 from ..store.protocol import RunFilter

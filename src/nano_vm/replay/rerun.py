@@ -17,7 +17,7 @@ from ..language.program import Program
 from ..language.programs import program_given, programs_given
 from ..machine.compile import plan_of
 from ..machine.faults import CANCELLED_UNBEGUN, WORDING
-from ..machine.machine import Machine
+from ..machine.machine import Machine, machine_of
 from ..machine.plan import Plan
 from ..machine.recorded import (
     Missing,
@@ -27,7 +27,7 @@ from ..machine.recorded import (
     forks_of,
     play,
 )
-from ..machine.terms import RunTerms, machine_of
+from ..machine.terms import RunTerms
 from ..records.record import flattened
 from ..records.recording import Recording
 from ..records.status import TraceStatus

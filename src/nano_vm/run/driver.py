@@ -27,6 +27,7 @@ from ..machine.plan import (
     DOUBT,
     END,
     FORK,
+    INLINE,
     MODEL,
     PAUSE,
     TOOL,
@@ -142,10 +143,11 @@ class Driver:
         read, notifier, journal, shared = self.now, self.notifier, self.journal, self.shared
         straight, told = journal is None, notifier is not None
         apart = told or shared is not None  # whether model calls are made one by one
+        ways = () if not straight else (AWAITED, INLINE) if apart else (AWAITED, INLINE, ASKED)
+        again = -1 if told else AWAITED  # the way that is gone on with at once
         seen = 0
         lane.machine = machine
-        cancelling, asking = lane.task.cancelling, self.host.asking
-        functions = self.functions
+        task, asking, functions = lane.task, self.host.asking, self.functions
         # an adapter that is given a call's key has to have its path
         machine.watched = apart or not straight or self.host.keyed
         op: Any = machine.start(now) if begun is None else begun
@@ -166,17 +168,10 @@ class Driver:
                     notifier.step_started(machine, op)
                 if machine.delay_seconds:
                     await self.wait(machine, lane)
-                    if journal is not None:
-                        journal.check()
                 way = op.straight
-                if (
-                    way
-                    and straight
-                    and (way != ASKED or (not apart and machine.handed is not None))
-                ):
+                if way in ways and (way != ASKED or machine.handed is not None):
                     called = True
-                    send = machine.send
-                    before = lane.before
+                    send, before = machine.send, lane.before
                     # from tool to tool: all that a step costs here stands in these lines
                     while True:
                         lane.op = op
@@ -188,7 +183,11 @@ class Driver:
                             if type(value) is not str and inspect.isawaitable(value):
                                 value = await value
                             machine.now = read()
-                            if type(value) is str and not lane.expired and cancelling() <= before:
+                            if (
+                                type(value) is str
+                                and not lane.expired
+                                and task.cancelling() <= before
+                            ):
                                 op = send(value)
                             else:
                                 op = self.answered(machine, op, lane, value)
@@ -201,12 +200,14 @@ class Driver:
                             if type(value) not in PLAIN and inspect.isawaitable(value):
                                 value = await value
                         machine.now = read()
-                        if lane.expired or cancelling() > before:
+                        if lane.expired or task.cancelling() > before:
                             op = self.stopped(machine, lane, value)
                             break
                         op = send(value)
                         way = op.straight
-                        if not way or told or (way == ASKED and (apart or machine.handed is None)):
+                        if way != again and (
+                            told or way not in ways or (way == ASKED and machine.handed is None)
+                        ):
                             break
                     continue
                 lane.op = None
@@ -215,7 +216,7 @@ class Driver:
                     called = True
                     value = await self.call(machine, op, lane)
                     machine.now = read()
-                    if lane.expired or cancelling() > lane.before:
+                    if lane.expired or task.cancelling() > lane.before:
                         op = self.stopped(machine, lane, value)
                     else:
                         op = machine.send(value)
@@ -297,6 +298,8 @@ class Driver:
         seconds, machine.delay_seconds = machine.delay_seconds, 0.0
         await self.clock.sleep(seconds)
         machine.now = self.now()
+        if self.journal is not None:
+            self.journal.check()
 
     def stopped(
         self, machine: Machine, lane: Lane, value: Any, usage: LLMUsage | None = None
@@ -507,7 +510,7 @@ class Driver:
 
     def options(self, adapter: Adapter, machine: Machine, op: ModelOp) -> dict[str, Any]:
         """The keywords of ``complete``."""
-        key = effect_key(machine.facts.run_id, machine.path) if self.host.keyed else ""
+        key = effect_key(machine.run_id, machine.path) if self.host.keyed else ""
         bounded = machine.reserves or machine.meter is not None
         return adapter.keywords(op, key, named=op.model in self.host.adapters, bounded=bounded)
 

@@ -31,7 +31,8 @@ class RunIds(forking.Begins):
 
     def drawn(self) -> str:
         """A new id, 32 hexadecimal digits."""
-        return f"{next(self._numbers) * _SPREAD & _NUMBERS:012x}{self._process}"
+        number = next(self._numbers) * _SPREAD & _NUMBERS
+        return number.to_bytes(6, "big").hex() + self._process  # half the time of a format
 
 
 run_ids = RunIds()

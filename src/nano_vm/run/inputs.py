@@ -10,7 +10,6 @@ from ..diagnostics import Diagnostic
 from ..errors import VMError
 from ..language.flow import Names
 from ..machine.plan import FramePlan, Plan
-from ..records.recording import Recording
 from ..spelling import Hints
 from ..values import SMALL_TEXT, admit, is_small, kind_name
 from ..verify.data.missing import missing_inputs
@@ -90,23 +89,13 @@ def admitted_inputs(
     return inputs, faults
 
 
-def quick_frame(recording: Recording, context: Any, plan: Plan) -> list[Any] | None:
-    """The root frame of a run with the inputs *context*, where these are all small scalars and
-    nobody else reads them; *recording* gets them.
+def scalar_inputs(context: Any, plan: Plan) -> tuple[Any, ...] | None:
+    """The needed inputs, which have the first slots of the root frame, where they are what they
+    mostly are: all given, all small scalars, and nobody else reads them. ASCII strings are looked
+    at in C.
     """
-    root = plan.frames[0]
-    values = scalar_inputs(context, root) if not plan.given else None
-    if values is None:
-        return None
-    recording.inputs = root.needed, values
-    return [*values, *root.blank[len(values) :]]
-
-
-def scalar_inputs(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
-    """The needed inputs, where they are what they mostly are: all given, all small scalars. ASCII
-    strings are looked at in C.
-    """
-    if frame.take is None or frame.check is not None or type(context) is not dict:
+    frame = plan.frames[0]
+    if plan.given or frame.take is None or frame.check is not None or type(context) is not dict:
         return None
     for name in frame.others:
         if name in context:
@@ -115,6 +104,8 @@ def scalar_inputs(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
         values = frame.take(context)
     except KeyError:
         return None
+    if not values:
+        return values
     if set(map(type, values)) == _ONLY_TEXTS:
         text = "".join(values)
         if len(text) < SMALL_TEXT and text.isascii():

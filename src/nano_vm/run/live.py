@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -71,7 +72,7 @@ class Run:
         if task is not None and not task.done():
             if task.get_loop() is not asyncio.get_running_loop():
                 raise VMError(f"run {self.run_id!r} is under way in another event loop")
-            await _ended(task)
+            await _End(task)
         if task is not None and task.cancelled():
             recording = self.trace.recording
             if recording.status is TraceStatus.RUNNING:  # before its first step
@@ -107,21 +108,47 @@ class Run:
         return self.result().__await__()
 
 
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Wait for the end of *task*, however it ends; whoever stops waiting leaves it alone. A third
-    of what `asyncio.wait` costs for one.
+class _End:
+    """The end of *task*, however it ends, to be awaited by any number of others: whoever stops
+    waiting leaves it alone.
+
+    A future to asyncio, which wakes the waiter when the task itself would: `asyncio.wait` takes one
+    turn of the event loop more, and four times as long.
     """
-    waiter = task.get_loop().create_future()
 
-    def wake(_: asyncio.Task[Any]) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.cancelled = False
+        self._asyncio_future_blocking = False
 
-    task.add_done_callback(wake)
-    try:
-        await waiter
-    finally:
-        task.remove_done_callback(wake)
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True  # as `asyncio.isfuture` knows one
+        yield self
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self.task.get_loop()
+
+    def add_done_callback(
+        self, wake: Callable[[Any], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        self.wake, self.context = wake, context
+        self.task.add_done_callback(self.ended, context=context)
+
+    def ended(self, _: asyncio.Task[Any]) -> None:
+        self.wake(self)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """The waiter is cancelled: it is woken, and the task goes on."""
+        if self.cancelled or not self.task.remove_done_callback(self.ended):
+            return False  # it is being woken already
+        self.cancelled = True
+        self.get_loop().call_soon(self.wake, self, context=self.context)
+        return True
+
+    def result(self) -> None:
+        """What the waiter is woken with."""
+        if self.cancelled:
+            raise asyncio.CancelledError
 
 
 class LiveRuns(forking.Begins):

@@ -103,7 +103,7 @@ class Shared:
         """
         tokens, cost = machine.most(op)
         if cost is None and (name := costly(self._budgets)) is not None:
-            who = op.model or machine.facts.default_model
+            who = op.model or machine.terms.default_model
             message = f"no price is known for model {who!r}, and budget {name!r} limits cost"
             return Failed(StepError.of(BudgetExceeded(message)))
         amount = Amount(1, tokens, 0 if cost is None else picodollars(cost))

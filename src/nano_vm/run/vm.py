@@ -31,8 +31,8 @@ from ..language.policy import Budget, Policy, policy_of, tightest
 from ..language.program import Program
 from ..language.programs import programs_given
 from ..machine.ledger import Limits
+from ..machine.machine import machine_of
 from ..machine.plan import Plan
-from ..machine.terms import machine_of
 from ..records.recording import Recording
 from ..records.status import TraceStatus
 from ..records.trace import Trace
@@ -56,7 +56,7 @@ from .durable.stored import said_of, trace_of
 from .durable.worker import Worker
 from .host import TOOL_THREADS, SystemClock, adapters_of, budget_of, host_of, prices_of, sources_of
 from .inbox import Inbox, account
-from .inputs import RUN_ID, admitted_inputs, names_of, quick_frame
+from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
 from .live import Begun, LiveRuns, Run, execute, identity_of, observed
 from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
@@ -254,9 +254,9 @@ class ExecutionVM:
             asyncio.CancelledError: If the caller's task is cancelled; what was done is undone
                 first.
         """
-        if options.get("run_id") is not None or self._durable is not None:
+        if self._durable is not None or (options and options.get("run_id") is not None):
             return await self.start(program, context, **options).joined()
-        begun = self.begin(program, context, **options)
+        begun = self._begun(program, context, _chosen(options) if options else _NOTHING)
         if begun.machine is None:
             self._tell_refused(begun.trace)
             return begun.trace
@@ -359,15 +359,17 @@ class ExecutionVM:
         **options: Unpack[RunOptions],
     ) -> Begun:
         """A new run before its first step; `execution` drives it."""
-        chosen = _chosen(options) if options else _NOTHING
+        return self._begun(program, context, _chosen(options) if options else _NOTHING)
+
+    def _begun(self, program: Program, context: Any, chosen: _Chosen) -> Begun:
         prepared = self.preparer.prepare(program, chosen.untrusted)
         recording = self._recording(prepared, chosen)
         trace = Trace(recording)
         plan, budget = prepared.plan, chosen.budget
         terms = prepared.terms if budget is None else prepared.within(budget)
-        frame = None if plan is None else quick_frame(recording, context, plan)
+        values = None if plan is None else scalar_inputs(context, plan)
         faults: list[Diagnostic] = []
-        if frame is None:
+        if values is None:
             recording.inputs, faults = self._admitted(prepared, context)
         if plan is not None and terms.budget is not None and terms.budget.max_cost_usd is not None:
             faults += self.preparer.unpriced(prepared)
@@ -377,9 +379,17 @@ class ExecutionVM:
         if faults or plan is None:
             self._refuse(recording, program, [*prepared.errors, *faults])
             return Begun(program, trace)
+        inputs: Mapping[str, Any] = _NO_INPUTS
+        frame = None
+        if values is None:
+            inputs = recording.inputs
+        else:
+            root = plan.frames[0]
+            recording.inputs = root.needed, values
+            frame = [*values, *root.blank[len(values) :]]
         machine = machine_of(
             plan,
-            recording.inputs if plan.given or frame is None else {},
+            inputs,
             terms,
             recording.started_ns,
             run_id=recording.run_id,
@@ -391,7 +401,7 @@ class ExecutionVM:
 
     def _recording(self, prepared: Prepared, chosen: _Chosen) -> Recording:
         """That of a new run, which has no inputs yet."""
-        clock = self.clock
+        clock = self.preparer.clock
         now = clock.monotonic_ns()
         plain = chosen.budget is None and not chosen.said
         about = prepared.about if plain else partial(prepared.about, chosen.budget, chosen.said)
@@ -805,6 +815,7 @@ class _Chosen(NamedTuple):
 
 
 _NOTHING = _Chosen()
+_NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
 
 
 def _chosen(options: RunOptions) -> _Chosen:

@@ -323,7 +323,7 @@ class Driver:
             op.tool,
             arguments,
             op.effect,
-            effect_key(machine.facts.run_id, machine.path),
+            effect_key(machine.run_id, machine.path),
             machine.path,
             op.takes_key,
             machine.side_call,
@@ -349,7 +349,7 @@ class Driver:
         facts = ModelCall(
             machine.messages,
             op.step_id,
-            effect_key(machine.facts.run_id, machine.path),
+            effect_key(machine.run_id, machine.path),
             op.model,
             op.options,
             None if op.allowed is None else list(op.allowed),

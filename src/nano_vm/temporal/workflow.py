@@ -17,8 +17,8 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
 from ..errors import VMError
-from ..machine.machine import Machine
-from ..machine.terms import RunTerms, machine_of
+from ..machine.machine import Machine, machine_of
+from ..machine.terms import RunTerms
 from ..records.recording import Recording
 from ..records.trace import Trace
 from .driver import Driver, MadeAgain

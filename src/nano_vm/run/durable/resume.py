@@ -17,7 +17,8 @@ from ... import forking
 from ...collector import collector_paused
 from ...errors import LeaseLost, StoreError, VMError
 from ...language.program import Program
-from ...machine.terms import RunTerms, machine_of
+from ...machine.machine import machine_of
+from ...machine.terms import RunTerms
 from ...records.recording import Recording
 from ...records.status import TraceStatus
 from ...records.trace import Trace
