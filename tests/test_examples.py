@@ -43,12 +43,13 @@ def paths(trace: Trace) -> list[str]:
 
 
 TRANSFERS = {"transfer", "transfer-chosen", "transfer-approved"}  # in test_examples_policy
+SUPPORT = {"support", "support-local", "support-redacted", "support-chosen"}
 DURABLE = {"refund-approval"}  # in test_examples_durable
 
 
 def test_every_example_is_run() -> None:
     programs = {file.stem for file in EXAMPLES.glob("*.yaml") if not file.stem.endswith(".policy")}
-    assert programs == {"refund", "extract", "triage"} | TRANSFERS | DURABLE
+    assert programs == {"refund", "extract", "triage"} | TRANSFERS | SUPPORT | DURABLE
 
 
 @pytest.mark.slow

@@ -205,3 +205,53 @@ def test_only_what_was_approved_is_sent(approved: bool) -> None:
     simulate(machine, feed)
     assert machine.status is TraceStatus.SUCCESS
     assert len(sent) == approved
+
+
+def check_support(name: str) -> int:
+    return check(
+        str(EXAMPLES / f"{name}.yaml"),
+        "--policy",
+        str(EXAMPLES / "support.policy.yaml"),
+        "--tools",
+        f"{EXAMPLES / 'support.py'}:tools",
+    )
+
+
+def test_a_record_of_a_customer_does_not_reach_a_hosted_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert check_support("support") == 1
+    said = capsys.readouterr().out
+    assert (
+        "steps[1].prompt: refuted: no secret value reaches 'prompt' for model 'gpt-4.1-mini' "
+        "(step 'answer')" in said
+    )
+    assert "secret: result of tool 'get_customer' (step 'customer') reaches 'prompt'" in said
+    assert "a run that does it, found and executed:" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("support-local", "reaches 'prompt' for model 'local' (step 'answer') (accepted: secret)"),
+        ("support-redacted", "(declassified by 'redact': names and numbers are cut out)"),
+        ("support-chosen", "released: secret: at most 1.6 bits a run by answers, 0 by branches"),
+    ],
+)
+def test_three_ways_to_answer_a_customer(
+    name: str, right: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_support(name) == 0
+    assert right in capsys.readouterr().out
+    program = Program.from_file(EXAMPLES / f"{name}.yaml")
+    answers = ["refund", "We look into it."] if name == "support-chosen" else ["We look into it."]
+    models = ScriptedLLM(answers)
+    running = ExecutionVM(
+        {"local": models, "gpt-4.1-mini": models},
+        tools("support"),
+        policy=EXAMPLES / "support.policy.yaml",
+    )
+    trace = running.run_sync(program, {"customer_id": "c1", "question": "Where is my money?"})
+    assert trace.ok, trace.error
+    assert trace.final_output == "answered c1"
+    assert trace.steps[-1].output == "sent 16 characters to customer c1"

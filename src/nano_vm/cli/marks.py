@@ -84,7 +84,7 @@ def _call(marks: Marks, node: Node, about: Sequence[Proof]) -> None:
         here = not proof.loc or proof.loc[: len(node.loc)] == node.loc
         if proof.status == "refuted" and here:
             mark = "refuted"
-        elif proof.status != "proved" and mark != "refuted" and (here or proof.kind != "flow"):
+        elif proof.status != "proved" and mark != "refuted" and (here or not proof.of_values):
             mark = "unproved"
     marks.nodes[node.index] = mark
     for status in ("proved", "refuted", "unproved"):
@@ -92,7 +92,7 @@ def _call(marks: Marks, node: Node, about: Sequence[Proof]) -> None:
             proof.kind
             for proof in about
             if proof.status == status
-            and (proof.kind != "flow" or proof.loc[: len(node.loc)] == node.loc)
+            and (not proof.of_values or proof.loc[: len(node.loc)] == node.loc)
         )
         if kinds:
             _note(marks, node, f"{status}: {', '.join(kinds)}")

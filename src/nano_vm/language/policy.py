@@ -26,6 +26,7 @@ from ..values import admit, canonical, copied, kind_name, short
 from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references
 from .fields import EXTENSION, Part, free, remedy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
+from .secrecy import IMPLICIT, RECEIVERS, SILENT, LabelReader, Labels, Secrecy, ToolSecrecy
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
@@ -118,6 +119,7 @@ class ToolRule:
     before: tuple[str, ...] = ()
     effect: Effect | None = None
     returns: Returns | None = None
+    secrecy: ToolSecrecy = SILENT
 
     @property
     def rank(self) -> tuple[bool, int]:
@@ -144,6 +146,7 @@ class Policy:
     replaces: tuple[str, ...] = ()
     models: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """By pattern of a model's name, the tags that whoever answers for it must have."""
+    secrecy: Secrecy = field(default_factory=Secrecy)
     # as written, and its file
     text: tuple[str, str | None] | None = field(default=None, compare=False, repr=False)
     # where in `tools` a rule stands, by what its pattern is found by
@@ -250,7 +253,14 @@ class Policy:
         """Whether it says of inputs which are trusted: then it must say so of each, by name or by
         ``*``.
         """
-        return "inputs" in self.source or bool(self.untrusted or self.trusted)
+        only_labels = bool(self.secrecy.inputs) and not (self.untrusted or self.trusted)
+        named = "inputs" in self.source or bool(self.untrusted or self.trusted)
+        return named and not only_labels
+
+    @property
+    def speaks_of_secrets(self) -> bool:
+        """Whether it says of anything what may be known of it."""
+        return self.secrecy.speaks or any(rule.secrecy.speaks for rule in self.tools)
 
     def matching(self, tool: str) -> list[ToolRule]:
         """The rules that name *tool*, the closest last."""
@@ -454,7 +464,21 @@ def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
 
 # --- reading --------------------------------------------------------------------------------------
 
-_FIELDS = ("inputs", "tools", "models", "values", "budget", "replaces", "version", "description")
+_FIELDS = (
+    "inputs",
+    "tools",
+    "models",
+    "values",
+    "budget",
+    "secret",
+    "roles",
+    "events",
+    "accepts",
+    "implicit",
+    "replaces",
+    "version",
+    "description",
+)
 _TOOL_FIELDS = (
     "allow",
     "args",
@@ -465,8 +489,11 @@ _TOOL_FIELDS = (
     "before",
     "effect",
     "returns",
+    "declassifies",
+    "reason",
 )
-_ARG_FIELDS = ("trusted", "check", "approval")
+_ARG_FIELDS = ("trusted", "check", "approval", "accepts")
+_RETURNS: tuple[Returns, ...] = ("trusted", "args")
 
 
 def read_policy(data: Any, loc: Loc = ()) -> tuple[Policy | None, list[Diagnostic]]:
@@ -537,21 +564,8 @@ class _Reader:
             )
             return None
         body = self.table(data, (), "a policy", _FIELDS)
-        inputs = self.table(body.get("inputs"), ("inputs",), "'inputs'")
-        for name, trust in inputs.items():
-            if "*" in name and name != "*":
-                self.add(
-                    "P045",
-                    ("inputs", name),
-                    f"{name!r} names no input",
-                    "write its name, or * for all others",
-                )
-            if trust not in ("trusted", "untrusted"):
-                self.add(
-                    "P040",
-                    ("inputs", name),
-                    f"an input is trusted or untrusted, not {short(trust)}",
-                )
+        reader = LabelReader(self, body.get("secret"))
+        inputs, labels = self.inputs(body.get("inputs"), reader)
         values = self.table(body.get("values"), ("values",), "'values'")
         if VALUE in values:
             self.add(
@@ -563,8 +577,9 @@ class _Reader:
         names = frozenset(values) | {name for name, trust in inputs.items() if trust == "trusted"}
         tools = []
         for pattern, rule in self.table(body.get("tools"), ("tools",), "'tools'").items():
-            tools.append(self.tool(pattern, rule, values, names))
+            tools.append(self.tool(pattern, rule, values, names, reader))
         self.opposed(tools)
+        models, accepting = self.models(body.get("models"), reader)
         return Policy(
             tuple(tools),
             tuple(name for name, trust in inputs.items() if trust == "untrusted"),
@@ -573,22 +588,64 @@ class _Reader:
             self.budget(body.get("budget")),
             data,
             self.digests(body.get("replaces")),
-            self.models(body.get("models")),
+            models,
+            Secrecy(
+                reader.declared,
+                labels,
+                accepting,
+                reader.passing(body.get("roles"), ("roles",), "role", "releases"),
+                reader.passing(body.get("events"), ("events",), "event", "returns"),
+                reader.accepted(body.get("accepts"), ("accepts",)),
+                reader.implicit(body.get("implicit")),
+            ),
         )
 
-    def models(self, data: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """What is demanded of models, by pattern."""
+    def inputs(self, data: Any, reader: LabelReader) -> tuple[dict[str, str], dict[str, Labels]]:
+        """What is said of the trust of inputs, and of their labels."""
+        trusts: dict[str, str] = {}
+        labelled: dict[str, Labels] = {}
+        for name, said in self.table(data, ("inputs",), "'inputs'").items():
+            at: Loc = ("inputs", name)
+            if "*" in name and name != "*":
+                self.add(
+                    "P045", at, f"{name!r} names no input", "write its name, or * for all others"
+                )
+            if type(said) is dict:
+                both = self.table(said, at, "the rule of an input", _INPUT_FIELDS)
+            else:
+                both = {"secrecy" if reader.is_labels(said) else "trust": said}
+            trust = both.get("trust")
+            if trust in ("trusted", "untrusted"):
+                trusts[name] = trust
+            elif "trust" in both or not both:
+                message = f"an input is trusted or untrusted, not {short(trust)}"
+                self.add("P040", at, message, "its labels stand as {secrecy: [customer]}")
+            labels = reader.labels(both["secrecy"], at) if "secrecy" in both else None
+            if labels is not None:
+                labelled[name] = labels
+        return trusts, labelled
+
+    def models(
+        self, data: Any, reader: LabelReader
+    ) -> tuple[tuple[tuple[str, tuple[str, ...]], ...], dict[str, Labels]]:
+        """What is demanded of models, by pattern, and what they accept."""
         demands = []
+        accepting = {}
         for pattern, rule in self.table(data, ("models",), "'models'").items():
             at: Loc = ("models", pattern)
-            body = self.table(rule, at, f"the rule of model {pattern!r}", ("tags",))
+            body = self.table(rule, at, f"the rule of model {pattern!r}", ("tags", "accepts"))
+            if "accepts" in body:
+                labels = reader.labels(body["accepts"], (*at, "accepts"), any_of=True)
+                accepting[pattern] = labels if labels is not None else ()
             tags = body.get("tags")
+            if tags is None and "accepts" in body:
+                continue
             if not isinstance(tags, list) or not tags or not all(type(t) is str for t in tags):
                 hint = "write tags: [eu]"
                 self.add("P040", at, f"'tags' are words, not {short(tags)}", hint)
                 continue
             demands.append((pattern, tuple(tags)))
-        return tuple(demands)
+        return tuple(demands), accepting
 
     def budget(self, data: Any) -> Budget | None:
         body = self.table(data, ("budget",), "a budget", tuple(Budget.model_fields))
@@ -604,7 +661,12 @@ class _Reader:
             return None
 
     def tool(
-        self, pattern: str, data: Any, values: dict[str, Any], names: frozenset[str]
+        self,
+        pattern: str,
+        data: Any,
+        values: dict[str, Any],
+        names: frozenset[str],
+        reader: LabelReader,
     ) -> ToolRule:
         at: Loc = ("tools", pattern)
         if data is None:
@@ -633,11 +695,13 @@ class _Reader:
                 f"{pattern!r} is forbidden, and {other!r} says how it may be called",
                 "keep one",
             )
+        rules = self.table(body.get("args"), (*at, "args"), "'args'")
         args = {
             name: self.argument(rule, (*at, "args", name), values, names)
-            for name, rule in self.table(body.get("args"), (*at, "args"), "'args'").items()
+            for name, rule in rules.items()
+            if not reader.is_labels(rule) and not (type(rule) is dict and [*rule] == ["accepts"])
         }
-        for name in args:
+        for name in rules:
             if "*" in name and name != "*":
                 self.add(
                     "P045",
@@ -675,8 +739,17 @@ class _Reader:
             self.texts(body.get("after"), (*at, "after")),
             self.texts(body.get("before"), (*at, "before")),
             self.choice(body.get("effect"), EFFECTS, (*at, "effect")),
-            self.choice(body.get("returns"), ("trusted", "args"), (*at, "returns")),
+            self.returns(body.get("returns"), (*at, "returns"), reader),
+            reader.tool(body, at),
         )
+
+    def returns(self, data: Any, loc: Loc, reader: LabelReader) -> Returns | None:
+        """What a rule says of the trust of what a tool returns."""
+        if type(data) is dict:
+            data = self.table(data, loc, "'returns'", _INPUT_FIELDS).get("trust")
+        elif reader.is_labels(data):
+            return None
+        return self.choice(data, _RETURNS, loc)  # type: ignore[no-any-return]
 
     def choice(self, value: Any, known: tuple[Any, ...], loc: Loc) -> Any:
         if value is not None and value not in known:
@@ -810,6 +883,7 @@ class _Reader:
                 self.add("P043", ("tools", a), f"{a!r} must come before itself", "remove it")
 
 
+_INPUT_FIELDS = ("trust", "secrecy")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -856,7 +930,11 @@ def _object(**properties: Any) -> dict[str, Any]:
 _TEXT: dict[str, Any] = {"type": "string"}
 _NAMES: dict[str, Any] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 _ARG_SCHEMA: dict[str, Any] = {
-    "anyOf": [_TEXT, _object(trusted={"type": "boolean"}, check=_TEXT, approval=_TEXT)],
+    "anyOf": [
+        _TEXT,
+        {"type": "array", "items": _TEXT},
+        _object(trusted={"type": "boolean"}, check=_TEXT, approval=_TEXT, accepts=_NAMES),
+    ],
 }
 _RULE_SCHEMA = _object(
     allow={"type": "boolean"},
@@ -867,17 +945,41 @@ _RULE_SCHEMA = _object(
     after=_NAMES,
     before=_NAMES,
     effect={"enum": list(EFFECTS)},
-    returns={"enum": ["trusted", "args"]},
+    returns={
+        "anyOf": [
+            {"enum": [*_RETURNS, "public", "secret"]},
+            {"type": "array", "items": _TEXT},
+            _object(trust={"enum": [*_RETURNS]}, secrecy=_NAMES),
+        ]
+    },
+    declassifies=_NAMES,
+    reason=_TEXT,
 )
 POLICY_SCHEMA: dict[str, Any] = _object(
     description=_TEXT,
     version={"type": ["string", "number"]},
-    inputs={"type": "object", "additionalProperties": {"enum": ["trusted", "untrusted"]}},
+    inputs={
+        "type": "object",
+        "additionalProperties": {
+            "anyOf": [
+                {"enum": ["trusted", "untrusted", "public", "secret"]},
+                {"type": "array", "items": _TEXT},
+                _object(trust={"enum": ["trusted", "untrusted"]}, secrecy=_NAMES),
+            ]
+        },
+    },
     tools={"type": "object", "additionalProperties": _RULE_SCHEMA},
     models={
         "type": "object",
-        "additionalProperties": _object(tags={"type": "array", "items": {"type": "string"}}),
+        "additionalProperties": _object(
+            tags={"type": "array", "items": {"type": "string"}}, accepts=_NAMES
+        ),
     },
+    secret=_NAMES,
+    roles={"type": "object", "additionalProperties": _object(accepts=_NAMES, releases=_NAMES)},
+    events={"type": "object", "additionalProperties": _object(accepts=_NAMES, returns=_NAMES)},
+    accepts=_object(**dict.fromkeys(RECEIVERS, _NAMES)),
+    implicit={"enum": list(IMPLICIT)},
     values={"type": "object"},
     budget=_object(**{name: {"type": "number"} for name in Budget.model_fields}),
 )

@@ -283,11 +283,7 @@ class Planner:
         broken = []
         for proof in report.proofs:
             if proof.status != "proved":
-                flows = [
-                    f
-                    for f in report.flows
-                    if proof.kind == "flow" and f.loc == proof.loc and f.allowed is None
-                ]
+                flows = [f for f in report.flows if proof.about(f) and f.allowed is None]
                 broken.append("\n  ".join([str(proof), *map(str, flows)]))
         if not report.ok and not faults and not broken:
             broken.append(str(report))

@@ -26,6 +26,7 @@ from ..given import string, strings
 from ..language.expr import EXPR, computed, parse_template
 from ..language.operators import described, exact_float, exactly
 from ..language.policy import EFFECTS, Effect, Returns
+from ..language.secrecy import ALL, NONE, Labels
 from ..values import CONTAINERS, admit, as_text, kind_name, short
 
 UNSAFE = frozenset({"write", "irreversible"})
@@ -54,6 +55,8 @@ class ToolOptions:
     timeout_seconds: float | None = None
     trusted: tuple[str, ...] = ()
     returns: Returns | None = None
+    returns_secret: Labels = NONE
+    accepts: Labels | None = None
 
 
 @overload
@@ -67,6 +70,8 @@ def tool(
     timeout_seconds: float | None = None,
     trusted: Iterable[str] = (),
     returns: Returns | None = None,
+    returns_secret: bool | Iterable[str] = False,
+    accepts: Iterable[str] | None = None,
 ) -> Callable[[Function], Function]: ...
 def tool(
     function: Any = None,
@@ -78,6 +83,8 @@ def tool(
     timeout_seconds: float | None = None,
     trusted: Iterable[str] = (),
     returns: Returns | None = None,
+    returns_secret: bool | Iterable[str] = False,
+    accepts: Iterable[str] | None = None,
 ) -> Any:
     """Declare what a function is as a tool; the function itself stays as it is.
 
@@ -86,7 +93,8 @@ def tool(
     ``timeout_seconds`` holds for each attempt, unless the step says otherwise. ``trusted`` names
     arguments (or ``*``) that no text from outside may reach. What the tool returns counts as text
     from outside, unless ``returns`` is ``trusted``, or ``args`` for a pure function, whose result
-    is as trusted as its arguments.
+    is as trusted as its arguments. ``returns_secret`` says that it returns what not everybody may
+    know, or names the labels of it; ``accepts`` names the labels that it may be given, `()` none.
     """
     if effect is not None and effect not in EFFECTS:
         raise VMError(f"effect is one of {', '.join(EFFECTS)}, not {effect!r}")
@@ -100,6 +108,8 @@ def tool(
         raise VMError(f"inline is True or False, not {short(inline)}")
     if returns not in (None, "trusted", "args"):
         raise VMError(f"returns is 'trusted' or 'args', not {returns!r}")
+    secret = _labels(returns_secret, "returns_secret")
+    accepted = None if accepts is None else strings(accepts, "accepts", "name the labels")
     seconds = timeout_seconds
     if seconds is not None and (
         type(seconds) not in (int, float) or not 0 < seconds <= MAX_TIMEOUT_SECONDS
@@ -107,7 +117,7 @@ def tool(
         raise VMError(f"timeout_seconds is a number of seconds above 0, not {seconds!r}")
 
     def mark(target: Function) -> Function:
-        options = ToolOptions(name, effect, inline, seconds, protected, returns)
+        options = ToolOptions(name, effect, inline, seconds, protected, returns, secret, accepted)
         try:
             setattr(target, _OPTIONS, options)
         except (AttributeError, TypeError):  # a bound method or a builtin
@@ -117,6 +127,12 @@ def tool(
         return target
 
     return mark if function is None else mark(function)
+
+
+def _labels(given: bool | Iterable[str], what: str) -> Labels:
+    if type(given) is bool:
+        return ALL if given else NONE
+    return strings(given, what, "say True, or name the labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +197,12 @@ class ToolContract:
             "effect": self.effect,
             **({"trusted": list(self.options.trusted)} if self.options.trusted else {}),
             **({"returns": self.options.returns} if self.options.returns else {}),
+            **(
+                {"returns_secret": list(self.options.returns_secret)}
+                if self.options.returns_secret
+                else {}
+            ),
+            **({"accepts": list(self.options.accepts)} if self.options.accepts is not None else {}),
             "arguments": {
                 "type": "object",
                 "properties": properties,

@@ -48,9 +48,12 @@ from .data.possible import Domains
 from .order.of_run import called_more
 from .order.proof import check_guards, check_names_of_rules
 from .report import Finding, Influence, Move, Proof, Report
+from .secrecy.labels import Secrets, widened
+from .secrecy.proof import Secrecy
+from .secrecy.proof import analyse as secrecy_of
 from .shape import check_shape
 from .tools import check_literals, check_tools
-from .trust.proof import Trust, analyse, shown_arguments
+from .trust.proof import Trust, analyse, graph_of, shown_arguments
 from .witness import MAX_EFFORT, Search
 
 __all__ = [
@@ -158,9 +161,10 @@ def examine(
         found = [replace(d, severity="error") if has(d.code, DOUBT) else d for d in found]
     sound = not any(d.severity == "error" and not has(d.code, HOST) for d in found)
     proofs: tuple[Proof, ...] = ()
-    trust, most = Trust(), None
+    trust, secrecy, most = Trust(), Secrecy(), None
     checks: dict[Loc, tuple[CallRule, ...]] = {}
-    demanding = by_policy or any(c.options.trusted for c in contracts.values())
+    secrets = Secrets(policies, contracts, flow.tools, tags or {})
+    demanding = by_policy or secrets.speaks or any(c.options.trusted for c in contracts.values())
     if sound and (demanding or thorough):
         rules = _rules(flow, contracts, policies)
         found += _forbidden(flow, rules)
@@ -168,10 +172,9 @@ def examine(
         found += [d for _, d in answering if d is not None]
         labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
         found += _doubtful(rules, labels)
-        trust = analyse(flow, contracts, rules, untrusted=labels, approved=approved)
-        checks = dict(trust.checks)
-        for place, approval in (*trust.shown.items(), *shown_arguments(flow, rules)):
-            checks[place] = tuple(dict.fromkeys((*checks.get(place, ()), approval)))
+        trust, secrecy = _values(flow, contracts, rules, secrets, labels, approved)
+        found += secrecy.faults
+        checks = _checks(flow, rules, trust, secrecy)
         found += check_literals(flow, contracts, checks)
         found += check_names_of_rules(flow, contracts, rules)
         bounds = [p.budget for p in policies if p.budget is not None]
@@ -203,6 +206,7 @@ def examine(
             *_limited(flow, rules, most),
             *check_guards(flow, contracts, rules | _uncalled(rules, policies, contracts)),
             *trust.findings,
+            *secrecy.findings,
         ]
         findings += [finding for finding, _ in answering if finding.holds]
         effort = MAX_EFFORT if thorough else REFUSAL_EFFORT
@@ -218,9 +222,45 @@ def examine(
         tuple(in_order(found)),
         proofs,
         most,
-        trust.flows if sound else (),
+        (*trust.flows, *secrecy.flows) if sound else (),
+        secrecy.released,
     )
     return Examined(report, contracts, policies, checks, _not_covered(flow, policies, untrusted))
+
+
+def _values(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    rules: Mapping[str, Rules],
+    secrets: Secrets,
+    untrusted: frozenset[str],
+    approved: frozenset[str],
+) -> tuple[Trust, Secrecy]:
+    """Which values reach what: one graph, on which both lattices are laid."""
+    secret = frozenset(n for n in flow.frames[0].names.keys if secrets.speaks and secrets.input(n))
+    graph = graph_of(flow, untrusted | secret, approved)
+    trust = analyse(flow, contracts, rules, untrusted=untrusted, graph=graph)
+    if not secrets.speaks:
+        return trust, Secrecy()
+    secrecy = secrecy_of(graph, secrets)
+    faults = [
+        *secrecy.faults,
+        *secrets.faults(),
+        *(fault for own in secrets.policies[1:] for fault in widened(secrets, own)),
+        *_unlabelled_inputs(flow, secrets.host),
+    ]
+    return trust, replace(secrecy, faults=tuple(faults))
+
+
+def _checks(
+    flow: Flow, rules: Mapping[str, Rules], trust: Trust, secrecy: Secrecy
+) -> dict[Loc, tuple[CallRule, ...]]:
+    """What is held against arguments before calls."""
+    checks: dict[Loc, tuple[CallRule, ...]] = dict(trust.checks)
+    by_approval = (*trust.shown.items(), *secrecy.shown.items(), *shown_arguments(flow, rules))
+    for place, approval in by_approval:
+        checks[place] = tuple(dict.fromkeys((*checks.get(place, ()), approval)))
+    return checks
 
 
 def _rules(
@@ -555,6 +595,30 @@ def _uncovered_inputs(
             f"the policy does not say whether input {name!r} is trusted",
             f"{slip}name it under the policy's 'inputs' as trusted or untrusted, or write '*' for "
             f"all others",
+        )
+
+
+def _unlabelled_inputs(flow: Flow, host: Policy) -> Iterator[Diagnostic]:
+    """Inputs of a run of which a host's policy that labels some does not say whether they are
+    secret: a missing name is as likely a slip of the pen as a decision, and it would be public.
+    """
+    labelled = host.secrecy.inputs
+    if not labelled or "*" in labelled:
+        return
+    root = flow.frames[0].names
+    places = {name: ("inputs", "properties", name) for name in root.keys if name in root.declared}
+    needed: dict[str, Loc] = {**places, **root.needed}
+    hints = Hints()
+    for name, loc in needed.items():
+        if name in labelled:
+            continue
+        near = hints.nearest(name, [one for one in labelled if one not in needed])
+        slip = f"it labels {near!r}, which the program does not read; " if near else ""
+        yield Diagnostic(
+            "V059",
+            loc,
+            f"the policy does not say whether input {name!r} is secret",
+            f"{slip}write it under 'inputs' as public or secret, or '*': public for all others",
         )
 
 

@@ -40,8 +40,9 @@ class Move:
 class Proof:
     """One statement about every run of the program, and what is known of it.
 
-    ``kind`` is ``guard``, ``approval``, ``after``, ``before``, ``max_calls``, ``flow`` or
-    ``allow``. ``proved``: no run breaks it, if tools are what their contracts say. ``refuted``:
+    ``kind`` is ``guard``, ``approval``, ``after``, ``before``, ``max_calls``, ``flow``, ``secrecy``
+    or ``allow``; ``tool`` is the tool that it is about, and of ``secrecy`` who receives. ``proved``:
+    no run breaks it, if tools are what their contracts say. ``refuted``:
     ``run`` breaks it; it was found and executed. ``unproved``: the graph has the path ``path`` that
     would break it, and no run along it was found; ``reason`` says why. ``note`` says what makes the
     statement an empty one: a guard that every run crosses.
@@ -79,6 +80,17 @@ class Proof:
             shown.insert(SHOWN_MOVES, f"... {left} more ...")
         return " -> ".join(shown)
 
+    @property
+    def of_values(self) -> bool:
+        """Whether it says which values reach one place, rather than what is done in which order."""
+        return self.kind in ("flow", "secrecy")
+
+    def about(self, flow: Influence) -> bool:
+        """Whether *flow* is what breaks it."""
+        if not self.of_values or flow.loc != self.loc:
+            return False
+        return bool(flow.label) == (self.kind == "secrecy")
+
     def __str__(self) -> str:
         text = f"{self.status}: {self.statement}"
         if self.status == "proved":
@@ -100,7 +112,7 @@ class Proof:
         """
         if self.status == "proved":
             return None
-        found = [str(flow) for flow in flows if self.kind == "flow" and flow.loc == self.loc]
+        found = [str(flow) for flow in flows if self.about(flow)]
         found = found or ([f"on the path {self.way}"] if self.path else [])
         found += [self.reason] if self.reason else []
         return Diagnostic(
@@ -145,8 +157,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """Untrusted text that reaches an argument or decides a branch: ``source`` says whose it is,
-    ``way`` the steps between.
+    """Untrusted text, or a value with the ``label`` of a secret, that reaches an argument or another
+    receiver, or decides a branch: ``source`` says whose it is, ``way`` the steps between.
 
     ``allowed`` says what declassified it, or that it is only a branch (``kind`` is ``branch``).
     """
@@ -158,12 +170,14 @@ class Influence:
     way: tuple[str, ...] = ()
     allowed: str | None = None
     loc: Loc = ()
+    label: str = ""
 
     def __str__(self) -> str:
         way = f" by way of {' -> '.join(self.way)}" if self.way else ""
         right = f" ({self.allowed})" if self.allowed else ""
         verb = "reaches" if self.kind == "argument" else "decides"
-        return f"{self.source} {verb} {self.target}{way}{right}"
+        label = f"{self.label}: " if self.label else ""
+        return f"{label}{self.source} {verb} {self.target}{way}{right}"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -171,12 +185,32 @@ class Influence:
             "kind": self.kind,
             "step": self.step_id,
             "target": self.target,
+            "label": self.label or None,
             "source": self.source,
             "way": list(self.way),
             "allowed": self.allowed,
             "place": format_loc(self.loc),
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """How many bits of what has a label a run gives away at most, by ``answers`` that are a choice
+    among what the program lists and by ``branches``.
+    """
+
+    label: str
+    answers: float
+    branches: float
+
+    def __str__(self) -> str:
+        answers, branches = (-(-bits * 10 // 1) / 10 for bits in (self.answers, self.branches))
+        return f"{self.label}: at most {answers:g} bits a run by answers, {branches:g} by branches"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"label": self.label, "answers": self.answers, "branches": self.branches}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +223,7 @@ class Report:
     proofs: tuple[Proof, ...] = ()
     ceiling: Ceiling | None = None
     flows: tuple[Influence, ...] = ()
+    released: tuple[Released, ...] = ()
     _proofs_digest: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -226,6 +261,7 @@ class Report:
             "proofs": [p.to_dict() for p in self.proofs],
             "ceiling": self.ceiling.to_dict() if self.ceiling is not None else None,
             "flows": [f.to_dict() for f in self.flows],
+            "released": [one.to_dict() for one in self.released],
         }
 
     def lines(self) -> Iterator[str]:
@@ -240,6 +276,8 @@ class Report:
             yield from str(proof).splitlines()
         for flow in self.flows:
             yield f"flow: {flow}"
+        for released in self.released:
+            yield f"released: {released}"
         if self.ceiling is not None:
             yield from str(self.ceiling).splitlines()
 

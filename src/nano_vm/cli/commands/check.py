@@ -173,13 +173,11 @@ def _proof_lines(report: Report, loaded: Loaded, policy: Policy | None) -> Itera
         (at,) = loaded.placed(loaded.program.place([fault]))
         yield f"{at.place + ': ' if at.loc else ''}{proof.status}: {proof.statement}"
         # a rule that names nothing is broken by any run
-        if proof.tool in misnamed and proof.kind != "flow":
+        if proof.tool in misnamed and not proof.of_values:
             continue
         if proof.path:
             yield f"  path: {proof.way}"
-        yield from (
-            f"  {flow}" for flow in report.flows if flow.loc == proof.loc and proof.kind == "flow"
-        )
+        yield from (f"  {flow}" for flow in report.flows if proof.about(flow))
         if proof.run is not None:
             yield "  a run that does it, found and executed:"
             yield from (f"    {line}" for line in proof.run.text().splitlines())
@@ -192,11 +190,10 @@ def _proof_lines(report: Report, loaded: Loaded, policy: Policy | None) -> Itera
 
 
 def _flow_lines(report: Report) -> Iterator[str]:
-    """Where untrusted values go, and what declassifies them."""
-    failed = {
-        proof.loc for proof in report.proofs if proof.kind == "flow" and proof.status != "proved"
-    }
-    flows = [flow for flow in report.flows if flow.loc not in failed]
+    """Where untrusted and secret values go, what declassifies them, and how much that gives away."""
+    failed = [proof for proof in report.proofs if proof.of_values and proof.status != "proved"]
+    flows = [flow for flow in report.flows if not any(proof.about(flow) for proof in failed)]
     yield from (f"flow: {flow}" for flow in flows[:SHOWN_FLOWS])
     if len(flows) > SHOWN_FLOWS:
         yield f"and {len(flows) - SHOWN_FLOWS} more flows (--json shows all)"
+    yield from (f"released: {released}" for released in report.released)

@@ -101,4 +101,37 @@ steps: [{id: a, type: tool, tool: fetch, args: {q: $mail}}]
         policy='models: {"*": {tags: [eu]}}\n',
         traits=(HOST,),
     ),
+    Code(
+        "V065",
+        "A label that nobody declares",
+        "A program's policy or a tool's contract names a label that the host's policy does not have.",
+        "Declare it under the host's `secret`, or use one that is there.",
+        example="""\
+inputs: {properties: {mail: {type: string}}}
+policy: {inputs: {mail: [custmer]}}
+steps: [{id: a, type: set, values: {x: 1}}]
+""",
+        policy="secret: [customer]\ninputs: {mail: [customer]}\n",
+        traits=(HOST, NAMES),
+    ),
+    Code(
+        "V066",
+        "A label that is accepted, and that no value has",
+        "No input, tool or event has the label, so accepting it says nothing: a misspelled source would "
+        "leave its values public.",
+        "Say which values have it, or remove it.",
+        example="steps: [{id: a, type: set, values: {x: 1}}]\n",
+        policy="secret: [customer, payroll]\ninputs: {mail: [customer]}\n"
+        "accepts: {output: [payroll]}\n",
+        traits=(HOST, NAMES),
+    ),
+    Code(
+        "V067",
+        "A model of which the policy does not say what it accepts",
+        "The policy has labels. Which of them a model may see is then declared, and never assumed.",
+        'Write `models: {"*": {accepts: public}}`, or what this one accepts.',
+        example="steps: [{id: a, type: llm, prompt: hello}]\n",
+        policy="inputs: {mail: secret}\n",
+        traits=(HOST,),
+    ),
 )

@@ -58,4 +58,20 @@ CODES: Final = (
         "Write `step.then`, `step.otherwise`, `step.default` or `step.<case>`.",
         policy="tools: {pay: {guarded_by: [gate]}}\n",
     ),
+    Code(
+        "P047",
+        "Not a label of this policy",
+        "A value is called secret by a name that the policy does not declare, or the declaration is no "
+        "list of at most 16 names.",
+        "Declare it under `secret`, or write `secret` or `public`.",
+        policy="secret: [customer]\ninputs: {iban: [custmer]}\n",
+    ),
+    Code(
+        "P048",
+        "A declassifier without a reason",
+        "What a tool returns no longer counts as secret, and nobody says why: whoever reads the report "
+        "must be able to judge it.",
+        "Write `reason` beside `declassifies`.",
+        policy="tools: {redact: {declassifies: secret}}\n",
+    ),
 )

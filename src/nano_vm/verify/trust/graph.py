@@ -16,23 +16,27 @@ has frames, and so slots, of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...diagnostics import Loc
 from ...errors import ExprError
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.semantics import (
     Called,
     External,
+    Forks,
     Item,
     ObjectOf,
     Term,
     Value,
     Values,
+    by_values,
     output,
 )
+from ..report import Move
 from .labels import restricted, shape
 
 MAX_WAY = 16
@@ -65,6 +69,15 @@ class Edges:
         default_factory=lambda: defaultdict(list)
     )
 
+    def copy(self) -> Edges:
+        """The same, to which others can be added."""
+        edges = Edges()
+        for vertex, strong in self.strong.items():
+            edges.strong[vertex] += strong
+        for vertex, weak in self.weak.items():
+            edges.weak[vertex] += weak
+        return edges
+
 
 class Graph:
     """Vertices are slots: ``names.base`` plus the slot's number.
@@ -86,6 +99,7 @@ class Graph:
         # by output with keys that the program spells: the vertex of the whole
         self.whole: dict[int, int] = {}
         self.spelt: list[tuple[Node, int]] = []  # the steps that spell them, and these vertices
+        self._labels: dict[int, str] = {}
         self._build()
 
     def _build(self) -> None:
@@ -246,8 +260,10 @@ class Graph:
             self.edge(names, ref, target, node, into=into)
 
     def labels(self) -> dict[int, str]:
-        """What each vertex is called."""
-        result = {}
+        """What each vertex is called; made when the first is needed."""
+        if self._labels:
+            return self._labels
+        result = self._labels
         for frame in self.flow.roots:
             prefix, start = path_of(frame), frame.names.base
             for name, slot in frame.names.keys.items():
@@ -259,6 +275,11 @@ class Graph:
         for vertex, whole in self.whole.items():
             result[whole] = result[vertex]
         return result
+
+
+def moves(flow: Flow, nodes: Iterable[int]) -> tuple[Move, ...]:
+    """*nodes* that carry a value, as the moves of a path."""
+    return tuple(Move(index, flow.nodes[index].step.id) for index in dict.fromkeys(nodes))
 
 
 class Reach:
@@ -339,6 +360,31 @@ class Reach:
             way.append((vertex, self.before[vertex][1]))
             vertex = self.before[vertex][0]
         return [(source, self.seeds[source][1]), *reversed(way)]
+
+    def told(self, vertex: int) -> tuple[str, tuple[str, ...]]:
+        """The source of what reaches *vertex*, and the names between them."""
+        way = self.way(vertex)
+        names = self.graph.labels()
+        cut = ("...",) if self.depth[vertex] > MAX_WAY else ()
+        return self.seeds[way[0][0]][0], cut + tuple([names[at] for at, _ in way[1:]])
+
+    def moves(self, vertex: int, node: int) -> tuple[Move, ...]:
+        """The nodes that carry it to *vertex*, and the *node* that reads it there."""
+        carrying = [by for _, by in self.way(vertex) if by >= 0]
+        return moves(self.graph.flow, [*carrying, node])
+
+
+def decisions(flow: Flow) -> Iterator[tuple[Node, Loc, list[tuple[Ref, Loc]]]]:
+    """Each node at which values decide how it goes on, or how often: its place, and what it reads
+    for that.
+    """
+    for node in flow.nodes:
+        names, control = node.frame.names, node.control
+        decides = by_values(control) or (isinstance(control, Forks) and control.item is not None)
+        if node.kind == "when":
+            yield node, (*node.loc, "when"), names.deciding(node.step, before=True)
+        elif node.kind == "step" and decides:
+            yield node, node.loc, names.deciding(node.step)
 
 
 def path_of(frame: FrameGraph) -> str:

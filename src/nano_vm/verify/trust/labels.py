@@ -85,26 +85,39 @@ one no end.
 _LOCAL = re.compile(r"#/(\$defs|definitions)/([A-Za-z0-9_.-]+)\Z")
 
 
+Choice = tuple[str, int]
+"""What a value is one of, in words, and how many there are."""
+
+
 def restricted(schema: dict[str, Any], path: Path) -> str | None:
     """What a valid value has at *path*, if that is a choice among literals of the schema or a
     boolean; else None.
     """
-    return _restricted(schema, path, schema, [MAX_SCHEMA_HOPS])
+    found = _restricted(schema, path, schema, [MAX_SCHEMA_HOPS])
+    return found[0] if found is not None else None
 
 
-def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) -> str | None:
+def choices(schema: dict[str, Any], path: Path) -> int | None:
+    """Of how many values that which a valid value has at *path* is one; None where `restricted`
+    knows none.
+    """
+    found = _restricted(schema, path, schema, [MAX_SCHEMA_HOPS])
+    return found[1] if found is not None else None
+
+
+def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) -> Choice | None:
     hops[0] -= 1
     if type(schema) is not dict or hops[0] < 0:
         return None
     if "const" in schema:
-        return f"always {short(schema['const'])}"
+        return f"always {short(schema['const'])}", 1
     if type(schema.get("enum")) is list:
-        return f"one of {', '.join(map(short, schema['enum']))}"
+        return f"one of {', '.join(map(short, schema['enum']))}", len(schema["enum"])
     kinds = schema.get("type")
     if kinds is not None and all(
         kind in ("boolean", "null") for kind in ([kinds] if type(kinds) is str else kinds)
     ):
-        return "true or false"
+        return "true or false", 2 if type(kinds) is str else 3
     found = None
     reference = _LOCAL.match(schema["$ref"]) if type(schema.get("$ref")) is str else None
     if reference is not None and not _rebased(root):
@@ -115,7 +128,9 @@ def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) 
         if found is None and type(schema.get(name)) is list:
             members = [_restricted(member, path, root, hops) for member in schema[name]]
             if members and all(members):
-                found = " or ".join(dict.fromkeys(filter(None, members)))
+                every = [member for member in members if member is not None]
+                texts = dict.fromkeys(text for text, _ in every)
+                found = " or ".join(texts), sum(number for _, number in every)
     if found is not None or not path:
         return found
     head, rest = path[0], path[1:]

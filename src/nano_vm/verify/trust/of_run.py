@@ -1,5 +1,5 @@
-"""Whether untrusted text reached a protected argument in one run: labels carried along the records
-of an ended machine.
+"""Whether a labelled value arrived in one run where it must not: labels carried along the records of
+an ended machine. `Arrivals` says so of untrusted text and protected arguments.
 
 What `proof` says of all runs at once and of all writes to a name together, this says of one run,
 write by write. It answers yes only where the records show it: what a run does without a record (the
@@ -8,15 +8,15 @@ output that a block gives to its container) counts as clean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ...diagnostics import Loc
 from ...errors import ExprError
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, Names, Node
-from ...language.policy import ArgRule, Rules
+from ...language.policy import Rules
 from ...language.program import Step, blocks
 from ...language.semantics import (
     Approval,
@@ -43,19 +43,42 @@ from .labels import known_names, restricted, returns_of, roles, shape, spells
 
 
 @dataclass(frozen=True, slots=True)
-class _Label:
-    """Of a value in a slot: whether it is untrusted, the schema that it surely fits, which write
+class Label:
+    """Of a value in a slot: whether it is labelled, the schema that it surely fits, which write
     put it there, and its parts by key.
     """
 
-    untrusted: bool = False
+    on: bool = False
     schema: dict[str, Any] | None = None
     write: int = 0
     parts: Mapping[str, bool] | None = None
 
 
-CLEAN = _Label()
-Env = dict[int, _Label]
+CLEAN = Label()
+Env = dict[int, Label]
+
+
+class Lattice(Protocol):
+    """What is labelled, and what to look for: each answers for the moment at which *run* is."""
+
+    @property
+    def flow(self) -> Flow:
+        """The graph of the program."""
+
+    def text(self, names: Names) -> bool:
+        """Whether the text of the program with these names is labelled itself."""
+
+    def returned(self, run: LabelledRun, call: ToolCall, env: Env, names: Names) -> bool:
+        """Whether what *call* returned is."""
+
+    def outside(self, run: LabelledRun, node: Node, env: Env) -> bool:
+        """Whether what a person or an event gave is, or the time that came."""
+
+    def failed(self, run: LabelledRun, node: Node, env: Env) -> bool:
+        """Whether what went wrong is."""
+
+    def given(self, run: LabelledRun, node: Node, use: Use, env: Env) -> bool:
+        """Whether what the step at *node* gives away as *use*, or by failing, must not be given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +101,83 @@ class Arrivals:
         """Whether in the run of this ended root machine an untrusted value was given to it, without
         right.
         """
-        run = _Run(self)
+        run = LabelledRun(self)
         names = self.flow.frames[0].names
         env = {
-            slot: _Label(True)
+            slot: Label(True)
             for name, slot in names.keys.items()
             if name in self.untrusted and names.takes(name)
         }
         run.frame(machine.records, env, names)
         return run.broken
 
+    def text(self, names: Names) -> bool:
+        """Nobody vouches for it."""
+        return self.literals[id(names)]
+
+    def returned(self, run: LabelledRun, call: ToolCall, env: Env, names: Names) -> bool:
+        """By its contract: of a pure function, as its arguments are."""
+        returns = returns_of(call.tool, self.contracts, self.rules)
+        if returns == "args":
+            return self.made_up(call.args, names) or any(
+                run.carries(value, env, names) for value in call.args.values()
+            )
+        return returns is None
+
+    def outside(self, run: LabelledRun, node: Node, env: Env) -> bool:
+        """A stranger may have written it."""
+        return True
+
+    def failed(self, run: LabelledRun, node: Node, env: Env) -> bool:
+        """Likewise."""
+        return True
+
+    def made_up(self, args: Iterable[str], names: Names) -> bool:
+        """Whether a program of untrusted text names an argument as the host does not."""
+        return self.literals[id(names)] and not known_names(self.contracts, self.rules).issuperset(
+            args
+        )
+
+    def given(self, run: LabelledRun, node: Node, use: Use, env: Env) -> bool:
+        """Whether a call that is made now is the one, and is given what it must not be."""
+        names = node.frame.names
+        if node.loc != self.loc or use != self.use:
+            return False
+        args = node.call(use).args
+        if self.name not in args:
+            return True  # left to the tool's default
+        value = args[self.name]
+        rules = self.rules[self.tool]
+        untrusted = self.made_up([self.name], names) or run.carries(value, env, names)
+        return any(
+            rule.check is None
+            and (untrusted or not rule.trusted)
+            and not run.approved(set(roles(rule)), value, env, names)
+            for rule in rules.argument(self.name)
+        )
+
 
 @dataclass(slots=True)
-class _Run:
-    asked: Arrivals
+class LabelledRun:
+    """One run, followed record by record; ``broken`` once something was given that must not be."""
+
+    asked: Lattice
     broken: bool = False
     writes: int = 0
+    # whether errors of the frame that was followed last quote what is labelled, and those of the
+    # frames of the step that is looked at
+    quoted: bool = False
+    inside: bool = False
     undos: dict[str, bool] = field(
         default_factory=dict
     )  # by path: whether the remembered call is given what it must not be
     approvals: list[tuple[str, int, frozenset[Form], dict[int, int]]] = field(default_factory=list)
 
-    def frame(self, records: list[Any], env: Env, names: Names) -> bool:
+    def frame(self, records: list[Any], env: Env, names: Names, *, part: bool = False) -> bool:
         """The records of one frame, from the names that it begins with; whether its output is
-        untrusted.
+        labelled. A *part* of another is null where its last step was skipped.
         """
-        last = block = False
+        last = block = quoted = False
         instead: bool | None = None  # what a reconcile gave in place of the call
         for record in records:
             if len(record) == BRIEF:
@@ -125,35 +199,40 @@ class _Run:
             results = self.children(node, extra, env)
             step = node.step
             fields = extra if type(extra) is dict else {}
+            # of a call that failed no record tells whether it was made
+            if made if node.calls and status is StepStatus.SUCCESS else not node.calls:
+                self.look(node, "step", env)
             if status is StepStatus.SUCCESS:
-                if node.calls and made:
-                    self.look(node, "step", env)
                 value = self.output(node, fields, env, results, block, instead)
                 self.names(step, env, names)
-                self.write(step, env, names, value)
+                self.write(node, env, value)
                 if node.approval is not None:
                     self.approve(node.approval, fields, env, names)
                 if any(call.use == "undo" for call in node.calls):
-                    self.undos[f"{path}/undo"] = self.given(node, "undo", env)
+                    self.undos[f"{path}/undo"] = self.asked.given(self, node, "undo", env)
                 match left_by(step):
                     case "own":
-                        last = block = value.untrusted
+                        last = block = value.on
                     case "blocks":
                         block = False
             elif status is StepStatus.SKIPPED or "caught" in fields:
-                value = _Label(bool(fields.get("default")) and self.asked.literals[id(names)])
+                value = Label(bool(fields.get("default")) and self.asked.text(names))
                 if status is not StepStatus.SKIPPED and partial_output(step):
                     value = self.output(node, fields, env, results, block, instead)
-                self.write(step, env, names, value, failed=error is not None)
+                self.write(node, env, value, failed=error is not None)
                 if status is StepStatus.SKIPPED:
-                    last = block = value.untrusted
+                    block = value.on
+                    last = value.on if part or fields.get("default") else last
+            quoted |= error is not None and (self.inside or self.asked.failed(self, node, env))
             instead = None
+        self.quoted = quoted
         return last
 
     def children(self, node: Node, extra: Any, env: Env) -> list[bool]:
         """What the frames of a fork give."""
         results = []
         names = node.frame.names
+        inside = False
         for number, records in enumerate(extra.get("children", ()) if type(extra) is dict else ()):
             graph = node.child(number)
             inner = dict(env)
@@ -161,18 +240,20 @@ class _Run:
                 case Forks(item=str(), over=over):
                     assert graph.item is not None
                     self.writes += 1
-                    inner[graph.item] = _Label(self.dirty(over, env, names), None, self.writes)
+                    inner[graph.item] = Label(self.carries(over, env, names), None, self.writes)
                 case Calls(arguments=arguments):
                     keys = graph.names.keys
                     inner = {
-                        keys[name]: _Label(self.dirty(value, env, names))
+                        keys[name]: Label(self.carries(value, env, names))
                         for name, value in arguments.items()
                         if name in keys
                     }
-            result = self.frame(records, inner, graph.names)
+            result = self.frame(records, inner, graph.names, part=not graph.own_names)
+            inside |= self.quoted
             if graph.own_names and graph.names.program.output is not None:
-                result = self.dirty(graph.names.program.output, inner, graph.names)
+                result = self.carries(graph.names.program.output, inner, graph.names)
             results.append(result)
+        self.inside = inside
         branches = [frame.name for frame in node.frames]
         for name in extra.get("failed", ()) if results else ():  # null stands there
             results[name if type(name) is int else branches.index(name)] = False
@@ -196,7 +277,7 @@ class _Run:
         )
         self.look(node, "reconcile", env)
         if type(output) is dict and output.get("done") is True:
-            return self.returned(node.call("reconcile"), env, names)
+            return self.asked.returned(self, node.call("reconcile"), env, names)
         return None
 
     def output(
@@ -207,72 +288,57 @@ class _Run:
         results: list[bool],
         block: bool,
         instead: bool | None,
-    ) -> _Label:
+    ) -> Label:
         step, names = node.step, node.frame.names
-        own = self.asked.literals[id(names)]
+        own = self.asked.text(names)
         match output(step)[0]:
             case External("tool"):
-                found = self.returned(node.call("step"), env, names)
-                return _Label(found if instead is None else instead)
+                found = self.asked.returned(self, node.call("step"), env, names)
+                return Label(found if instead is None else instead)
             case External("model", schema, allowed):
                 if own or fields.get("on_invalid") or allowed is not None:
-                    return _Label(own)
+                    return Label(own)
                 if schema is not None and restricted(schema, ()) is not None:
                     return CLEAN
                 reads = (ref for ref, _ in names.reads[step.id])
-                return _Label(any(self.reads(ref, env, names) for ref in reads), schema)
+                return Label(any(self.reads(ref, env, names) for ref in reads), schema)
             case External():
-                return _Label(True, shape(step))
+                return Label(self.asked.outside(self, node, env), shape(step))
             case Literals():
-                return _Label(own)
+                return Label(own)
             case Last():
-                return _Label(block)
+                return Label(block)
             case Values(templates):
-                parts = {name: self.dirty(value, env, names) for name, value in templates.items()}
-                return _Label(any(parts.values()), None, 0, parts)
+                parts = {name: self.carries(value, env, names) for name, value in templates.items()}
+                return Label(any(parts.values()), None, 0, parts)
             case ObjectOf(branches):
-                return _Label(any(results), None, 0, dict(zip(branches, results, strict=False)))
-        return _Label(any(results))
+                return Label(any(results), None, 0, dict(zip(branches, results, strict=False)))
+        return Label(any(results))
 
     def names(self, step: Step, env: Env, names: Names) -> None:
         """The names that *step* writes templates to, each of what was there before the step."""
         written = {
-            slot: self.dirty(write.template, env, names)
+            slot: self.carries(write.template, env, names)
             for slot, write in names.writes(step)
             if isinstance(write, Value)
         }
-        for slot, untrusted in written.items():
+        for slot, on in written.items():
             self.writes += 1
-            env[slot] = _Label(untrusted, None, self.writes)
+            env[slot] = Label(on, None, self.writes)
 
-    def write(
-        self, step: Step, env: Env, names: Names, value: _Label, *, failed: bool = False
-    ) -> None:
+    def write(self, node: Node, env: Env, value: Label, *, failed: bool = False) -> None:
+        step, names = node.step, node.frame.names
         if left_by(step) == "blocks" and any(True for _ in blocks(step)):
             value = CLEAN  # the end of its block writes again, and no record tells when
         self.writes += 1
-        value = _Label(value.untrusted, value.schema, self.writes, value.parts)
+        value = Label(value.on, value.schema, self.writes, value.parts)
         env[names.outputs[step.id]] = value
         if step.output_key is not None:
             env[names.keys[step.output_key]] = value
         for word, told in (("error", failed), ("errors", not failed)):
             if (step.id, word) in names.errors:
-                env[names.errors[step.id, word]] = _Label(told, None, self.writes)
-
-    def returned(self, call: ToolCall, env: Env, names: Names) -> bool:
-        returns = returns_of(call.tool, self.asked.contracts, self.asked.rules)
-        if returns == "args":
-            return self.made_up(call.args, names) or any(
-                self.dirty(value, env, names) for value in call.args.values()
-            )
-        return returns is None
-
-    def made_up(self, args: Iterable[str], names: Names) -> bool:
-        """Whether a program of untrusted text names an argument as the host does not."""
-        asked = self.asked
-        return asked.literals[id(names)] and not known_names(
-            asked.contracts, asked.rules
-        ).issuperset(args)
+                on = told and (self.inside or self.asked.failed(self, node, env))
+                env[names.errors[step.id, word]] = Label(on, None, self.writes)
 
     def reads(self, ref: Ref, env: Env, names: Names) -> bool:
         try:
@@ -284,11 +350,11 @@ class _Run:
             return False
         if label.parts is not None and path and path[0] in label.parts:
             return label.parts[str(path[0])]
-        return label.untrusted
+        return label.on
 
-    def dirty(self, value: Any, env: Env, names: Names) -> bool:
-        """Whether a literal with templates gives an untrusted value."""
-        if self.asked.literals[id(names)] and spells(value):
+    def carries(self, value: Any, env: Env, names: Names) -> bool:
+        """Whether a literal with templates gives a labelled value."""
+        if self.asked.text(names) and spells(value):
             return True
         return any(self.reads(ref, env, names) for ref in value_references(value))
 
@@ -302,28 +368,10 @@ class _Run:
             )
 
     def look(self, node: Node, use: Use, env: Env) -> None:
-        self.broken = self.broken or self.given(node, use, env)
+        self.broken = self.broken or self.asked.given(self, node, use, env)
 
-    def given(self, node: Node, use: Use, env: Env) -> bool:
-        """Whether a call that is made now is the one, and is given what it must not be."""
-        asked, names = self.asked, node.frame.names
-        if node.loc != asked.loc or use != asked.use:
-            return False
-        args = node.call(use).args
-        if asked.name not in args:
-            return True  # left to the tool's default
-        value = args[asked.name]
-        rules = asked.rules[asked.tool]
-        untrusted = self.made_up([asked.name], names) or self.dirty(value, env, names)
-        return any(
-            rule.check is None
-            and (untrusted or not rule.trusted)
-            and not self.approved(rule, value, env, names)
-            for rule in rules.argument(asked.name)
-        )
-
-    def approved(self, rule: ArgRule, value: Any, env: Env, names: Names) -> bool:
-        accepted = set(roles(rule))
+    def approved(self, accepted: Set[str], value: Any, env: Env, names: Names) -> bool:
+        """Whether one of these roles was shown *value*, unchanged since, and approved."""
         key = form(value, names)
         slots = [names.load(ref)[0] for ref in value_references(value)]
         return any(

@@ -39,7 +39,6 @@ from ...language.policy import ArgRule, Rules, Shown
 from ...language.semantics import (
     Called,
     External,
-    Forks,
     Item,
     Last,
     ListOf,
@@ -50,14 +49,13 @@ from ...language.semantics import (
     Use,
     Value,
     Values,
-    by_values,
     output,
 )
 from ...tools.contract import ToolContract
 from ..order.statement import statements
 from ..report import Finding, Influence, Move
 from .approvals import Approvals, Fact
-from .graph import MAX_WAY, STRONG, WEAK, Edges, Graph, Reach, Reached
+from .graph import STRONG, WEAK, Edges, Graph, Reach, Reached, decisions
 from .labels import known_names, returns_of, roles, spells
 from .of_run import Arrivals
 
@@ -319,14 +317,8 @@ def _judge(found: _Untrusted, rules: Mapping[str, Rules]) -> Trust:
             if listed is None or (listed.allowed is not None and not verdict.holds):
                 flows[key] = writer.influence(place, verdict.allowed)
     branches: dict[Loc, Influence] = {}
-    for node in graph.flow.nodes:
-        names, control = node.frame.names, node.control
-        decides = by_values(control) or (isinstance(control, Forks) and control.item is not None)
-        if node.kind != "when" and not (node.kind == "step" and decides):
-            continue
-        loc: Loc = (*node.loc, "when") if node.kind == "when" else node.loc
-        reads = names.deciding(node.step, before=node.kind == "when")
-        reached = reach.reached(names, (ref for ref, _ in reads))
+    for node, loc, reads in decisions(graph.flow):
+        reached = reach.reached(node.frame.names, (ref for ref, _ in reads))
         if reached.level and loc not in branches:
             branches[loc] = writer.branch(node, reached, loc)
     return Trust(tuple(findings.values()), (*flows.values(), *branches.values()), checks, seen)
@@ -456,24 +448,17 @@ def _demand(rule: ArgRule) -> str:
 
 
 class _Writer:
-    """Puts verdicts into words; names of vertices are made when the first is needed."""
+    """Puts verdicts into words."""
 
     def __init__(self, found: _Untrusted) -> None:
         self.found = found
-        self.graph = found.graph
         self.reach = found.reach
-        self.names: dict[int, str] | None = None
 
     def way(self, reached: Reached, node: Node) -> tuple[str, tuple[str, ...]]:
         """The source, and the names between it and the place."""
         if reached.vertex < 0:
             return own_text(f"step {node.step.id!r}"), ()
-        if self.names is None:
-            self.names = self.graph.labels()
-        way = self.reach.way(reached.vertex)
-        source = self.reach.seeds[way[0][0]][0]
-        cut = ("...",) if self.reach.depth[reached.vertex] > MAX_WAY else ()
-        return source, cut + tuple([self.names[vertex] for vertex, _ in way[1:]])
+        return self.reach.told(reached.vertex)
 
     def finding(self, place: _Place, holds: bool) -> Finding:
         if all(rule.text == "trusted" for rule in place.rules):
@@ -487,12 +472,10 @@ class _Writer:
                 f"({place.where}): its default would not be checked"
             )
         path: tuple[Move, ...] = ()
-        if not holds:
-            nodes = [node for _, node in self.reach.way(place.reached.vertex) if node >= 0]
-            path = self.moves([*nodes, place.node.index])
         breaks = None
         if not holds:
             found = self.found
+            path = self.reach.moves(place.reached.vertex, place.node.index)
             breaks = Arrivals(
                 found.flow,
                 found.contracts,
@@ -505,10 +488,6 @@ class _Writer:
                 place.name,
             )
         return Finding("flow", place.tool, statement, holds, place.loc, path, breaks)
-
-    def moves(self, indexes: list[int]) -> tuple[Move, ...]:
-        nodes = self.graph.flow.nodes
-        return tuple(Move(index, nodes[index].step.id) for index in dict.fromkeys(indexes))
 
     def influence(self, place: _Place, allowed: str | None) -> Influence:
         source, way = self.way(place.reached, place.node)

@@ -1,0 +1,1 @@
+"""What may leave: which labelled values reach whom, over all runs and in one."""

@@ -1,0 +1,145 @@
+"""How much of a secret choices can give away: the number of alternatives of each declassified answer
+and of each branch, times how often a run can come there, in bits.
+
+The graph of values and what labels reach come in; upper bounds go out. They add up, since the
+alternatives of independent choices multiply: Shannon's capacity of a channel without noise. A loop
+counts once for each iteration, a map once for each item that it may have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import log2
+
+from ...diagnostics import Loc
+from ...language.expr import Ref, value_references
+from ...language.flow import Names, Node
+from ...language.semantics import Chooses, External, Forks, Literals, Repeats, Term, output
+from ...values import short
+from ..report import Influence, Released
+from ..trust.graph import Reach
+from ..trust.labels import Path, choices
+from .labels import Secrets
+from .sources import Labelled
+
+
+class Bits:
+    """Of one program."""
+
+    def __init__(self, labelled: Labelled) -> None:
+        self.labelled = labelled
+        self.graph = graph = labelled.graph
+        self._branches: dict[Loc, float] = {}
+        self._nodes: dict[tuple[int, str], list[Node]] = {}
+        for node in graph.flow.nodes:
+            if node.kind == "step":
+                self._nodes.setdefault((id(node.frame.names), node.step.id), []).append(node)
+
+    def of_branch(self, loc: Loc) -> float:
+        """What the decision at *loc* can give away in a run."""
+        if not self._branches:
+            for one in self.labelled.decisions():
+                more = times(one.node) * log2(2 if one.of_failure else _ways(one.node))
+                self._branches[one.loc] = self._branches.get(one.loc, 0.0) + more
+        return self._branches[loc]
+
+    def released(
+        self, reaches: Mapping[int, Reach], secrets: Secrets, branches: Iterable[Influence]
+    ) -> Iterator[Released]:
+        """For each label what choices among the program's own values, and branches, give away."""
+        decided: dict[str, float] = {}
+        for branch in branches:
+            decided[branch.label] = decided.get(branch.label, 0.0) + self.of_branch(branch.loc)
+        for bit, reach in reaches.items():
+            label = secrets.text(bit)
+            answers = self._whole(reach) + self._parts(reach)
+            if answers or decided.get(label):
+                yield Released(label, answers, decided.get(label, 0.0))
+
+    def _whole(self, reach: Reach) -> float:
+        """Answers that are one of several as a whole."""
+        total = 0.0
+        for node in self.graph.flow.nodes:
+            if node.kind != "step":
+                continue
+            names = node.frame.names
+            number = _alternatives(output(node.step))
+            if number is not None and not self.graph.literal(names):
+                refs = [ref for ref, _ in names.reads[node.step.id]]
+                if reach.reached(names, refs).level:
+                    total += times(node) * log2(number)
+        return total
+
+    def _parts(self, reach: Reach) -> float:
+        """Fields of answers that are one of several, and are read as such."""
+        total = 0.0
+        seen: set[tuple[int, Path]] = set()
+        for names, ref in self._references():
+            vertex, harmless = self.graph.read(names, ref)
+            if harmless is None or not reach.level[vertex]:
+                continue
+            slot, path = names.load(ref)
+            if (vertex, path) in seen:
+                continue
+            seen.add((vertex, path))
+            for step, _ in names.writers[slot]:
+                for schema in self.graph.shapes[vertex]:
+                    number = choices(schema, path)
+                    for node in self._nodes[id(names), step.id] if number else ():
+                        total += times(node) * log2(number or 1)
+        return total
+
+    def _references(self) -> Iterator[tuple[Names, Ref]]:
+        for frame in self.graph.flow.roots:
+            names = frame.names
+            for step, _ in names.steps:
+                yield from ((names, ref) for ref, _ in names.all_reads(step))
+            yield from ((names, ref) for ref in value_references(names.program.output))
+
+
+def times(node: Node) -> int:
+    """How often a run can reach *node*, at most."""
+    found = 1
+    at = node.owner if node.owner is not None else node.frame.owner
+    while at is not None:
+        match at.control:
+            case Repeats(bound=bound):
+                found *= bound
+            case Forks(item=str(), most=most):
+                found *= most
+        at = at.owner if at.owner is not None else at.frame.owner
+    return found
+
+
+def _ways(node: Node) -> int:
+    """How many ways it can go on at *node*, a failure of the decision among them."""
+    if node.kind == "when":
+        return 2
+    match node.control:
+        case Chooses(by="value", ways=ways):
+            return len(ways) + all(way.case is not None for way in ways)
+        case Repeats(bound=bound):
+            return bound + 1
+        case Forks(most=most):
+            return most + 1
+    return 2
+
+
+def _alternatives(terms: Sequence[Term]) -> int | None:
+    """Of how many values an answer is one, that it is none of them included; None where it is not
+    restricted.
+    """
+    match terms:
+        case [External("model", allowed=tuple(allowed)), *instead]:
+            spelt = [v for term in instead if isinstance(term, Literals) for v in term.values]
+            return len({*map(short, allowed), *map(short, spelt)}) + (not spelt)
+        case [External("model", schema=dict(schema)), *_]:
+            number = choices(schema, ())
+            return None if number is None else number + 1
+    return None
+
+
+def text(bits: float) -> str:
+    """*bits*, for people; rounded up, since they are a bound."""
+    number = -(-bits * 10 // 1) / 10
+    return f"at most {number:g} bit{'s' * (number != 1)} a run"

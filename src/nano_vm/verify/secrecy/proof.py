@@ -1,0 +1,214 @@
+"""Secrecy: which labelled values can reach a receiver that does not accept them, and what lets them?
+
+The graph of values and the joined labels come in; findings and flows go out. Nothing is run, and no
+value is seen.
+
+Theory. A label is a set of names that values carry along, and a receiver accepts some: the lattice
+of sets under union, of which *untrusted* is the mirror. Sets are taken apart: for each name one
+search over the graph that `trust` uses too, from the sources of that name. Source: A. C. Myers,
+B. Liskov, "A Decentralized Model for Information Flow Control", SOSP 1997.
+
+What takes a label away is listed with its right: a tool that the host lets declassify, an answer
+that is a choice among what the program lists, an approval that showed exactly the value to a role
+that releases it. What a branch gives away is no flow of a value; `implicit` tells of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ...diagnostics import Diagnostic, Loc
+from ...language.policy import Shown
+from ..report import Finding, Influence, Released
+from ..trust.approvals import Approvals, Fact
+from ..trust.graph import STRONG, WEAK, Graph, Reach, Reached
+from .bits import Bits, text
+from .implicit import Regions
+from .labels import Secrets
+from .of_run import SecretArrivals
+from .receivers import Receiver, Receivers
+from .sources import Labelled
+
+
+@dataclass(frozen=True, slots=True)
+class Secrecy:
+    """What the analysis says: ``findings`` one for each receiver that does not accept all that there
+    is, ``flows`` what is secret reaches and decides, ``faults`` models without a rule, ``shown`` as
+    of `Trust`, ``released`` how much can be given away by choices.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    flows: tuple[Influence, ...] = ()
+    faults: tuple[Diagnostic, ...] = ()
+    shown: Mapping[Loc, Shown] = field(default_factory=dict)
+    released: tuple[Released, ...] = ()
+
+
+@dataclass(slots=True)
+class _Place:
+    """A receiver, what of each label reaches it, and which approvals would let it pass."""
+
+    receiver: Receiver
+    reached: dict[int, Reached]
+    approvals: list[tuple[int, Fact]]
+
+
+class _Verdicts:
+    """Findings and flows, the worst of each place."""
+
+    def __init__(self, labelled: Labelled, reaches: Mapping[int, Reach]) -> None:
+        self.labelled = labelled
+        self.secrets = labelled.secrets
+        self.reaches = reaches
+        self.findings: dict[tuple[Loc, str], Finding] = {}
+        self.flows: dict[tuple[Loc, str], Influence] = {}
+        self.shown: dict[Loc, Shown] = {}
+
+    def place(self, place: _Place, approvals: Approvals) -> None:
+        """Judge one receiver."""
+        receiver = place.receiver
+        present = sum(self.reaches)
+        if not present & ~receiver.accepts:
+            forbidden: list[int] = []
+        else:
+            forbidden = [bit for bit in self.reaches if not bit & receiver.accepts]
+        broken = None
+        for bit, reached in place.reached.items():
+            allowed: str | None = f"accepted: {self.secrets.text(bit)}"
+            if bit in forbidden:
+                allowed = self._right(place, bit, reached, approvals)
+            elif reached.level == WEAK:
+                allowed = reached.right
+            if allowed is None and broken is None:
+                broken = bit
+            self._flow(receiver, bit, reached, allowed)
+        if forbidden:
+            self._finding(receiver, forbidden, broken, place)
+
+    def _right(self, place: _Place, bit: int, reached: Reached, approvals: Approvals) -> str | None:
+        """What lets the label pass, if anything does."""
+        if reached.level != STRONG:
+            return reached.right
+        undone = place.receiver.use == "undo"
+        for label, fact in place.approvals:
+            if label == bit and approvals.holds(fact, place.receiver.node, after=undone):
+                self.shown.setdefault(place.receiver.loc, Shown(fact[2]))
+                return f"released by {fact[2]} at step {', '.join(approvals.by[fact])}"
+        return None
+
+    def _flow(self, receiver: Receiver, bit: int, reached: Reached, allowed: str | None) -> None:
+        key = receiver.loc, self.secrets.text(bit)
+        known = self.flows.get(key)
+        if known is not None and (known.allowed is None or allowed is not None):
+            return
+        source, way = self.reaches[bit].told(reached.vertex)
+        step_id = receiver.node.step.id
+        self.flows[key] = Influence(
+            "argument", step_id, receiver.what, source, way, allowed, receiver.loc, key[1]
+        )
+
+    def _finding(
+        self, receiver: Receiver, forbidden: list[int], broken: int | None, place: _Place
+    ) -> None:
+        key = receiver.loc, receiver.name
+        known = self.findings.get(key)
+        if known is not None and (broken is None or not known.holds):
+            return
+        labels = " or ".join(self.secrets.text(bit) for bit in forbidden)
+        statement = f"no {labels} value reaches {receiver.what}"
+        if broken is None:
+            self.findings[key] = Finding("secrecy", receiver.name, statement, True, receiver.loc)
+            return
+        vertex = place.reached[broken].vertex
+        path = self.reaches[broken].moves(vertex, receiver.node.index)
+        flow = self.labelled.graph.flow
+        breaks = SecretArrivals(flow, self.secrets, receiver, broken)
+        self.findings[key] = Finding(
+            "secrecy", receiver.name, statement, False, receiver.loc, path, breaks
+        )
+
+
+def analyse(graph: Graph, secrets: Secrets) -> Secrecy:
+    """Every flow of a labelled value to somebody."""
+    labelled = Labelled(graph, secrets)
+    regions = Regions(labelled) if secrets.refuses_implicit else None
+    if regions is not None:
+        regions.carry()
+    reaches = labelled.spread()
+    receivers = Receivers(graph.flow, secrets)
+    if not reaches:
+        for _ in receivers:
+            pass
+        return Secrecy(faults=tuple(receivers.without_rule()))
+    verdicts = _Verdicts(labelled, reaches)
+    approvals = Approvals(graph.flow)
+    releasing = {
+        role: released
+        for role in dict.fromkeys(n.approval.role for n in graph.flow.nodes if n.approval)
+        if (released := secrets.released(role))
+    }
+    places = [_place(receiver, reaches, releasing, approvals) for receiver in receivers]
+    approvals.solve()
+    for place in places:
+        verdicts.place(place, approvals)
+    bits = Bits(labelled)
+    branches = list(_branches(labelled, reaches, bits))
+    findings = list(verdicts.findings.values())
+    if regions is not None:
+        findings += regions.findings([place.receiver for place in places], reaches, secrets)
+    return Secrecy(
+        tuple(findings),
+        (*verdicts.flows.values(), *branches),
+        tuple(receivers.without_rule()),
+        verdicts.shown,
+        tuple(bits.released(reaches, secrets, branches)),
+    )
+
+
+def _place(
+    receiver: Receiver,
+    reaches: Mapping[int, Reach],
+    releasing: Mapping[str, int],
+    approvals: Approvals,
+) -> _Place:
+    reached = {}
+    for bit, reach in reaches.items():
+        found = reach.reached(receiver.names, receiver.refs)
+        for node in receiver.outputs:
+            vertex = reach.graph.out(node)
+            if reach.level[vertex] > found.level:
+                found = Reached(reach.level[vertex], vertex, reach.right.get(vertex, ""))
+        if found.level:
+            reached[bit] = found
+    facts = []
+    if receiver.argument is not None:
+        for bit, one in reached.items():
+            for role, released in releasing.items() if one.level == STRONG else ():
+                fact = None
+                if released & bit and not bit & receiver.accepts:
+                    fact = approvals.ask(receiver.names, receiver.value, role)
+                if fact is not None:
+                    facts.append((bit, fact))
+    return _Place(receiver, reached, facts)
+
+
+def _branches(labelled: Labelled, reaches: Mapping[int, Reach], bits: Bits) -> Iterator[Influence]:
+    """What labelled values decide, once for each place and label."""
+    seen = set()
+    for decision in labelled.decisions():
+        node, loc = decision.node, decision.loc
+        for bit, reach in reaches.items():
+            reached = reach.reached(node.frame.names, decision.refs)
+            if (loc, bit) in seen or not (reached.level or decision.mask & bit):
+                continue
+            seen.add((loc, bit))
+            source = f"what step {node.step.id!r} calls"
+            way: tuple[str, ...] = ()
+            if reached.level:
+                source, way = reach.told(reached.vertex)
+            step_id = node.step.id
+            target = f"whether {step_id} fails" if decision.of_failure else step_id
+            allowed = f"only a branch, {text(bits.of_branch(loc))}"
+            label = labelled.secrets.text(bit)
+            yield Influence("branch", step_id, target, source, way, allowed, loc, label)

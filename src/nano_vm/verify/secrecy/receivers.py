@@ -1,0 +1,183 @@
+"""Who receives values from a program: tools, models, people, those who send events, its caller.
+
+The graph and the joined labels come in; each place out of which a value goes to somebody, with what
+it reads there and the labels that are accepted, goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...diagnostics import Diagnostic, Loc
+from ...language.expr import Ref, value_references
+from ...language.flow import Flow, Names, Node
+from ...language.program import LLMStep, written
+from ...language.semantics import External, Stops, Use, last, output
+from .labels import Secrets
+
+
+@dataclass(slots=True)
+class Receiver:
+    """One place: ``name`` is whose, ``what`` the place in words, ``value`` what an approval can have
+    shown, ``vertices`` steps whose output it is, where no reference reads it.
+    """
+
+    name: str
+    what: str
+    loc: Loc
+    accepts: int
+    node: Node
+    refs: Sequence[Ref] = ()
+    use: Use | None = None
+    argument: str | None = None
+    value: Any = None
+    outputs: tuple[Node, ...] = ()
+
+    @property
+    def names(self) -> Names:
+        """Those that its references are read by."""
+        return self.node.frame.names
+
+
+class Receivers:
+    """All of one program; ``faults`` are models of which no rule says what they accept."""
+
+    def __init__(self, flow: Flow, secrets: Secrets) -> None:
+        self.flow = flow
+        self.secrets = secrets
+        self.accepted: dict[tuple[str, str], int] = {}
+        self.unruled: dict[str | None, Loc] = {}
+
+    def __iter__(self) -> Iterator[Receiver]:
+        for node in self.flow.nodes:
+            if node.kind != "step":
+                continue
+            if node.calls:
+                yield from self._arguments(node)
+            elif isinstance(node.step, LLMStep):
+                yield from self._asked(node, node.step)
+            elif node.approval is not None:
+                yield self._shown(node, node.approval.role, node.approval.show)
+            elif node.frame.names.reads[node.step.id]:
+                yield from self._others(node)
+        yield from self._output()
+
+    def _arguments(self, node: Node) -> Iterator[Receiver]:
+        for call in node.calls:
+            step = f"step {node.step.id!r}"
+            where = step if call.use == "step" else f"{call.use} of {step}"
+            at: Loc = (*node.loc, *call.at, "args")
+            if not call.args and self.secrets.refuses_implicit:
+                accepts = self.secrets.argument(call.tool, "*")
+                yield Receiver(call.tool, f"tool {call.tool!r} ({where})", at, accepts, node)
+            for name, value in call.args.items():
+                key = call.tool, name
+                if key not in self.accepted:
+                    self.accepted[key] = self.secrets.argument(*key)
+                yield Receiver(
+                    call.tool,
+                    f"argument {name!r} of tool {call.tool!r} ({where})",
+                    (*at, name),
+                    self.accepted[key],
+                    node,
+                    tuple(value_references(value)),
+                    call.use,
+                    name,
+                    value,
+                )
+
+    def _asked(self, node: Node, step: LLMStep) -> Iterator[Receiver]:
+        program = node.frame.names.program
+        model = program.model_named(step.model or program.defaults.model)
+        accepts = self.secrets.model(model)
+        if accepts is None:
+            self.unruled.setdefault(model, (*node.loc, "model"))
+        who = "the default model" if model is None else f"model {model!r}"
+        for field, refs in _by_field(node).items():
+            what = f"{field!r} for {who} (step {step.id!r})"
+            yield Receiver(model or "", what, (*node.loc, field), accepts or 0, node, refs)
+
+    def _shown(self, node: Node, role: str, show: Any) -> Receiver:
+        what = f"what {role!r} is shown (step {node.step.id!r})"
+        accepts = self.secrets.role(role)
+        return Receiver(
+            role, what, (*node.loc, "show"), accepts, node, tuple(value_references(show))
+        )
+
+    def _others(self, node: Node) -> Iterator[Receiver]:
+        step_id = node.step.id
+        by = [term.by for term in output(node.step) if isinstance(term, External)]
+        fields = _by_field(node)
+        if "event" in by:
+            event = str(written(node.step, "event"))
+            for field in ("event", "match"):
+                if field in fields:
+                    what = f"{field!r} of event {event!r} (step {step_id!r})"
+                    accepts = self.secrets.event(event)
+                    yield Receiver(event, what, (*node.loc, field), accepts, node, fields[field])
+        texts = ("error", "message") if isinstance(node.control, Stops) else ("message",)
+        for field in texts:
+            if field in fields:
+                what = f"the error that the caller gets ({field!r} of step {step_id!r})"
+                accepts = self.secrets.receiver("errors")
+                yield Receiver("errors", what, (*node.loc, field), accepts, node, fields[field])
+
+    def _output(self) -> Iterator[Receiver]:
+        run = self.flow.frames[0]
+        declared = run.names.program.output
+        accepts = self.secrets.receiver("output")
+        end = self.flow.nodes[run.end]
+        what = "the output of the run"
+        if declared is not None:
+            yield Receiver(
+                "output", what, ("output",), accepts, end, tuple(value_references(declared))
+            )
+            return
+        for node in last_outputs(self.flow, run.end):
+            text = f"{what} (step {node.step.id!r})"
+            yield Receiver("output", text, node.loc, accepts, node, outputs=(node,))
+
+    def without_rule(self) -> Iterator[Diagnostic]:
+        """A fault for each model of which nobody says what it accepts."""
+        for model, loc in self.unruled.items():
+            who = "the default model" if model is None else f"model {model!r}"
+            message = f"the policy has labels, and does not say what {who} accepts"
+            name = "*" if model is None else model
+            hint = f"write models: {{{name!r}: {{accepts: public}}}}, or the labels that it may see"
+            yield Diagnostic("V067", loc, message, hint)
+
+
+def _by_field(node: Node) -> dict[str, list[Ref]]:
+    """What a step reads, by its field."""
+    found: dict[str, list[Ref]] = {}
+    for ref, at in node.frame.names.reads[node.step.id]:
+        found.setdefault(str(at[0]), []).append(ref)
+    return found
+
+
+def last_outputs(flow: Flow, end: int) -> list[Node]:
+    """The steps whose output may be that of the frame which ends at the node *end*: of a decision it
+    is that of its blocks, and where these leave nothing, what the steps before it left.
+    """
+    before: dict[int, list[int]] = {}
+    for node in flow.nodes:
+        for edge in node.edges:
+            if edge.label != "fork":
+                before.setdefault(edge.target, []).append(node.index)
+    found: dict[int, Node] = {}
+    seen = {end}
+    queue = [end]
+    for index in queue:  # grows as it is walked
+        for number in before.get(index, ()):
+            if number in seen:
+                continue
+            seen.add(number)
+            node = flow.nodes[number]
+            step = node.of if node.kind != "step" and node.of is not None else node
+            found.setdefault(step.index, step)
+            fails = any(edge.label in ("skip", "catch") for edge in node.edges)
+            if node.kind != "step" or last(node.step) != "own" or fails:
+                queue.append(number)
+    return list(found.values())
