@@ -1,7 +1,7 @@
 """The activities: a worker's verdict on a program, calls of its tools and models.
 
-What came of a call is an outcome, which the activity returns: the exception of a tool is looked at
-here, where it is. Only that a worker dies or stops is left to Temporal to say.
+Each call has an outcome, which the activity returns: the exception of a tool is looked at here,
+where it is. Only that a worker dies or stops is left to Temporal to say.
 """
 
 from __future__ import annotations

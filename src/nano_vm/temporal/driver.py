@@ -48,10 +48,11 @@ from ..machine.plan import (
     ToolOp,
 )
 from ..records.record import StepError
+from ..records.status import TraceStatus
 from ..values import CONTAINERS
 from .failures import is_lost, outcome_of_failure
 from .plans import Planned
-from .tape import Begun, Entry, Lost, Tape, fed
+from .tape import Begun, Entry, Lost, Tape, Timed, fed
 from .terms import (
     CALL_MODEL,
     CALL_TOOL,
@@ -62,6 +63,8 @@ from .terms import (
     ToolCall,
 )
 from .words import Words
+
+SUCCESS = TraceStatus.SUCCESS
 
 ONCE = RetryPolicy(maximum_attempts=1)
 """Whether a call is made again is for the machine to say."""
@@ -137,25 +140,29 @@ class Driver:
         if not tape:
             tape.append((self.now(), Begun()))
         at, op = 1, machine.start(tape[0][0])
-        while op.code != END:
+        while True:
             if isinstance(op, ForkOp) and not await self.fork(machine, op):
                 return False
-            if at == len(tape):
+            if at == len(tape) and op.code == END:
+                if not self.cancelled or machine.frame_name or machine.status is not SUCCESS:
+                    return True
+                tape.append((self.now(), Cancelled(called=False)))
+            elif at == len(tape):
                 entries = await self.entries(machine, op)
                 if not entries:
                     return False
                 tape.extend((self.now(), entry) for entry in entries)
-            while at < len(tape):
-                entry = tape[at]
-                if isinstance(entry[1], Unknown) and entry[1].crashed:
-                    self._crashed.add(machine.path)
-                self._latest = max(self._latest, entry[0])
-                at += 1
-                machine.delay_seconds = 0.0
-                op = fed(machine, op, entry)
-                if op.code in (FORK, END):
-                    break
-        return True
+            op = self.feed(machine, op, tape[at])
+            at += 1
+
+    def feed(self, machine: Machine, op: Op, entry: Timed) -> Op:
+        """The request of *machine* after an *entry* of its tape."""
+        now, what = entry
+        if isinstance(what, Unknown) and what.crashed:
+            self._crashed.add(machine.path)
+        self._latest = max(self._latest, now)
+        machine.delay_seconds = 0.0
+        return fed(machine, op, entry)
 
     async def fork(self, machine: Machine, op: ForkOp) -> bool:
         """Drive the children of the requested fork; False where this execution ends before they

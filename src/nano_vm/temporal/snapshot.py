@@ -19,7 +19,7 @@ def snapshot(machine: Machine, tape: Tape) -> int:
         return 1
     now, at = entries[0][0], 1
     op, standing = machine.start(now), False
-    while op.code != END:
+    while op.code != END or at < len(entries):
         if op.code == FORK:
             now, standing = _children(machine, tape, now)
         if at < len(entries):

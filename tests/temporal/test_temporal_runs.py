@@ -1,0 +1,515 @@
+"""Runs on a development server: waiting and deciding, lost workers, cancelling, continuing as new."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+from build import NOW, llm, mapped, parallel, program, step
+from temporalio.client import Client
+
+from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
+from nano_vm.errors import AlreadyDecided, Changed, Expired, ProgramError, UnknownRun, VMError
+from nano_vm.temporal import TemporalRuns, activities, driver, worker, workflow
+from temporal.cluster import Server
+
+NUMBERS = count(1)
+
+WAIT = {"id": "w", "type": "wait", "event": "paid"}
+APPROVAL = {"id": "ok", "type": "approval", "role": "boss", "show": {"sum": "$a.output"}}
+
+
+@asynccontextmanager
+async def runs_of(
+    server: Server, tools: dict[str, Callable[..., Any]] | None = None, **host: Any
+) -> AsyncIterator[TemporalRuns]:
+    """Runs on a worker of this process, whose tools are *tools*."""
+    client = await server.client()
+    queue = f"runs-{next(NUMBERS)}"
+    vm = ExecutionVM(host.pop("llm", None), tools or {}, **host)
+    async with worker(client, vm, queue, graceful_shutdown_timeout=timedelta(0)):
+        yield TemporalRuns(client, queue, vm=vm)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise TimeoutError
+
+
+async def pending(runs: TemporalRuns, run_id: str) -> dict[str, Any]:
+    """The one request that a run waits with."""
+    for _ in range(400):
+        entries = await runs.waiting(run_id)
+        if entries:
+            (entry,) = entries
+            return entry
+        await asyncio.sleep(0.02)
+    raise TimeoutError
+
+
+async def read(x: Any = None) -> Any:
+    return x
+
+
+read = tool(effect="read")(read)
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+async def test_an_approval_is_decided_once_by_what_was_shown(temporal_server: Server) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        made = program(step(args={"x": 5}), APPROVAL, step("b"))
+        trace = await runs.run(made, run_id="approved")
+        assert trace.status is TraceStatus.SUSPENDED
+        (entry,) = await runs.waiting("approved")
+        assert entry["show"] == {"sum": 5}
+        with pytest.raises(Changed, match="is not the digest"):
+            await runs.approve("approved", "ok", shown="f" * 64, by="ann")
+        with pytest.raises(Changed, match="asks for no decision"):
+            await runs.approve("approved", "b", shown=entry["shown"], by="ann")
+        await runs.approve("approved", "ok", shown=entry["shown"], by="ann", reason="fine")
+        trace = await runs.result("approved")
+        assert trace.final_output is None
+        decided = trace.steps[1]
+        assert decided.output == {"approved": True, "reason": "fine"}
+        assert decided.extra is not None
+        assert decided.extra["by"] == "ann"
+        with pytest.raises(Expired, match="has ended"):
+            await runs.approve("approved", "ok", shown=entry["shown"], by="bob")
+
+
+async def test_two_decisions_at_once_are_one(temporal_server: Server) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        made = program(step(), {**APPROVAL, "show": {}}, {"id": "w", "type": "wait", "event": "e"})
+        await runs.run(made, run_id="twice")
+        (entry,) = await runs.waiting("twice")
+        decided = await asyncio.gather(
+            *(runs.reject("twice", "ok", by=name) for name in ("ann", "bob")),
+            return_exceptions=True,
+        )
+        refused = [one for one in decided if one is not None]
+        assert len(refused) == 1
+        assert isinstance(refused[0], AlreadyDecided | Expired)
+        trace = await runs.result("twice")
+        assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "refused")
+        assert entry["shown"]
+
+
+async def test_a_deadline_of_an_approval_passes(temporal_server: Server) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        late = {**APPROVAL, "show": {}, "timeout_seconds": 0.3, "otherwise": "c", "then": "b"}
+        made = program(step(), late, step("b", next="$end"), step("c", args={"x": "late"}))
+        await runs.submit(made, run_id="late")
+        trace = await runs.result("late")
+        assert trace.final_output == "late"
+        assert trace.steps[1].output["approved"] is False
+
+
+async def test_a_timer_passes_without_anybody(temporal_server: Server) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        made = program({"id": "w", "type": "wait", "seconds": 0.3}, step(args={"x": 1}))
+        trace = await runs.run(made, run_id="timer")
+        assert trace.status is TraceStatus.SUSPENDED
+        trace = await runs.result("timer")
+        assert trace.final_output == 1
+        assert (trace.duration_ms or 0) >= 300
+
+
+async def test_an_event_that_comes_early_is_kept(temporal_server: Server) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        made = program(
+            {"id": "go", "type": "wait", "event": "go"},
+            {**WAIT, "match": {"id": 7}, "output_schema": {"type": "object"}},
+        )
+        await runs.run(made, run_id="early")
+        assert await runs.send_event("early", "paid", {"id": 8}, id="e-8")
+        assert await runs.send_event("early", "paid", {"id": 7, "sum": 3}, id="e-7")
+        assert not await runs.send_event("early", "paid", {"id": 7, "sum": 4}, id="e-7")
+        await runs.send_event("early", "go")
+        trace = await runs.result("early")
+        assert trace.final_output == {"id": 7, "sum": 3}
+
+
+async def test_an_event_that_does_not_fit_the_schema_is_refused(temporal_server: Server) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        schema = {"type": "object", "required": ["sum"]}
+        await runs.run(program({**WAIT, "output_schema": schema}), run_id="misfit")
+        with pytest.raises(VMError, match="does not fit"):
+            await runs.send_event("misfit", "paid", {"amount": 3})
+        await runs.send_event("misfit", "paid", {"sum": 3})
+        assert (await runs.result("misfit")).ok
+
+
+# --- ids and refusals -----------------------------------------------------------------------------
+
+
+async def test_the_same_id_joins_only_the_same_run(temporal_server: Server) -> None:
+    calls = []
+
+    async def once(x: int) -> int:
+        calls.append(x)
+        return x
+
+    async with runs_of(temporal_server, {"t": once}) as runs:
+        made = program(step(args={"x": "$n"}))
+        first = await runs.run(made, {"n": 1}, run_id="same")
+        again = await runs.run(made, {"n": 1}, run_id="same")
+        assert first.to_dict() == again.to_dict()
+        assert calls == [1]
+        with pytest.raises(VMError, match="another program or other inputs"):
+            await runs.run(made, {"n": 2}, run_id="same")
+
+
+async def test_a_program_is_refused_before_it_is_sent_and_by_the_worker(
+    temporal_server: Server,
+) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        made = program(step(tool="missing"))
+        with pytest.raises(ProgramError, match="missing"):
+            await runs.submit(made, run_id="refused")
+        with pytest.raises(UnknownRun):
+            await runs.result("refused")
+        blind = TemporalRuns(runs.client, runs.task_queue)
+        trace = await blind.run(made, run_id="refused")
+        assert trace.status is TraceStatus.FAILED
+        assert [one.code for one in trace.diagnostics] == ["V020"]
+        assert trace.steps == []
+
+
+async def test_a_value_that_the_policy_refuses_is_not_called(temporal_server: Server) -> None:
+    paid = []
+
+    async def pay(amount: int) -> int:
+        paid.append(amount)
+        return amount
+
+    policy = {
+        "tools": {"pay": {"args": {"amount": {"trusted": False, "check": "$value <= limit"}}}}
+    }
+    policy["values"] = {"limit": 100}  # type: ignore[dict-item]
+    policy["tools"]["pay"]["args"]["amount"]["check"] = "$value <= $limit"
+    made = program(step(tool="pay", args={"amount": "$n"}))
+    async with runs_of(temporal_server, {"pay": pay}, policy=policy) as runs:
+        good = await runs.run(made, {"n": 100})
+        bad = await runs.run(made, {"n": 101})
+        local = await runs.vm.run(made, {"n": 101})  # type: ignore[union-attr]
+    assert good.ok
+    assert (bad.error_kind, bad.error) == ("refused", local.error)
+    assert bad.digest == local.digest
+    assert paid == [100]
+
+
+async def test_a_worker_that_does_not_know_the_program_learns_it(temporal_server: Server) -> None:
+    """A checked call may reach a worker that did not admit the run."""
+
+    async def pay(amount: int) -> int:
+        return amount
+
+    policy = {"tools": {"pay": {"args": {"amount": "$value <= 100"}}}}
+    async with runs_of(temporal_server, {"pay": pay}, policy=policy) as runs:
+        known = activities.Activities.known
+
+        def forgetful(self: Any, document: Any) -> Any:
+            found = known(self, document)
+            self._by_digest.clear()
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(activities.Activities, "known", forgetful)
+            made = program(WAIT, step(tool="pay", args={"amount": "$n"}))
+            await runs.run(made, {"n": 100}, run_id="unknown")
+            await runs.run(program(step(tool="pay", args={"amount": "$n"})), {"n": 1})
+            await runs.send_event("unknown", "paid")
+            assert (await runs.result("unknown")).final_output == 100
+
+
+# --- lost workers ---------------------------------------------------------------------------------
+
+
+class Frozen:
+    """A tool whose first calls hang in a worker that gives no sign of life."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, times: int = 1) -> None:
+        self.calls: list[str] = []
+        self.times = times
+        patch.setattr(driver, "HEARTBEAT_SECONDS", 0.5)
+        patch.setattr(activities, "BEATS", 1e-3)
+
+    async def __call__(self, idempotency_key: str) -> str:
+        self.calls.append(idempotency_key)
+        if len(self.calls) <= self.times:
+            await asyncio.Event().wait()
+        return "done"
+
+
+@pytest.mark.parametrize("effect", ["read", "idempotent"])
+async def test_a_call_that_may_be_repeated_is_made_again_with_its_key(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch, effect: Any
+) -> None:
+    frozen = Frozen(monkeypatch)
+
+    async def call(idempotency_key: str) -> str:
+        return await frozen(idempotency_key)
+
+    async with runs_of(temporal_server, {"t": tool(effect=effect)(call)}) as runs:
+        trace = await runs.run(program(step()), run_id=f"frozen-{effect}")
+    assert trace.final_output == "done"
+    assert len(frozen.calls) == 2
+    assert len(set(frozen.calls)) == 1
+    assert trace.steps[0].extra is not None
+    assert len(trace.steps[0].extra["lost"]) == 1
+
+
+async def test_an_effect_whose_worker_died_is_in_doubt(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = Frozen(monkeypatch, times=3)
+
+    async def pay(idempotency_key: str) -> str:
+        return await frozen(idempotency_key)
+
+    made = program(step(tool="pay"), step("b", args={"x": "$a.output"}))
+    async with runs_of(temporal_server, {"pay": pay, "t": read}) as runs:
+        for run_id in ("doubt-done", "doubt-fail", "doubt-again"):
+            await runs.submit(made, run_id=run_id)
+        for run_id in ("doubt-done", "doubt-fail", "doubt-again"):
+            entry = await pending(runs, run_id)
+            assert (entry["kind"], entry["tool"], entry["path"]) == ("in_doubt", "pay", "a")
+        assert len(frozen.calls) == 3
+        stood = await runs.trace("doubt-done")
+        assert stood is not None
+        assert (stood.status, stood.steps[0].status.value) == (TraceStatus.SUSPENDED, "in_doubt")
+        with pytest.raises(Changed):
+            await runs.approve("doubt-done", "a", shown="0" * 64, by="ann")
+        await runs.resolve("doubt-done", "a", done="paid", by="ann")
+        await runs.resolve("doubt-fail", "a", fail="it did not", by="ann")
+        await runs.resolve("doubt-again", "a", retry=True, by="ann")
+        done, failed, again = [
+            await runs.result(run_id) for run_id in ("doubt-done", "doubt-fail", "doubt-again")
+        ]
+    assert done.final_output == "paid"
+    assert (failed.status, failed.error) == (
+        TraceStatus.FAILED,
+        "Step 'a' failed: Resolved: it did not",
+    )
+    assert again.final_output == "done"
+    assert len(frozen.calls) == 4
+    for trace in (done, again):
+        assert trace.steps[0].extra is not None
+        assert len(trace.steps[0].extra["lost"]) == 1
+
+
+async def test_a_lost_call_inside_a_fork_is_made_again_and_its_siblings_are_not(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen, others = Frozen(monkeypatch), []
+
+    async def pay(idempotency_key: str) -> str:
+        return await frozen(idempotency_key)
+
+    async def other(x: int) -> int:
+        others.append(x)
+        return x
+
+    branches = [step("a", tool="pay"), step("b", tool="other", args={"x": 1})]
+    made = program(parallel(*branches), step("c", tool="other", args={"x": 2}))
+    async with runs_of(temporal_server, {"pay": pay, "other": other}) as runs:
+        await runs.submit(made, run_id="doubt-fork")
+        entry = await pending(runs, "doubt-fork")
+        await runs.resolve("doubt-fork", entry["path"], retry=True, by="ann")
+        trace = await runs.result("doubt-fork")
+    assert trace.steps[-2].output == {"a": "done", "b": 1}
+    assert (len(frozen.calls), others) == (2, [1, 2])
+
+
+async def test_a_reconcile_is_asked_before_a_person(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = Frozen(monkeypatch)
+
+    async def pay(idempotency_key: str) -> str:
+        return await frozen(idempotency_key)
+
+    async def look(x: Any = None) -> Any:
+        return {"done": True, "output": "found"}
+
+    made = program(step(tool="pay", reconcile={"tool": "look", "args": {"x": 1}}))
+    async with runs_of(temporal_server, {"pay": pay, "look": tool(effect="read")(look)}) as runs:
+        trace = await runs.run(made, run_id="reconciled")
+    assert trace.final_output == "found"
+    assert len(frozen.calls) == 1
+
+
+async def test_a_call_that_kills_its_workers_is_not_made_for_ever(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = Frozen(monkeypatch, times=100)
+    monkeypatch.setattr(driver, "MAX_LOST", 2)
+
+    async def call(idempotency_key: str) -> str:
+        return await frozen(idempotency_key)
+
+    async with runs_of(temporal_server, {"t": tool(effect="read")(call)}) as runs:
+        trace = await runs.run(program(step()), run_id="killer")
+    assert trace.error == "Step 'a' failed: LostCall: its worker died 2 times in a row"
+    assert len(frozen.calls) == 3
+
+
+# --- cancelling -----------------------------------------------------------------------------------
+
+
+async def test_cancelling_undoes_what_was_done_and_reaches_the_tool(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activities, "HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(driver, "HEARTBEAT_SECONDS", 0.5)
+    told: list[str] = []
+
+    async def book(x: int) -> int:
+        told.append(f"book {x}")
+        return x
+
+    async def unbook(x: int) -> None:
+        told.append(f"unbook {x}")
+
+    @tool(effect="read")
+    async def hang() -> None:
+        told.append("hang")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+
+    made = program(
+        step(tool="book", args={"x": 1}, undo={"tool": "unbook", "args": {"x": "$a.output"}}),
+        step("b", tool="hang"),
+        step("c", tool="book", args={"x": 2}),
+    )
+    tools = {"book": book, "unbook": unbook, "hang": hang}
+    async with runs_of(temporal_server, tools) as runs:
+        await runs.submit(made, run_id="cancelled")
+        await until(lambda: "hang" in told)
+        trace = await runs.cancel("cancelled")
+        assert trace.status is TraceStatus.CANCELLED
+        assert told == ["book 1", "hang", "cancelled", "unbook 1"]
+        assert (await runs.cancel("cancelled")).status is TraceStatus.CANCELLED
+
+
+async def test_a_run_that_waits_is_cancelled_in_its_forks_too(temporal_server: Server) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        made = program(parallel(WAIT, {**WAIT, "id": "v"}, step()), step("b"))
+        await runs.run(made, run_id="cancelled-wait")
+        trace = await runs.cancel("cancelled-wait")
+    assert trace.status is TraceStatus.CANCELLED
+    assert [(one.path, one.status.value) for one in trace.steps if one.path != "p/a"] == [
+        ("p/w", "cancelled"),
+        ("p/v", "cancelled"),
+        ("p", "cancelled"),
+    ]
+
+
+# --- continuing as new ----------------------------------------------------------------------------
+
+
+async def executions(client: Client, run_id: str) -> int:
+    """How many executions the workflow of a run has had."""
+    return len([one async for one in client.list_workflows(f"WorkflowId = '{run_id}'")])
+
+
+async def continued(runs: TemporalRuns, made: Program, **options: Any) -> tuple[Trace, int]:
+    trace = await runs.run(made, **options)
+    for _ in range(100):
+        number = await executions(runs.client, options["run_id"])
+        if number > 1:
+            return trace, number
+        await asyncio.sleep(0.05)
+    return trace, number
+
+
+class Yes:
+    """A model that agrees at its third attempt."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def complete(self, messages: list[dict[str, str]], **options: Any) -> str:
+        self.asked += 1
+        return "yes" if self.asked % 3 == 0 else "maybe"
+
+
+async def test_a_run_that_continues_as_new_is_the_same_run(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "MAX_CALLS", 7)
+    inner = [step("i", args={"x": "$item"}), step("j", args={"x": {"k": "$i.output", "a": 1}})]
+    made = program(
+        mapped(*inner, over="$items", max_concurrency=4),
+        llm("q", allowed_outputs=["yes", "no"], max_retries=3),
+        step("b", args={"x": "$m.output"}),
+        parallel(step("c"), step("d"), id="p"),
+    )
+    items = list(range(20))
+    async with runs_of(temporal_server, {"t": read}, llm=Yes()) as runs:
+        trace, number = await continued(
+            runs, made, context={"items": items}, run_id="continued", seed=3
+        )
+    local = await ExecutionVM(Yes(), {"t": read}).run(
+        made, {"items": items}, run_id="continued", seed=3
+    )
+    assert trace.ok, trace.error
+    assert trace.digest == local.digest
+    assert number > 4
+
+
+async def test_waiting_goes_on_over_a_continuation(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "MAX_CALLS", 3)
+    late = {"id": "late", "type": "wait", "seconds": 2.5}
+    asked = {**APPROVAL, "show": {}}
+    chain = [step(f"s{n}", args={"x": n}) for n in range(8)]
+    made = program(
+        parallel([asked], [late], [*chain], [{**WAIT, "match": {"id": 1}}], id="p"),
+        {"id": "w2", "type": "wait", "event": "second"},
+    )
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        await runs.submit(made, run_id="waits")
+        for _ in range(200):
+            if await executions(runs.client, "waits") > 2:
+                break
+            await asyncio.sleep(0.05)
+        assert await runs.send_event("waits", "second", "kept", id="s")
+        entries = {entry["path"]: entry for entry in await runs.waiting("waits")}
+        await runs.approve("waits", "p/ok", shown=entries["p/ok"]["shown"], by="ann")
+        await runs.send_event("waits", "paid", {"id": 1})
+        trace = await runs.result("waits")
+    assert trace.ok, trace.error
+    assert trace.final_output == "kept"
+    seconds = next(one for one in trace.steps if one.path == "p/late")
+    assert 2.5 <= (seconds.duration_ms or 0) / 1000 < 6
+
+
+async def test_a_failed_attempt_waits_in_the_workflow(temporal_server: Server) -> None:
+    calls = []
+
+    async def flaky() -> str:
+        calls.append(1)
+        if len(calls) < 3:
+            raise RuntimeError("not yet")
+        return "now"
+
+    made = program(step(max_retries=3, retry=NOW))
+    async with runs_of(temporal_server, {"t": tool(effect="read")(flaky)}) as runs:
+        trace = await runs.run(made, run_id="flaky")
+    assert trace.final_output == "now"
+    assert len(trace.steps[0].attempts) == 2
