@@ -204,7 +204,7 @@ class Model:
             claims[run.run_id] = Claim(run.fence + 1, run.status)
             run.owner, run.fence, run.status = owner, run.fence + 1, RUNNING
             run.started_ns = run.started_ns or now_ns
-        self._books.charge(claims)
+        self.charge(claims)
         return claims
 
     def _claimable(self, run: StoredRun, owner: str) -> bool:
@@ -270,6 +270,10 @@ class Model:
     def settle(self, id: str, used: Amount | None) -> None:
         """See `Store.settle`."""
         self._books.settle(id, used)
+
+    def charge(self, run_ids: Iterable[str]) -> None:
+        """Settle what is open of runs that were claimed: their calls were lost."""
+        self._books.charge(run_ids)
 
     def accounts(self) -> dict[str, Standing]:
         """See `Store.accounts`."""
