@@ -1,5 +1,5 @@
-"""What adapters over a provider's own SDK have in common: it is imported on the first call, has a
-client for each event loop, and is named by its address.
+"""What adapters over a provider's own SDK have in common: it is imported before the first call, has
+a client for each event loop, and is named by its address.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ class SdkAdapter:
     async def aclose(self) -> None:
         """Close the connections of the running event loop; `asyncio.run` does it at its end."""
         await self._clients.aclose()
+
+    async def ready(self) -> None:
+        """Import the SDK and make its client, before the time of a first call begins."""
+        await self._client()
 
     async def _client(self) -> Any:
         # over a second of CPU: in a thread, so that the loop's other runs and deadlines go on

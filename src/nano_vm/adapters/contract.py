@@ -33,6 +33,9 @@ class Adapter:
         self.complete = adapter.complete
         self.stream = getattr(adapter, "stream", None)
         self.count = getattr(adapter, "count_tokens", None)
+        ready = getattr(adapter, "ready", None)
+        # what is awaited once, before the first call; None where nothing is, or it was
+        self.ready = ready if inspect.iscoroutinefunction(ready) else None
         self.images = getattr(adapter, "images", False) is True
         self.files = getattr(adapter, "files", False) is True
         model = getattr(adapter, "model", None)
@@ -61,6 +64,15 @@ class Adapter:
         self.open = parameters is None or any(
             p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
         )
+
+    async def wake(self) -> None:
+        """Do what a first call would have to wait for; that it failed says the call."""
+        if self.ready is not None:
+            try:
+                await self.ready()
+            except Exception:
+                logger.debug("%s is not ready", kind_name(self.adapter), exc_info=True)
+            self.ready = None
 
     def tokens(self, messages: list[dict[str, Any]]) -> int:
         """The most tokens that *messages* can have: as the adapter counts them, if it can."""

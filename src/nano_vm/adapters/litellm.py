@@ -1,7 +1,7 @@
 """The hundred providers of LiteLLM: in go a step's messages, out comes a `Completion` or a
 `ModelError`.
 
-LiteLLM is imported on the first call, in a thread (4 s of CPU), from its bundled price list (it
+LiteLLM is imported before the first call, in a thread (4 s of CPU), from its bundled price list (it
 would fetch one from the network), and asked for one attempt only: retries belong to the VM.
 """
 
@@ -251,9 +251,13 @@ class LiteLLMAdapter:
         except Exception as error:  # LiteLLM lets those of its providers' libraries through
             raise self._billed(answer.failure(error), model) from error
 
-    async def _call(self, model: str, request: dict[str, Any]) -> Any:
+    async def ready(self) -> None:
+        """Import LiteLLM, before the time of a first call begins."""
         if self._litellm is None:
             self._litellm = await asyncio.to_thread(_imported)
+
+    async def _call(self, model: str, request: dict[str, Any]) -> Any:
+        await self.ready()
         await _CLIENTS.get()
         return await self._litellm.acompletion(model=model, **request)
 

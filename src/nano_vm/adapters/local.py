@@ -110,6 +110,10 @@ class LocalAdapter:
         """
         self._engine.server()
 
+    async def ready(self) -> None:
+        """Load the model, before the time of a first call begins."""
+        await asyncio.to_thread(self._engine.server)
+
     async def complete(
         self,
         messages: list[Message],

@@ -1,7 +1,8 @@
 """What the outside implements. A user's class needs the method, never an import of ours.
 
-The optional parts of an adapter are found by name: a method ``stream`` or ``count_tokens``, and the
-keyword parameters that ``complete`` names in its signature (``allowed_outputs``, ``output_schema``,
+The optional parts of an adapter are found by name: a method ``stream``, ``count_tokens`` or
+``ready`` (awaited once before the first call, outside of its time: imports, a model's weights), and
+the keyword parameters that ``complete`` names in its signature (``allowed_outputs``, ``output_schema``,
 ``options``, ``step_id``, ``idempotency_key``): they are handed over only to an adapter that names
 them, since one that merely takes ``**kwargs`` would pass them on to a provider that refuses what it
 does not know.

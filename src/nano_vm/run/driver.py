@@ -142,7 +142,7 @@ class Driver:
         """
         read, notifier, journal, shared = self.now, self.notifier, self.journal, self.shared
         straight, told = journal is None, notifier is not None
-        apart = told or shared is not None  # whether model calls are made one by one
+        apart = told or shared is not None or self.host.asleep  # before a model call
         ways = () if not straight else (AWAITED, INLINE) if apart else (AWAITED, INLINE, ASKED)
         again = -1 if told else AWAITED  # the way that is gone on with at once
         seen = 0
@@ -406,8 +406,8 @@ class Driver:
     async def ask(self, machine: Machine, op: ModelOp, lane: Lane) -> Op:
         """One model call, and the machine's request after it."""
         adapter = self.adapter(op)
-        if self.shared is not None:
-            refused = await self.reserve(self.shared, machine, op, lane)
+        if self.shared is not None or adapter.ready is not None:
+            refused = await self.before_call(adapter, machine, op, lane)
             if refused is not None:
                 return machine.resume(refused, self.now())
         lane.op = op
@@ -430,15 +430,20 @@ class Driver:
         machine.now = self.now()
         return self.answered(machine, op, lane, answer)
 
-    async def reserve(
-        self, shared: Shared, machine: Machine, op: ModelOp, lane: Lane
+    async def before_call(
+        self, adapter: Adapter, machine: Machine, op: ModelOp, lane: Lane
     ) -> Failed | None:
-        """Reserve in the budgets that runs share; the call's own time begins after it."""
+        """What comes before the time of a call begins: its adapter's first call, and a reservation
+        in the budgets that runs share; the outcome where these do not cover it.
+        """
         machine.handed = None  # its outcome is to be settled
         lane.op, lane.until = None, machine.deadline
         self.dog.arm(lane.until)
+        refused = None
         try:
-            refused = await shared.reserve(machine, op)
+            await adapter.wake()
+            if self.shared is not None:
+                refused = await self.shared.reserve(machine, op)
         except asyncio.CancelledError:
             raise _NotCalled from None
         except StoreError as error:

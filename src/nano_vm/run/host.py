@@ -110,6 +110,11 @@ class Host:
     asking: dict[int, tuple[Callable[..., Any], dict[str, Any]]] = field(default_factory=dict)
     keyed: bool = field(init=False)  # whether an adapter is told of each call's effect key
 
+    @property
+    def asleep(self) -> bool:
+        """Whether the first call of an adapter has something to wait for."""
+        return any(adapter.ready is not None for adapter in self.adapters.values())
+
     def __post_init__(self) -> None:
         adapters = self.adapters.values()
         self.keyed = any("idempotency_key" in adapter.named for adapter in adapters)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,9 +39,8 @@ from ..store.accounts import (
 from ..store.records import DEFAULT_PROJECT
 from ..store.shared_budget import SharedBudget
 from ..values import kind_name
+from .durable.later import Later
 from .durable.outbox import patiently
-
-logger = logging.getLogger("nano_vm")
 
 NOTHING = Amount()
 
@@ -92,7 +90,9 @@ class Shared:
         self._budgets = covering(budgets, self._program, self._project)
         self._numbers = itertools.count()
         self._open: dict[str, Amount] = {}
-        self._settling: set[asyncio.Future[None]] = set()
+        self._later = Later(
+            clock, "run %s: what a call used is not settled, and counts as reserved: %s"
+        )
 
     async def reserve(self, machine: Machine, op: ModelOp) -> Failed | None:
         """Reserve the most that the requested call can use; the outcome of the call, where a budget
@@ -148,8 +148,7 @@ class Shared:
 
     async def end(self) -> None:
         """Wait until all that was settled is stored."""
-        while self._settling:
-            await asyncio.wait(self._settling)
+        await self._later.done()
 
     def leave(self) -> None:
         """The run is not driven here any more, however that came. What nobody settled is charged in
@@ -160,30 +159,8 @@ class Shared:
                 self._kept.settle(call_id, None)
         self._open.clear()
 
-    def _settle(self, id: str, used: Amount) -> None:
-        try:
-            given = self._kept.settle(id, used)
-        except StoreError as error:
-            logger.warning(_UNSETTLED, self._run_id, error)
-            return
-        if given is not None:
-            task = asyncio.ensure_future(self._settled(given, id, used))
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
-
-    async def _settled(self, given: Awaitable[None], id: str, used: Amount) -> None:
-        def attempt(again: bool) -> Awaitable[None]:
-            made = self._kept.settle(id, used) if again else given
-            assert made is not None
-            return made
-
-        try:
-            await patiently(self._clock, attempt)
-        except StoreError as error:
-            logger.warning(_UNSETTLED, self._run_id, error)
-
-
-_UNSETTLED = "run %s: what a call used is not settled, and counts as what was reserved for it: %s"
+    def _settle(self, call_id: str, used: Amount) -> None:
+        self._later.give(self._run_id, lambda: self._kept.settle(call_id, used))
 
 
 def covering(

@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import LeaseLost, StoreError, UnknownRun
 from ..language.correlation import mark_of_wait, marks_of_event
 from ..store.accounts import Amount, Books, Reservation, Shortage, Standing
+from ..store.limits import CallLimits, Counted, Entered
 from ..store.protocol import (
     ALL_RUNS,
     COST_GROUPS,
@@ -81,6 +82,8 @@ class Model:
         self._by_key: dict[int, _Kept] = {}
         self._owners: dict[str, int] = {}
         self._books = Books()
+        self._windows: dict[str, dict[int, list[int]]] = {}  # by member and part
+        self._calls: dict[str, tuple[str, str]] = {}  # under way: member and owner
         self._documents: dict[int, tuple[Any, str]] = {}  # with their hashes, by identity
         self._numbers = 0  # of messages
         # events that are addressed to no run, with the run that has each; and what is waited for
@@ -278,6 +281,37 @@ class Model:
     def accounts(self) -> dict[str, Standing]:
         """See `Store.accounts`."""
         return self._books.accounts()
+
+    # --- limits that processes share ---
+
+    def enter(self, call_id: str, owner: str, limits: CallLimits, tokens: int) -> Entered:
+        """See `Store.enter`."""
+        now = self.clock()
+        window = self._windows.setdefault(limits.name, {})
+        for part in [part for part in window if part < limits.oldest_of(now)]:
+            del window[part]
+        parts = [Counted(number, *window[number]) for number in sorted(window)]
+        calls = self._calls
+        for dead in [call for call, (_, owner) in calls.items() if not self._lives(owner)]:
+            del calls[dead]
+        busy = sum(member == limits.name for member, _ in calls.values())
+        wait = limits.wait_ns(parts, busy, tokens, now)
+        if wait:
+            return Entered(wait)
+        number = limits.part_of(now)
+        counted = window.setdefault(number, [0, 0])
+        counted[0] += 1
+        counted[1] += tokens
+        if limits.concurrency is not None:
+            calls[call_id] = limits.name, owner
+        return Entered(0, number)
+
+    def leave(self, call_id: str, limits: CallLimits, part: int, change: int) -> None:
+        """See `Store.leave`."""
+        counted = self._windows.get(limits.name, {}).get(part)
+        if counted is not None:
+            counted[1] += change
+        self._calls.pop(call_id, None)
 
     # --- messages ---
 

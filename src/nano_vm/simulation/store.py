@@ -16,6 +16,7 @@ from greenlet import GreenletExit, getcurrent
 
 from ..errors import StoreError, VMError
 from ..store.accounts import Amount, Reservation, Shortage, Standing
+from ..store.limits import CallLimits, Entered
 from ..store.protocol import ALL_RUNS, PAGE_RUNS, Append, Claim, Cost, Judge, RunFilter, RunPage
 from ..store.protocol import Store as StoreProtocol
 from ..store.records import UNENDED, Message, Row, StoredRun
@@ -341,6 +342,18 @@ class SimulatedStore(StoreProtocol):
     def settle(self, id: str, used: Amount | None) -> asyncio.Future[None]:
         """See `Store.settle`."""
         return self._awaited(lambda: self.model.settle(id, used), again=True)
+
+    def enter(
+        self, call_id: str, owner: str, limits: CallLimits, tokens: int
+    ) -> asyncio.Future[Entered]:
+        """See `Store.enter`."""
+        return self._awaited(lambda: self.model.enter(call_id, owner, limits, tokens), again=True)
+
+    def leave(
+        self, call_id: str, limits: CallLimits, part: int, change: int
+    ) -> asyncio.Future[None]:
+        """See `Store.leave`."""
+        return self._awaited(lambda: self.model.leave(call_id, limits, part, change), again=True)
 
     def accounts(self) -> dict[str, Standing]:
         """See `Store.accounts`."""

@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import StoreError
 from .accounts import Amount, Reservation, Shortage, Standing
+from .limits import CallLimits, Entered
 from .receipts import Receipt
 from .records import (
     ENDED,
@@ -352,6 +353,16 @@ class Store(Protocol):
         """See `accounts.KeepsBudgets.settle`; called in an event loop, and done when it is
         durable.
         """
+        ...
+
+    def enter(
+        self, call_id: str, owner: str, limits: CallLimits, tokens: int
+    ) -> Awaitable[Entered]:
+        """See `limits.SharesLimits.enter`; called in an event loop."""
+        ...
+
+    def leave(self, call_id: str, limits: CallLimits, part: int, change: int) -> Awaitable[None]:
+        """See `limits.SharesLimits.leave`; called in an event loop."""
         ...
 
     def accounts(self) -> dict[str, Standing]:

@@ -19,6 +19,12 @@ longer on its way.
 """
 
 
+SHARED_SLACK_NS = SECOND
+"""The same where processes share a limit: between what a store says and what each of them sends may
+lie more, as their event loops are busy.
+"""
+
+
 class Window:
     """At most *limit* in any window of `WINDOW_NS`, counted when a call begins."""
 

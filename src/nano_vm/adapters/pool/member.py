@@ -9,10 +9,11 @@ from typing import Any
 
 from ...errors import VMError
 from ...prices import Price, checked_price
+from ...store.limits import CallLimits
 from ...values import kind_name
 from ..contract import Adapter
 from .breaker import SECOND, Breaker, Breaking
-from .limits import Window
+from .limits import SHARED_SLACK_NS, WINDOW_NS, Window
 
 LATENCY_HALF_LIFE_NS = 60 * SECOND
 """After this time half of what is known of a member's latency is forgotten, so that one that was
@@ -106,7 +107,17 @@ class Member:
         self.awaited = inspect.iscoroutinefunction(adapter.complete)
         self.free = concurrency is None and self.requests is None and self.tokens is None
         """Whether nothing limits it."""
+        self.shared = CallLimits(
+            named,
+            WINDOW_NS + SHARED_SLACK_NS,
+            requests_per_minute,
+            tokens_per_minute,
+            concurrency,
+        )
+        """Its limits, where processes share them."""
         self.resting_until = 0
+        self.taken_until = 0
+        """When to ask again whether calls in other processes leave room for one."""
         self.busy = 0
         self.waiters: list[asyncio.Future[None]] = []
         """Of calls that wait for one of its calls to end, in any pool."""
@@ -125,6 +136,8 @@ class Member:
             return self.resting_until - now
         if self.free:
             return 0
+        if self.taken_until > now:
+            return self.taken_until - now
         if self.concurrency is not None and self.busy >= self.concurrency:
             return -1
         wait = 0

@@ -31,6 +31,7 @@ from . import choice
 from .breaker import SECOND
 from .faults import Fault, classified
 from .member import Member
+from .sharing import SHARING, Sharing, Ticket
 
 logger = logging.getLogger("nano_vm")
 
@@ -38,6 +39,9 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 PATIENCE_SECONDS = 65.0
 """How long a call waits for a member that is at its limits: a provider's window, and some."""
+
+ENDED_NS = SECOND // 20
+"""How soon to ask again whether a call in another process has ended."""
 
 ERROR_CHARS = 300
 """Characters of an error's message that a route keeps."""
@@ -204,6 +208,10 @@ class Pool:
         """The most tokens that *messages* can have for any member."""
         return max(member.adapter.tokens(messages) for member in self.members)
 
+    async def ready(self) -> None:
+        """Do what first calls of members would have to wait for."""
+        await asyncio.gather(*(member.adapter.wake() for member in self.members))
+
     # --- calls ---
 
     async def complete(
@@ -236,6 +244,8 @@ class Pool:
                 if call.rejected is None:
                     raise
                 return self._told(call, call.rejected)  # what there is: the step judges it
+            if not (member.free or await self._enter(member, call)):
+                continue
             try:
                 completion = await self._attempt(member, call, why)
             except Exception as error:  # noqa: BLE001 - classified, whatever an adapter raises
@@ -266,6 +276,8 @@ class Pool:
         call.beside = tuple(beside)
         while True:
             member, why = await self._pick(call)
+            if not (member.free or await self._enter(member, call)):
+                continue
             if member.adapter.stream is None:
                 try:
                     completion = await self._attempt(member, call, why)
@@ -422,6 +434,31 @@ class Pool:
                 if freed in member.waiters:
                     member.waiters.remove(freed)
 
+    async def _enter(self, member: Member, call: _Call) -> bool:
+        """Whether a call of *member* may begin, where processes share its limits; else the call may
+        try it again later.
+
+        Raises:
+            ModelError: If who keeps the limits does not answer.
+        """
+        sharing = SHARING.get()
+        if sharing is None:
+            return True
+        try:
+            entered = await sharing.enter(member.shared, call.tokens)
+        except ModelError as error:
+            raise self._with_route(call, error) from error.__cause__
+        now = self._now()
+        if not isinstance(entered, Ticket):
+            member.taken_until = now + (entered if entered > 0 else ENDED_NS)
+        elif member.breaker.opened and not member.breaker.admits(now):
+            sharing.leave(entered, 0)  # it went down meanwhile
+        else:
+            call.tickets[member] = sharing, entered
+            return True
+        call.tried.discard(self._numbers[member])
+        return False
+
     async def _attempt(self, member: Member, call: _Call, why: str) -> Completion:
         """One call of one member."""
         started, entry = self._open(member, call)
@@ -504,6 +541,11 @@ class Pool:
             told["outcome"] = "cancelled"
         if member.asked is not None:
             told["asked"] = member.asked
+        ticket = call.tickets.pop(member, None) if call.tickets else None
+        if ticket is not None:
+            ticket[0].leave(ticket[1], None if usage is None else usage.total_tokens)
+            if member.concurrency is not None:
+                member.taken_until = 0
         if usage is not None:
             told["usage"] = usage.to_dict()
             if entry is not None and member.tokens is not None:
@@ -584,10 +626,12 @@ class Pool:
                 if not running or (timer is not None and timer.done()):
                     timer = None
                     member, why = await self._next_hedge(call, bool(running))
-                    if member is not None:
+                    if member is not None and (member.free or await self._enter(member, call)):
                         running[asyncio.ensure_future(self._attempt(member, call, why))] = member
                         if len(call.tried) < self._most(call):
                             timer = asyncio.ensure_future(self._clock.sleep(self._hedge_after))
+                    elif not running:
+                        continue
                 waited = {*running, *([timer] if timer is not None else [])}
                 await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task.done()]:
@@ -603,6 +647,8 @@ class Pool:
             if timer is not None:
                 timer.cancel()
             await _cancelled(running)
+            for sharing, ticket in call.tickets.values():  # of what was cancelled before it began
+                sharing.leave(ticket, 0)
 
     async def _next_hedge(self, call: _Call, under_way: bool) -> tuple[Member | None, str]:
         """The member to try next; none where one is *under_way* and no other is free at once."""
@@ -753,6 +799,7 @@ class _Call:
         "number",
         "pool",
         "rejected",
+        "tickets",
         "tokens",
         "tried",
         "unable",
@@ -779,6 +826,7 @@ class _Call:
         self.attempts: list[dict[str, Any]] = []
         self.errors: list[tuple[Exception, Fault]] = []
         self.rejected: Completion | None = None
+        self.tickets: dict[Member, tuple[Sharing, Ticket]] = {}
 
     @property
     def key(self) -> str:

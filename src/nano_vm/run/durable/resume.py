@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from ... import forking
+from ...adapters.pool.sharing import SHARING
 from ...collector import collector_paused
 from ...errors import LeaseLost, StoreError, VMError
 from ...language.program import Program
@@ -35,6 +37,7 @@ from ..shared import Shared
 from ..system import SYSTEM, System
 from .journal import Journal, Origin
 from .lease import Lease, living
+from .limits import StoredLimits
 from .listener import NOTICED_SECONDS, Listener
 from .outbox import patiently
 from .stored import about_of, parted, trace_of
@@ -217,6 +220,9 @@ class Durable(forking.Begins):
         assert host is not None
         journal.recorded.attach(machine)
         left = False
+        sharing = SHARING.set(
+            StoredLimits(self.store, self.lease.owner, self.preparer.clock, self.system.run_id())
+        )
         self.journals.add(journal)
         try:
             with journal.interruption.driven():
@@ -235,6 +241,8 @@ class Durable(forking.Begins):
                 await journal.leave_run()
             raise
         finally:
+            with suppress(ValueError):  # this coroutine is being closed from elsewhere
+                SHARING.reset(sharing)
             self.journals.discard(journal)
             self.listener.discard(journal.run.key)
             if notifier is not None and not left:

@@ -169,6 +169,22 @@ CREATE TABLE nano_reserved ( -- what a call under way may use, in each of its ac
     PRIMARY KEY (id, account)
 ) {clustered}
 CREATE INDEX nano_reserved_run ON nano_reserved (run_id)
+CREATE TABLE nano_limits ( -- members of pools, whose limits processes share
+    member TEXT PRIMARY KEY
+)
+CREATE TABLE nano_windows ( -- what began in each part of a member's window
+    member TEXT NOT NULL,
+    part BIGINT NOT NULL,
+    requests BIGINT NOT NULL,
+    tokens BIGINT NOT NULL,
+    PRIMARY KEY (member, part)
+) {clustered}
+CREATE TABLE nano_calls ( -- under way, of members that bound how many these are
+    id TEXT PRIMARY KEY,
+    member TEXT NOT NULL,
+    owner TEXT NOT NULL
+)
+CREATE INDEX nano_calls_member ON nano_calls (member)
 """
 
 TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", _TABLES))

@@ -19,6 +19,7 @@ from ...errors import StoreError
 from ...language.kinds import TYPES
 from ..accounts import Amount, Reservation, Shortage, Standing
 from ..clock import machine_clock
+from ..limits import CallLimits, Entered
 from ..protocol import (
     ALL_RUNS,
     COST_GROUPS,
@@ -38,6 +39,7 @@ from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, UNENDED, Message
 from ..seals import seal_of, signed, signed_message
 from ..signing import PUBLIC_HEX, SigningKey, public_keys
 from ..sql import accounts, events, intake, listing, receipts, upkeep
+from ..sql import limits as windows
 from ..transfer import export
 from ..waits import Entry as WaitEntry
 from .cells import Bodies, run_cells
@@ -520,6 +522,26 @@ class SqlStore(TableStore):
         """See `Store.accounts`."""
         with self.database.reading() as connection:
             return accounts.accounts(connection)
+
+    # --- limits that processes share ---
+
+    def enter(
+        self, call_id: str, owner: str, limits: CallLimits, tokens: int
+    ) -> asyncio.Future[Entered]:
+        """See `Store.enter`."""
+        return self.writer.job(
+            lambda connection, _: windows.enter(
+                connection, call_id, owner, limits, tokens, self._now()
+            )
+        )
+
+    def leave(
+        self, call_id: str, limits: CallLimits, part: int, change: int
+    ) -> asyncio.Future[None]:
+        """See `Store.leave`."""
+        return self.writer.job(
+            lambda connection, _: windows.leave(connection, call_id, limits, part, change)
+        )
 
     # --- keeping house ---
 
