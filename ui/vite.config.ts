@@ -13,6 +13,7 @@ export default defineConfig({
     chunkSizeWarningLimit: 700, // kB, of one script on purpose; 170 kB as it is sent compressed
     modulePreload: false,
     cssCodeSplit: false,
+    license: { fileName: "LICENSES.md" }, // of the libraries in the script, which ask for it
     rolldownOptions: {
       output: {
         format: "iife",

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"index.html", "assets/app.js", "assets/app.css"}
+PAGES = {"index.html", "assets/app.js", "assets/app.css", "LICENSES.md"}
+TEMPLATES = ROOT / "src/nano_vm/cli/templates"
 
 MAIN_BUNDLE_BYTES = 250_000
 """Of the script, compressed: a page of a run is there at once, on a slow line too."""
@@ -26,6 +27,12 @@ def test_wheel_and_sdist_hold_the_pages_and_nothing_of_node(built: None, tmp_pat
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = wheel.namelist()
         assert {f"nano_vm/ui/dist/{page}" for page in PAGES} <= set(names)
+        templates = {
+            path.relative_to(ROOT / "src").as_posix()
+            for path in TEMPLATES.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        assert templates <= set(names)
         script = wheel.getinfo("nano_vm/ui/dist/assets/app.js")
         assert script.compress_size < MAIN_BUNDLE_BYTES
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as sdist:
