@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import faults_for_readers
 from ui_stories import ask, go_on
 
 from nano_vm.store.protocol import open_store
 from nano_vm.ui.asking import Answers
 from nano_vm.ui.library import StoreLibrary
 
-AXE = Path(__file__).parents[2] / "ui" / "node_modules" / "axe-core" / "axe.min.js"
 PICTURES = os.environ.get("NANO_VM_SCREENSHOTS")
 
 Open = Callable[..., Any]
@@ -206,13 +206,7 @@ def test_every_page_can_be_read_by_all(
         page.wait_for_timeout(300)  # the canvas settles
         if PICTURES:
             page.screenshot(path=Path(PICTURES) / f"{name}-{theme}.png")
-        found = page.evaluate(f"{AXE.read_text()}; axe.run(document)")
-        told = [
-            (fault["id"], node["target"], node["failureSummary"])
-            for fault in found["violations"]
-            for node in fault["nodes"]
-        ]
-        assert told == [], name
+        assert faults_for_readers(page) == [], name
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -5,6 +5,7 @@ import { InboxPage } from "./inbox/InboxPage";
 import { useAddress } from "./lib/router";
 import { RunPage } from "./run/RunPage";
 import { RunsPage } from "./runs/RunsPage";
+import { TeamApp } from "./team/TeamApp";
 
 type Theme = "light" | "dark";
 
@@ -32,13 +33,19 @@ function useTheme(): [Theme, () => void] {
 
 export function App() {
   const [theme, toggle] = useTheme();
-  const [{ page }] = useAddress();
   const from = useMemo(source, []);
   const tools = (
     <button type="button" className="quiet" onClick={toggle} title="Light or dark">
       {theme === "dark" ? "Light" : "Dark"}
     </button>
   );
+  if (from !== null) return <Pages from={from} tools={tools} />;
+  return <TeamApp tools={tools}>{(team) => <Pages from={team} tools={tools} />}</TeamApp>;
+}
+
+/** The pages that every source of runs has. */
+function Pages({ from, tools }: { from: Source; tools: ReactNode }) {
+  const [{ page }] = useAddress();
   const [name, first, second] = page;
   const id = from.only ?? (name === "run" ? first : undefined);
   if (id !== undefined) return <OneRun key={id} from={from} id={id} tools={tools} />;

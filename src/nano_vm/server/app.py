@@ -77,9 +77,11 @@ def openapi(request: Request) -> JSONResponse:
 
 
 @route(ROUTES, "GET", "/", PUBLIC, include_in_schema=False)
+@route(ROUTES, "GET", "/projects/{project}/", PUBLIC, include_in_schema=False)
 def index() -> Response:
-    """The page."""
+    """The page, which is the same for all projects: what it shows it asks for."""
     body = asset("index.html").replace(b"<head>", b"<head>" + _MARK, 1)
+    body = body.replace(b'"./assets/', b'"/assets/')
     return Response(body, media_type="text/html; charset=utf-8")
 
 

@@ -30,6 +30,8 @@ export interface Current {
 export interface Source {
   /** Whether it is a file: nothing can change, and nothing can be asked. */
   readonly still: boolean;
+  /** Whether it is a server of several people, whose pages a bar above leads to. */
+  readonly shared: boolean;
   /** The one run that a file shows. */
   readonly only: string | null;
   runs(query: RunQuery): Promise<RunList>;
@@ -42,6 +44,7 @@ export interface Source {
 
 class FileSource implements Source {
   readonly still = true;
+  readonly shared = false;
 
   constructor(private readonly data: { runs: RunView[] }) {}
 
@@ -78,6 +81,7 @@ class FileSource implements Source {
 
 class ServerSource implements Source {
   readonly still = false;
+  readonly shared = false;
   readonly only = null;
 
   async runs(query: RunQuery): Promise<RunList> {
@@ -122,8 +126,9 @@ async function ask<T>(
   return (await answer.json()) as T;
 }
 
-/** Where this page has its data from. */
-export function source(): Source {
+/** Where this page has its data from; null where it is a server's, which asks who one is first. */
+export function source(): Source | null {
+  if (document.querySelector('meta[name="nano-vm-server"]') !== null) return null;
   const block = document.getElementById("nano-vm-data");
   return block?.textContent ? new FileSource(JSON.parse(block.textContent)) : new ServerSource();
 }

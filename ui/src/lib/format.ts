@@ -44,3 +44,8 @@ function significant(value: number, digits: number): string {
   const text = value.toFixed(Math.min(places, 20));
   return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 }
+
+/** A time in the reader's zone. */
+export function moment(ms: number): string {
+  return new Date(ms).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}

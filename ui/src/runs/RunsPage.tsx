@@ -104,7 +104,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
       <header className="top">
         <div className="title">
           <h1>Runs</h1>
-          <a href="#/inbox">Inbox</a>
+          {!from.shared && <a href="#/inbox">Inbox</a>}
           <span className="grow" />
           <button
             type="button"

@@ -1,0 +1,153 @@
+"""The pages of a server in a browser: people log in, start, decide and verify, each in their role."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import built, chromium, faults_for_readers, open_page  # noqa: F401 - fixtures
+
+from nano_vm.server.state import State
+
+from .conftest import PASSWORD, World
+from .serving import served
+
+PICTURES = os.environ.get("NANO_VM_SCREENSHOTS")
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser(built: None, world: World) -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def address(world: World, built: None) -> Iterator[str]:
+    with served(world.state) as found:
+        yield found
+
+
+def log_in(page: Any, name: str, password: str = PASSWORD) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+    page.locator(".team-bar").wait_for()
+
+
+def test_a_refund_from_its_start_to_the_auditor(
+    world: World, address: str, open_page: Open
+) -> None:
+    starter = open_page(address)
+    log_in(starter, "developer")
+    starter.get_by_role("link", name="Programs").click()
+    starter.get_by_role("link", name="refund").click()
+    starter.get_by_label("order_id").fill("B-7")
+    starter.get_by_label("amount").fill("not a number")
+    starter.get_by_role("button", name="Start").click()
+    assert "amount is a number" in starter.get_by_role("alert").inner_text()
+    starter.get_by_label("amount").fill("12345678901234567890")
+    starter.get_by_role("button", name="Start").click()
+    starter.locator(".title", has_text="pending").wait_for()
+    world.work()
+    starter.locator(".title", has_text="waiting").wait_for()
+
+    manager = open_page(address, 360, 740)
+    log_in(manager, "operator")
+    manager.get_by_role("link", name="Inbox").click()
+    manager.locator(".asked", has_text="B-7").get_by_role("button").first.click()
+    question = manager.locator(".question")
+    assert "12345678901234567890" in question.inner_text()
+    assert manager.evaluate("document.documentElement.scrollWidth") <= 360
+    question.get_by_role("button", name="Approve").click()
+    manager.get_by_text("Approved, for run").wait_for()
+    world.work()
+    starter.locator(".title", has_text="done").wait_for()
+
+    auditor = open_page(address)
+    log_in(auditor, "viewer")
+    assert auditor.get_by_role("link", name="Inbox").count() == 0
+    auditor.get_by_role("link", name=starter.url.rpartition("/")[2]).click()
+    auditor.get_by_role("button", name="Verify").click()
+    auditor.get_by_text("identical").wait_for()
+    assert "B-7" not in auditor.locator("body").inner_text()
+    auditor.get_by_role("button", name="Log out").click()
+    auditor.get_by_role("button", name="Log in").wait_for()
+
+
+def test_who_guesses_is_told_so(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    page.get_by_label("Name").fill("viewer")
+    page.get_by_label("Password").fill("a wrong one, twelve")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("alert").wait_for()
+    assert "the name or the password is wrong" in page.get_by_role("alert").inner_text()
+
+
+def test_a_session_that_ends_asks_to_log_in_where_one_was(
+    world: World, address: str, open_page: Open
+) -> None:
+    page = open_page(address)
+    log_in(page, "viewer")
+    page.get_by_role("link", name="Programs").click()
+    page.get_by_role("link", name="refund").wait_for()
+    world.state.tables.write(lambda rows: rows.transaction.run("DELETE FROM nano_sessions"))
+    page.get_by_role("link", name="refund").click()
+    log_in(page, "viewer")
+    page.get_by_text("put by developer").wait_for()
+    for name in ("owner", "admin", "developer", "operator", "stranger"):
+        world.people[name] = world.login(name)
+
+
+def test_a_project_of_others_is_as_if_it_were_not_there(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}/projects/bank/")
+    log_in(page, "viewer")
+    page.get_by_text("There is no project bank for you").wait_for()
+    page.get_by_label("Project", exact=True).select_option("shop")
+    page.get_by_role("link", name="Programs").wait_for()
+
+
+def test_the_first_owner_is_made_in_the_browser(
+    tmp_path: Path, built: None, open_page: Open
+) -> None:
+    from nano_vm.store.protocol import open_tables
+
+    store = open_tables(f"sqlite:///{tmp_path}/new.db")
+    state = State(store, b"p" * 32)
+    with served(state) as address:
+        page = open_page(f"{address}/#/setup/{state.setup_token}")
+        page.get_by_label("Name").fill("ada")
+        page.get_by_label("Password").fill("short")
+        page.get_by_role("button", name="Make the account").click()
+        page.get_by_role("alert").wait_for()
+        assert "12 to 200 characters" in page.get_by_role("alert").inner_text()
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Make the account").click()
+        page.locator(".team-bar", has_text="ada").wait_for()
+        page.get_by_text("No run").first.wait_for()
+    store.close()
+
+
+PLACES = {"login": None, "programs": "#/programs", "program": "#/programs/refund"}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 360])
+def test_every_page_can_be_read_by_all(
+    world: World, address: str, open_page: Open, theme: str, width: int
+) -> None:
+    for name, place in PLACES.items():
+        page = open_page(address, width, 900, theme)
+        if place is not None:
+            log_in(page, "owner")
+            page.goto(f"{address}/projects/shop/{place}")
+        page.locator(".sheet, table.cells").first.wait_for()
+        page.wait_for_timeout(200)  # what is still to come is there
+        if PICTURES:
+            page.screenshot(path=Path(PICTURES) / f"team-{name}-{theme}-{width}.png")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert faults_for_readers(page) == [], name

@@ -1,0 +1,100 @@
+"""A browser for tests of pages: Debian's Chromium, or what else is called so; Playwright brings none.
+
+It goes with its module: while it runs, no event loop of ours can begin in this thread.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nano_vm.ui.page import DIST
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+AXE = Path(__file__).parents[2] / "ui" / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.fixture(scope="session")
+def built() -> None:
+    """The pages, which `make ui` builds."""
+    if not (DIST / "index.html").exists():
+        pytest.skip("the pages are not built: make ui (wants npm)")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Chromium, without a window."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a window of a size and a theme; at the end nothing must have gone wrong
+    in it, and nothing must have been asked of a network.
+    """
+    faults: list[str] = []
+    contexts: list[Any] = []
+
+    def open_(address: str, width: int = 1440, height: int = 900, theme: Any = "light") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)  # of a machine that runs other tests beside
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on(
+            "console",
+            # that a server refuses, the page itself has to tell
+            lambda said: (
+                faults.append(f"console: {said.text}")
+                if said.type == "error" and "Failed to load resource" not in said.text
+                else None
+            ),
+        )
+        page.on(
+            "request",
+            lambda asked: (
+                None
+                if asked.url.startswith(("file:", "data:", "http://127.0.0.1:"))
+                else faults.append(f"asked for {asked.url}")
+            ),
+        )
+        page.goto(address)
+        page.wait_for_selector(".top, .message")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def faults_for_readers(page: Any) -> list[Any]:
+    """What axe finds in a page: what some people could not read or use."""
+    found = page.evaluate(f"{AXE.read_text()}; axe.run(document)")
+    return [
+        (fault["id"], node["target"], node["failureSummary"])
+        for fault in found["violations"]
+        for node in fault["nodes"]
+    ]

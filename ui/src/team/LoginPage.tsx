@@ -1,0 +1,95 @@
+import { type FormEvent, type ReactNode, useEffect, useState } from "react";
+import { type Me, type Standing, send } from "./api";
+
+/** Where one logs in; with a *token* of the console, where the first owner makes an account. */
+export function LoginPage({
+  standing,
+  token,
+  entered,
+  tools,
+}: {
+  standing: Standing;
+  token: string | null;
+  entered: (me: Me) => void;
+  tools: ReactNode;
+}) {
+  const [name, setName] = useState("");
+  const [password, setPassword] = useState("");
+  const [fault, setFault] = useState<string | null>(null);
+  const [busy, setBusy] = useState(false);
+  const first = token !== null && standing.setup;
+  useEffect(() => {
+    document.title = first ? "First account" : "Log in";
+  }, [first]);
+  const submit = async (event: FormEvent) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      entered(
+        first
+          ? await send<Me>("POST", "setup", { token, name, password })
+          : await send<Me>("POST", "login", { name, password }),
+      );
+    } catch (error) {
+      setFault((error as Error).message);
+      setBusy(false);
+    }
+  };
+  return (
+    <div className="login-page">
+      <header className="top">
+        <div className="title">
+          <h1>{first ? "Make the first account" : "Log in"}</h1>
+          <span className="grow" />
+          {tools}
+        </div>
+      </header>
+      <main>
+        <form onSubmit={submit} className="sheet">
+          {first && (
+            <p className="muted">
+              It owns this instance: it makes projects and the accounts of others.
+            </p>
+          )}
+          {standing.setup && !first && (
+            <p className="note why">
+              Nobody has an account yet: open the address that nano-vm serve has printed.
+            </p>
+          )}
+          <label>
+            Name
+            <input
+              value={name}
+              autoComplete="username"
+              required
+              onChange={(event) => setName(event.target.value)}
+            />
+          </label>
+          <label>
+            Password{first ? " (12 characters or more)" : ""}
+            <input
+              type="password"
+              value={password}
+              autoComplete={first ? "new-password" : "current-password"}
+              required
+              onChange={(event) => setPassword(event.target.value)}
+            />
+          </label>
+          {fault !== null && (
+            <p className="note state-failed" role="alert">
+              {fault}
+            </p>
+          )}
+          <button type="submit" className="primary" disabled={busy}>
+            {first ? "Make the account" : "Log in"}
+          </button>
+          {standing.oidc !== null && !first && (
+            <a className="button" href="/api/v1/oidc/login">
+              Log in with {standing.oidc}
+            </a>
+          )}
+        </form>
+      </main>
+    </div>
+  );
+}

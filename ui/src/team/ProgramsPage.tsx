@@ -1,0 +1,267 @@
+import { type FormEvent, useEffect, useId, useState } from "react";
+import { moment } from "../lib/format";
+import { Block, Plain } from "../parts/Text";
+import type { TeamSource } from "./api";
+import { type Field, fieldsOf, inputsOf } from "./form";
+import { Faults, useAsked } from "./parts";
+
+interface ProgramRow {
+  name: string;
+  version: number;
+  digest: string;
+  put_by: string;
+  put: number;
+}
+
+interface ProgramVersion extends ProgramRow {
+  source: string;
+  inputs: unknown;
+  versions: number[];
+}
+
+/** The programs of a project. */
+export function ProgramsPage({ from }: { from: TeamSource }) {
+  const [list, fault] = useAsked<{ programs: ProgramRow[] }>(from, "programs");
+  useEffect(() => {
+    document.title = "Programs";
+  }, []);
+  return (
+    <div className="sheet-page">
+      <header className="top">
+        <div className="title">
+          <h1>Programs</h1>
+          <span className="grow" />
+          {from.may("program:write") && (
+            <a className="button" href="#/programs/new">
+              Put a program
+            </a>
+          )}
+        </div>
+      </header>
+      <main>
+        <Faults error={fault} />
+        {list !== null && list.programs.length === 0 && (
+          <p className="message">
+            No program was put here yet. A developer puts one, and anyone who may start runs starts
+            it from here.
+          </p>
+        )}
+        {list !== null && list.programs.length > 0 && (
+          <table className="cells">
+            <thead>
+              <tr>
+                <th>Program</th>
+                <th>Version</th>
+                <th>Put by</th>
+                <th>When</th>
+              </tr>
+            </thead>
+            <tbody>
+              {list.programs.map((one) => (
+                <tr key={one.name}>
+                  <td>
+                    <a href={`#/programs/${encodeURIComponent(one.name)}`}>
+                      <Plain text={one.name} />
+                    </a>
+                  </td>
+                  <td>{one.version}</td>
+                  <td>
+                    <Plain text={one.put_by} />
+                  </td>
+                  <td title={new Date(one.put).toISOString()}>{moment(one.put)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        )}
+      </main>
+    </div>
+  );
+}
+
+/** One program: started by a form of its inputs, read, or put anew. */
+export function ProgramPage({ from, name }: { from: TeamSource; name: string }) {
+  if (name === "new") return <NewProgram from={from} />;
+  return <OneProgram from={from} name={name} />;
+}
+
+function OneProgram({ from, name }: { from: TeamSource; name: string }) {
+  const [found, fault] = useAsked<ProgramVersion>(from, `programs/${encodeURIComponent(name)}`);
+  useEffect(() => {
+    document.title = name;
+  }, [name]);
+  return (
+    <div className="sheet-page">
+      <header className="top">
+        <div className="title">
+          <a href="#/programs">Programs</a>
+          <h1>
+            <Plain text={name} />
+          </h1>
+          {found !== null && (
+            <span className="facts">
+              version {found.version} · put by <Plain text={found.put_by} />
+            </span>
+          )}
+        </div>
+      </header>
+      <main>
+        <Faults error={fault} />
+        {found !== null && (
+          <>
+            {from.may("run:start") && <StartForm from={from} program={found} />}
+            <section>
+              <h2>Source</h2>
+              <Block text={found.source} label="source" />
+            </section>
+          </>
+        )}
+      </main>
+    </div>
+  );
+}
+
+/** Starts a run: a field for each input, as the program declares it. */
+function StartForm({ from, program }: { from: TeamSource; program: ProgramVersion }) {
+  const fields = fieldsOf(program.inputs);
+  const [values, setValues] = useState<Record<string, string>>({});
+  const [error, setError] = useState<Error | null>(null);
+  const [busy, setBusy] = useState(false);
+  const start = async (event: FormEvent) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      const inputs = inputsOf(fields, values);
+      const { id } = await from.start(program.name, program.version, inputs);
+      window.location.hash = `#/run/${encodeURIComponent(id)}`;
+    } catch (fault) {
+      setError(fault as Error);
+      setBusy(false);
+    }
+  };
+  return (
+    <section>
+      <h2>Start a run</h2>
+      <form className="sheet" onSubmit={start}>
+        {fields.map((field) => (
+          <Input
+            key={field.name}
+            field={field}
+            value={values[field.name] ?? ""}
+            set={(text) => setValues((old) => ({ ...old, [field.name]: text }))}
+          />
+        ))}
+        <Faults error={error} />
+        <button type="submit" className="primary" disabled={busy}>
+          Start
+        </button>
+      </form>
+    </section>
+  );
+}
+
+function Input({
+  field,
+  value,
+  set,
+}: {
+  field: Field;
+  value: string;
+  set: (text: string) => void;
+}) {
+  const id = useId();
+  return (
+    <div className="field">
+      <label htmlFor={id}>
+        <Plain text={`${field.name}${field.required ? "" : " (optional)"}`} />
+      </label>
+      {field.told !== "" && (
+        <span className="muted">
+          <Plain text={field.told} />
+        </span>
+      )}
+      {field.choices !== null ? (
+        <select
+          id={id}
+          value={value}
+          required={field.required}
+          onChange={(event) => set(event.target.value)}
+        >
+          <option value="">choose…</option>
+          {field.choices.map((choice) => (
+            <option key={choice} value={choice}>
+              {choice}
+            </option>
+          ))}
+        </select>
+      ) : field.kind === "json" || field.kind === "text" ? (
+        <textarea
+          id={id}
+          rows={field.kind === "json" ? 4 : 2}
+          value={value}
+          required={field.required}
+          placeholder={field.kind === "json" ? "JSON" : ""}
+          onChange={(event) => set(event.target.value)}
+        />
+      ) : (
+        <input
+          id={id}
+          value={value}
+          required={field.required}
+          inputMode="decimal"
+          placeholder="a number"
+          onChange={(event) => set(event.target.value)}
+        />
+      )}
+    </div>
+  );
+}
+
+function NewProgram({ from }: { from: TeamSource }) {
+  const [source, setSource] = useState("");
+  const [error, setError] = useState<Error | null>(null);
+  const [busy, setBusy] = useState(false);
+  useEffect(() => {
+    document.title = "Put a program";
+  }, []);
+  const put = async (event: FormEvent) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      const { name } = await from.send<ProgramVersion>("POST", "programs", { source });
+      window.location.hash = `#/programs/${encodeURIComponent(name)}`;
+    } catch (fault) {
+      setError(fault as Error);
+      setBusy(false);
+    }
+  };
+  return (
+    <div className="sheet-page">
+      <header className="top">
+        <div className="title">
+          <a href="#/programs">Programs</a>
+          <h1>Put a program</h1>
+        </div>
+      </header>
+      <main>
+        <form className="sheet wide" onSubmit={put}>
+          <label>
+            The program, in YAML or JSON
+            <textarea
+              className="mono"
+              rows={24}
+              spellCheck={false}
+              value={source}
+              required
+              onChange={(event) => setSource(event.target.value)}
+            />
+          </label>
+          <Faults error={error} />
+          <button type="submit" className="primary" disabled={busy}>
+            Check and put it
+          </button>
+        </form>
+      </main>
+    </div>
+  );
+}

@@ -1,0 +1,165 @@
+import { type ReactNode, useCallback, useEffect, useMemo, useState } from "react";
+import type { Source } from "../api";
+import { useAddress } from "../lib/router";
+import { call, type Me, type Membership, SIGNED_OUT, type Standing, TeamSource } from "./api";
+import { LoginPage } from "./LoginPage";
+import { ProgramPage, ProgramsPage } from "./ProgramsPage";
+
+/** The project that the address names: `/projects/NAME/`. */
+export function projectOf(path: string): string | null {
+  const found = /^\/projects\/([^/]+)\//.exec(path);
+  return found?.[1] === undefined ? null : decodeURIComponent(found[1]);
+}
+
+type State = { standing: Standing; me: Me | null } | { fault: string } | null;
+
+/** The pages of a server: who is not logged in logs in first; then a project's pages. */
+export function TeamApp({
+  tools,
+  children,
+}: {
+  tools: ReactNode;
+  children: (from: Source) => ReactNode;
+}) {
+  const [state, setState] = useState<State>(null);
+  const [{ page }] = useAddress();
+  const token = page[0] === "setup" ? (page[1] ?? null) : null;
+  const look = useCallback(async () => {
+    try {
+      const standing = await call<Standing>("GET", "standing");
+      const me = await call<Me>("GET", "me").catch((error) => {
+        if (error.status === 401) return null;
+        throw error;
+      });
+      setState({ standing, me });
+    } catch (error) {
+      setState({ fault: (error as Error).message });
+    }
+  }, []);
+  useEffect(() => {
+    void look();
+    const out = () => setState((old) => (old !== null && "me" in old ? { ...old, me: null } : old));
+    window.addEventListener(SIGNED_OUT, out);
+    return () => window.removeEventListener(SIGNED_OUT, out);
+  }, [look]);
+  const name = projectOf(window.location.pathname);
+  const me = state !== null && "me" in state ? state.me : null;
+  const project = me?.projects.find((one) => one.project === name) ?? null;
+  const from = useMemo(
+    () => (project === null ? null : new TeamSource(project.project, project.permissions)),
+    [project],
+  );
+  const first = me?.projects[0];
+  useEffect(() => {
+    if (me !== null && name === null && first !== undefined) {
+      window.location.replace(`/projects/${encodeURIComponent(first.project)}/`);
+    }
+  }, [me, name, first]);
+
+  if (state === null) return <main className="message">Loading…</main>;
+  if ("fault" in state) {
+    return (
+      <main className="message">
+        <h1>The server cannot be reached</h1>
+        <p role="alert">{state.fault}</p>
+        <button type="button" onClick={look}>
+          Try again
+        </button>
+      </main>
+    );
+  }
+  if (me === null) {
+    const entered = (found: Me) => {
+      if (token !== null) window.location.hash = "#/";
+      setState({ standing: { ...state.standing, setup: false }, me: found });
+    };
+    return <LoginPage standing={state.standing} token={token} entered={entered} tools={tools} />;
+  }
+  const left = async () => {
+    await call("POST", "logout").catch(() => undefined);
+    setState({ ...state, me: null });
+  };
+  return (
+    <div className="team">
+      <Bar me={me} project={project} left={left} />
+      {from !== null ? (
+        <Page from={from}>{children(from)}</Page>
+      ) : (
+        <main className="message">
+          {name !== null ? (
+            <>
+              <h1>There is no project {name} for you</h1>
+              <p>Choose one above, or ask an admin to add you to it.</p>
+            </>
+          ) : first === undefined ? (
+            <>
+              <h1>You are in no project yet</h1>
+              <p>Ask an admin of one to add {me.name}.</p>
+            </>
+          ) : (
+            "Loading…"
+          )}
+        </main>
+      )}
+    </div>
+  );
+}
+
+/** A page of the project: its own, or one of those that every source has. */
+function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
+  const [{ page }] = useAddress();
+  const [name, first] = page;
+  if (name === "programs" && first !== undefined) {
+    return <ProgramPage key={first} from={from} name={first} />;
+  }
+  if (name === "programs") return <ProgramsPage from={from} />;
+  return children;
+}
+
+const PLACES: [string, string, string][] = [
+  ["Runs", "", "run:read"],
+  ["Inbox", "inbox", "step:approve"],
+  ["Programs", "programs", "program:read"],
+];
+
+function Bar({
+  me,
+  project,
+  left,
+}: {
+  me: Me;
+  project: Membership | null;
+  left: () => Promise<void>;
+}) {
+  const [{ page }] = useAddress();
+  const here = page[0] === "run" || page[0] === "compare" ? "" : (page[0] ?? "");
+  return (
+    <nav className="team-bar" aria-label="Pages">
+      <select
+        aria-label="Project"
+        value={project?.project ?? ""}
+        onChange={(event) => {
+          window.location.href = `/projects/${encodeURIComponent(event.target.value)}/`;
+        }}
+      >
+        {project === null && <option value="">choose…</option>}
+        {me.projects.map((one) => (
+          <option key={one.project}>{one.project}</option>
+        ))}
+      </select>
+      {project !== null &&
+        PLACES.filter(([, , needs]) => project.permissions.includes(needs)).map(([name, place]) => (
+          <a key={name} href={`#/${place}`} aria-current={here === place ? "page" : undefined}>
+            {name}
+          </a>
+        ))}
+      <span className="grow" />
+      <span className="who" title={project?.role ?? (me.owner ? "owner" : "")}>
+        {me.name}
+      </span>
+      <button type="button" className="quiet" onClick={left}>
+        Log out
+      </button>
+    </nav>
+  );
+}

@@ -1,0 +1,138 @@
+// What the pages of a server ask for beside runs: who is logged in, programs, members, keys, the log.
+
+import type { Current, RunQuery, Source } from "../api";
+import type { Answer, AskedList, Comparison, RunList, Verified } from "../api/types";
+
+export interface Membership {
+  project: string;
+  role: string | null;
+  permissions: string[];
+}
+
+export interface Me {
+  name: string;
+  owner: boolean;
+  key: string | null;
+  projects: Membership[];
+}
+
+export interface Standing {
+  setup: boolean;
+  local: boolean;
+  oidc: string | null;
+}
+
+/** A fault of a program, as the server's problem documents have it. */
+export interface Diagnostic {
+  code: string;
+  severity: string;
+  place: string;
+  message: string;
+  hint?: string;
+  line?: number;
+}
+
+/** That the server refused: its status, and what is wrong with a program. */
+export class Refusal extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly diagnostics: Diagnostic[] = [],
+  ) {
+    super(message);
+  }
+}
+
+/** Heard when a session has ended while its pages are open. */
+export const SIGNED_OUT = "nano-vm-signed-out";
+
+/** What a server answers to *path* below `/api/v1/`; a body is JSON as text. */
+export async function call<T>(method: string, path: string, body?: string): Promise<T> {
+  let answer: Response;
+  try {
+    answer = await fetch(`/api/v1/${path}`, {
+      method,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body ?? null,
+    });
+  } catch {
+    throw new Refusal("the server does not answer; this page tries again", 0);
+  }
+  if (answer.status === 204) return undefined as T;
+  const text = await answer.text();
+  if (answer.ok) return JSON.parse(text) as T;
+  if (answer.status === 401 && path !== "login") window.dispatchEvent(new Event(SIGNED_OUT));
+  throw refusal(answer.status, text);
+}
+
+function refusal(status: number, text: string): Refusal {
+  try {
+    const problem = JSON.parse(text);
+    return new Refusal(String(problem.detail), status, problem.diagnostics ?? []);
+  } catch {
+    return new Refusal(`the server, or a proxy before it, answered ${status}`, status);
+  }
+}
+
+export function send<T>(method: string, path: string, value: unknown): Promise<T> {
+  return call<T>(method, path, JSON.stringify(value));
+}
+
+const part = encodeURIComponent;
+
+/** The runs of one project. */
+export class TeamSource implements Source {
+  readonly still = false;
+  readonly shared = true;
+  readonly only = null;
+  readonly base: string;
+
+  constructor(
+    readonly project: string,
+    readonly permissions: readonly string[],
+  ) {
+    this.base = `projects/${part(project)}`;
+  }
+
+  may(permission: string): boolean {
+    return this.permissions.includes(permission);
+  }
+
+  get<T>(path: string): Promise<T> {
+    return call<T>("GET", `${this.base}/${path}`);
+  }
+
+  send<T>(method: string, path: string, value: unknown): Promise<T> {
+    return send<T>(method, `${this.base}/${path}`, value);
+  }
+
+  /** Starts a run; *inputs* is JSON as text, in which numbers stand as they were written. */
+  start(program: string, version: number, inputs: string): Promise<{ id: string }> {
+    const body = `{"program":${JSON.stringify(program)},"version":${version},"inputs":${inputs}}`;
+    return call("POST", `${this.base}/runs`, body);
+  }
+
+  async runs(query: RunQuery): Promise<RunList> {
+    return this.get(`runs?${new URLSearchParams(query)}`);
+  }
+
+  async run(id: string, seen?: string): Promise<Current> {
+    return this.get(`runs/${part(id)}${seen === undefined ? "" : `?seen=${part(seen)}`}`);
+  }
+
+  async verify(id: string): Promise<Verified> {
+    return this.get(`runs/${part(id)}/verify`);
+  }
+
+  async compare(a: string, b: string): Promise<Comparison> {
+    return this.get(`compare/${part(a)}/${part(b)}`);
+  }
+
+  async asked(): Promise<AskedList> {
+    return this.get("inbox");
+  }
+
+  async answer(answer: Answer): Promise<void> {
+    await this.send("POST", "inbox", answer);
+  }
+}

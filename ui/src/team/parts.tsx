@@ -1,0 +1,51 @@
+import { useCallback, useEffect, useState } from "react";
+import { Plain } from "../parts/Text";
+import { Refusal, type TeamSource } from "./api";
+
+/** What *path* of a project answers, its fault, and a function that asks again. */
+export function useAsked<T>(
+  from: TeamSource,
+  path: string,
+): [T | null, Error | null, () => Promise<void>] {
+  const [found, setFound] = useState<T | null>(null);
+  const [fault, setFault] = useState<Error | null>(null);
+  const look = useCallback(
+    () =>
+      from.get<T>(path).then(
+        (answer) => {
+          setFound(answer);
+          setFault(null);
+        },
+        (error: Error) => setFault(error),
+      ),
+    [from, path],
+  );
+  useEffect(() => {
+    void look();
+  }, [look]);
+  return [found, fault, look];
+}
+
+/** Why something was refused; of a program each fault with its place. */
+export function Faults({ error }: { error: Error | null }) {
+  if (error === null) return null;
+  const found = error instanceof Refusal ? error.diagnostics : [];
+  return (
+    <div className="note state-failed" role="alert">
+      {found.length === 0 ? (
+        <Plain text={error.message} />
+      ) : (
+        <ul>
+          {found.map((one) => (
+            <li key={one.place + one.code + one.message}>
+              <strong>
+                <Plain text={one.place} />
+              </strong>{" "}
+              <Plain text={`${one.code}: ${one.message}${one.hint ? `; ${one.hint}` : ""}`} />
+            </li>
+          ))}
+        </ul>
+      )}
+    </div>
+  );
+}
