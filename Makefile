@@ -70,10 +70,11 @@ format: $(VENV)/.check ## Let ruff put the sources in form
 wording: $(VENV)/.core ## Write what the machine says in the corpus, after faults.WORDING was raised
 	@PYTHONPATH=tests $(BIN)/python tests/machine/wording.py
 
-docs: $(VENV)/.docs ## Write the reference of commands and codes; build the site of docs/ into site/, strictly
+docs: $(VENV)/.docs $(VENV)/.browser $(MODULES) ## Write the generated pages, build docs/ into site/, strictly, and look at it
 	@$(BIN)/python scripts/reference.py
 	@$(BIN)/python scripts/pictures.py
 	@$(BIN)/zensical build --clean --strict
+	@$(BIN)/python scripts/look.py
 
 ui: $(PAGES) ## Build the pages that show runs, where ui/ has changed (wants npm)
 	@[ -n "$(NPM)" ] || { echo "make: building the pages wants npm; install Node 20 or newer" >&2; exit 1; }
