@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,7 @@ def temporal_server() -> Iterator[Server]:
     server = Server()
     server.start()
     try:
+        asyncio.run(server.client())
         yield server
     finally:
         server.stop()

@@ -12,7 +12,7 @@ from test_layers import IMPURE_MODULES, imported
 
 SOURCE = Path(__file__).parents[2] / "src" / "nano_vm" / "temporal"
 
-WORKFLOW = ("workflow", "driver", "snapshot", "tape", "words", "terms", "failures")
+WORKFLOW = ("workflow", "computed", "driver", "snapshot", "tape", "words", "terms", "failures")
 """The modules that workflow code runs; `plans` makes plans in a thread, whose result is the same."""
 
 CORE = {"errors", "values", "language", "machine", "records", "collector", "tools", "temporal"}

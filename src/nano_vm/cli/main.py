@@ -18,7 +18,7 @@ from ..values import short
 from .commands import TABLE
 from .faults import FAILED, INTERNAL, INTERRUPTED, OK, PIPE_CLOSED, USAGE, Failure, UsageFault
 from .grammar import ARGUMENTS, LazyGroup, flag
-from .output import abandon_stdout, complain, note, prepare_streams, say
+from .output import abandon_stdout, complain, leave_at_once, note, prepare_streams, say
 from .text import diagnostic_lines, safe
 from .usage import fault
 
@@ -85,9 +85,19 @@ def nano_vm(ctx: click.Context) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with *arguments*, those of the process unless given; the exit code."""
     prepare_streams()
+    if arguments is not None:
+        return _main(list(arguments))
+    code = _main(sys.argv[1:])
+    if "temporalio" in sys.modules:
+        # its threads now and then abort a process that ends the usual way (temporalio/sdk-python#300)
+        leave_at_once(code)
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     try:
         with collector_eased():  # the process is ours
-            return _called(list(sys.argv[1:] if arguments is None else arguments))
+            return _called(arguments)
     except BrokenPipeError:
         abandon_stdout()
         return PIPE_CLOSED

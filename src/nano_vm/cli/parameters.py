@@ -15,6 +15,8 @@ RULES = "what programs may do"
 TELEMETRY = "what is reported of runs"
 STORE = "the store, and keys that sign what runs record"
 
+CLUSTER = "a Temporal cluster, in place of a store"
+
 STORED = """\
 the store: --store URL, or the environment variable NANO_VM_STORE
   sqlite:///runs.db                file runs.db, made where it is not there
@@ -325,6 +327,62 @@ takes_telemetry = together(
     ),
 )
 """Where metrics and spans of runs go."""
+
+takes_cluster = together(
+    option(
+        "--engine",
+        type=click.Choice(["temporal"]),
+        metavar="temporal",
+        help="the runs are on a Temporal cluster; needs the extra 'temporal'",
+        section=CLUSTER,
+    ),
+    option(
+        "--address",
+        default="127.0.0.1:7233",
+        metavar="HOST:PORT",
+        help="of its server; default: 127.0.0.1:7233",
+        section=CLUSTER,
+    ),
+    option(
+        "--namespace", default="default", metavar="NAME", help="default: default", section=CLUSTER
+    ),
+    option(
+        "--queue",
+        default="nano-vm",
+        metavar="NAME",
+        help="the task queue that workers take runs from; default: nano-vm",
+        section=CLUSTER,
+    ),
+    flag("--tls", help="encrypt the connection", section=CLUSTER),
+    option(
+        "--tls-ca",
+        metavar="FILE",
+        help="who signed the server's certificate",
+        section=CLUSTER,
+        shell_complete=completion.files,
+    ),
+    option(
+        "--tls-cert",
+        metavar="FILE",
+        help="a certificate of your own, with --tls-key",
+        section=CLUSTER,
+        shell_complete=completion.files,
+    ),
+    option(
+        "--tls-key",
+        metavar="FILE",
+        help="its key",
+        section=CLUSTER,
+        shell_complete=completion.files,
+    ),
+    option(
+        "--api-key-env",
+        metavar="NAME",
+        help="the environment variable that holds an API key",
+        section=CLUSTER,
+    ),
+)
+"""Which cluster has the runs that a command is about."""
 
 takes_run = argument(
     "run", help="the run's id, or its beginning", shell_complete=completion.run_ids

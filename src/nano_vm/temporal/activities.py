@@ -16,13 +16,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from ..adapters.contract import answer_parts, completed, plain_answer
-from ..errors import StepFault, VMError
+from ..errors import StepFault, StoreError, VMError
 from ..language.program import Program
 from ..machine.arguments import order
 from ..machine.faults import consumed, model_error, tool_error
@@ -39,8 +39,10 @@ from ..machine.outcome import (
 from ..machine.plan import Calling, ModelOp, Plan
 from ..records.record import StepError
 from ..run.vm import ExecutionVM
+from ..store.protocol import Archive
 from ..tools.contract import IDEMPOTENCY_KEY, Parameter, ToolContract, checked
 from ..values import admit, canonical
+from .keeping import keep
 from .plans import PLANS, calls_of, facts_of
 from .terms import (
     ADMIT,
@@ -48,6 +50,7 @@ from .terms import (
     CALL_TOOL,
     FAULT,
     HEARTBEAT_SECONDS,
+    KEEP,
     UNKNOWN_PROGRAM,
     Admission,
     ModelCall,
@@ -143,7 +146,7 @@ class Activities:
 
     def all(self) -> list[Callable[..., Any]]:
         """Each of them, as a worker takes them."""
-        return [self.admit, self.call_tool, self.call_model]
+        return [self.admit, self.call_tool, self.call_model, self.keep]
 
     # --- admission ---
 
@@ -194,6 +197,7 @@ class Activities:
             [op.index for op in plan.ops if any(call.checks for call in calls_of(op))],
             list(plan.given),
             {name: queue for name, queue in self.queues.items() if name in names},
+            hasattr(self.vm.store, "import_"),
         ).to_dict()
 
     def known(self, document: Mapping[str, Any]) -> Known:
@@ -346,6 +350,23 @@ class Activities:
             return Failed(model_error(error), consumed(error), extra=extra)
         text, usage, extra = came.value
         return Answer(text, usage, extra)
+
+    # --- the store ---
+
+    @activity.defn(name=KEEP)
+    async def keep(self, start: dict[str, Any], *segments: Any) -> str | None:
+        """Put a run that has ended into this worker's store, once."""
+        store, run_id = self.vm.store, activity.info().workflow_id
+        if store is None or run_id is None:
+            return None
+        async with alive():
+            try:
+                archive = cast(Archive, store)
+                return await asyncio.to_thread(keep, archive, run_id, start, segments)
+            except StoreError as error:
+                if error.passing:
+                    raise
+                raise ApplicationError(str(error), type=FAULT, non_retryable=True) from error
 
 
 def converted(contract: ToolContract, call: ToolCall) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Admission(Message):
     checked: list[int] = field(default_factory=list)
     given: list[str] = field(default_factory=list)
     queues: dict[str, str] = field(default_factory=dict)  # by the names of tools and models
+    keeps: bool = False  # whether the worker has a store, for runs that have ended
     refused: dict[str, Any] | None = None  # the JSON form of the refused run's trace
 
 

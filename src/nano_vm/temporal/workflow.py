@@ -14,15 +14,13 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from ..errors import VMError
-from ..machine.machine import Machine, machine_of
-from ..machine.terms import RunTerms
-from ..records.recording import Recording
 from ..records.trace import Trace
+from .computed import Computed
 from .driver import Driver, MadeAgain
-from .plans import PLANS, Planned, PlanNotReady
+from .plans import PLANS, PlanNotReady
 from .snapshot import snapshot
 from .tape import Tape
 from .terms import (
@@ -31,6 +29,7 @@ from .terms import (
     EVENT,
     FAULT,
     HEARTBEAT_SECONDS,
+    KEEP,
     RESOLVE,
     STANDING,
     TRACE,
@@ -49,6 +48,9 @@ MAX_EVENTS, MAX_BYTES = 3_000, 5_000_000
 ADMIT_SECONDS = 600.0
 """How long a worker may take to prove a program."""
 
+KEEP_SECONDS, KEEP_LATEST_SECONDS = 120.0, 3600.0
+"""How long a worker may take to put a run into a store, and how long that is tried."""
+
 
 @workflow.defn(name=WORKFLOW, sandboxed=False)
 class NanoProgram:
@@ -62,7 +64,7 @@ class NanoProgram:
         self.driver: Driver | None = None
         self.ended: dict[str, Any] | None = None
         self.cancelled = self.start.cancelled
-        self.admission: Admission | None = None
+        self.computed: Computed | None = None
 
     @workflow.run
     async def run(self, start: dict[str, Any], *segments: Any) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class NanoProgram:
             told = await self._admitted()
         else:
             told = self.start.admission
-        admission = self.admission = Admission.of(told)
+        admission = Admission.of(told)
         if admission.refused is not None:
             self.ended = admission.refused
             return self.ended
@@ -98,22 +100,32 @@ class NanoProgram:
         began = self.start.began_ns or workflow.time_ns()
         salt = self.start.salt or f"{workflow.random().getrandbits(128):032x}"
         self.start = self.start.continued(told, began, salt)
+        computed = Computed(workflow.info().workflow_id, self.start, admission, planned)
+        self.computed = computed
         driver = self.driver = Driver(
-            planned, admission, self.tape, self.words, began - 1, self._given()
+            planned,
+            admission,
+            self.tape,
+            self.words,
+            computed.base_ns,
+            {name: self.start.inputs[name] for name in admission.given},
         )
         driver.cancelled = self.cancelled
         driver.full = self._full
         while True:
-            machine = self._machine(planned)
+            machine = computed.machine()
             try:
                 ended = await driver.drive(machine)
                 break
             except MadeAgain:
                 continue
-        await workflow.wait_condition(workflow.all_handlers_finished)
         if not ended:
+            await workflow.wait_condition(workflow.all_handlers_finished)
             self._continue_as_new()
-        self.ended = self._trace(planned, machine, driver.now()).to_dict()
+        self.ended = Trace(computed.recording(machine, driver.now())).to_dict()
+        if admission.keeps:
+            await self._keep(computed)
+        await workflow.wait_condition(workflow.all_handlers_finished)
         return self.ended
 
     async def _admitted(self) -> dict[str, Any]:
@@ -128,50 +140,21 @@ class NanoProgram:
             retry_policy=RetryPolicy(non_retryable_error_types=[FAULT]),
         )
 
-    def _given(self) -> dict[str, Any]:
-        """The inputs that the policy's checks read."""
-        assert self.admission is not None
-        return {name: self.start.inputs[name] for name in self.admission.given}
-
-    def _terms(self, planned: Planned) -> RunTerms:
-        assert self.admission is not None
-        return RunTerms.of_record(self.admission.about, planned.flow.program.budget)
-
-    def _machine(self, planned: Planned) -> Machine:
-        """The machine of the run, before its first step."""
-        assert self.admission is not None
-        inputs = {name: self.start.inputs[name] for name in self.admission.inputs}
-        return machine_of(
-            planned.plan,
-            inputs,
-            self._terms(planned),
-            1,
-            run_id=workflow.info().workflow_id,
-            seed=self.start.seed,
-        )
-
-    def _recording(self, planned: Planned, machine: Machine, now: int) -> Recording:
-        assert self.admission is not None
-        recording = Recording(
-            planned.flow.program.name,
-            planned.digest,
-            workflow.info().workflow_id,
-            self.start.seed,
-            1,
-            self.start.began_ns - 1,
-            self.start.salt,
-            self.admission.about,
-            None,
-            machine.records,
-            planned.plan.ops,
-        )
-        recording.inputs = {name: self.start.inputs[name] for name in self.admission.inputs}
-        machine.fill(recording)
-        recording.finished_ns = now
-        return recording
-
-    def _trace(self, planned: Planned, machine: Machine, now: int) -> Trace:
-        return Trace(self._recording(planned, machine, now))
+    async def _keep(self, computed: Computed) -> None:
+        """Have a worker put the run into its store; that it cannot for an hour is no fault of the
+        run's.
+        """
+        try:
+            await workflow.execute_activity(
+                KEEP,
+                args=[self.start.to_dict(), *self.tape.segments()],
+                start_to_close_timeout=timedelta(seconds=KEEP_SECONDS),
+                schedule_to_close_timeout=timedelta(seconds=KEEP_LATEST_SECONDS),
+                heartbeat_timeout=timedelta(seconds=HEARTBEAT_SECONDS),
+                retry_policy=RetryPolicy(non_retryable_error_types=[FAULT]),
+            )
+        except ActivityError as error:
+            workflow.logger.warning("run %s is not in a store: %s", computed.run_id, error.cause)
 
     # --- continuing as new ---
 
@@ -211,12 +194,11 @@ class NanoProgram:
     @workflow.query(name=TRACE)
     def trace(self) -> dict[str, Any] | None:
         """The JSON form of the trace so far; None before the run is admitted."""
-        if self.ended is not None or self.driver is None:
+        if self.ended is not None or self.computed is None:
             return self.ended
-        planned = self.driver.planned
-        machine = self._machine(planned)
+        machine = self.computed.machine()
         now = snapshot(machine, self.tape)
-        return self._trace(planned, machine, now).to_dict()
+        return Trace(self.computed.recording(machine, now)).to_dict()
 
     def _look(self, kind: str, told: dict[str, Any]) -> None:
         try:

@@ -20,6 +20,7 @@ TABLE = {
     },
     "run": {
         "run": "run a program",
+        "submit": "begin a run that workers do",
         "batch": "run a program on each line of a file",
         "mcp": "serve programs as tools of an MCP server",
     },

@@ -8,7 +8,7 @@ from typing import Any
 from ..faults import FAILED, Failure, UsageFault
 from ..grammar import Options, command, option
 from ..output import note, on_terminal, say
-from ..parameters import STORED, takes_decision, takes_run, takes_store
+from ..parameters import STORED, takes_cluster, takes_decision, takes_run, takes_store
 from ..text import safe
 
 EXAMPLES = """\
@@ -26,10 +26,15 @@ nano-vm approve 3f2a ask --shown 3073ee8b0c41 --by ann    its digest as 'nano-vm
     help="of the request that you have seen; 12 digits are enough",
 )
 @takes_store
+@takes_cluster
 def approve(options: Options) -> int:
     """Approve what a run asks."""
     from ..inbox import asked_at, principal, recorded, speaking
 
+    if options.engine is not None:
+        from .. import cluster
+
+        return cluster.approve(options)
     with speaking(options) as (inbox, _, run_id):
         asks = options.shown is None and not options.json and on_terminal()
         if options.shown is None and not asks:

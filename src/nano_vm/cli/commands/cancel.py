@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..grammar import Options, command, option, typed
-from ..parameters import STORED, takes_run, takes_store, takes_worker
+from ..parameters import STORED, takes_cluster, takes_run, takes_store, takes_worker
 
 
 @command(examples="nano-vm cancel 3f2a --tools refund.py:tools", footer=STORED)
 @takes_run
 @option("--by", metavar="NAME", help="who wants it; default: your account")
 @takes_store
+@takes_cluster
 @takes_worker
 def cancel(options: Options) -> int:
     """Cancel a run, and undo what it did."""
@@ -20,6 +21,10 @@ def cancel(options: Options) -> int:
     from ..standing import is_driven
     from ..stores import given_url
 
+    if options.engine is not None:
+        from .. import cluster
+
+        return cluster.cancel(options)
     by = options.by = options.by if options.by is not None else account()
     if typed("tools") or options.model:
         return driven(options, lambda vm, run_id: vm.cancel(run_id, by=by), "cancel")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..faults import OK, Failure, UsageFault
 from ..grammar import Options, argument, command, flag, option
 from ..output import emit_json, say
-from ..parameters import STORED, takes_store
+from ..parameters import STORED, takes_cluster, takes_store
 from ..text import safe
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ nano-vm event --match paid '{"order": "A7", "amount": 30}' --id evt_1
     help="the sender's: what has the same name and id is recorded once",
 )
 @takes_store
+@takes_cluster
 def event(options: Options) -> int:
     """Send an event to a run, or to the one that waits for its values."""
     from ...run.inbox import Inbox
@@ -50,6 +51,12 @@ def event(options: Options) -> int:
     usage = "nano-vm event RUN NAME [JSON], or nano-vm event --match NAME JSON"
     if not (len(words) == 2 if options.match else 2 <= len(words) <= 3):
         raise UsageFault(f"an event is sent by {usage}")
+    if options.engine is not None:
+        from .. import cluster
+
+        if options.match:
+            raise UsageFault("--match finds runs in a store; on a cluster, name the run")
+        return cluster.event(options, words[0], words[1], words[2] if len(words) > 2 else None)
     options.run = None if options.match else words.pop(0)
     brings = payload(words[1] if len(words) > 1 else None, "the payload")
     with store_of(options) as store:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..grammar import Options, command, option
-from ..parameters import STORED, takes_decision, takes_run, takes_store
+from ..parameters import STORED, takes_cluster, takes_decision, takes_run, takes_store
 
 
 @command(examples="nano-vm reject 3f2a ask --by ann --reason 'too much'", footer=STORED)
@@ -11,10 +11,15 @@ from ..parameters import STORED, takes_decision, takes_run, takes_store
 @takes_decision
 @option("--shown", metavar="DIGEST", help="of the request that you have seen")
 @takes_store
+@takes_cluster
 def reject(options: Options) -> int:
     """Reject what a run asks."""
     from ..inbox import asked_at, principal, recorded, speaking
 
+    if options.engine is not None:
+        from .. import cluster
+
+        return cluster.reject(options)
     with speaking(options) as (inbox, _, run_id):
         options.by = principal(options)
         path = asked_at(inbox, run_id, options.path)["path"]

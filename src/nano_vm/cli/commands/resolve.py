@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import completion
 from ..grammar import Options, argument, command, flag, only_one, option
-from ..parameters import STORED, takes_run, takes_signing_key, takes_store
+from ..parameters import STORED, takes_cluster, takes_run, takes_signing_key, takes_store
 
 EXAMPLES = """\
 nano-vm resolve 3f2a pay --done '"receipt 77"' --by ann     it took place, and gave this
@@ -20,6 +20,7 @@ nano-vm resolve 3f2a pay --retry --by ann                   it did not: make it
 @option("--fail", metavar="REASON", help="it failed")
 @option("--by", metavar="NAME", help="who says so; default: your account")
 @takes_store
+@takes_cluster
 @takes_signing_key
 def resolve(options: Options) -> int:
     """Record the outcome of a call whose result is unknown."""
@@ -30,6 +31,10 @@ def resolve(options: Options) -> int:
     only_one(options, "--done", "--retry", "--fail", required=True)
     done = payload(options.done, "--done") if options.done is not None else UNSET
     options.by = options.by if options.by is not None else account()
+    if options.engine is not None:
+        from .. import cluster
+
+        return cluster.resolve(options, done, options.by)
     with speaking(options) as (inbox, _, run_id):
         inbox.resolve(
             run_id, options.path, done=done, retry=options.retry, fail=options.fail, by=options.by

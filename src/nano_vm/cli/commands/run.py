@@ -15,6 +15,7 @@ from ..parameters import (
     STORE,
     keeps_in_store,
     takes_budget,
+    takes_cluster,
     takes_host,
     takes_inputs,
     takes_keys,
@@ -65,6 +66,7 @@ nano-vm run refund.yaml --tools refund.py:tools --model local --json | jq .diges
 @takes_said
 @takes_keys
 @takes_telemetry
+@takes_cluster
 def run(options: Options) -> int:
     """
     Run a program and show its steps as they happen.
@@ -98,11 +100,41 @@ def run(options: Options) -> int:
       A 'call' may name a file, relative to the file that it stands in, inside the program's folder.
       Any other is given as --program name=FILE.
     """
+    if options.engine is not None:
+        return _on_cluster(options)
     with only_ours(options.json) as line:
         with ExitStack() as stack:
             code, trace = _run(options, stack)
         if options.json:
             line(json_text({**trace.summary(), "trace": trace.to_dict()}))
+    return code
+
+
+def _on_cluster(options: Options) -> int:
+    """Run on a Temporal cluster, until the run has ended or waits."""
+    from .. import cluster
+    from ..submission import submission_of
+
+    if options.store is not None:
+        raise UsageFault("--store does not go with --engine: a worker's store keeps its runs")
+    begun = submission_of(options)
+    if options.run_id is not None:
+        cluster.joined(options)
+    trace = cluster.on_cluster(
+        options,
+        lambda runs: runs.run(
+            begun.program, begun.inputs, programs=begun.programs, **begun.options
+        ),
+        begun.vm,
+    )
+    code = cluster.finished(trace, options)
+    if options.trace is not None:
+        with ExitStack() as stack:
+            file = _trace_file(options, stack)
+            fault = _write(trace, file) if file is not None else None
+        if fault:
+            complain(fault)
+            return code or FAILED
     return code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..faults import OK
 from ..grammar import Options, command
 from ..output import emit_json, say
-from ..parameters import STORED, takes_run, takes_store
+from ..parameters import STORED, takes_cluster, takes_run, takes_store
 from ..text import diagnostic_lines, safe, shown
 from ..times import moment
 
@@ -13,6 +13,7 @@ from ..times import moment
 @command(examples="nano-vm show 3f2a --store sqlite:///runs.db", footer=STORED)
 @takes_run
 @takes_store
+@takes_cluster
 def show(options: Options) -> int:
     """
     Show a run: what it did and why it took its path, and what it waits for, with the commands that
@@ -30,6 +31,10 @@ def show(options: Options) -> int:
     from ..stores import run_id_of, store_of
     from ..summary import DETAIL_CHARS, print_steps, summary_lines
 
+    if options.engine is not None:
+        from .. import cluster
+
+        return cluster.show(options)
     with store_of(options, read=True) as store:
         run = store.load(run_id_of(store, options.run))
         owners = living(store)

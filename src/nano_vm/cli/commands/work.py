@@ -7,10 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..faults import FAILED, OK
+from ..faults import FAILED, OK, UsageFault
 from ..grammar import Options, command, flag
 from ..output import json_line, note, only_ours
-from ..parameters import STORED, takes_concurrency, takes_store, takes_telemetry, takes_worker
+from ..parameters import (
+    STORED,
+    takes_cluster,
+    takes_concurrency,
+    takes_store,
+    takes_telemetry,
+    takes_worker,
+)
 from ..text import safe, safe_lines, shown
 
 if TYPE_CHECKING:
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 nano-vm work --tools refund.py:tools --model local --store sqlite:///runs.db
 nano-vm work --tools refund.py:tools --until-idle   (from cron)
+nano-vm work --tools refund.py:tools --engine temporal --address temporal.example:7233
 """
 
 
@@ -29,6 +37,7 @@ nano-vm work --tools refund.py:tools --until-idle   (from cron)
 @takes_store
 @takes_worker
 @takes_telemetry
+@takes_cluster
 def work(options: Options) -> int:
     """
     Run what nobody runs in a store: runs that were submitted, abandoned by a process that is gone,
@@ -42,8 +51,28 @@ def work(options: Options) -> int:
 
     from ..driving import stored_host
 
+    if options.engine is not None:
+        return _on_cluster(options)
     with only_ours(options.json) as line, stored_host(options) as (vm, _):
         return asyncio.run(_working(vm, options, line))
+
+
+def _on_cluster(options: Options) -> int:
+    """Work for a Temporal cluster; a store, where one is named, keeps the runs that have ended."""
+    import asyncio
+    from contextlib import ExitStack
+
+    from .. import cluster, host, rules, stores, telemetry
+
+    if options.until_idle:
+        raise UsageFault("--until-idle is for a store: a cluster gives its workers what there is")
+    policy = rules.load_policy(options.policy)
+    store = stores.store_if_named(options)
+    with ExitStack() as stack:
+        observers = telemetry.observers_of(options, store, stack)
+        vm = host.vm_of(options, policy=policy, store=store, observers=observers)
+        stack.callback(vm.close)
+        return asyncio.run(cluster.working(vm, options))
 
 
 async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], None]) -> int:

@@ -1,0 +1,84 @@
+"""``nano-vm submit``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..faults import OK, UsageFault
+from ..grammar import Options, command, flag, option
+from ..output import emit_json, say
+from ..parameters import (
+    STORE,
+    keeps_in_store,
+    takes_budget,
+    takes_cluster,
+    takes_host,
+    takes_inputs,
+    takes_keys,
+    takes_policy,
+    takes_price,
+    takes_program,
+    takes_said,
+)
+
+if TYPE_CHECKING:
+    from ..submission import Submission
+
+EXAMPLES = """\
+nano-vm submit refund.yaml --tools refund.py:tools --store sqlite:///runs.db -i order_id=A-1001
+nano-vm submit refund.yaml --engine temporal -i order_id=A-1001
+"""
+
+
+@command(examples=EXAMPLES)
+@takes_program
+@takes_inputs("an input; repeat for more")
+@flag("--json", help="print the run's id as JSON")
+@option("--seed", type=int, metavar="N", help="seed of the waits between attempts")
+@takes_host
+@takes_policy
+@takes_budget("a limit: max_steps, max_tokens, max_seconds, ...")
+@takes_price("for max_cost_usd")
+@keeps_in_store("the run")
+@option("--run-id", metavar="ID", help="the run's id; one that is there is joined", section=STORE)
+@takes_said
+@takes_keys
+@takes_cluster
+def submit(options: Options) -> int:
+    """
+    Begin a run that workers do, and print its id.
+
+    It is in a store, or on a Temporal cluster. For a store the tools and models must be given, by
+    which the program is verified; a cluster's workers verify it by their own in any case.
+    """
+    from .. import cluster, stores
+    from ..submission import submission_of
+
+    store = None if options.engine is not None else stores.store_if_named(options)
+    if store is None and options.engine is None:
+        raise UsageFault("where does the run go? Give --store URL, or --engine temporal")
+    begun = submission_of(options, store)
+    if store is None:
+        run_id = cluster.on_cluster(
+            options,
+            lambda runs: runs.submit(
+                begun.program, begun.inputs, programs=begun.programs, **begun.options
+            ),
+            begun.vm,
+        )
+    else:
+        run_id = _stored(begun)
+    if options.json:
+        emit_json({"run_id": run_id})
+    else:
+        say(run_id)
+    return OK
+
+
+def _stored(begun: Submission) -> str:
+    import asyncio
+    from contextlib import closing
+
+    assert begun.vm is not None
+    with closing(begun.vm):
+        return asyncio.run(begun.vm.submit(begun.program, begun.inputs, **begun.options))
