@@ -632,7 +632,7 @@ class Machine:
         and costs half a microsecond; all else calls a method. A method gives the op to go on with,
         or None to make the request `_ask` (again).
         """
-        frame, ledger, append = self.frame, self.ledger, self.records.append
+        frame, ledger, records = self.frame, self.ledger, self.records
         watched, prefix, limit = self.watched, self._prefix, self.terms.limits.value_bytes
         # a host may set a limit below that of what is not counted
         short, lenient = min(SMALL_TEXT, limit + 1), limit >= SMALL_TEXT
@@ -699,7 +699,7 @@ class Machine:
                         frame[op.out] = self._last = self._block_last = value
                         if op.key >= 0:
                             frame[op.key] = value
-                        append((op.index, value, request, started, self.now, where))
+                        records.append((op.index, value, request, started, self.now, where))
                         last = op
                         op = op.next
                         continue
@@ -766,7 +766,7 @@ class Machine:
                             frame[op.out] = self._last = self._block_last = text
                             if op.key >= 0:
                                 frame[op.key] = text
-                            append((op, where, SUCCESS, text, None, request, started, self.now,
+                            records.append((op, where, SUCCESS, text, None, request, started, self.now,
                                     None, usage, extra))  # fmt: skip
                             last, op = op, op.next
                             continue

@@ -37,6 +37,7 @@ from ..machine.plan import (
     ToolOp,
 )
 from ..records.record import full
+from ..records.recording import Recording
 from ..records.usage import LLMUsage
 from ..values import CONTAINERS, SCALARS, kind_name
 from .host import Host
@@ -135,6 +136,12 @@ class Driver:
         if machine is not None and machine.base_deadline < dog.wake_at:
             dog.arm(machine.base_deadline)
         return lane
+
+    def left(self, machine: Machine, lane: Lane, recording: Recording) -> None:
+        """Watch *lane* no longer, and say in *recording* how *machine* stands."""
+        self.dog.lanes.pop(lane, None)
+        machine.fill(recording)
+        recording.finished_ns = self.now()
 
     async def drive(self, machine: Machine, lane: Lane, now: int, begun: Op | None = None) -> bool:
         """Drive *machine* to its end, from its request *begun* where it has begun; whether it was

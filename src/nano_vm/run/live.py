@@ -219,9 +219,7 @@ async def execute(
     finally:
         if shared is not None:
             shared.leave()
-        driver.dog.lanes.pop(lane, None)
-        machine.fill(recording)
-        recording.finished_ns = driver.now()
+        driver.left(machine, lane, recording)
 
 
 async def observed(

@@ -54,6 +54,11 @@ class Prepared:
     _known: dict[str, Any] | None = None
     _document: dict[str, Any] | None = None
     _bounded: tuple[Budget, RunTerms] | None = None
+    # `about`, of which every recording has the same
+    told: Callable[[], dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.told = self.about
 
     def within(self, budget: Budget | Mapping[str, Any] | None) -> RunTerms:
         """The terms of a run with a *budget* of its own; those of the one that was given last are

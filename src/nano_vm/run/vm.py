@@ -31,7 +31,7 @@ from ..language.policy import Budget, Policy, policy_of, tightest
 from ..language.program import Program
 from ..language.programs import programs_given
 from ..machine.ledger import Limits
-from ..machine.machine import machine_of
+from ..machine.machine import Machine, machine_of
 from ..machine.plan import Plan
 from ..records.recording import Recording
 from ..records.status import TraceStatus
@@ -48,13 +48,23 @@ from ..verify.examine import placed_for
 from ..verify.report import Report
 from .aio import AsyncReads
 from .batch.runs import BatchResult, run_many
+from .driver import Driver
 from .driver import Journal as DriverJournal
 from .durable.journal import Origin
 from .durable.lease import LEASE_SECONDS, MAX_LEASE_SECONDS
 from .durable.resume import Durable, pending_run
 from .durable.stored import said_of, trace_of
 from .durable.worker import Worker
-from .host import TOOL_THREADS, SystemClock, adapters_of, budget_of, host_of, prices_of, sources_of
+from .host import (
+    TOOL_THREADS,
+    Host,
+    SystemClock,
+    adapters_of,
+    budget_of,
+    host_of,
+    prices_of,
+    sources_of,
+)
 from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
 from .live import Begun, LiveRuns, Run, execute, identity_of, observed
@@ -256,20 +266,23 @@ class ExecutionVM:
         """
         if self._durable is not None or (options and options.get("run_id") is not None):
             return await self.start(program, context, **options).joined()
-        begun = self._begun(program, context, _chosen(options) if options else _NOTHING)
-        if begun.machine is None:
-            self._tell_refused(begun.trace)
-            return begun.trace
-        if self.observers:
-            cancelled = await self.execution(begun)
-        else:
-            assert begun.host is not None
-            recording = begun.trace.recording
-            shared = self._shared(recording)
-            cancelled = await execute(begun.host, recording, begun.machine, shared=shared)
-        if cancelled and begun.trace.status is TraceStatus.CANCELLED:
+        chosen = _chosen(options) if options else _NOTHING
+        trace, machine, host = self._begun(program, context, chosen)
+        if machine is None or host is None:
+            self._tell_refused(trace)
+            return trace
+        if self.observers or self.preparer.budgets:
+            cancelled = await self.execution(Begun(program, trace, machine, host))
+        else:  # as `execute`, without a coroutine between
+            driver, recording = Driver.of(host), trace.recording
+            lane = driver.lane(machine, recording.started_ns)
+            try:
+                cancelled = await driver.drive(machine, lane, recording.started_ns)
+            finally:
+                driver.left(machine, lane, recording)
+        if cancelled and trace.status is TraceStatus.CANCELLED:
             raise asyncio.CancelledError
-        return begun.trace
+        return trace
 
     def run_sync(
         self,
@@ -359,9 +372,13 @@ class ExecutionVM:
         **options: Unpack[RunOptions],
     ) -> Begun:
         """A new run before its first step; `execution` drives it."""
-        return self._begun(program, context, _chosen(options) if options else _NOTHING)
+        chosen = _chosen(options) if options else _NOTHING
+        return Begun(program, *self._begun(program, context, chosen))
 
-    def _begun(self, program: Program, context: Any, chosen: _Chosen) -> Begun:
+    def _begun(
+        self, program: Program, context: Any, chosen: _Chosen
+    ) -> tuple[Trace, Machine | None, Host | None]:
+        """What `Begun` has."""
         prepared = self.preparer.prepare(program, chosen.untrusted)
         recording = self._recording(prepared, chosen)
         trace = Trace(recording)
@@ -378,7 +395,7 @@ class ExecutionVM:
             faults += self.preparer.unpriced_shared(prepared, project)
         if faults or plan is None:
             self._refuse(recording, program, [*prepared.errors, *faults])
-            return Begun(program, trace)
+            return trace, None, None
         inputs: Mapping[str, Any] = _NO_INPUTS
         frame = None
         if values is None:
@@ -397,14 +414,14 @@ class ExecutionVM:
             frame=frame,
         )
         recording.records, recording.ops = machine.records, plan.ops
-        return Begun(program, trace, machine, prepared.host)
+        return trace, machine, prepared.host
 
     def _recording(self, prepared: Prepared, chosen: _Chosen) -> Recording:
         """That of a new run, which has no inputs yet."""
         clock = self.preparer.clock
         now = clock.monotonic_ns()
         plain = chosen.budget is None and not chosen.said
-        about = prepared.about if plain else partial(prepared.about, chosen.budget, chosen.said)
+        about = prepared.told if plain else partial(prepared.about, chosen.budget, chosen.said)
         return Recording(
             prepared.program.name,
             prepared.digest,
