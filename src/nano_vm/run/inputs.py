@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +21,20 @@ def names_of(given: Any, word: str = "untrusted", what: str = "names of inputs")
     return tuple(sorted(set(names)))
 
 
-RUN_ID = re.compile(r"[!-~]{1,200}\Z")
+MAX_RUN_ID = 200
+
+
+def is_run_id(value: Any) -> bool:
+    """Whether *value* may be a run's id: a string of visible ASCII characters, not too long."""
+    return (
+        type(value) is str
+        and 0 < len(value) <= MAX_RUN_ID
+        and value.isascii()
+        and value.isprintable()
+        and " " not in value
+    )
+
+
 _MISSING: Any = object()
 
 

@@ -45,6 +45,8 @@ class Begun:
 class Run:
     """A handle to a run: ``await run`` or ``await run.result()`` gives its trace."""
 
+    __slots__ = ("__weakref__", "task", "trace", "waiters")
+
     def __init__(self, trace: Trace, execution: Any) -> None:
         self.trace = trace
         self.waiters = 0
@@ -70,9 +72,17 @@ class Run:
         """
         task = self.task
         if task is not None and not task.done():
-            if task.get_loop() is not asyncio.get_running_loop():
-                raise VMError(f"run {self.run_id!r} is under way in another event loop")
-            await _End(task)
+            await self._end(task)
+        return self._read()
+
+    def _end(self, task: asyncio.Task[Any]) -> _End:
+        if task.get_loop() is not asyncio.get_running_loop():
+            raise VMError(f"run {self.run_id!r} is under way in another event loop")
+        return _End(task)
+
+    def _read(self) -> Trace:
+        """The trace, whose run has ended."""
+        task = self.task
         if task is not None and task.cancelled():
             recording = self.trace.recording
             if recording.status is TraceStatus.RUNNING:  # before its first step
@@ -82,13 +92,17 @@ class Run:
                 recording.changed()
         elif task is not None:
             task.result()
+            self.task = None  # it holds more memory than the trace of a short run
         return self.trace
 
     async def joined(self) -> Trace:
         """As `result`; the run is cancelled when the last of those who wait here is."""
         self.waiters += 1
+        task = self.task
         try:
-            return await self.result()
+            if task is not None and not task.done():
+                await self._end(task)
+            return self._read()
         except asyncio.CancelledError:
             if self.waiters == 1:
                 await self.cancel()
@@ -184,16 +198,10 @@ class LiveRuns(forking.Begins):
         if self.stored and run.task is not None:
             run.task.add_done_callback(lambda _: self._known.pop(run.run_id, None))
         if len(self._known) > REMEMBERED_RUNS:
-            ended = next(
-                (
-                    known
-                    for known, old in self._known.items()
-                    if old.status is not TraceStatus.RUNNING
-                ),
-                None,
-            )
-            if ended is not None:
-                del self._known[ended]
+            for run_id, old in self._known.items():
+                if old.status is not TraceStatus.RUNNING:
+                    del self._known[run_id]
+                    break
 
 
 async def execute(

@@ -66,7 +66,7 @@ from .host import (
     sources_of,
 )
 from .inbox import Inbox, account
-from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
+from .inputs import admitted_inputs, is_run_id, names_of, scalar_inputs
 from .live import Begun, LiveRuns, Run, execute, identity_of, observed
 from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
@@ -310,13 +310,14 @@ class ExecutionVM:
         """Begin a run in a task of its own and give a handle to it; needs a running event loop.
         Arguments as `run`.
         """
-        begun = self.begin(program, context, **options)
-        known = self._runs.get(begun.trace.run_id) if options.get("run_id") is not None else None
+        chosen = _chosen(options) if options else _NOTHING
+        begun = Begun(program, *self._begun(program, context, chosen))
+        known = self._runs.get(chosen.run_id) if chosen.run_id is not None else None
         if known is not None:
             if identity_of(known.trace) != identity_of(begun.trace):
                 raise VMError(f"run {known.run_id!r} exists, with another program or other inputs")
             return known
-        return self._live(begun, named=options.get("run_id") is not None)
+        return self._live(begun, named=chosen.run_id is not None)
 
     def _live(self, begun: Begun, *, named: bool, stream: _Stream | None = None) -> Run:
         """The handle of a run that goes on in a task of its own; one that its caller *named* is
@@ -836,10 +837,12 @@ _NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
 
 
 def _chosen(options: RunOptions) -> _Chosen:
+    run_id, seed = options.get("run_id"), options.get("seed")
+    if len(options) == 1 and is_run_id(run_id):
+        return _Chosen(run_id)
     if not options.keys() <= RUN_OPTIONS:
         raise unknown_options(options, RUN_OPTIONS)
-    run_id, seed = options.get("run_id"), options.get("seed")
-    if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
+    if run_id is not None and not is_run_id(run_id):
         raise VMError(f"a run id is a string of 1 to 200 visible ASCII characters, not {run_id!r}")
     if seed is not None and type(seed) is not int:
         raise VMError(f"a seed is an integer, not {seed!r}")

@@ -28,7 +28,7 @@ from ..run.durable.stored import said_of
 from ..run.host import budget_of
 from ..run.ids import run_ids
 from ..run.inbox import account, principal
-from ..run.inputs import RUN_ID, names_of
+from ..run.inputs import is_run_id, names_of
 from ..run.options import RUN_OPTIONS, RunOptions, unknown_options
 from ..run.vm import ExecutionVM
 from ..values import UNSET, admit, canonical, kind_name
@@ -152,7 +152,7 @@ class TemporalRuns:
         options: RunOptions,
     ) -> str:
         run_id = options.get("run_id")
-        if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
+        if run_id is not None and not is_run_id(run_id):
             raise VMError(
                 f"a run id is a string of 1 to 200 visible ASCII characters, not {run_id!r}"
             )
