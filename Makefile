@@ -46,7 +46,9 @@ demo: $(VENV)/.demo ## Run the refund program on a small real model, on this mac
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(VENV)/.test $(PAGES) $(VENV)/.browser $(VENV)/.prometheus ## Run every test, those on the real model too (ARGS="-k name" for some)
-	@$(PYTEST) $(ARGS)
+	@seed=$${NANO_VM_SEED:-$$(date +%s)}; \
+		echo "fresh simulated worlds begin with NANO_VM_SEED=$$seed"; \
+		NANO_VM_SEED=$$seed $(PYTEST) $(ARGS)
 
 test-quick: $(VENV)/.test ## Most tests, in a minute or two: no processes, server, campaign, model or browser
 	@$(PYTEST) -m 'not slow and not campaign and not real_llm' $(ARGS)

@@ -11,7 +11,7 @@ from nano_vm.simulation.world import SECOND
 
 from .life import Life
 
-COLLECTED_WORLDS = 20
+COLLECTED_WORLDS = 3
 """After how many worlds what they left is collected: their objects all know each other."""
 
 

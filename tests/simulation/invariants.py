@@ -7,16 +7,16 @@ from typing import Any
 from soak.programs import EFFECTS, key_of
 
 from nano_vm.records.trace import StepStatus
-from nano_vm.replay import replay
+from nano_vm.replay import Replayer
 from nano_vm.run.durable.stored import trace_of
 from nano_vm.simulation.world import SECOND, Process
 from nano_vm.store.protocol import Append
 from nano_vm.store.records import ENDED, INTENT, STEP, StoredRun
 from nano_vm.store.seals import seal_of
 
-from .life import Life
+from .life import Life, Said
 from .outside import UNSAFE, Call
-from .programs import CALLED, UNDONE
+from .programs import CALLED, CALLED_NEXT, DEADLINES, PROGRAMS, UNDONE
 
 
 def watch(life: Life) -> None:
@@ -32,6 +32,17 @@ def _acknowledged(life: Life, process: Process, item: Append) -> None:
     for row in item.rows:
         if row.kind == STEP and row.type in ("tool", "llm"):
             life.ledger.kept.add(key_of(run.run_id, row.path))
+    for entry in (item.update or {}).get("waiting", ()):
+        ends_ns = _ends_ns(run, entry["path"])
+        if ends_ns is not None and entry.get("deadline_ns") != ends_ns:
+            life.fault(f"{run.run_id}: {entry['path']} has another deadline than when it began")
+
+
+def _ends_ns(run: StoredRun, path: str) -> int | None:
+    """When what a run waits for at *path* is over, by when it began."""
+    seconds = DEADLINES.get((run.program_name, path))
+    began = next((r.started_ns for r in run.rows if r.kind == INTENT and r.path == path), None)
+    return None if seconds is None or began is None else began + seconds * SECOND
 
 
 def _begun(life: Life, call: Call, before: list[Call]) -> None:
@@ -58,23 +69,28 @@ def _begun(life: Life, call: Call, before: list[Call]) -> None:
                 life.fault(f"{call.key}: called again, and nobody said that it did not happen")
 
 
-REPLAYED_RUNS = 3
-"""How many runs of a world are replayed: to compile their programs again costs more than the rest."""
+REPLAYERS = {
+    replayer.digest: replayer
+    for called in (CALLED, CALLED_NEXT)
+    for replayer in (Replayer(program, called) for program in PROGRAMS)
+}
+"""By what they replay: each makes a plan once, and not for each run."""
 
 
 def whole(life: Life) -> None:
     """Look at each run once all have ended."""
     model = life.database.model
-    for number, run_id in enumerate(life.ids):
+    for run_id in life.ids:
         if model.has(run_id):
             stored = model.load(run_id)
             if stored.status in ENDED:
-                replayed = (number + life.seed) % len(life.ids) < REPLAYED_RUNS
-                for fault in _run(life, stored, replayed=replayed):
+                for fault in _run(life, stored):
                     life.fault(f"{run_id} ({stored.program_name}): {fault}")
+    for fault in _leaks(life):
+        life.fault(fault)
 
 
-def _run(life: Life, stored: StoredRun, *, replayed: bool) -> Any:
+def _run(life: Life, stored: StoredRun) -> Any:
     if seal_of(stored) != stored.seal:
         yield "its seal does not fit its records"
     steps = [(row.frame, row.path) for row in stored.rows if row.kind == STEP]
@@ -82,10 +98,9 @@ def _run(life: Life, stored: StoredRun, *, replayed: bool) -> Any:
         yield "a step is recorded twice"
     trace = trace_of(stored)
     program = next(p for p in life.programs if p.name == stored.program_name)
-    if replayed:
-        again = replay(trace, program, programs=CALLED)
-        if not again.identical:
-            yield f"replay: {again}"
+    again = REPLAYERS[stored.program_digest].replay(trace, stored)
+    if not again.identical:
+        yield f"replay: {again}"
     yield from _effects(life, stored, trace)
     yield from _undone(stored, trace)
     yield from _budget(life, stored, program)
@@ -159,6 +174,10 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
     approvals = [m.name for m in stored.decided if m.kind in ("approve", "reject")]
     if len(approvals) != len(set(approvals)):
         yield f"an approval was used twice: {approvals}"
+    for message in stored.decided:
+        ends_ns = _ends_ns(stored, message.name.partition("-")[0])
+        if ends_ns is not None and message.created_ns >= ends_ns:
+            yield f"{message.kind} of {message.name} came too late, and was used"
     if stored.run_id in life.cancelled_at_rest and stored.status == "success":
         yield "cancelled while it waited, and went on"
     if stored.status == "cancelled" and not any(m.kind == "cancel" for m in stored.decided):
@@ -170,11 +189,7 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             continue
         by = None if said.kind == "event" else said.by
         if said.kind == "cancel":
-            noticed_ns = said.at_ns + _noticed_ns(life)
-            if _called_after(life, stored, noticed_ns):
-                yield "cancelled, and went on"
-            if stored.status == "success" and life.ended_ns.get(stored.run_id, 0) > noticed_ns:
-                yield "cancelled, and ended in success"
+            yield from _not_stopped(life, stored, said)
         elif said.kind == "resolve" and said.name in outcomes:
             continue  # what the call really gave came at the same time, and counts for more
         elif said.kind == "resolve" and said.name.endswith("/reconcile"):
@@ -183,20 +198,55 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
 
 
-def _noticed_ns(life: Life) -> int:
-    """How long a cancellation may go unnoticed: half a second, unless its process stands still or
-    does not reach the store.
-    """
-    rates = life.world.rates
-    disturbed = rates.freeze or rates.partition or rates.slow or rates.refused or life.outages
-    return (60 if disturbed else 3) * SECOND
+NOTICED_NS = 3 * SECOND // 2
+"""How long a cancellation may go unnoticed where nothing is wrong: it is asked for twice a second."""
+
+LONGEST_NS = 10 * SECOND
+"""How long what befell a process may last: longer than it is frozen or cut off."""
+
+DISTURBING = frozenset({"freeze", "stall", "partition", "slow", "refused", "lost_answer"})
 
 
-def _called_after(life: Life, stored: StoredRun, at_ns: int) -> bool:
-    """Whether a call was begun after that, but for those that undo."""
-    return any(
-        call.begun_ns > at_ns and not key.endswith("/undo")
-        for key, calls in life.ledger.calls.items()
-        if key.partition(":")[0] == stored.run_id
-        for call in calls
+def _not_stopped(life: Life, stored: StoredRun, said: Said) -> Any:
+    """What was begun, or ended well, after a cancellation must have been noticed."""
+    late_ns = said.at_ns + NOTICED_NS
+    for key, calls in life.ledger.calls.items():
+        if key.partition(":")[0] == stored.run_id and not key.endswith("/undo"):
+            for call in calls:
+                if call.begun_ns > late_ns and not _disturbed(
+                    life, call.process.name, said.at_ns, call.begun_ns
+                ):
+                    yield f"cancelled, and {key} was called by {call.process.name}"
+    ended_ns = life.ended_ns.get(stored.run_id, 0)
+    if stored.status == "success" and ended_ns > late_ns:
+        if not _disturbed(life, None, said.at_ns, ended_ns):
+            yield "cancelled, and ended in success"
+
+
+def _disturbed(life: Life, name: str | None, since_ns: int, until_ns: int) -> bool:
+    """Whether anything kept a process, or any of them, from hearing the store in that time."""
+    return any(at < until_ns and at + life.outage_ns > since_ns for at in life.outages) or any(
+        since_ns - LONGEST_NS < fault.at_ns < until_ns
+        and fault.kind in DISTURBING
+        and name in (None, fault.who)
+        for fault in life.world.faults
     )
+
+
+KEPT_NS = 5 * SECOND
+"""How long a process may keep what it knows of a run that has ended elsewhere."""
+
+
+def _leaks(life: Life) -> Any:
+    """What processes still hold of runs that ended long ago: the memory of a worker is bounded."""
+    now = life.world.now
+    ended = {run for run, at_ns in life.ended_ns.items() if at_ns < now - KEPT_NS}
+    for process, vm in life.vms:
+        disturbed = _disturbed(life, process.name, now - KEPT_NS, now)
+        if not process.alive or process.frozen_until > now or disturbed:
+            continue
+        durable: Any = vm._durable
+        held = ended.intersection(durable.lease._held)
+        driven = {journal.run.run_id for journal in durable.journals} & ended
+        for run_id in sorted(held | driven):
+            yield f"{process.name} still holds {run_id}, which has ended"

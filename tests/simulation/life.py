@@ -11,6 +11,7 @@ from soak.programs import drawn, key_of
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.errors import StoreError, VMError
+from nano_vm.run.observers import Event
 from nano_vm.simulation.simulate import prepare
 from nano_vm.simulation.store import Database, SimulatedStore
 from nano_vm.simulation.system import CLOCK, SYSTEM
@@ -21,33 +22,64 @@ from nano_vm.simulation.world import (
     Process,
     World,
     drawn_faults,
+    here,
     running,
 )
 from nano_vm.store.protocol import RunFilter
 from nano_vm.store.records import ENDED
 
 from .outside import Model, Outside
-from .programs import CALLED, PROGRAMS
+from .programs import CALLED, CALLED_NEXT, PROGRAMS
 
-LEASE_SECONDS = 2.0
 CHAOS_NS = 8 * SECOND
 """How long things go wrong in a world."""
 
-PATIENCE_NS = 900 * SECOND
+PATIENCE_NS = 300 * SECOND
 """How long after that every run must have ended."""
 
 OUTSIDE = Outside()
-HOST = ExecutionVM(
-    Model(OUTSIDE),
-    OUTSIDE.tools,
-    programs=CALLED,
-    clock=CLOCK,
-    system=SYSTEM,
-    lease_seconds=LEASE_SECONDS,
-)
-"""One host for all worlds: its programs are prepared once."""
-for _program in PROGRAMS:
-    prepare(HOST, _program)
+
+
+class Stalls:
+    """An observer in which a process may stand still right before a call, after it looked at its
+    lease.
+    """
+
+    event_kinds = frozenset({"step_started"})
+    once_in = 40
+
+    def observe(self, event: Event) -> None:
+        """See `Observer`."""
+        process = here()
+        world = process.world
+        if world.now < world.calm_from and world.chance.random() * self.once_in < 1:
+            seconds = 0.5 + 4 * world.chance.random()
+            if world.happens("stall", process.name):
+                world.tell(process.name, f"stands still for {seconds:.3f} s before {event.path}")
+                process.frozen_until = world.now + int(seconds * SECOND)
+                process.sleep(0)
+
+
+def _hosts(lease_seconds: float, *observers: Any) -> tuple[ExecutionVM, ExecutionVM]:
+    """A host, and its next version, by which a deploy replaces it."""
+    old = ExecutionVM(
+        Model(OUTSIDE),
+        OUTSIDE.tools,
+        programs=CALLED,
+        clock=CLOCK,
+        system=SYSTEM,
+        lease_seconds=lease_seconds,
+        observers=observers,
+    )
+    new = old.with_(tools=OUTSIDE.next_tools, programs=CALLED_NEXT)
+    for program in PROGRAMS:
+        prepare(old, program)
+        prepare(new, program)
+    return old, new
+
+
+HOSTS = (_hosts(1.0, Stalls()), _hosts(2.0), _hosts(4.0))
+"""The hosts of all worlds: their programs are prepared once."""
 
 
 @dataclass
@@ -72,6 +104,7 @@ class Life:
     faults: Faults | None = None
     broken: list[str] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
+    vms: list[tuple[Process, ExecutionVM]] = field(default_factory=list)
     ended_ns: dict[str, int] = field(default_factory=dict)  # when the store had the end of each run
 
     def __post_init__(self) -> None:
@@ -101,14 +134,21 @@ class Life:
         self.deploys = [draw.randrange(CHAOS_NS)] if draw.random() < 0.4 else []
         self.outages = [draw.randrange(CHAOS_NS)] if draw.random() < 0.4 else []
         self.outage = draw.choice(("away", "full"))
-        self.outage_ns = int(SECOND * 0.1 * 200 ** draw.random())
-        self.poll_seconds = draw.choice((0.3, 1.0, 2.0))
+        self.outage_ns = int(SECOND * 0.1 * 400 ** draw.random())
+        self.poll_seconds = draw.choice((0.5, 1.5, 3.0))
+        self.hosts = draw.choice(HOSTS)
+        self.version = 0  # of what is deployed
+        # how soon persons look again, and how often they want to cancel something
+        self.looks_ns = draw.choice(((SECOND // 10, SECOND), (SECOND // 4, 4 * SECOND)))
+        self.cancels = draw.choice((0.0, 0.05, 0.2))
 
     # --- processes ---
 
     def vm(self, process: Process) -> ExecutionVM:
         """The host as one process has it."""
-        return HOST.with_(store=SimulatedStore(process, self.database))
+        vm = self.hosts[self.version].with_(store=SimulatedStore(process, self.database))
+        self.vms.append((process, vm))
+        return vm
 
     async def work(self, process: Process) -> None:
         """A worker, until it is replaced."""
@@ -163,12 +203,13 @@ class Life:
         store: Any = vm.store
         world = self.world
         while True:
-            await asyncio.sleep(world.delay(SECOND // 4, 3 * SECOND) / 1e9)
+            await asyncio.sleep(world.delay(*self.looks_ns) / 1e9)
+            calm = world.now >= CHAOS_NS  # what is stuck then is not to be got over by a word
             try:
                 waiting = await asyncio.to_thread(
                     lambda: list(store.runs(RunFilter(status="suspended")))
                 )
-                if world.draw.random() < 0.1:
+                if not calm and world.draw.random() < self.cancels:
                     run_id = world.draw.choice(self.ids)
                     await asyncio.to_thread(self.cancel, vm, run_id, process.name)
                 if world.draw.random() < 0.4:
@@ -187,7 +228,7 @@ class Life:
         draw = self.world.draw
         if kind == "approval":
             choice = draw.random()
-            if choice < 0.1:
+            if choice < self.cancels and self.world.now < CHAOS_NS:
                 self.cancel(vm, run_id, by)
             elif choice < 0.25:
                 vm.reject(run_id, path, by=by, shown=entry["shown"], reason="no")
@@ -197,8 +238,9 @@ class Life:
                 self.note(run_id, "approve", path, by)
         elif kind == "wait" and "event" in entry and "match" not in entry:
             payload = {"way": "ab"[drawn(key, 2)]}
-            if vm.send_event(run_id, entry["event"], payload, id=run_id):
-                self.note(run_id, "event", entry["event"], by)
+            for _ in range(1 + (draw.random() < 0.3)):  # a message may be delivered twice
+                if vm.send_event(run_id, entry["event"], payload, id=run_id):
+                    self.note(run_id, "event", entry["event"], by)
         elif kind == "in_doubt":
             self.settle_in_doubt(vm, run_id, entry, by)
 
@@ -222,8 +264,9 @@ class Life:
         ]
         if orders:
             order = self.world.draw.choice(orders)
-            if vm.send_event("paid", {"order": order, "by": by}, id=order):
-                self.world.tell(by, f"says that {order} is paid")
+            for _ in range(1 + (self.world.draw.random() < 0.3)):
+                if vm.send_event("paid", {"order": order, "by": by}, id=order):
+                    self.world.tell(by, f"says that {order} is paid")
             self.paid.add(order)
 
     def settle_in_doubt(self, vm: ExecutionVM, run_id: str, entry: Any, by: str) -> None:
@@ -261,8 +304,11 @@ class Life:
     # --- the whole ---
 
     def deploy(self) -> None:
-        """Have all workers replaced: each is told to stop, and another begins when it has ended."""
-        self.world.tell("operator", "replaces all workers")
+        """Have all workers replaced by those of the next version: each is told to stop, and another
+        begins when it has ended.
+        """
+        self.world.tell("operator", "replaces all workers by the next version")
+        self.version = 1
         for process in self.world.processes:
             if process.alive and process.name in self.working:
                 process.at(self.world.now, self.working[process.name].cancel)
@@ -283,8 +329,6 @@ class Life:
 
     def over(self) -> bool:
         """Whether nothing goes wrong any more, all are begun, and every run has ended."""
-        if self.world.events & 63:
-            return False
         model = self.database.model
         begun = all(model.has(run_id) for run_id in self.ids)
         return begun and not self.unfinished()

@@ -1,22 +1,31 @@
-"""Breaks the runtime in many small ways, and sees after how many simulated worlds each is found.
+"""Breaks the runtime on purpose in many small ways, and sees at which seed a simulated world shows it.
 
-PYTHONPATH=tests python -m simulation.mutants                # all of them, up to 10,000 worlds
+PYTHONPATH=tests python -m simulation.mutants                         # all, up to 10,000 worlds each
 PYTHONPATH=tests python -m simulation.mutants --only lease --seeds 300
+PYTHONPATH=tests python -m simulation.mutants --seconds 60 --keep     # a piece, from where the last one ended
+
+Each mutant has a process of its own, which loads the broken sources in the place of those of the
+package; nothing is written there. With ``--keep`` what is known stands in `found.yaml`, and a
+mutant is gone on with at the first seed that was not tried; ``--table`` prints that.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
-import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 import yaml
 
@@ -26,6 +35,20 @@ from mutants import Mutant as One  # noqa: E402 - stands in the folder of benchm
 from mutants import unfit as unfit_one  # noqa: E402
 
 PACKAGE = ROOT / "src" / "nano_vm"
+FOUND = Path(__file__).parent / "found.yaml"
+
+CHUNK = 20
+"""Worlds between two looks at the clock."""
+
+CHUNK_SECONDS = 60.0
+"""How much of a processor they may take, thirty times as much as they do: else one of them goes
+round in a circle.
+"""
+
+CIRCLES = "a world from there on goes round in a circle"
+
+LATE_SECONDS = 600
+"""How much later than asked for a process may end, on a machine that has much else to do."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,9 @@ class Mutant:
     def file(self) -> str:
         """The first file that is changed."""
         return self.changes[0].file
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
 
 
 def mutants() -> list[Mutant]:
@@ -78,39 +104,132 @@ def broken(mutant: Mutant, package: Path) -> dict[str, str]:
     return sources
 
 
-def found_by(mutant: Mutant, seeds: int, seconds: float) -> str | None:
-    """How the campaign notices a mutant: the first world that is broken; None where none is among
-    *seeds*, or among those that were tried within *seconds*.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "nano_vm"
-        shutil.copytree(
-            PACKAGE, package
-        )  # with what is compiled, which takes as long as ten worlds
-        for file, source in broken(mutant, package).items():
-            (package / file).write_text(source, encoding="utf-8")
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([folder, str(ROOT / "tests")]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        command = [sys.executable, "-m", "simulation", "--seeds", f"0:{seeds}", "--stop", "1"]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+# --- in the process of a mutant ---
+
+
+class _Loader(SourceFileLoader):
+    """Loads a module from a source that stands in no file, and from no cache."""
+
+    source = ""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.source, self.path, "exec")
+
+
+class Instead(MetaPathFinder):
+    """Finds the broken *sources*, by file of the package; ``loaded`` are those that were."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self.sources = {str(PACKAGE / file): source for file, source in sources.items()}
+        self.loaded: set[str] = set()
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if not fullname.startswith("nano_vm."):
             return None
-    if done.returncode == 0:
-        return None
-    lines = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
-    return lines[0] if lines else f"fails: {done.stderr.strip().splitlines()[-1]}"
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.origin not in self.sources:
+            return None
+        loader = _Loader(fullname, spec.origin)
+        loader.source = self.sources[spec.origin]
+        spec.loader = loader
+        self.loaded.add(spec.origin)
+        return spec
+
+
+def tried(mutant: Mutant | None, seeds: range, seconds: float) -> None:
+    """Break the package in this process, and say of each chunk of worlds that was tried where it
+    ended; of the first world that is broken, how.
+    """
+    instead = Instead(broken(mutant, PACKAGE) if mutant is not None else {})
+    sys.meta_path.insert(0, instead)
+    from .campaign import campaign
+
+    assert instead.loaded == set(instead.sources), "the broken sources are not those that are run"
+    until = time.process_time() + seconds
+
+    def circles(*_: Any) -> None:
+        print(json.dumps({"seed": first, "how": CIRCLES}), flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGVTALRM, circles)
+    for first in range(seeds.start, seeds.stop, CHUNK):
+        last = min(first + CHUNK, seeds.stop)
+        signal.setitimer(signal.ITIMER_VIRTUAL, CHUNK_SECONDS)
+        for seed, faults in campaign(range(first, last), stop_at=1).broken.items():
+            print(json.dumps({"seed": seed, "how": faults[0]}), flush=True)
+            return
+        print(json.dumps({"tried": last}), flush=True)
+        if time.process_time() > until:
+            return
+
+
+# --- in the process that asks ---
+
+
+@dataclass
+class Known:
+    """How far a mutant was tried, and the first world that shows it."""
+
+    tried: int = 0
+    seed: int | None = None
+    how: str = ""
+
+
+def found_by(mutant: Mutant, seeds: range, seconds: float) -> Known:
+    """Which of the worlds *seeds* is the first that shows the mutant, as far as *seconds* go."""
+    command = [sys.executable, "-m", "simulation.mutants", "--one", str(mutant)]
+    command += ["--from", str(seeds.start), "--seeds", str(seeds.stop), "--seconds", str(seconds)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=seconds * 20 + LATE_SECONDS,
+        check=False,
+    )
+    known = Known(seeds.start)
+    for line in done.stdout.splitlines():
+        told = json.loads(line)
+        known = Known(told.get("tried", known.tried), told.get("seed"), told.get("how", ""))
+    if done.returncode:
+        last = "".join(done.stderr.strip().splitlines()[-1:])
+        return Known(known.tried, known.tried, f"the simulation itself fails: {last}")
+    return known
+
+
+def kept() -> dict[str, Known]:
+    """What `found.yaml` says, by mutant."""
+    if not FOUND.exists():
+        return {}
+    table = yaml.safe_load(FOUND.read_text(encoding="utf-8")) or {}
+    return {name: Known(**known) for name, known in table.items()}
+
+
+def keep(known: Mapping[str, Known]) -> None:
+    """Write `found.yaml`, in the order of the mutants."""
+    lines = [
+        "# At which seed a simulated world shows each mutant; written by `python -m "
+        "simulation.mutants --keep`."
+    ]
+    for mutant in mutants():
+        one = known.get(str(mutant))
+        if one is not None:
+            lines.append(f"{json.dumps(str(mutant))}:")
+            lines.append(f"  tried: {one.tried}")
+            if one.seed is not None:
+                lines.append(f"  seed: {one.seed}")
+                lines.append(f"  how: {json.dumps(one.how, ensure_ascii=False)}")
+    FOUND.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def table(known: Mapping[str, Known]) -> str:
+    """What is known, as docs/reliability.md has it."""
+    lines = ["| broken | first world that shows it |", "| --- | ---: |"]
+    for mutant in mutants():
+        one = known.get(str(mutant), Known())
+        seed = f"{one.seed:,}" if one.seed is not None else f"none of {one.tried:,}"
+        lines.append(f"| {mutant.what} | {mutant.harmless or seed} |")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -118,23 +237,39 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="a part of the file or of what is broken")
-    parser.add_argument("--seeds", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=3600.0, help="for each")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
+    parser.add_argument("--seeds", type=int, default=10_000, help="the seed before which to end")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="of a processor, for each")
     parser.add_argument("--part", default="0/1", help="which of them: 0/2 is each second one")
+    parser.add_argument("--keep", action="store_true", help="go on from found.yaml, and write it")
+    parser.add_argument("--table", action="store_true", help="print what found.yaml says")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.table:
+        print(table(kept()))
+        return 0
+    if options.one is not None:
+        one = next(mutant for mutant in mutants() if str(mutant) == options.one)
+        tried(one, range(options.first, options.seeds), options.seconds)
+        return 0
     part, of = map(int, re.split("/", options.part))
-    chosen = [
-        mutant for mutant in mutants() if options.only in mutant.file or options.only in mutant.what
-    ][part::of]
+    chosen = [m for m in mutants() if options.only in str(m) and m.harmless is None][part::of]
     alive = 0
     for mutant in chosen:
+        before = kept().get(str(mutant), Known(options.first)) if options.keep else Known()
+        if before.seed is not None or before.tried >= options.seeds:
+            alive += before.seed is None
+            continue
         why = unfit(mutant, PACKAGE)
         began = time.perf_counter()
-        how = why or found_by(mutant, options.seeds, options.seconds)
-        alive += how is None and mutant.harmless is None
-        told = how or f"not found{f': {mutant.harmless}' if mutant.harmless else ''}"
-        place = f"{mutant.file}: {mutant.what}"
-        print(f"{place}: {told[:160]} ({time.perf_counter() - began:.0f} s)", flush=True)
+        seeds = range(before.tried if options.keep else options.first, options.seeds)
+        known = Known(how=why, seed=-1) if why else found_by(mutant, seeds, options.seconds)
+        alive += known.seed is None
+        how = f"seed {known.seed}: {known.how}" if known.seed is not None else "not found"
+        took = time.perf_counter() - began
+        print(f"{mutant}: {how[:160]} (of {known.tried}, {took:.0f} s)", flush=True)
+        if options.keep and why is None:
+            keep({**kept(), str(mutant): known})
     print(f"{len(chosen)} broken, {alive} not found")
     return 1 if alive else 0
 

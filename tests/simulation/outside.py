@@ -81,6 +81,7 @@ class Outside:
     def __init__(self) -> None:
         self.ledgers: dict[int, Ledger] = {}  # by world
         self.tools = _tools(self)
+        self.next_tools = _next_tools(self)
 
     def begin_world(self, world: World) -> Ledger:
         """A ledger for a new world; those of others are forgotten."""
@@ -263,3 +264,15 @@ def _tools(outside: Outside) -> dict[str, Callable[..., Any]]:
 
     tools = (look, put, charge, find, refund, mail, note, unnote, book, find_slowly, broken)
     return {f.__name__: f for f in tools}
+
+
+def _next_tools(outside: Outside) -> dict[str, Callable[..., Any]]:
+    """What the next version of the tools has otherwise: one that said that it may be called again
+    says no more.
+    """
+
+    @tool(effect="write")
+    def put(key: str, idempotency_key: str) -> Any:
+        return outside.waited(key, "put", idempotency_key)
+
+    return {"put": put}

@@ -65,13 +65,53 @@ HURRY = {
 }
 """Whose decisions have deadlines, and which fails at its end."""
 
+RETRIED = {
+    "name": "retried",
+    "steps": [
+        call("note", "note", max_retries=3, retry={"delay_seconds": 0.8}),
+        call("look", "look"),
+        {
+            "id": "both",
+            "type": "parallel",
+            "parallel_steps": [
+                call("left", "note", "both/left", max_retries=3, retry={"delay_seconds": 0.5}),
+                call("right", "mail", "both/right"),
+            ],
+        },
+        {
+            "id": "boss",
+            "type": "approval",
+            "role": "boss",
+            "show": {"order": "$name"},
+            "then": [call("pay", "charge", "boss/pay", reconcile=beside("find", "boss/pay"))],
+            "otherwise": [call("drop", "put", "boss/drop")],
+        },
+        call(
+            "last",
+            "charge",
+            undo=beside("refund", "last/undo"),
+            reconcile=beside("find", "last"),
+        ),
+    ],
+}
+"""Whose calls wait before they are made again, and whose last step can be undone."""
+
 CALLED = {"sub": program(SUB)}
-PROGRAMS = [program(document) for document in (ORDER, FAN, FAILS, CALLER, FRUGAL, PARCEL, HURRY)]
+CALLED_NEXT = {"sub": program({**SUB, "steps": [call("peek", "look", "sub/peek"), *SUB["steps"]]})}
+"""What is called by name: as it was when the world began, and in the next version."""
+
+PROGRAMS = [
+    program(document) for document in (ORDER, FAN, FAILS, CALLER, FRUGAL, PARCEL, HURRY, RETRIED)
+]
+
+DEADLINES = {("hurry", "ask"): 2, ("hurry", "more"): 3}
+"""By program and path: how many seconds after it began what is waited for is over."""
 
 UNDONE = {
     "order": ("decide/charge",),
     "fails": ("charge", "both/left", "both/right"),
     "caller": ("sub/pay",),
     "hurry": ("charge",),
+    "retried": ("last",),
 }
 """By program: the steps that are undone where their run fails or is cancelled."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
 from ..errors import LeaseLost, StoreError, UnknownRun
@@ -52,6 +52,14 @@ UNUSED, USED, SEEN = 0, 1, 2
 DAY_NS = 86_400 * 10**9
 
 
+def _copied(run: StoredRun) -> StoredRun:
+    """A shallow copy, in a third of the time of `copy`."""
+    return StoredRun(*_values_of(run))
+
+
+_values_of = attrgetter(*(field.name for field in fields(StoredRun)))
+
+
 class _Kept:
     """A run as it is kept: its header and rows, and its messages with what became of each."""
 
@@ -62,7 +70,7 @@ class _Kept:
         self.messages: dict[int, tuple[Message, int]] = {}
 
     def shown(self, *, rows: bool) -> StoredRun:
-        run = copy(self.run)
+        run = _copied(self.run)
         run.rows = list(run.rows) if rows else []
         run.inbox, run.decided = [], []
         for message, state in self.messages.values():
@@ -105,7 +113,7 @@ class Model:
             run.key, run.fence = kept.run.key, 1
             return True
         run.key, run.fence = len(self._by_key) + 1, 1
-        own = copy(run)
+        own = _copied(run)
         own.rows = []
         self._runs[run.run_id] = self._by_key[run.key] = _Kept(own)
         return True
@@ -502,7 +510,7 @@ class Model:
         return RunPage([self._header(key) for _, key in found], last, [])
 
     def _header(self, key: int) -> StoredRun:
-        run = copy(self._by_key[key].run)
+        run = _copied(self._by_key[key].run)
         run.rows = []
         return run
 

@@ -39,6 +39,10 @@ SHORTEST_NS = 1_000
 """How long a wait takes at least, a microsecond: who waits for less, again and again, gets on."""
 
 
+EVENTS_AT_ONCE = 64
+"""After how many events it is asked again whether a world is over: that looks at all its runs."""
+
+
 CLOCK_SECONDS = 60
 """How far a clock is set at most: many times a lease, and a run that waits for a time of day is not
 late by more.
@@ -300,25 +304,26 @@ class World:
     def at(self, when: int, call: Callable[[], None], process: Process | None = None) -> None:
         """Have *call* made at *when*."""
         self._number += 1
-        heappush(self._queue, (max(when, self.now), self._number, call, process))
+        heappush(self._queue, (when if when > self.now else self.now, self._number, call, process))
 
     def delay(self, least: int, most: int) -> int:
         """A drawn delay: as often between 1 and 2 as between 10 and 20."""
         return int(least * (most / least) ** self.draw.random())
 
     def run(self, done: Callable[[], bool], until_ns: int) -> bool:
-        """Let the world go on until *done* or *until_ns*; whether it is done."""
-        queue = self._queue
+        """Let the world go on until *done*, which is asked now and then, or *until_ns*; whether it
+        is done.
+        """
+        queue, comes = self._queue, self._comes
         while not done():
-            if not queue or queue[0][0] > until_ns:
-                return False
-            when, _, call, process = heappop(queue)
-            self.now = when
-            if process is not None and not self._comes(process, call):
-                continue
-            self.here = process
-            self.events += 1
-            call()
+            for _ in range(EVENTS_AT_ONCE):
+                if not queue or queue[0][0] > until_ns:
+                    return done()
+                self.now, _, call, process = heappop(queue)
+                if process is None or comes(process, call):
+                    self.here = process
+                    self.events += 1
+                    call()
         return True
 
     def _comes(self, process: Process, call: Callable[[], None]) -> bool:
@@ -351,7 +356,7 @@ class World:
         (kind,) = self.chance.choices(kinds, weights)
         size = self.chance.random()
         where = getattr(call, "func", call).__qualname__.rpartition(".")[2]
-        if not self._happens(kind, process.name, where):
+        if not self.happens(kind, process.name, where):
             return
         getattr(self, f"_{kind}")(process, size)
 
@@ -360,9 +365,10 @@ class World:
         rate: int = getattr(self.rates, kind)
         if not rate or self.now >= self.calm_from or self.chance.random() * rate >= 1:
             return False
-        return self._happens(kind, who)
+        return self.happens(kind, who)
 
-    def _happens(self, kind: str, who: str, where: str = "") -> bool:
+    def happens(self, kind: str, who: str, where: str = "") -> bool:
+        """Note that a fault is drawn; whether it happens, or is one of those that are left out."""
         self._drawn += 1
         if self._drawn in self.without:
             return False

@@ -130,6 +130,32 @@ def sealed(vm: ExecutionVM, run_id: str) -> bool:
 # --- going on -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("said", [{"done": "receipt"}, {"fail": "refused"}])
+async def test_what_a_person_said_counts_also_where_the_tool_may_be_called_again_by_now(
+    host: Host, said: dict[str, Any]
+) -> None:
+    """The next version of the host declares the tool as one that may be repeated."""
+    one = program(step("a", "pay"))
+    vm = await killed(host, one, "pay")
+    assert (await vm.resume("r")).status is SUSPENDED
+    vm.resolve("r", "a", by="ann", **said)
+
+    @tool(effect="idempotent")
+    async def pay(idempotency_key: str) -> str:
+        host.calls.append("pay")
+        return idempotency_key
+
+    host.tool("pay", pay)
+    later = host.vm()
+    trace = await later.resume("r")
+    assert (trace.status, trace.output) == (
+        (TraceStatus.SUCCESS, "receipt") if "done" in said else (FAILED, None)
+    )
+    assert host.calls == []
+    assert later.require_store().load("r").inbox == []
+    assert replay(later.load("r"), one).identical
+
+
 @pytest.mark.parametrize("at", ["read", "same"])
 async def test_what_was_finished_is_not_called_again_and_what_may_be_repeated_is(
     host: Host, at: str

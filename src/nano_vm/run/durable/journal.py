@@ -255,11 +255,10 @@ class Journal:
         """
         now, begun = machine.now, self.rows.begun[path]
         unsafe = op.code == TOOL and op.unsafe  # type: ignore[attr-defined]
-        # what the call gave counts for more than what a person thought became of it
-        message = self.heard.take(("outcome",), path) if unsafe else None
-        if unsafe and message is None:
-            message = self.heard.take(("resolve",), path)
-        again = not unsafe or (message is not None and bool(message.body.get("retry")))
+        # what the call gave counts for more than what a person thought became of it; both count also
+        # where the tool has another contract here than where it was in doubt
+        message = self.heard.take(("outcome",), path) or self.heard.take(("resolve",), path)
+        again = bool(message.body.get("retry")) if message is not None else not unsafe
         gone = again or message is not None or await self.maker_gone(path)
         refusal = machine.lose(op, begun, settled=not again)
         if message is not None and message.by is not None:
