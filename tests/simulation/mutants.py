@@ -197,15 +197,15 @@ def found_by(mutant: Mutant, seeds: range, seconds: float) -> Known:
     return known
 
 
-def kept() -> dict[str, Known]:
+def kept(path: Path = FOUND) -> dict[str, Known]:
     """What `found.yaml` says, by mutant."""
-    if not FOUND.exists():
+    if not path.exists():
         return {}
-    table = yaml.safe_load(FOUND.read_text(encoding="utf-8")) or {}
+    table = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     return {name: Known(**known) for name, known in table.items()}
 
 
-def keep(known: Mapping[str, Known]) -> None:
+def keep(known: Mapping[str, Known], path: Path = FOUND) -> None:
     """Write `found.yaml`, in the order of the mutants."""
     lines = [
         "# At which seed a simulated world shows each mutant; written by `python -m "
@@ -219,7 +219,7 @@ def keep(known: Mapping[str, Known]) -> None:
             if one.seed is not None:
                 lines.append(f"  seed: {one.seed}")
                 lines.append(f"  how: {json.dumps(one.how, ensure_ascii=False)}")
-    FOUND.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def table(known: Mapping[str, Known]) -> str:
@@ -241,7 +241,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10_000, help="the seed before which to end")
     parser.add_argument("--seconds", type=float, default=3600.0, help="of a processor, for each")
     parser.add_argument("--part", default="0/1", help="which of them: 0/2 is each second one")
-    parser.add_argument("--keep", action="store_true", help="go on from found.yaml, and write it")
+    parser.add_argument(
+        "--keep",
+        nargs="?",
+        type=Path,
+        const=FOUND,
+        metavar="FILE",
+        help="go on from what FILE says, found.yaml here, and write it",
+    )
     parser.add_argument("--table", action="store_true", help="print what found.yaml says")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -256,20 +263,20 @@ def main() -> int:
     chosen = [m for m in mutants() if options.only in str(m) and m.harmless is None][part::of]
     alive = 0
     for mutant in chosen:
-        before = kept().get(str(mutant), Known(options.first)) if options.keep else Known()
+        before = Known() if options.keep is None else kept(options.keep).get(str(mutant), Known())
         if before.seed is not None or before.tried >= options.seeds:
             alive += before.seed is None
             continue
         why = unfit(mutant, PACKAGE)
         began = time.perf_counter()
-        seeds = range(before.tried if options.keep else options.first, options.seeds)
+        seeds = range(max(before.tried, options.first), options.seeds)
         known = Known(how=why, seed=-1) if why else found_by(mutant, seeds, options.seconds)
         alive += known.seed is None
         how = f"seed {known.seed}: {known.how}" if known.seed is not None else "not found"
         took = time.perf_counter() - began
         print(f"{mutant}: {how[:160]} (of {known.tried}, {took:.0f} s)", flush=True)
-        if options.keep and why is None:
-            keep({**kept(), str(mutant): known})
+        if options.keep is not None and why is None:
+            keep({**kept(options.keep), str(mutant): known}, options.keep)
     print(f"{len(chosen)} broken, {alive} not found")
     return 1 if alive else 0
 
