@@ -46,4 +46,4 @@ def printed(example: str, folder: Path) -> str:
 
 def shown(example: str) -> str:
     """What its comments say that it prints."""
-    return "".join(f"{line}\n" for line in re.findall(r"^# (.*)$", example, re.MULTILINE))
+    return "".join(f"{line}\n" for line in re.findall(r"^# ?(.*)$", example, re.MULTILINE))
