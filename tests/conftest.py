@@ -10,6 +10,7 @@ everywhere.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -18,6 +19,9 @@ _NO_SKIPS = any(
     os.environ.get(name, "").lower() not in ("", "0", "false")
     for name in ("CI", "NANO_VM_NO_SKIPS")
 )
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs behind it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start is interrupted
 
 _HEAVY_FIXTURES = {"postgres", "browser", "temporal_server"}
 _HEAVY_CASE = "postgres"
