@@ -114,3 +114,27 @@ def test_messages_and_docstrings_say_it_in_plain_words() -> None:
 )
 def test_a_word_is_found(text: str, words: list[str]) -> None:
     assert [word.strip() for word in words_of(text)] == words
+
+
+def test_the_list_for_contributors_is_this_one() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| not | but |\n|---|---|\n")[2].partition("\n\n")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
+    assert [len(words_of(left)) == len(left.split(", ")) for left, _ in rows] == [True] * len(WORDS)
+    assert [words_of(right) for _, right in rows] == [[]] * len(WORDS)
+    for word in WORDS:
+        assert re.search(rf"\b(?:{word})(?!\w)", table), word
+
+
+SHOWN = re.compile(r"\"[^\"]* [^\"]*\"|`[^`]* [^`]*`|>[^<>{}]+<")
+"""What a page of runs may show: strings with a space, and text between tags."""
+
+
+def test_the_pages_of_runs_say_it_in_plain_words() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}: {words}"
+        for file in sorted((ROOT / "ui" / "src").rglob("*.ts*"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if (words := words_of(" ".join(re.sub(r"\$\{.*?\}", "", t) for t in SHOWN.findall(line))))
+    ]
+    assert found == []

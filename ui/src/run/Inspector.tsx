@@ -476,7 +476,7 @@ function Costs({ step }: { step: StepView }) {
               {source === "prices"
                 ? "by the host's prices"
                 : source === "adapter"
-                  ? "told by the provider"
+                  ? "reported by the provider"
                   : ""}
             </span>
           </dd>
