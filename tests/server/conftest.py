@@ -90,8 +90,7 @@ class World:
 def world_at(url: str) -> World:
     """A server on the empty database at *url*, and its people."""
     store = open_tables(url)
-    state = State(store, PEPPER)
-    state.vm = ExecutionVM(None, {"pay": pay})
+    state = State(store, PEPPER, vm=ExecutionVM(None, {"pay": pay}))
     world = World(state, application(state), {})
     owner = world.client()
     token = state.setup_token

@@ -8,17 +8,16 @@ where the host says so, and results are text from outside.
 
 from __future__ import annotations
 
-import inspect
 import json
-import keyword
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from ..errors import ToolError, VMError
 from ..language.policy import EFFECTS, Effect
 from ..language.schemas import schema_check, schema_fault
 from ..spelling import meant
 from ..tools.contract import tool
+from ..tools.schema import NOT_GIVEN, with_signature
 from ..values import canonical, short
 from .connection import CONNECT_SECONDS, Connection
 
@@ -27,16 +26,6 @@ TIMEOUT_SECONDS = 60.0
 
 MAX_RESULT_BYTES = 1_000_000
 """Of a result, as JSON: many times what a model can read. The machine's own limit is 16 MB."""
-
-_PLAIN = {
-    "string": str,
-    "integer": int,
-    "number": float,
-    "boolean": bool,
-    "array": list,
-    "object": dict,
-}
-_SAYS_NOTHING = frozenset({"type", "title", "description", "default", "examples", "deprecated"})
 
 
 async def mcp_tools(
@@ -215,57 +204,9 @@ class McpTool:
 
         call.__name__ = call.__qualname__ = self.name
         call.__doc__ = self.doc
-        hints = _hints(self.schema)
-        if hints is not None:
-            required = set(self.schema.get("required", ()))
-            call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-                [
-                    inspect.Parameter(
-                        name,
-                        inspect.Parameter.KEYWORD_ONLY,
-                        default=inspect.Parameter.empty if name in required else NOT_GIVEN,
-                        annotation=hint,
-                    )
-                    for name, hint in hints.items()
-                ]
-            )
-            call.__annotations__ = hints
+        with_signature(call, self.schema)
         declare = tool(effect=self.effect, timeout_seconds=self.options.timeout_seconds)
         return declare(call)
-
-
-class _NotGiven:
-    """Stands for an argument that a step leaves out."""
-
-    def __repr__(self) -> str:
-        return "NOT_GIVEN"
-
-
-NOT_GIVEN = _NotGiven()
-
-
-class Checked:
-    """Holds values of a parameter against its JSON Schema, for pydantic."""
-
-    def __init__(self, schema: dict[str, Any]) -> None:
-        self.schema = schema
-        self._check = schema_check(schema)
-
-    def _held(self, value: Any) -> Any:
-        fault = self._check(value)
-        if fault is not None:
-            from pydantic_core import PydanticCustomError
-
-            raise PydanticCustomError("json_schema", "{fault}", {"fault": fault})
-        return value
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_after_validator_function(self._held, handler(source))
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        return self.schema
 
 
 class _Options:
@@ -312,30 +253,6 @@ class _Options:
 def contract_of(listed: Any) -> bytes:
     """What programs rely on of a tool: another is another contract."""
     return canonical([listed.name, listed.input_schema, listed.output_schema])
-
-
-def _hints(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The type of each parameter; None where a signature cannot say what *schema* does."""
-    properties = schema.get("properties", {})
-    usable = all(name.isidentifier() and not keyword.iskeyword(name) for name in properties)
-    if not usable or schema.get("additionalProperties") not in (None, False):
-        return None
-    definitions: dict[str, Any] = {
-        key: schema[key] for key in ("$defs", "definitions") if key in schema
-    }
-    return {name: _hint(inner, definitions) for name, inner in properties.items()}
-
-
-def _hint(schema: Any, definitions: dict[str, Any]) -> Any:
-    if schema is True or schema == {}:
-        return Any
-    if not isinstance(schema, dict):  # false: there is no value for it
-        return Annotated[Any, Checked({"not": {}})]
-    kind = schema.get("type")
-    base = _PLAIN.get(kind, Any) if isinstance(kind, str) else Any
-    if base is not Any and _SAYS_NOTHING.issuperset(schema):
-        return base
-    return Annotated[base, Checked({**definitions, **schema})]
 
 
 def _names(given: Any) -> list[str]:

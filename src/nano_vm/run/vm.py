@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -47,6 +48,7 @@ from ..values import UNSET, Unset, short
 from ..verify.examine import placed_for
 from ..verify.report import Report
 from .aio import AsyncReads
+from .announced import announced
 from .batch.runs import BatchResult, run_many
 from .driver import Driver
 from .driver import Journal as DriverJournal
@@ -629,19 +631,23 @@ class ExecutionVM:
         poll_seconds: float = 0.5,
         only: str | None = None,
         ended: Callable[[Trace], None] | None = None,
+        name: str | None = None,
     ) -> list[Trace]:
         """Claim and drive runs that have no owner: submitted, left behind, due, or answered; for
         ever, or until there are none.
 
         Runs that this host cannot resume are left, and tried again after a minute. *only* is a
         status: ``pending``, ``running`` (left behind) or ``suspended``. The traces are given where
-        it ends; *ended* is called with each at once, and none is kept then.
+        it ends; *ended* is called with each at once, and none is kept then. With a *name* the host
+        says in the store what it can do, as long as it works: a server checks programs by that.
         """
-        worker = Worker(
-            self._require_durable(), concurrency=concurrency, poll_seconds=poll_seconds, only=only
-        )
+        durable = self._require_durable()
+        worker = Worker(durable, concurrency=concurrency, poll_seconds=poll_seconds, only=only)
         traces: list[Trace] = []
-        await worker.work(ended or traces.append, until_idle=until_idle)
+        async with AsyncExitStack() as stack:
+            if name is not None:
+                await stack.enter_async_context(announced(durable, name, concurrency))
+            await worker.work(ended or traces.append, until_idle=until_idle)
         return traces
 
     @property

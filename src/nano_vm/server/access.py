@@ -105,6 +105,20 @@ class Caller:
         """Whether they may do that in this project."""
         return permission in self.permissions
 
+    def still(self, permission: str) -> Callable[[], bool]:
+        """Asks whether they are still logged in and may do that."""
+
+        def ask() -> bool:
+            try:
+                with self.state.tables.reading() as rows:
+                    principal = authenticated(self.state, rows, self._request)
+                    member = _member(rows, principal, self._project or "")
+            except Problem:
+                return False
+            return permission in principal.permissions(member)
+
+        return ask
+
     def entry(self, action: str, target: str, **detail: Any) -> audit.Entry:
         """That they did something, for the audit log."""
         return entry_of(self._request, self.principal, self._project or "", action, target, detail)

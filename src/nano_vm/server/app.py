@@ -16,7 +16,7 @@ from .access import Caller, authorize, caller
 from .guards import Guards
 from .problems import Problem, missing
 from .roles import PUBLIC, SIGNED_IN
-from .routes import admin, people, programs, runs
+from .routes import admin, hosts, people, programs, runs
 from .routing import Routes, require_permissions, route
 from .shapes import Recorded
 from .state import State
@@ -44,7 +44,7 @@ def application(state: State) -> FastAPI:
         dependencies=[Depends(authorize)],
     )
     app.state.server = state
-    for routes in (runs.ROUTES, programs.ROUTES, admin.ROUTES, people.ROUTES, ROUTES):
+    for routes in (runs.ROUTES, programs.ROUTES, hosts.ROUTES, admin.ROUTES, people.ROUTES, ROUTES):
         routes.into(app)
     require_permissions(app)
     problems.install(app)

@@ -36,7 +36,9 @@ async def _serve(state: State, listening: socket.socket, concurrency: int | None
     server = uvicorn.Server(config)
     worker = None
     if concurrency is not None and state.vm is not None:
-        worker = asyncio.create_task(state.vm.work(concurrency=concurrency, ended=lambda _: None))
+        worker = asyncio.create_task(
+            state.vm.work(concurrency=concurrency, ended=lambda _: None, name="server")
+        )
         worker.add_done_callback(_said)
     try:
         with contextlib.suppress(KeyboardInterrupt):  # how it is ended

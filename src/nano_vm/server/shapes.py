@@ -7,6 +7,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from ..draw.chart import ChartData
 from ..draw.view import RunView
 
 
@@ -192,6 +193,67 @@ class UserList(TypedDict):
     """All people of the instance."""
 
     users: list[UserRow]
+
+
+class HostTool(TypedDict):
+    """A tool of a worker; ``arguments`` is a JSON Schema."""
+
+    name: str
+    effect: str
+    description: str
+    arguments: dict[str, Any]
+
+
+class Host(TypedDict):
+    """A worker as it announced itself; ``fault`` says why that cannot be read."""
+
+    name: str
+    alive: bool
+    version: str
+    since: float
+    seen: float
+    concurrency: int
+    policy: bool
+    tools: list[HostTool]
+    models: list[str]
+    fault: str | None
+
+
+class Stranded(TypedDict):
+    """A program with pending runs that no living worker can drive."""
+
+    program: str
+    digest: str
+    runs: int
+    reasons: list[str]
+
+
+class HostList(TypedDict):
+    """Workers, and what none of them can drive."""
+
+    hosts: list[Host]
+    stranded: list[Stranded]
+
+
+class Checked(TypedDict):
+    """What is to be said of a program: its faults, proofs, worst case and flows, and its graph;
+    ``host`` names the worker that it was held against.
+    """
+
+    host: str | None
+    name: str | None
+    diagnostics: list[dict[str, Any]]
+    report: dict[str, Any] | None
+    chart: ChartData | None
+
+
+class ProgramDifference(TypedDict):
+    """What differs between two versions of a program, as text and as fields."""
+
+    same: bool
+    text: str
+    a: ChartData
+    b: ChartData
 
 
 class Settings(TypedDict):

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from fastapi import Request
 
 from ..store.protocol import TableStore
-from .problems import Problem
+from .hosts import Hosts
 from .rows import Tables
 from .tables import users
+from .watch import Watch
 
 if TYPE_CHECKING:
     from ..run.vm import ExecutionVM
@@ -25,7 +26,7 @@ TOKEN_BYTES = 24
 @dataclass(slots=True)
 class State:
     """A server over *store*. ``public_url`` is where it is reached, if not by a loopback address;
-    ``vm`` is the host that programs are checked and started for.
+    ``vm`` is the server's own host, beside those of workers.
     """
 
     store: TableStore
@@ -36,27 +37,16 @@ class State:
     setup_token: str | None = field(default=None, init=False)
     touched: dict[str, int] = field(default_factory=dict, init=False)
     tables: Tables = field(init=False)
+    hosts: Hosts = field(init=False)
+    watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.store)
+        self.hosts = Hosts(self.store, self.vm)
+        self.watch = Watch(self.store)
         with self.tables.reading() as rows:
             if rows.one(sa.select(users.c.name).limit(1)) is None:
                 self.setup_token = secrets.token_urlsafe(TOKEN_BYTES)
-
-    def host(self) -> ExecutionVM:
-        """The host that programs are checked and started for.
-
-        Raises:
-            Problem: If there is none.
-        """
-        if self.vm is None:
-            raise Problem(
-                409,
-                "no-host",
-                "no worker has said which tools and models it has, so no program can be checked; "
-                "start nano-vm work on this store",
-            )
-        return self.vm
 
     @property
     def secure(self) -> bool:

@@ -111,8 +111,7 @@ hosts = _table(
     "nano_hosts",
     _text("owner", key=True),  # as runs name who drives them
     _text("name"),
-    _text("version"),
-    _text("document"),  # tools, models, capacity, the digest of its policy
+    _text("document"),  # see `run.announced`
     _number("since_ns"),
     _number("seen_ns"),
 )

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import IO, Any, NamedTuple, Protocol, TypeVar
+from typing import IO, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from ..errors import StoreError
 from .accounts import Amount, Reservation, Shortage, Standing
@@ -455,6 +455,42 @@ class Archive(Store, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Announced:
+    """What an owner of runs says that it can do, as JSON text; ``name`` is its own, for people."""
+
+    owner: str
+    name: str
+    document: str
+    since_ns: int
+    seen_ns: int
+
+
+class RunState(NamedTuple):
+    """How a run stands: whatever a page shows of it changes one of these."""
+
+    status: str
+    fence: int
+    rows: int
+    seal: str
+    messages: int
+
+
+@runtime_checkable
+class Noticeboard(Protocol):
+    """Where hosts say what they can do."""
+
+    def announce(self, host: Announced) -> bool:
+        """Keep what a host says of itself, in place of what it said before; False where nobody reads
+        it: no server has been at this database.
+        """
+        ...
+
+    def withdraw(self, owner: str) -> None:
+        """Forget what a host said of itself."""
+        ...
+
+
 class Transaction(Protocol):
     """Statements of one transaction. Each is text with ``?`` for values, in the words of ``dialect``
     (``SQLite`` or ``PostgreSQL``).
@@ -477,10 +513,20 @@ class Transaction(Protocol):
 T = TypeVar("T")
 
 
-class TableStore(Archive, Protocol):
+class TableStore(Archive, Noticeboard, Protocol):
     """A store in a database that has other tables beside those of runs: they are read and written in
     the same transactions.
     """
+
+    def standings(self, run_ids: Sequence[str]) -> dict[str, RunState]:
+        """How runs stand, by id, in one question however many there are; those that are not there
+        are left out.
+        """
+        ...
+
+    def announced(self) -> list[Announced]:
+        """What hosts have said of themselves, those that are gone too, the oldest first."""
+        ...
 
     def reading(self) -> AbstractContextManager[Transaction]:
         """A transaction on which everything read belongs to one state of the database."""

@@ -178,19 +178,13 @@ class ToolContract:
         how = self.effect, self.takes_key, self.how, self.timeout_seconds
         return self.name, *how, self.positional, self.open, taken
 
+    def result_schema(self) -> dict[str, Any]:
+        """A JSON Schema of what it returns; empty where that may be anything."""
+        return _json_schema(self.result)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, with a JSON Schema of the arguments."""
-        from pydantic import TypeAdapter
-
-        properties = {}
-        for parameter in self.parameters.values():
-            try:
-                schema = (
-                    TypeAdapter(parameter.hint).json_schema() if parameter.hint is not Any else {}
-                )
-            except Exception:  # noqa: BLE001 - a type without a JSON form, or whose schema fails: any value
-                schema = {}
-            properties[parameter.name] = schema
+        properties = {p.name: _json_schema(p.hint) for p in self.parameters.values()}
         return {
             "name": self.name,
             "description": self.doc,
@@ -210,6 +204,17 @@ class ToolContract:
                 "additionalProperties": self.open,
             },
         }
+
+
+def _json_schema(hint: Any) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    if hint is Any:
+        return {}
+    try:
+        return TypeAdapter(hint).json_schema()
+    except Exception:  # noqa: BLE001 - a type without a JSON form, or whose schema fails: any value
+        return {}
 
 
 class _Hint:

@@ -23,7 +23,9 @@ from ..parameters import (
 )
 
 if TYPE_CHECKING:
+    from ...run.vm import ExecutionVM
     from ...server.state import State
+    from ...store.protocol import Archive
 
 EXAMPLES = """\
 nano-vm serve --store sqlite:///runs.db
@@ -92,7 +94,7 @@ def serve(options: Options) -> int:
             pepper = pepper_of(_secret_file(options.secret_file, url))
         except VMError as error:
             raise UsageFault(f"--secret-file: {error}") from None
-        state = State(store, pepper, public_url)
+        state = State(store, pepper, public_url, _host(store, options))
         _serve(state, options, host, port)
     finally:
         store.close()
@@ -120,18 +122,18 @@ def _serve(state: State, options: Options, host: str, port: int) -> None:
         note(f"nano-vm: make the first account at {address}/#/setup/{state.setup_token}")
     note(f"nano-vm: serving at {address}/")
     with listening:
-        run(state, listening, _worker(state, options))
+        run(state, listening, options.concurrency if options.with_worker else None)
 
 
-def _worker(state: State, options: Options) -> int | None:
-    """How many runs the worker in this process drives at a time; None where there is none."""
+def _host(store: Archive, options: Options) -> ExecutionVM | None:
+    """The host of this process, if it was given one."""
     from ..host import vm_of
     from ..rules import load_policy
 
     given = options.tools is not None or options.model or options.host or options.answer
-    if options.with_worker or given:
-        state.vm = vm_of(options, policy=load_policy(options.policy), store=state.store)
-    return options.concurrency if options.with_worker else None
+    if not options.with_worker and not given:
+        return None
+    return vm_of(options, policy=load_policy(options.policy), store=store)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..faults import FAILED, OK, UsageFault
-from ..grammar import Options, command, flag
+from ..grammar import Options, command, flag, option
 from ..output import json_line, note, only_ours
 from ..parameters import (
     STORED,
@@ -34,6 +34,11 @@ nano-vm work --tools refund.py:tools --engine temporal --address temporal.exampl
 @command(examples=EXAMPLES, footer=STORED)
 @flag("--until-idle", help="end when there is nothing to run")
 @takes_concurrency()
+@option(
+    "--name",
+    metavar="NAME",
+    help="what a server shows this worker as; default: the machine's name",
+)
 @takes_store
 @takes_worker
 @takes_telemetry
@@ -77,6 +82,7 @@ def _on_cluster(options: Options) -> int:
 
 async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], None]) -> int:
     import asyncio
+    import platform
 
     from ..signals import stopped_by_signals
 
@@ -96,7 +102,12 @@ async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], 
         note("stopping: calls under way have ten seconds to end; Ctrl-C again stops at once")
         task.cancel()
 
-    working = vm.work(until_idle=options.until_idle, concurrency=options.concurrency, ended=ended)
+    working = vm.work(
+        until_idle=options.until_idle,
+        concurrency=options.concurrency,
+        ended=ended,
+        name=options.name or platform.node() or "worker",
+    )
     farewell = "calls that were under way are in doubt"
     with _warnings() as warnings, stopped_by_signals(stop, farewell=farewell) as received:
         task = asyncio.ensure_future(working)

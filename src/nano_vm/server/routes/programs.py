@@ -6,23 +6,29 @@ import time
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import Depends
+from fastapi import Depends, Path
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from ...draw.chart import Chart, ChartData
+from ...errors import ProgramError
+from ...language.flow import Flow
 from ...language.program import Program
+from ...replay import diff
 from ...values import canonical, parse_json
 from ..access import Caller, caller
 from ..problems import Problem
 from ..routing import PROJECT, Routes, route
 from ..rows import Row, Rows
 from ..scope import Scope
-from ..shapes import ProgramList, ProgramVersion
+from ..shapes import Checked, ProgramDifference, ProgramList, ProgramVersion
 from ..tables import programs
 
 ROUTES = Routes()
 
 Who = Annotated[Caller, Depends(caller)]
+
+Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 MAX_SOURCE_CHARS = 1_000_000
 
@@ -79,7 +85,7 @@ def put_program(given: Put, who: Who) -> JSONResponse:
     The program that is the newest version already is not put again.
     """
     program = Program.from_yaml(given.source)
-    who.state.host().plan(program)  # which raises what is wrong with it
+    who.state.hosts.for_program(program)  # which raises what is wrong with it
     scope, digest = who.scope, program.digest
     document = canonical(program.to_dict()).decode()
 
@@ -108,6 +114,62 @@ def put_program(given: Put, who: Who) -> JSONResponse:
     return JSONResponse(_version(scope, row), 201)
 
 
+@route(ROUTES, "POST", f"{PROJECT}/programs/check", "program:read", answers=Checked)
+def check_program(given: Put, who: Who) -> JSONResponse:
+    """What is to be said of a program before it is put: every fault with its place, proofs with
+    their counterexamples, the worst case, and its graph. It is held against the worker that has the
+    least to object.
+    """
+    try:
+        program = Program.from_yaml(given.source)
+    except ProgramError as error:
+        found = [d.to_dict() for d in error.diagnostics]
+        answer: Checked = {
+            "host": None,
+            "name": None,
+            "diagnostics": found,
+            "report": None,
+            "chart": None,
+        }
+        return JSONResponse(answer)
+    reports = [(name, vm.verify(program)) for name, vm in who.state.hosts.able()]
+    host, report = min(
+        reports,
+        key=lambda one: sum(d.severity == "error" for d in one[1].faults),
+        default=(None, None),
+    )
+    return JSONResponse(
+        {
+            "host": host,
+            "name": program.name,
+            "diagnostics": [d.to_dict() for d in report.faults] if report is not None else [],
+            "report": report.to_dict() if report is not None else None,
+            "chart": _chart(program),
+        }
+    )
+
+
+@route(
+    ROUTES,
+    "GET",
+    f"{PROJECT}/programs/{{name}}/diff/{{a}}/{{b}}",
+    "program:read",
+    answers=ProgramDifference,
+)
+def diff_programs(name: str, a: Number, b: Number, who: Who) -> JSONResponse:
+    """What differs between two versions of a program."""
+    sides = [program_of(who.scope, name, version)[1] for version in (a, b)]
+    found = diff(*sides)
+    charts = [_chart(side) for side in sides]
+    return JSONResponse({"same": found.same, "text": str(found), "a": charts[0], "b": charts[1]})
+
+
+@route(ROUTES, "GET", f"{PROJECT}/programs/{{name}}/graph", "program:read", answers=ChartData)
+def draw_program(name: str, who: Who) -> JSONResponse:
+    """The graph of the newest version of a program."""
+    return JSONResponse(_chart(program_of(who.scope, name, None)[1]))
+
+
 @route(ROUTES, "GET", f"{PROJECT}/programs/{{name}}", "program:read", answers=ProgramVersion)
 def read_program(name: str, who: Who) -> JSONResponse:
     """The newest version of a program."""
@@ -121,9 +183,17 @@ def read_program(name: str, who: Who) -> JSONResponse:
     "program:read",
     answers=ProgramVersion,
 )
-def read_program_version(name: str, version: int, who: Who) -> JSONResponse:
+def read_program_version(name: str, version: Number, who: Who) -> JSONResponse:
     """A version of a program."""
     return JSONResponse(_version(who.scope, program_of(who.scope, name, version)[0]))
+
+
+def _chart(program: Program) -> ChartData | None:
+    """The graph of a program; None where it has faults that leave it none."""
+    flow = Flow(program, {})
+    if any(found.severity == "error" for found in flow.diagnostics):
+        return None
+    return Chart(flow).data()
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from ...draw.view import view_of
@@ -17,7 +18,9 @@ from ...store.protocol import COST_GROUPS
 from ...ui.asked_for import NoSuchFilter, asked_for
 from ...ui.asking import Answers, AskedList
 from ...ui.library import Comparison, Programs, RunList, compared, recomputed
+from ...ui.page import page
 from ..access import ANY_ROLE, Caller, caller
+from ..events import stream
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import Costs, Current, Recorded, Started, Verified, json_bytes
@@ -93,7 +96,7 @@ def start_run(
         told = f"{scope.project}\n{who.name}\n{idempotency_key}".encode("utf-8", "surrogatepass")
         run_id = f"key-{hashlib.sha256(told).hexdigest()[:32]}"
     row, program = program_of(scope, given.program, given.version)
-    vm = who.state.host()
+    vm = who.state.hosts.for_program(program)
     run = vm.pending(
         program,
         given.inputs,
@@ -137,6 +140,33 @@ def read_run(
     return Json(json_bytes({"version": version, "run": view}))
 
 
+@route(
+    ROUTES,
+    "GET",
+    f"{PROJECT}/runs/{{run_id}}/events",
+    "run:read",
+    responses={200: {"content": {"text/event-stream": {}}, "description": "server-sent events"}},
+)
+def follow_run(
+    run_id: str,
+    who: Who,
+    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+) -> StreamingResponse:
+    """What happens in a run, as it happens: ``record`` for each record, with its number as the id of
+    the event, ``standing`` when the run stands otherwise, ``end``. With ``Last-Event-ID`` those that
+    follow it.
+    """
+    scope = who.scope
+    scope.header(run_id)
+    after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
+    content = who.may("run:content")
+    parts = stream(
+        who.state.watch, scope, run_id, after, content=content, allowed=who.still("run:read")
+    )
+    headers = {"X-Accel-Buffering": "no"}  # which nginx would do
+    return StreamingResponse(parts, media_type="text/event-stream", headers=headers)
+
+
 @route(ROUTES, "POST", f"{PROJECT}/runs/{{run_id}}/cancel", "run:cancel", answers=Recorded)
 def cancel_run(run_id: str, who: Who) -> JSONResponse:
     """Have a run cancelled, and undone: whoever drives it stops before its next step."""
@@ -152,6 +182,25 @@ def verify_run(run_id: str, who: Who) -> JSONResponse:
     found = recomputed(who.scope, run_id, Programs())
     text = str(found) if who.may("run:content") or found.identical else "a record differs"
     return JSONResponse({"identical": found.identical, "complete": found.complete, "text": text})
+
+
+@route(
+    ROUTES,
+    "GET",
+    f"{PROJECT}/runs/{{run_id}}/export",
+    "run:read",
+    responses={200: {"content": {"text/html": {}}, "description": "one HTML file"}},
+)
+def export_run(run_id: str, who: Who, redact: bool = False) -> Response:
+    """A run as one HTML file that needs no server; with *redact*, and for who may not read what was
+    said, without that.
+    """
+    content = who.may("run:content") and not redact
+    view = view_of(who.scope.recorded(run_id), content=content)
+    text = page(f"{view['program']} {view['id']}", {"runs": [view]})
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", run_id)
+    headers = {"Content-Disposition": f'attachment; filename="{name}.html"'}
+    return Response(text, media_type="text/html; charset=utf-8", headers=headers)
 
 
 @route(ROUTES, "GET", f"{PROJECT}/compare/{{a}}/{{b}}", "run:content", answers=Comparison)

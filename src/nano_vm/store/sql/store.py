@@ -24,6 +24,7 @@ from ..protocol import (
     ALL_RUNS,
     COST_GROUPS,
     PAGE_RUNS,
+    Announced,
     Append,
     Claim,
     Cost,
@@ -31,6 +32,7 @@ from ..protocol import (
     Judge,
     RunFilter,
     RunPage,
+    RunState,
     TableStore,
     Transaction,
 )
@@ -66,6 +68,7 @@ HELD_SECONDS = 0.005
 # the owner of a run, unless it was forgotten
 _LISTED = "(SELECT owner FROM nano_owners WHERE nano_owners.owner = nano_runs.owner)"
 _CLAIMED_STATUSES = f"('{PENDING}', '{RUNNING}', '{SUSPENDED}')"
+_HOSTS = "nano_hosts"
 _APPROVAL = TYPES.index("approval")
 # runs that a worker should claim if they have no owner, and the order that their index has them in
 _CLAIMABLE = {
@@ -542,6 +545,54 @@ class SqlStore(TableStore):
         return self.writer.job(
             lambda connection, _: windows.leave(connection, call_id, limits, part, change)
         )
+
+    def standings(self, run_ids: Sequence[str]) -> dict[str, RunState]:
+        """See `TableStore.standings`."""
+        text = (
+            "SELECT run_id, status, fence, row_count, seal, "
+            "(SELECT count(*) FROM nano_inbox i WHERE i.run = r.key) "
+            "FROM nano_runs r WHERE run_id IN (*)"
+        )
+        with self.database.reading() as connection:
+            found = connection.among(text, list(run_ids))
+            return {run_id: RunState(*told) for run_id, *told in found}
+
+    # --- hosts ---
+
+    def announce(self, host: Announced) -> bool:
+        """See `Noticeboard.announce`."""
+
+        def job(connection: Connection, _: Bodies) -> bool:
+            if _HOSTS not in self.database.dialect.tables(connection):
+                return False
+            connection.run(f"DELETE FROM {_HOSTS} WHERE owner = ?", host.owner)
+            connection.run(
+                f"INSERT INTO {_HOSTS} (owner, name, document, since_ns, seen_ns) "
+                "VALUES (?, ?, ?, ?, ?)",
+                host.owner,
+                host.name,
+                host.document,
+                host.since_ns,
+                host.seen_ns,
+            )
+            return True
+
+        return bool(self.written(job, again=True))
+
+    def withdraw(self, owner: str) -> None:
+        """See `Noticeboard.withdraw`."""
+
+        def job(connection: Connection, _: Bodies) -> None:
+            if _HOSTS in self.database.dialect.tables(connection):
+                connection.run(f"DELETE FROM {_HOSTS} WHERE owner = ?", owner)
+
+        self.written(job, again=True)
+
+    def announced(self) -> list[Announced]:
+        """See `TableStore.announced`."""
+        text = f"SELECT owner, name, document, since_ns, seen_ns FROM {_HOSTS} ORDER BY since_ns"
+        with self.database.reading() as connection:
+            return [Announced(*found) for found in connection.all(text)]
 
     # --- keeping house ---
 

@@ -76,7 +76,6 @@ def upgrade() -> None:
         "nano_hosts",
         _key("owner"),
         _text("name"),
-        _text("version"),
         _text("document"),
         _number("since_ns"),
         _number("seen_ns"),

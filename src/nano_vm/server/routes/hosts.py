@@ -1,0 +1,95 @@
+"""Workers: what each has said that it can do, and runs that none of them can drive."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends
+from fastapi.responses import JSONResponse
+
+from ...language.program import Program
+from ...run.vm import ExecutionVM
+from ...store.protocol import RunFilter
+from ...store.records import PENDING
+from ..access import Caller, caller
+from ..hosts import Worker
+from ..routing import PROJECT, Routes, route
+from ..shapes import HostList
+
+ROUTES = Routes()
+
+Who = Annotated[Caller, Depends(caller)]
+
+LOOKED_AT = 200
+"""Pending runs, newest first, that are held against what the workers can do."""
+
+
+@route(ROUTES, "GET", f"{PROJECT}/hosts", "host:read", answers=HostList)
+def list_hosts(who: Who) -> JSONResponse:
+    """Workers that have announced themselves, and the project's pending runs that none can drive,
+    each program with the reason.
+    """
+    hosts = who.state.hosts
+    shown = [_shown(worker) for worker in hosts.workers()]
+    return JSONResponse({"hosts": shown, "stranded": _stranded(who, hosts.able())})
+
+
+def _shown(worker: Worker) -> dict[str, Any]:
+    told = worker.document
+    return {
+        "name": worker.said.name,
+        "alive": worker.alive,
+        "version": str(told.get("version", "")),
+        "since": worker.said.since_ns / 1e6,
+        "seen": worker.said.seen_ns / 1e6,
+        "concurrency": told.get("concurrency", 0),
+        "policy": told.get("policy") is not None,
+        "tools": [
+            {
+                "name": tool["name"],
+                "effect": tool["effect"],
+                "description": tool["description"],
+                "arguments": tool["arguments"],
+            }
+            for tool in told.get("tools", ())
+        ],
+        "models": [model["name"] or model["model"] or "" for model in told.get("models", ())],
+        "fault": worker.fault,
+    }
+
+
+def _stranded(who: Caller, able: list[tuple[str, ExecutionVM]]) -> list[dict[str, Any]]:
+    counts: dict[str, int] = {}
+    programs: dict[str, Any] = {}
+    listed = who.scope.store.runs(
+        who.scope.within(RunFilter(status=PENDING)), limit=LOOKED_AT, damaged=[]
+    )
+    for run in listed:
+        counts[run.program_digest] = counts.get(run.program_digest, 0) + 1
+        programs[run.program_digest] = run
+    found = []
+    for digest, run in programs.items():
+        reasons = _reasons(Program.from_dict(run.document["program"]), able)
+        if reasons is not None:
+            found.append(
+                {
+                    "program": run.program_name,
+                    "digest": digest,
+                    "runs": counts[digest],
+                    "reasons": reasons,
+                }
+            )
+    return found
+
+
+def _reasons(program: Program, able: list[tuple[str, ExecutionVM]]) -> list[str] | None:
+    """Why no host can drive runs of *program*; None where one can."""
+    if not able:
+        return ["no worker is alive"]
+    told = []
+    for name, vm in able:
+        errors = [found for found in vm.check(program) if found.severity == "error"]
+        if not errors:
+            return None
+        told += [f"{name}: {found}" for found in errors]
+    return told

@@ -1,0 +1,159 @@
+"""What happens in a run, as it happens: each record once, also where the stream is cut."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from nano_vm.server.state import State
+from nano_vm.store.protocol import open_tables
+
+from .conftest import PASSWORD, PEPPER, World
+from .serving import served
+
+SHOP = "/api/v1/projects/shop"
+
+
+@pytest.fixture(scope="module")
+def address(world: World) -> Iterator[str]:
+    with served(world.state) as found:
+        yield found
+
+
+Login = Callable[[str, str], httpx.Client]
+
+
+@pytest.fixture
+def login() -> Iterator[Login]:
+    """Logs people in at an address; their clients are closed at the end."""
+    clients: list[httpx.Client] = []
+
+    def enter(address: str, name: str) -> httpx.Client:
+        client = httpx.Client(base_url=address, headers={"origin": address}, timeout=30)
+        clients.append(client)
+        body = {"name": name, "password": PASSWORD}
+        assert client.post("/api/v1/login", json=body).is_success
+        return client
+
+    yield enter
+    for client in clients:
+        client.close()
+
+
+def events(client: httpx.Client, run_id: str, last: str | None = None) -> Iterator[dict[str, Any]]:
+    headers = {} if last is None else {"last-event-id": last}
+    with client.stream("GET", f"{SHOP}/runs/{run_id}/events", headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        found: dict[str, Any] = {}
+        for line in answer.iter_lines():
+            if not line and "event" in found:
+                yield found
+                found = {}
+            name, _, value = line.partition(": ")
+            if name in ("id", "event"):
+                found[name] = value
+            elif name == "data":
+                found["data"] = json.loads(value)
+
+
+def approve(world: World, run_id: str) -> None:
+    asked = world.operator.get(f"{SHOP}/inbox").json()["asked"]
+    [one] = [one for one in asked if one["run"] == run_id]
+    answer = {"run": run_id, "path": "approve", "shown": one["shown"], "answer": "approve"}
+    assert world.operator.post(f"{SHOP}/inbox", json=answer).is_success
+    world.work()
+
+
+def test_a_run_is_followed_to_its_end(world: World, address: str, login: Login) -> None:
+    run_id = world.start()
+    seen: list[dict[str, Any]] = []
+    waits = threading.Event()
+
+    def follow() -> None:
+        for event in events(login(address, "developer"), run_id):
+            seen.append(event)
+            if event["event"] == "standing":
+                waits.set()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    assert waits.wait(30)
+    assert seen[-1]["data"]["status"] == "suspended"
+    approve(world, run_id)
+    thread.join(30)
+    assert not thread.is_alive()
+    records = [event for event in seen if event["event"] == "record"]
+    assert [int(event["id"]) for event in records] == list(range(len(records)))
+    assert [
+        e["data"]["output"] for e in records if e["data"]["path"] == "pay" and "output" in e["data"]
+    ] == ["paid A-1"]
+    assert seen[-1] == {"event": "end", "data": {"status": "success"}}
+
+
+def test_a_stream_goes_on_where_it_was_cut_at_another_server(
+    world: World, address: str, login: Login
+) -> None:
+    run_id = world.start()
+    approve(world, run_id)
+    whole = [e for e in events(login(address, "viewer"), run_id) if e["event"] == "record"]
+    assert len(whole) >= 3
+    assert all("output" not in event["data"] for event in whole)  # which a viewer may not read
+    url = f"sqlite:///{world.state.store.database.dialect.place}"  # type: ignore[attr-defined]
+    store = open_tables(url)
+    with served(State(store, PEPPER)) as other:
+        for last in range(len(whole)):
+            rest = [
+                e
+                for e in events(login(other, "viewer"), run_id, str(last))
+                if e["event"] == "record"
+            ]
+            assert [e["id"] for e in rest] == [str(n) for n in range(last + 1, len(whole))]
+    store.close()
+
+
+def test_a_stream_ends_with_the_session(
+    world: World, address: str, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nano_vm.server.events.KEEP_ALIVE_SECONDS", 0.1)
+    run_id = world.start()
+    client = login(address, "viewer")
+    ended = threading.Event()
+
+    def follow() -> None:
+        list(events(client, run_id))
+        ended.set()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    time.sleep(0.3)
+    assert not ended.is_set()
+    cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+    headers = {"origin": address, "cookie": cookies}
+    assert httpx.post(f"{address}/api/v1/logout", headers=headers).status_code == 204
+    assert ended.wait(30)
+    thread.join()
+
+
+def test_nobody_follows_a_run_of_others(world: World, address: str, login: Login) -> None:
+    run_id = world.start()
+    answer = login(address, "stranger").get(f"{SHOP}/runs/{run_id}/events")
+    assert answer.status_code == 404
+
+
+def test_nothing_is_asked_of_the_store_when_nobody_follows(
+    world: World, address: str, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = world.start()
+    approve(world, run_id)
+    list(events(login(address, "viewer"), run_id))
+    time.sleep(0.2)
+    monkeypatch.setattr(type(world.state.store), "standings", None)  # who asked would fail
+    time.sleep(0.2)
+    assert world.state.watch._looking is None

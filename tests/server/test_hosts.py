@@ -1,0 +1,192 @@
+"""Workers that say what they can do, and a server that checks and starts by that alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from nano_vm import ExecutionVM, Program
+from nano_vm.store.protocol import Announced, open_tables
+
+from .conftest import REFUND, World, pay
+
+SHOP = "/api/v1/projects/shop"
+
+
+@contextmanager
+def working(url: str, name: str, **host: Any) -> Iterator[ExecutionVM]:
+    """A worker in a thread of its own, for as long as this lasts."""
+    vm = ExecutionVM(**{"tools": {"pay": pay}, **host}, store=url)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(vm.work(ended=lambda _: None, name=name, poll_seconds=0.05))
+
+    def run() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield vm
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(60)
+        loop.close()
+        vm.close()
+
+
+def hosts(world: World, until: Callable[[Any], bool]) -> Any:
+    """What the server says of hosts, once it is as *until* wants it."""
+    end = time.monotonic() + 30
+    while True:
+        found = world.viewer.get(f"{SHOP}/hosts").json()
+        if until(found):
+            return found
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
+
+
+def test_a_worker_is_what_a_program_is_checked_by(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    world = make_world(database)
+    world.state.hosts.own = None
+    assert world.viewer.get(f"{SHOP}/hosts").json() == {"hosts": [], "stranded": []}
+    body = {"program": "refund", "inputs": {"order_id": "A-1", "amount": 7}}
+    refused = world.developer.post(f"{SHOP}/runs", json=body)
+    assert (refused.status_code, refused.json()["title"]) == (409, "no host")
+    with working(database, "till") as vm:
+        found = hosts(world, lambda told: len(told["hosts"]) == 1)["hosts"][0]
+        assert (found["name"], found["alive"], found["fault"]) == ("till", True, None)
+        [tool] = found["tools"]
+        assert (tool["name"], tool["effect"]) == ("pay", "write")
+        assert tool["arguments"]["properties"] == {"order_id": {"type": "string"}}
+        run_id = world.developer.post(f"{SHOP}/runs", json=body).json()["id"]
+        end = time.monotonic() + 30
+        while vm.require_store().load(run_id, rows=False).status != "suspended":
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    # who leaves says so
+    assert hosts(world, lambda told: told["hosts"] == [])["hosts"] == []
+
+
+def test_runs_that_no_worker_can_drive_are_shown_with_the_reason(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    world = make_world(database)
+    run_id = world.developer.post(
+        f"{SHOP}/runs", json={"program": "refund", "inputs": {"order_id": "A-1", "amount": 7}}
+    ).json()["id"]
+    world.state.hosts.own = None
+    [stranded] = world.viewer.get(f"{SHOP}/hosts").json()["stranded"]
+    assert (stranded["runs"], stranded["reasons"]) == (1, ["no worker is alive"])
+    with working(database, "other", tools={"sell": pay}):
+        found = hosts(world, lambda told: len(told["hosts"]) == 1)
+        [stranded] = found["stranded"]
+        assert stranded["program"] == "refund"
+        assert stranded["reasons"][0].startswith("other: steps[1].tool: V0")
+    assert world.state.store.load(run_id, rows=False).status == "pending"
+
+
+def test_what_was_announced_wrongly_is_shown_and_not_used(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    world = make_world(database)
+    world.state.hosts.own = None
+    store = world.state.store
+    store.heartbeat("odd", 60)
+    for document in ("no json", "[1]", '{"format":1}', '{"format":2}'):
+        store.announce(Announced("odd", "odd", document, 1, 2))
+        [found] = world.viewer.get(f"{SHOP}/hosts").json()["hosts"]
+        assert found["fault"], document
+        answer = world.developer.post(f"{SHOP}/programs", json={"source": REFUND})
+        assert answer.status_code == 409
+    store.withdraw("odd")
+
+
+def test_a_worker_that_is_gone_is_not_asked(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    world = make_world(database)
+    world.state.hosts.own = None
+    with working(database, "till"):
+        hosts(world, lambda told: len(told["hosts"]) == 1)
+        [said] = world.state.store.announced()
+    world.state.store.announce(said)  # as if it had died
+    [found] = world.viewer.get(f"{SHOP}/hosts").json()["hosts"]
+    assert found["alive"] is False
+    answer = world.developer.post(f"{SHOP}/programs", json={"source": REFUND})
+    assert answer.json()["title"] == "no host"
+
+
+def test_a_store_that_no_server_has_opened_is_told_nothing(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/plain.db"
+    with working(url, "till") as vm:
+        time.sleep(0.2)
+        assert not vm.require_store().announce(Announced("x", "x", "{}", 1, 1))  # type: ignore[attr-defined]
+    open_tables(url).close()
+    with working(url, "till") as vm:
+        end = time.monotonic() + 30
+        while not vm.require_store().announced():  # type: ignore[attr-defined]
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+CHECKED = """
+name: careless
+inputs: {type: object, properties: {who: {type: string}}, required: [who]}
+steps:
+  - {id: pay, type: tool, tool: pay, args: {order_id: $who}}
+"""
+
+
+def test_a_program_is_checked_while_it_is_typed(world: World) -> None:
+    def check(source: str) -> Any:
+        answer = world.viewer.post(f"{SHOP}/programs/check", json={"source": source})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    found = check(CHECKED)
+    assert (found["host"], found["name"], found["diagnostics"]) == ("server", "careless", [])
+    assert found["chart"]["boxes"][0]["id"] == "pay"
+    assert found["report"]["ceiling"] is not None
+    broken = check(CHECKED.replace("tool: pay", "tool: pya"))
+    [diagnostic] = broken["diagnostics"]
+    assert diagnostic["hint"] is not None
+    unread = check("steps: [{id: a")
+    assert (unread["host"], unread["report"], unread["chart"]) == (None, None, None)
+    assert unread["diagnostics"][0]["line"] >= 1
+
+
+def test_a_guard_that_is_broken_comes_with_its_counterexample(world: World) -> None:
+    policy = {"inputs": {"*": "untrusted"}, "tools": {"pay": {"args": {"order_id": "trusted"}}}}
+    own = world.state.hosts.own
+    world.state.hosts.own = ExecutionVM(None, {"pay": pay}, policy=policy)
+    try:
+        source = {"source": CHECKED}
+        found = world.viewer.post(f"{SHOP}/programs/check", json=source).json()
+        [proof] = [p for p in found["report"]["proofs"] if p["status"] != "proved"]
+        assert proof["path"] or proof["run"] or proof["statement"]
+        refused = world.developer.post(f"{SHOP}/programs", json=source)
+        assert (refused.status_code, refused.json()["title"]) == (422, "refused")
+        assert refused.json()["diagnostics"]
+    finally:
+        world.state.hosts.own = own
+
+
+def test_versions_are_compared_and_drawn(world: World) -> None:
+    for value in (1, 2):
+        source = f"name: two\nsteps: [{{id: a, type: set, values: {{x: {value}}}}}]\n"
+        world.developer.post(f"{SHOP}/programs", json={"source": source})
+    found = world.viewer.get(f"{SHOP}/programs/two/diff/1/2").json()
+    assert (found["same"], "x" in found["text"]) == (False, True)
+    assert found["a"]["boxes"][0]["id"] == "a"
+    assert world.viewer.get(f"{SHOP}/programs/two/graph").json()["name"] == "two"
+    assert world.viewer.get(f"{SHOP}/programs/two/diff/1/9").status_code == 404
+    assert Program.from_yaml(source).name == "two"
