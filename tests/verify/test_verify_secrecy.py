@@ -16,11 +16,10 @@ from nano_vm.diagnostics import format_loc
 from nano_vm.language.flow import Flow
 from nano_vm.language.reader import read_text
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.machine import Machine
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, Value
 from nano_vm.machine.plan import MODEL, PAUSE, Op
 from nano_vm.machine.simulate import simulate
-from nano_vm.machine.terms import machine_of
 from nano_vm.records.record import StepError
 from nano_vm.tools.contract import contract
 from nano_vm.verify import Report, verify
