@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import cases
+from mutated import mutated
+from secrecy_campaign import campaign
 
-from nano_vm import Program, tool
+from nano_vm import Policy, Program, tool
 from nano_vm.diagnostics import format_loc
+from nano_vm.errors import ProgramError
 from nano_vm.language.flow import Flow
 from nano_vm.language.reader import read_text
 from nano_vm.machine.compile import compile_flow
@@ -23,6 +27,9 @@ from nano_vm.machine.simulate import simulate
 from nano_vm.records.record import StepError
 from nano_vm.tools.contract import contract
 from nano_vm.verify import Report, verify
+from nano_vm.verify import examine as examining
+from nano_vm.verify.examine import examine
+from nano_vm.verify.secrecy.proof import analyse
 
 FILE = Path(__file__).parent.parent / "corpus_secrecy/exfiltration.yaml"
 HOSTILE = read_text(FILE.read_text(encoding="utf-8"), file=str(FILE), format="yaml")
@@ -49,7 +56,11 @@ def post(text: Any) -> Any: ...
 def vault(text: Any) -> Any: ...
 
 
-TOOLS = {f.__name__: f for f in (record, catalog, upper, post, vault)}
+@tool(effect="write")
+def ping() -> Any: ...
+
+
+TOOLS = {f.__name__: f for f in (record, catalog, upper, post, vault, ping)}
 CONTRACTS = {name: contract(name, function) for name, function in TOOLS.items()}
 POLICY: dict[str, Any] = {
     "inputs": {"iban": "secret", "n": "secret", "*": "public"},
@@ -59,6 +70,8 @@ POLICY: dict[str, Any] = {
         "upper": {"args": {"text": "any"}},
         "post": {"args": {"*": "public"}},
         "vault": {"args": {"*": "secret"}},
+        "ping": {"args": {"*": "public"}},
+        "*": {"args": {"*": "any"}},
     },
     "models": {"*": {"accepts": "public"}, "local": {"accepts": "secret"}},
     "roles": {"officer": {"accepts": "secret"}},
@@ -104,7 +117,7 @@ class Outside:
         if name in ("post", "catalog"):
             self.public.append([name, args])
         if name == self.failing and self.secret == MARK:
-            error = StepError("tool", "ToolError", f"cannot take {args['text']}")
+            error = StepError("tool", "ToolError", f"cannot take {args}: {self.secret}")
             return machine.resume(Failed(error), machine.now)
         rows = [self.secret] * self.number
         found = {
@@ -178,3 +191,566 @@ def test_a_program_that_carries_a_secret_out(hostile: dict[str, Any]) -> None:
             public(document, secret, number, failing) for secret, number in ((MARK, 3), ("DE1", 2))
         )
         assert one != other
+
+
+# --- what lets a label pass -----------------------------------------------------------------------
+
+NAMED: dict[str, Any] = {
+    "secret": ["customer", "payroll"],
+    "inputs": {"iban": ["customer"], "n": ["payroll"], "*": "public"},
+    "tools": {
+        "record": {"returns": ["customer", "payroll"], "args": {"of": "any"}},
+        "catalog": {"args": {"of": "public"}},
+        "upper": {
+            "args": {"text": "any"},
+            "declassifies": ["customer"],
+            "reason": "names are cut",
+        },
+        "post": {"args": {"*": "public"}},
+        "vault": {"args": {"*": ["customer"]}},
+    },
+    "models": {"*": {"accepts": "public"}, "tag:eu": {"accepts": ["customer"]}},
+    "roles": {
+        "officer": {"accepts": ["customer"], "releases": ["customer"]},
+        "clerk": {"accepts": "any"},
+    },
+}
+
+
+def tool_step(id: str, tool: str, **args: Any) -> dict[str, Any]:
+    return {"id": id, "type": "tool", "tool": tool, "args": args}
+
+
+def approval(role: str, show: Any) -> dict[str, Any]:
+    return {"id": "may", "type": "approval", "role": role, "show": show, "otherwise": "$end"}
+
+
+RIGHTS: dict[str, tuple[list[dict[str, Any]], dict[str, str]]] = {
+    "a receiver accepts one label and not the other": (
+        [tool_step("a", "vault", text="$iban"), tool_step("b", "vault", text="$n")],
+        {"steps[1].args.text": "no payroll value reaches argument 'text' of tool 'vault'"},
+    ),
+    "a value with both labels goes where both are accepted": (
+        [tool_step("a", "record", of="x"), tool_step("b", "vault", text="$a.output")],
+        {"steps[1].args.text": "no payroll value"},
+    ),
+    "a declassifier takes its own label": (
+        [tool_step("a", "upper", text="$iban"), tool_step("b", "post", text="$a.output")],
+        {},
+    ),
+    "a declassifier leaves the other label": (
+        [tool_step("a", "upper", text="$iban $n"), tool_step("b", "post", text="$a.output")],
+        {"steps[1].args.text": "no customer or payroll value"},
+    ),
+    "an approval releases what it showed": (
+        [approval("officer", {"text": "$iban"}), tool_step("b", "post", text="$iban")],
+        {},
+    ),
+    "an approval releases nothing that it did not show": (
+        [approval("officer", {"text": "see $iban"}), tool_step("b", "post", text="$iban")],
+        {"steps[1].args.text": "no customer value"},
+    ),
+    "an approval releases nothing that was written since": (
+        [
+            {"id": "s", "type": "set", "values": {"x": "$iban"}},
+            approval("officer", "$x"),
+            {"id": "t", "type": "set", "values": {"x": "again $iban"}},
+            tool_step("b", "post", text="$x"),
+        ],
+        {"steps[3].args.text": "no customer value"},
+    ),
+    "an approval by a role that releases nothing": (
+        [approval("clerk", "$iban"), tool_step("b", "post", text="$iban")],
+        {"steps[1].args.text": "no customer value"},
+    ),
+    "nobody releases a label that they do not": (
+        [approval("officer", "$n"), tool_step("b", "post", text="$n")],
+        {"steps[0].show": "no payroll value", "steps[1].args.text": "no payroll value"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHTS)
+def test_what_lets_a_label_pass(name: str) -> None:
+    steps, expected = RIGHTS[name]
+    report = verified({"steps": steps, "output": "done"}, NAMED)
+    assert not [d for d in report.diagnostics if d.severity == "error"], report.diagnostics
+    found = {
+        format_loc(proof.loc): proof.statement
+        for proof in report.proofs
+        if proof.kind == "secrecy" and proof.status != "proved"
+    }
+    assert found.keys() == expected.keys()
+    for place, statement in expected.items():
+        assert found[place].startswith(statement)
+
+
+def test_each_use_of_a_right_is_listed_with_it() -> None:
+    steps = [
+        tool_step("a", "upper", text="$iban"),
+        tool_step("b", "post", text="$a.output"),
+        approval("officer", "$iban"),
+        tool_step("c", "post", text="$iban"),
+    ]
+    report = verified({"steps": steps, "output": "done"}, NAMED)
+    assert report.ok, str(report)
+    assert [flow.allowed for flow in report.flows if flow.label] == [
+        "accepted: customer",
+        "declassified by 'upper': names are cut",
+        "accepted: customer",
+        "released by officer at step may",
+    ]
+
+
+@pytest.mark.parametrize(("tags", "ok"), [((), False), (("eu",), True), (("us",), False)])
+def test_a_model_accepts_what_a_rule_for_its_tags_says(tags: tuple[str, ...], ok: bool) -> None:
+    document = {"steps": [{"id": "m", "type": "llm", "prompt": "$iban"}], "output": "done"}
+    program = Program.from_dict({"name": "p", **document})
+    policy = Policy.from_dict(NAMED)
+    found = examine(Flow(program), CONTRACTS, policy=policy, tags={None: frozenset(tags)})
+    assert found.report.ok is ok
+
+
+def test_a_models_own_name_decides_before_its_tags() -> None:
+    policy = Policy.from_dict({**NAMED, "models": {**NAMED["models"], "m": {"accepts": "public"}}})
+    step = {"id": "m", "type": "llm", "model": "m", "prompt": "$iban"}
+    program = Program.from_dict({"name": "p", "steps": [step], "output": "done"})
+    found = examine(Flow(program), CONTRACTS, policy=policy, tags={"m": frozenset({"eu"})})
+    assert next(p.status for p in found.report.proofs if p.kind == "secrecy") == "refuted"
+
+
+def test_tools_say_of_themselves_what_they_return_and_accept() -> None:
+    @tool(effect="read", returns_secret=True)
+    def salary(of: str) -> int:
+        return 1
+
+    @tool(effect="write", accepts=())
+    def shout(text: Any) -> None: ...
+
+    @tool(effect="write", accepts=["secret"])
+    def keep(text: Any) -> None: ...
+
+    steps = [
+        tool_step("a", "salary", of="x"),
+        tool_step("b", "shout", text="$a.output"),
+        tool_step("c", "keep", text="$a.output"),
+    ]
+    program = Program.from_dict({"name": "p", "steps": steps, "output": "done"})
+    report = verify(program, tools={"salary": salary, "shout": shout, "keep": keep})
+    assert refused(report) == {"steps[1].args.text": "refuted"}
+
+
+# --- implicit flows -------------------------------------------------------------------------------
+
+REFUSING = {**POLICY, "implicit": "refuse"}
+
+
+def condition(then: Any, otherwise: Any = None, on: str = "$n == 3") -> dict[str, Any]:
+    made = {"id": "gate", "type": "condition", "condition": on, "then": then}
+    return made if otherwise is None else {**made, "otherwise": otherwise}
+
+
+INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
+    "a public receiver inside a block": (
+        [condition([tool_step("out", "post", text="x")])],
+        {"steps[0].then[0].args.text"},
+    ),
+    "one behind the block": (
+        [condition([tool_step("in", "vault", text="x")]), tool_step("out", "post", text="x")],
+        set(),
+    ),
+    "one behind a jump that ends": (
+        [
+            condition("$next", "$end"),
+            tool_step("out", "post", text="x"),
+        ],
+        {"steps[1].args.text"},
+    ),
+    "one behind an assertion": (
+        [{"id": "t", "type": "assert", "condition": "$n == 3"}, tool_step("out", "post", text="x")],
+        {"steps[1].args.text"},
+    ),
+    "a value that was written inside": (
+        [
+            {"id": "s", "type": "set", "values": {"x": 1}},
+            condition([{"id": "t", "type": "set", "values": {"x": 2}}]),
+            tool_step("out", "post", text="$x"),
+        ],
+        {"steps[2].args.text"},
+    ),
+    "the way that was taken": (
+        [
+            condition([{"id": "t", "type": "set", "values": {"y": 2}}]),
+            tool_step("o", "post", text="$gate.output"),
+        ],
+        {"steps[1].args.text"},
+    ),
+    "a branch that no secret decides": (
+        [condition([tool_step("out", "post", text="x")], on="'$ask' == 'a'")],
+        set(),
+    ),
+    "items of a secret list": (
+        [
+            tool_step("look", "record", of="a"),
+            {
+                "id": "each",
+                "type": "map",
+                "over": "$look.output.rows",
+                "steps": [tool_step("out", "post", text="x")],
+            },
+        ],
+        {"steps[1].steps[0].args.text"},
+    ),
+    "a call without arguments": (
+        [condition([tool_step("out", "ping")])],
+        {"steps[0].then[0].args"},
+    ),
+    "a word that a model chose": (
+        [
+            {
+                "id": "m",
+                "type": "llm",
+                "model": "local",
+                "prompt": "$iban",
+                "allowed_outputs": ["a", "b"],
+            },
+            condition([tool_step("out", "post", text="x")], on="$m.output == 'a'"),
+        ],
+        {"steps[1].then[0].args.text"},
+    ),
+    "inside a fork in a branch": (
+        [
+            condition(
+                [
+                    {
+                        "id": "p",
+                        "type": "parallel",
+                        "parallel_steps": [tool_step("out", "post", text="x")],
+                    }
+                ]
+            )
+        ],
+        {"steps[0].then[0].parallel_steps[0].args.text"},
+    ),
+    "what happens if a call with a secret fails": (
+        [
+            {
+                **tool_step("keep", "vault", text="$iban"),
+                "catch": [{"errors": ["*"], "next": "bad"}],
+                "next": "$end",
+            },
+            tool_step("bad", "post", text="failed"),
+        ],
+        {"steps[1].args.text"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_implicit_flows_are_refused_on_request(name: str) -> None:
+    steps, places = INSIDE[name]
+    document = {"steps": steps, "output": "done"}
+    assert refused(verified(document)) == {}
+    assert set(refused(verified(document, REFUSING))) == places
+
+
+# --- what is wrong with a policy ------------------------------------------------------------------
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown label": (
+        {"secret": ["customer"], "inputs": {"iban": ["custmer"]}},
+        "inputs.iban: P047: 'custmer' is no label of this policy; did you mean 'customer'?",
+    ),
+    "too many labels": (
+        {"secret": [f"l{i}" for i in range(17)]},
+        "secret: P047: 17 labels are declared, and at most 16 are possible; join those that go the "
+        "same ways",
+    ),
+    "a label with the name of a word": (
+        {"secret": ["public"]},
+        "secret: P047: 'secret' is a list of names of labels, not ['public']; write secret: "
+        "[customer, payroll]; secret, public and any are taken",
+    ),
+    "a declassifier without a reason": (
+        {"tools": {"upper": {"declassifies": "secret"}}},
+        "tools.upper.declassifies: P048: 'upper' declassifies, and no reason is given; write why "
+        "what it returns is no secret: reason: names and numbers are cut",
+    ),
+    "a reason without a declassifier": (
+        {"tools": {"upper": {"reason": "names are cut"}}},
+        "tools.upper.reason: P043: 'upper' has a reason, and declassifies nothing; add "
+        "declassifies: [...]",
+    ),
+    "an input that accepts": (
+        {"inputs": {"iban": {"accepts": "secret"}}},
+        "inputs.iban.accepts: P041: the rule of an input has no field 'accepts'; fields are trust, "
+        "secrecy; keys that begin with x- are free",
+    ),
+    "a receiver that is none": (
+        {"accepts": {"ouput": "secret"}},
+        "accepts.ouput: P041: 'accepts' has no field 'ouput'; did you mean 'output'?",
+    ),
+    "a number for labels": (
+        {"models": {"*": {"accepts": 3}}},
+        "models.*.accepts: P040: 'accepts' says labels, not 3; write public, secret, any, or a list "
+        "of labels such as [customer]",
+    ),
+    "an unknown way with branches": (
+        {"implicit": "forbid"},
+        "implicit: P040: 'implicit' is one of list, refuse, not 'forbid'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_a_policy_is_one_diagnostic(name: str) -> None:
+    data, text = FAULTS[name]
+    with pytest.raises(ProgramError) as caught:
+        Policy.from_dict(data)
+    assert [str(d) for d in caught.value.diagnostics] == [text]
+
+
+LOOSER: dict[str, tuple[dict[str, Any], str]] = {
+    "an input that is none": ({"inputs": {"iban": "public"}}, "policy.inputs.iban"),
+    "an argument": ({"tools": {"post": {"args": {"text": "any"}}}}, "policy.tools.post.args.text"),
+    "a model": ({"models": {"gpt": {"accepts": "secret"}}}, "policy.models.gpt.accepts"),
+    "a role": ({"roles": {"intern": {"accepts": "any"}}}, "policy.roles.intern.accepts"),
+    "a role that releases": (
+        {"roles": {"officer": {"releases": "secret"}}},
+        "policy.roles.officer.releases",
+    ),
+    "a receiver": ({"accepts": {"output": "any"}}, "policy.accepts.output"),
+    "a declassifier": (
+        {"tools": {"upper": {"declassifies": "secret", "reason": "why not"}}},
+        "policy.tools.upper.declassifies",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOSER)
+def test_a_program_cannot_widen_what_its_host_says(name: str) -> None:
+    own, place = LOOSER[name]
+    document = {"steps": [tool_step("a", "vault", text="$iban")], "output": "done", "policy": own}
+    report = verified(document)
+    errors = [d for d in report.diagnostics if d.severity == "error"]
+    assert [(d.code, format_loc(d.loc)) for d in errors] == [("V057", place)]
+
+
+NARROWED: dict[str, Any] = {
+    "policy": {"inputs": {"ask": "secret"}, "tools": {"vault": {"args": {"text": "public"}}}},
+    "steps": [tool_step("a", "post", text="$ask"), tool_step("b", "vault", text="$iban")],
+    "output": "done",
+}
+
+
+def test_a_program_can_narrow_what_its_host_says() -> None:
+    report = verified(NARROWED)
+    assert set(refused(report)) == {"steps[0].args.text", "steps[1].args.text"}
+
+
+def test_each_input_is_covered_where_any_is_labelled() -> None:
+    policy = {**POLICY, "inputs": {"ibn": "secret"}}
+    report = verified({"steps": [tool_step("a", "vault", text="$iban")], "output": "done"}, policy)
+    (fault,) = [d for d in report.diagnostics if d.severity == "error"]
+    assert fault.code == "V059"
+    assert str(fault).endswith(
+        "the policy does not say whether input 'iban' is secret; it labels 'ibn', which the program "
+        "does not read; write it under 'inputs' as public or secret, or '*': public for all others"
+    )
+
+
+# --- campaign and mutants -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_no_run_gives_what_is_proved_not_to_be_given() -> None:
+    figures = campaign(analyse, range(200), 8)
+    print(figures)
+    assert not figures.contradictions, figures.contradictions[0]
+    assert figures.runs > 600
+    assert 0.2 < figures.holds / figures.statements < 0.8, figures
+    assert figures.confirmed > 60
+    assert figures.judged > 60
+    assert figures.by_right > 20
+
+
+@pytest.mark.campaign
+def test_no_run_of_many_gives_what_is_proved_not_to_be_given() -> None:
+    programs = cases(5_000)
+    figures = campaign(analyse, range(10_000, 10_000 + programs), 20)
+    print(figures)
+    assert not figures.contradictions, figures.contradictions[0]
+    assert figures.runs > 8 * programs
+
+
+PARTS = [
+    *(f"nano_vm.verify.trust.{part}" for part in ("labels", "graph", "approvals", "of_run")),
+    *(
+        f"nano_vm.verify.secrecy.{part}"
+        for part in ("labels", "receivers", "sources", "bits", "implicit", "of_run", "proof")
+    ),
+]
+MUTANTS: dict[str, tuple[str, str]] = {
+    "inputs are public": (
+        'if frame.kind == "run":\n            for name, slot',
+        "if False:\n            for name, slot",
+    ),
+    "what a tool returns is public": (
+        'self.seed(mask, out, f"result of tool',
+        '(mask, out, f"result of tool',
+    ),
+    "a tool forgets its arguments": (
+        "graph.reads(names, value, out, node.index, into=self.own)\n                continue",
+        "continue",
+    ),
+    "a declassifier takes every label": (
+        "labels = self.secrets.all if harmless else taken",
+        "labels = self.secrets.all",
+    ),
+    "a reconcile says nothing": (
+        'if call.use == "reconcile":  # may say what',
+        "if False:  # may say what",
+    ),
+    "an event carries nothing": (
+        "self.secrets.carries(event),\n                    out",
+        "0,\n                    out",
+    ),
+    "a person forgets what was shown": (
+        'case External("person" | "time"):\n                self._all_read(node, out)',
+        'case External("person" | "time"):\n                pass',
+    ),
+    "errors quote nothing": (
+        "self.own.strong[vertex].append((target, node.index))",
+        "pass",
+    ),
+    "errors quote no tool": (
+        "self.seed(mask, target, source, node.index)",
+        "pass",
+    ),
+    "errors quote nothing from inside": (
+        "yield at\n        at = at.owner if at.owner is not None else at.frame.owner",
+        "yield at\n        at = None",
+    ),
+    "nobody is asked of an undo": (
+        "for call in node.calls:\n            step = f",
+        "for call in node.calls[:1]:\n            step = f",
+    ),
+    "models are not receivers": (
+        "yield from self._asked(node, node.step)",
+        "pass",
+    ),
+    "people are not receivers": (
+        "yield self._shown(node, node.approval.role",
+        "self._shown(node, node.approval.role",
+    ),
+    "events are not receivers": (
+        'if field in fields:\n                    what = f"{field!r} of event',
+        'if False:\n                    what = f"{field!r} of event',
+    ),
+    "the output is no receiver": (
+        "yield from self.output()",
+        "pass",
+    ),
+    "skipped steps hide the one before": (
+        ', "catch") for edge in node.edges)',
+        ', "catch") for edge in ())',
+    ),
+    "one accepting policy is enough": (
+        "mask &= one\n",
+        "mask |= one\n",
+    ),
+    "the last rule counts": (
+        "best = max(rank for",
+        "best = min(rank for",
+    ),
+    "one label is enough": (
+        "forbidden = [bit for bit in self.reaches if not bit & receiver.accepts]",
+        "forbidden = []",
+    ),
+    "whoever approves releases": (
+        "if released & bit and not bit & receiver.accepts:",
+        "if not bit & receiver.accepts:",
+    ),
+    "a harmless choice stays one": (
+        "if reached.level != STRONG:\n            return reached.right",
+        "if True:\n            return reached.right",
+    ),
+    "a region ends at once": (
+        "queue = sorted(seen)",
+        "queue: list[int] = []",
+    ),
+    "the region has no forks": (
+        'if inner.kind == "step":\n                yield from self._inside(inner)',
+        "if False:\n                yield from self._inside(inner)",
+    ),
+    "what is written inside is public": (
+        "strong[vertex] += [(target, node.index) for target in written]",
+        "pass",
+    ),
+    "an assertion decides nothing": (
+        "return len(ways) < 2",
+        "return False",
+    ),
+    "a loop counts once": (
+        "found *= bound\n",
+        "pass\n",
+    ),
+}
+
+
+def wrong(name: str) -> tuple[Any, Any]:
+    """The pass with one thing wrong, and what it says that policies say."""
+    made = mutated(PARTS, *MUTANTS[name])
+    return made["nano_vm.verify.secrecy.proof"].analyse, made[
+        "nano_vm.verify.secrecy.labels"
+    ].Secrets
+
+
+def killed_by(mutant: Any, secrets: Any, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """What finds the mutant: a row of the tables, or a run of the campaign."""
+    monkeypatch.setattr(examining, "secrecy_of", mutant)
+    monkeypatch.setattr(examining, "Secrets", secrets)
+    if set(refused(verified(NARROWED))) != {"steps[0].args.text", "steps[1].args.text"}:
+        return "narrowed"
+    for hostile in HOSTILE:
+        document = {"steps": hostile["steps"]}
+        document |= {} if hostile.get("last") else {"output": hostile.get("output", "done")}
+        report = verified(document)
+        if sorted(refused(report)) != sorted(hostile.get("refused", [])):
+            return str(hostile["name"])
+        if len(branches(report)) != len(hostile.get("listed", {})):
+            return str(hostile["name"])
+        chosen = [-(-one.answers * 10 // 1) / 10 for one in report.released if one.answers]
+        if chosen != ([hostile["chosen"]] if "chosen" in hostile else []):
+            return str(hostile["name"])
+    for name, (steps, expected) in RIGHTS.items():
+        report = verified({"steps": steps, "output": "done"}, NAMED)
+        if set(refused(report)) != set(expected):
+            return name
+    for name, (steps, places) in INSIDE.items():
+        if set(refused(verified({"steps": steps, "output": "done"}, REFUSING))) != places:
+            return name
+    figures = campaign(mutant, range(150), 5, secrets=secrets, stop=True)
+    return figures.contradictions[0] if figures.contradictions else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert killed_by(*wrong(name), monkeypatch) is not None
+
+
+@pytest.mark.slow
+def test_the_campaign_finds_what_is_wrong() -> None:
+    """Without the tables: runs alone find most that makes the pass accept too much."""
+    for name in (
+        "inputs are public",
+        "what a tool returns is public",
+        "a tool forgets its arguments",
+        "an event carries nothing",
+        "errors quote nothing",
+        "a declassifier takes every label",
+    ):
+        mutant, secrets = wrong(name)
+        found = campaign(mutant, range(400), 5, secrets=secrets, stop=True)
+        assert found.contradictions, name

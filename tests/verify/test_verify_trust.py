@@ -4,16 +4,14 @@ pass that must be found.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from build import llm, mapped, parallel, program, step
 from campaigns import cases
+from mutated import mutated
 from trust_campaign import CONTRACTS, POLICY, Analyse, campaign
 
 from nano_vm import Program
@@ -1099,26 +1097,15 @@ MUTANTS = {
 }
 
 
+PARTS = [f"nano_vm.verify.trust.{part}" for part in ("labels", "graph", "approvals", "proof")]
+
+
 def mutant(name: str) -> tuple[ModuleType, ModuleType]:
     """The pass with one thing wrong, in its own module or in those that it builds on; and the
     definitions that it goes by.
     """
-    old, new = MUTANTS[name]
-    names = [f"nano_vm.verify.trust.{part}" for part in ("labels", "graph", "approvals", "proof")]
-    whole = {name: import_module(name) for name in names}
-    sources = {name: Path(str(module.__file__)).read_text() for name, module in whole.items()}
-    times = sum(source.count(old) for source in sources.values())
-    assert times == 1, f"{name}: stands {times} times in the source"
-    made = {}
-    try:
-        for name, source in sources.items():
-            module = made[name] = ModuleType(name)
-            module.__package__ = "nano_vm.verify.trust"
-            sys.modules[name] = module  # for those after it to import
-            exec(compile(source.replace(old, new), str(whole[name].__file__), "exec"), vars(module))
-    finally:
-        sys.modules.update(whole)
-    return made[names[-1]], made[names[0]]
+    made = mutated(PARTS, *MUTANTS[name])
+    return made[PARTS[-1]], made[PARTS[0]]
 
 
 def killed_by(module: ModuleType, labels: ModuleType) -> str | None:

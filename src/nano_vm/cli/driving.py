@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..records.secrecy import shown_to
 from ..records.status import TraceStatus
 from ..records.trace import Trace
 from ..store.records import ENDED
@@ -49,7 +50,8 @@ def driven(options: Options, drive: Any, what: str) -> int:
     return code
 
 
-def _print_driven(trace: Trace, options: Options, wake_ns: int | None) -> None:
+def _print_driven(whole: Trace, options: Options, wake_ns: int | None) -> None:
+    trace = shown_to("show", whole)
     print_steps(trace)
     if trace.error is not None:
         note(f"error: {safe(trace.error)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..records.secrecy import NOTHING_SECRET, REDACTED, Levels
 from .decide import begun, waiting_lines
 from .grammar import Options
 from .stores import given_url
@@ -12,6 +13,7 @@ from .text import safe, shown
 from .times import moment
 
 if TYPE_CHECKING:
+    from ..records.secrecy import Field
     from ..store.records import StoredRun
 
 
@@ -44,6 +46,7 @@ def _kind(entry: Mapping[str, Any]) -> str:
 
 def header(run: StoredRun, owners: Any) -> dict[str, Any]:
     """A run in a list, as JSON."""
+    levels = Levels.of(run.about) or NOTHING_SECRET
     return {
         "run_id": run.run_id,
         "program": run.program_name,
@@ -63,7 +66,7 @@ def header(run: StoredRun, owners: Any) -> dict[str, Any]:
         "steps": run.steps,
         "tokens": run.tokens,
         "cost_usd": run.cost_usd,
-        "error": run.error if type(run.error) is str else None,
+        "error": levels.any_error("show", run.error) if type(run.error) is str else None,
         "parent": run.parent,
         "project": run.project,
         "submitter": run.submitter,
@@ -72,11 +75,12 @@ def header(run: StoredRun, owners: Any) -> dict[str, Any]:
     }
 
 
-def message_json(message: Any) -> dict[str, Any]:
+def message_json(message: Any, *, hidden: bool = False) -> dict[str, Any]:
+    """What was sent to a run; *hidden*, without what it said."""
     return {
         "kind": message.kind,
         "name": message.name,
-        **message.body,
+        **(dict.fromkeys(message.body, REDACTED) if hidden else message.body),
         "by": message.by,
         "at": moment(message.created_ns),
     }
@@ -86,9 +90,11 @@ def standing_lines(run: StoredRun, owners: Any, options: Options) -> Iterator[st
     """What an unfinished run waits for, and what was said to it meanwhile; also what came after it
     had ended.
     """
+    from ..records.secrecy import step_of_path
     from ..run.inbox import presented
     from ..store.records import late_outcomes
 
+    levels = Levels.of(run.about) or NOTHING_SECRET
     url = given_url(options)
     if run.status == "pending":
         yield f"it has not begun: nano-vm work --tools ... begins it{url and f', with{url}'}"
@@ -101,10 +107,12 @@ def standing_lines(run: StoredRun, owners: Any, options: Options) -> Iterator[st
     elif run.status == "suspended":
         answered = {m.name for m in run.inbox if m.kind in ("approve", "reject", "resolve")}
         open_ = [entry for entry in run.waiting if entry["path"] not in answered]
-        yield from waiting_lines(run.run_id, presented(open_), url, run.wake_ns)
+        entries = [levels.waiting("show", entry) for entry in presented(open_)]
+        yield from waiting_lines(run.run_id, entries, url, run.wake_ns)
     late = late_outcomes(run)
     for message in late:
-        gave = message.body.get("output", message.body.get("error"))
+        field: Field = "output" if "output" in message.body else "error"
+        gave = levels.shown("show", step_of_path(message.name), field, message.body.get(field))
         yield safe(
             f"late: {message.name} ended {moment(message.created_ns)}, when its run had another "
             f"owner; it gave:"

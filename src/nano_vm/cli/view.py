@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..records.secrecy import Levels
+from ..run.observers import Event
 from .rows import (
     columns,
     heading,
@@ -26,7 +28,6 @@ from .text import safe
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from ..run.observers import Event
 
 RUNNING_SHOWN = 8
 """Running calls that the live part lists; the rest is a number. A third of a screen of 24 lines."""
@@ -55,6 +56,31 @@ class Silent:
 
     def close(self) -> None:
         """Nothing."""
+
+
+class Accepted:
+    """Shows a run by another view, without what a terminal does not accept."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.runs: dict[str, Levels | None] = {}
+
+    def event(self, event: Event) -> None:
+        """Give the event on, or one that hides what is secret."""
+        if event.run_id not in self.runs:
+            self.runs[event.run_id] = Levels.of(event.about)
+        levels = self.runs[event.run_id]
+        if levels is not None and event.kind == "text":
+            if levels.hides("show", levels.level(event.step_id, "request")):
+                return
+        elif levels is not None and event.result is not None:
+            result = levels.result("show", event.result)
+            event = Event(event.kind, event.path, event.step_id, event.type, result=result)
+        self.view.event(event)
+
+    def close(self) -> None:
+        """Close the other."""
+        self.view.close()
 
 
 class Lines:
@@ -86,8 +112,8 @@ def open_view(*, silent: bool) -> View:
 
         console = Console()
         if not console.is_dumb_terminal:
-            return Table(console)
-    return Lines()
+            return Accepted(Table(console))
+    return Accepted(Lines())
 
 
 class Table:

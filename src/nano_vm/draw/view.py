@@ -24,6 +24,7 @@ from ..language.program import Program
 from ..language.semantics import CALLS
 from ..machine.faults import effect_key
 from ..records.record import Record, edge_of
+from ..records.secrecy import Levels, Receiver, shown_to
 from ..records.trace import Trace
 from ..replay import program_of
 from ..replay.rerun import programs_of
@@ -140,14 +141,19 @@ def view_of(
     programs: Mapping[str, Program] | None = None,
     *,
     content: bool = True,
+    receiver: Receiver = "pages",
 ) -> RunView:
-    """What a page shows of *run*. Its program is *program*, or the one that it has with it: without
+    """What a page shows of *run* to *receiver*. Its program is *program*, or the one that it has with it: without
     one, or where it cannot be drawn, ``chart_fault`` says why there is no chart.
     """
     stored = run if isinstance(run, StoredRun) else None
-    recorded = _of_store(stored) if stored is not None else _of_trace(run)  # type: ignore[arg-type]
+    trace = trace_of(run) if isinstance(run, StoredRun) else run
+    levels = Levels.of(trace.recording.about)
+    recorded = Recorded(trace, _lines(run, levels, receiver), stored, _under_way(stored))
     chart, fault = _chart(run, program, programs or {})
     view = _header(recorded, content)
+    if levels is not None:
+        view |= _accepted(recorded, levels, receiver, content)
     view["chart"] = chart.data() if chart is not None else None
     view["chart_fault"] = fault
     recording = recorded.trace.recording
@@ -173,11 +179,32 @@ def view_of(
 # --- where it was recorded ---
 
 
-def _of_trace(trace: Trace) -> Recorded:
-    recording = trace.recording
-    base = recording.base_ns
-    steps = [(frame, record.to_dict(base)) for frame, record in _framed(recording.full(), "")]
-    return Recorded(trace, steps)
+def _lines(
+    run: Trace | StoredRun, levels: Levels | None, receiver: Receiver
+) -> list[tuple[str, dict[str, Any]]]:
+    """Each step of *run* as *receiver* is shown it, as a line of JSON, with its frame."""
+    base = run.recording.base_ns if isinstance(run, Trace) else 0
+    records = _stored(run) if isinstance(run, StoredRun) else _framed(run.recording.full(), "")
+    return [
+        (frame, (record if levels is None else levels.record(receiver, record)).to_dict(base))
+        for frame, record in records
+    ]
+
+
+def _accepted(recorded: Recorded, levels: Levels, receiver: Receiver, content: bool) -> RunView:
+    """What a header says otherwise where something in the run is secret. What is asked of people
+    stands in pages, since its role accepts it.
+    """
+    shown = shown_to(receiver, recorded.trace)
+    view: RunView = {"error": shown.error if content else _withheld(shown.error)}
+    if content and (recorded.stored is None or recorded.stored.salt is not None):
+        view["inputs"] = {name: _json(value) for name, value in shown.inputs.items()}
+        view["output"] = _json(shown.final_output)
+    if levels.hides(receiver, levels.known):
+        view["messages"] = [_message(m, content=False) for m in _messages(recorded.stored)]
+        if receiver != "pages":
+            view["waiting"] = _waiting(recorded.trace, recorded.stored, content=False)
+    return view
 
 
 def _framed(records: Iterable[Record], frame: str) -> Iterator[tuple[str, Record]]:
@@ -188,16 +215,21 @@ def _framed(records: Iterable[Record], frame: str) -> Iterator[tuple[str, Record
         yield frame, record
 
 
-def _of_store(run: StoredRun) -> Recorded:
+def _stored(run: StoredRun) -> Iterator[tuple[str, Record]]:
     """The steps of a stored run. Its trace has those of a fork only when the fork has ended: what
     is under way in it is read from the rows.
     """
     rows = [row for row in run.rows if row.kind == STEP]
     if run.status == SUSPENDED:
         rows += paused_rows(run)
-    steps = [(row.frame, row.record().to_dict()) for row in rows]
-    running = list(_running(run.rows, run.started_ns)) if run.status == RUNNING else []
-    return Recorded(trace_of(run), steps, run, running)
+    return ((row.frame, row.record()) for row in rows)
+
+
+def _under_way(run: StoredRun | None) -> list[StepView]:
+    """Its calls that have begun, and not ended."""
+    if run is None or run.status != RUNNING:
+        return []
+    return list(_running(run.rows, run.started_ns))
 
 
 def _running(rows: Sequence[Row], start: int) -> Iterator[StepView]:

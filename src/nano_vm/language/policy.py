@@ -617,7 +617,7 @@ class _Reader:
             trust = both.get("trust")
             if trust in ("trusted", "untrusted"):
                 trusts[name] = trust
-            elif "trust" in both or not both:
+            elif "trust" in both or not said:
                 message = f"an input is trusted or untrusted, not {short(trust)}"
                 self.add("P040", at, message, "its labels stand as {secrecy: [customer]}")
             labels = reader.labels(both["secrecy"], at) if "secrecy" in both else None

@@ -19,6 +19,7 @@ from ..diagnostics import Diagnostic
 from ..errors import MissingExtra, VMError
 from ..language.flow import Flow
 from ..language.program import Program
+from ..records.secrecy import error_of
 from ..records.trace import Trace
 from ..run.vm import ExecutionVM
 from ..values import short
@@ -177,8 +178,9 @@ def result_of(trace: Trace) -> CallToolResult:
 def _text(trace: Trace, diagnostics: Sequence[Diagnostic]) -> str:
     if diagnostics:
         return "\n".join(["refused, no step was run:", *map(str, diagnostics)])
-    if trace.error is not None:
-        return trace.error
+    error = error_of("errors", trace)
+    if error is not None:
+        return error
     if trace.waiting:
         waits = ", ".join(f"{entry['kind']} at {entry['path']}" for entry in trace.waiting)
         return f"run {trace.run_id} waits for {waits}"

@@ -49,6 +49,8 @@ class Recording:
     diagnostics: tuple[Diagnostic, ...] = ()
     erased = False  # whether its values were erased from the store that it comes from
     given_signature: str | None = None
+    # of a copy that hides something: what it is a copy of
+    whole: Recording | None = None
     # what made the run fail, if that was an exception of a call in this process
     raised: BaseException | None = None
 
@@ -157,6 +159,8 @@ class Recording:
                 f"the values of run {self.run_id!r} were erased, so its digest can no longer be "
                 f"computed"
             )
+        if self.whole is not None:
+            return self.whole.digest()
         if self._digest is None:
             chain = Chain.of_run(self.program_digest, self.inputs)
             for record in self.full():

@@ -338,6 +338,8 @@ async def fork(
     made = begun.trace
     about, own = parted(made.about)
     made.recording.about = {
+        # a host that has no policy for it does not make public what the run held
+        **({"secrecy": labels} if (labels := trace.about.get("secrecy")) else {}),
         **about,
         "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
         "effects": effects,

@@ -107,6 +107,12 @@ class Event:
         return self._result
 
     @property
+    def about(self) -> dict[str, Any]:
+        """The facts that the run was begun with, as `Trace.about`; not to be changed."""
+        trace = self.trace if self._notifier is None else self._notifier.trace
+        return trace.recording.about if trace is not None else {}
+
+    @property
     def target(self) -> str:
         """The name of the tool or model that the step calls; empty for other steps, and for the
         default model of a host that does not name it.
@@ -274,7 +280,9 @@ class Notifier:
 
     def said(self, machine: Machine, op: Op, text: str) -> None:
         """A model said a piece of its answer."""
-        self._tell(Event("text", machine.path, op.step_id, "llm", text, run_id=self.trace.run_id))
+        run_id = self.trace.run_id
+        event = Event("text", machine.path, op.step_id, "llm", text, run_id=run_id, notifier=self)
+        self._tell(event)
 
     def _tell(self, event: Event) -> None:
         kind = event.kind

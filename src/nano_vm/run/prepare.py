@@ -105,6 +105,8 @@ class Prepared:
             facts["proofs"] = self.examined.report.proofs_digest
         if self.examined.policies[0].source:
             facts["host_policy"] = self.examined.policies[0].digest
+        if levels := self.examined.levels():
+            facts["secrecy"] = dict(levels)
         untrusted = sorted(
             {
                 *self.untrusted,

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import VMError
+from ..records.secrecy import NOTHING_SECRET, Levels, shown_to
 from ..records.status import StepStatus, TraceStatus
 from ..run.observers import KINDS, Event
 from ..values import short
@@ -57,6 +58,7 @@ class Logs:
         self.logger = logger if logger is not None else logging.getLogger(LOGGER)
         self.content = content
         self.redaction = checked(redaction)
+        self._levels: dict[str, Levels] = {}  # of runs in which something is secret
         self._callers: dict[str, tuple[str, str]] = {}  # a run can be begun by a tool of another
 
     def observe(self, event: Event) -> None:
@@ -73,10 +75,15 @@ class Logs:
         else:
             if kind in ("run_started", "run_resumed"):
                 self._callers[event.run_id] = _here.get()
+                levels = Levels.of(event.trace.recording.about)
+                if levels is not None:
+                    self._levels[event.run_id] = levels
                 _here.set((event.run_id, ""))
             elif event.run_id in self._callers:  # one that was refused had no beginning
                 _here.set(self._callers.pop(event.run_id))
             self._run(event)
+            if kind in ("run_suspended", "run_finished", "run_released"):
+                self._levels.pop(event.run_id, None)
 
     def _step(self, event: Event) -> None:
         record = event.record
@@ -98,14 +105,14 @@ class Logs:
             if record.usage.cost_usd is not None:
                 told["cost_usd"] = str(record.usage.cost_usd)
         if record.error is not None:
-            told |= self._error(record.error)
+            told |= self._error(event, record.error)
         self._write(level, event, "step %s: %s", event.path, record.status.value, **told)
 
     def _attempt(self, event: Event) -> None:
         attempt = event.attempt
         assert attempt is not None
         level = logging.DEBUG if event.replayed else logging.WARNING
-        told = self._error(attempt.error)
+        told = self._error(event, attempt.error)
         duration = (attempt.finished_ns - attempt.started_ns) / 1e6
         text = "step %s: an attempt failed (%s), another follows"
         kind = attempt.error.kind
@@ -125,15 +132,18 @@ class Logs:
         if trace.error_kind is not None:
             told["error_kind"] = trace.error_kind
             if self.content and trace.error is not None:
-                told["error"] = content(trace.error, self.redaction)
+                shown = shown_to("logs", trace)
+                told["error"] = content(shown.error, self.redaction)
         level = logging.WARNING if trace.status is TraceStatus.FAILED else logging.INFO
         how = "is left to others" if event.kind == "run_released" else trace.status.value
         self._write(level, event, "run %s of %s: %s", event.run_id, event.program, how, **told)
 
-    def _error(self, error: Any) -> dict[str, Any]:
+    def _error(self, event: Event, error: Any) -> dict[str, Any]:
         told = {"error_kind": error.kind, "error_type": error.type}
         if self.content:
-            told["error"] = content(error.message, self.redaction)
+            levels = self._levels.get(event.run_id, NOTHING_SECRET)
+            shown = levels.error("logs", event.step_id, error)
+            told["error"] = content(shown.message, self.redaction)
         return told
 
     def _write(self, level: int, event: Event, text: str, *values: Any, **told: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra, VMError
 from ..records.record import Attempt, StepError, branch_of
+from ..records.secrecy import NOTHING_SECRET, Levels, shown_to
 from ..records.status import StepStatus, TraceStatus
 from ..records.usage import LLMUsage
 from ..run.observers import KINDS, Event
@@ -106,6 +107,7 @@ class OpenTelemetry:
 
     def _run_started(self, event: Event) -> None:
         trace, caller = event.trace, self._current()
+        levels = Levels.of(trace.recording.about) or NOTHING_SECRET
         attributes: Attributes = {
             names.OPERATION: names.INVOKE_WORKFLOW,
             names.SPAN_KIND: "CHAIN",
@@ -117,13 +119,14 @@ class OpenTelemetry:
         if event.kind == "run_resumed":
             attributes[names.RUN_RESUMED] = True
         if self.content:
-            attributes[names.INPUT] = content(trace.inputs, self.redaction)
+            shown = levels.inputs_for("telemetry", trace.inputs)
+            attributes[names.INPUT] = content(shown, self.redaction)
             attributes[names.INPUT_TYPE] = JSON_TYPE
         span = self._tracer_now().start_span(
             f"{names.INVOKE_WORKFLOW} {trace.program_name}".rstrip(), caller, attributes=attributes
         )
         context = self._in(span, caller)
-        self._runs[event.run_id] = _Run(span, caller, context, event.run_id)
+        self._runs[event.run_id] = _Run(span, caller, context, event.run_id, levels)
         self._attach(context)
 
     def _run_left(self, event: Event) -> None:
@@ -140,9 +143,11 @@ class OpenTelemetry:
         if trace.error_kind is not None:
             span.set_attribute(names.ERROR_TYPE, trace.error_kind)
         if trace.status is TraceStatus.FAILED:
-            span.set_status(self._failed, trace.error if self.content else trace.error_kind)
+            shown = shown_to("telemetry", trace)
+            span.set_status(self._failed, shown.error if self.content else trace.error_kind)
         if self.content and trace.output is not None:
-            span.set_attributes(self._value(names.OUTPUT, names.OUTPUT_TYPE, trace.output))
+            output = run.levels.run_output("telemetry", trace.output)
+            span.set_attributes(self._value(names.OUTPUT, names.OUTPUT_TYPE, output))
         span.end()
 
     def _tracer_now(self) -> Any:
@@ -189,6 +194,7 @@ class OpenTelemetry:
         record = event.record
         if run is None or record is None:
             return
+        record = run.levels.record("telemetry", record)
         _, path, status, output, error, request, _, _, attempts, usage, extra = record
         opened = run.open.pop(path, None)
         if opened is None:
@@ -222,7 +228,7 @@ class OpenTelemetry:
             if self._meters is not None and not event.replayed:
                 self._meters.record(event, usage, error)
         if self.content:
-            span.set_attributes(self._said(event, request, output))
+            span.set_attributes(self._said(event, record.asked(), output))
         if error is not None:
             self._fail(span, error, failed=status is StepStatus.FAILED)
         span.end(ended)
@@ -231,6 +237,7 @@ class OpenTelemetry:
         run, attempt = self._runs.get(event.run_id), event.attempt
         if run is None or attempt is None or event.replayed:
             return
+        attempt = run.levels.attempt("telemetry", event.step_id, attempt)
         opened = run.open.get(event.path)
         parent = opened[1] if opened else self._parent(run, event.path, attempt.started_ns)
         number = run.attempts[event.path] = run.attempts.get(event.path, 0) + 1
@@ -280,9 +287,8 @@ class OpenTelemetry:
             if type(request) is dict and "messages" in request:
                 attributes |= self._messages(request["messages"], output)
         elif event.type == "tool":
-            arguments = event.result.request
-            if arguments is not None:
-                attributes[names.TOOL_ARGUMENTS] = content(arguments, self.redaction)
+            if request is not None:
+                attributes[names.TOOL_ARGUMENTS] = content(request, self.redaction)
                 attributes[names.INPUT] = attributes[names.TOOL_ARGUMENTS]
                 attributes[names.INPUT_TYPE] = JSON_TYPE
             if output is not None:
@@ -330,13 +336,16 @@ class OpenTelemetry:
 class _Run:
     """A run under way: its span, where it was called from, and the steps that have begun."""
 
-    __slots__ = ("attempts", "caller", "context", "open", "run_id", "span", "unnamed")
+    __slots__ = ("attempts", "caller", "context", "levels", "open", "run_id", "span", "unnamed")
 
-    def __init__(self, span: Span, caller: Context, context: Context, run_id: str) -> None:
+    def __init__(
+        self, span: Span, caller: Context, context: Context, run_id: str, levels: Levels
+    ) -> None:
         self.span = span
         self.caller = caller
         self.context = context
         self.run_id = run_id
+        self.levels = levels
         self.open: dict[str, tuple[Span, Context]] = {}
         self.unnamed: set[str] = set()  # begun with the first step in them: see `_parent`
         self.attempts: dict[str, int] = {}

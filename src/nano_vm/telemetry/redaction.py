@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import VMError
+from ..records.secrecy import REDACTED
 from ..values import short
-
-REDACTED = "[redacted]"
 
 MAX_CONTENT = 16_384
 """Characters of a value as a sink is given it. Collectors refuse or cut larger attributes: Langfuse

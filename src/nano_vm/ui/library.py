@@ -14,6 +14,7 @@ from typing_extensions import TypedDict  # of typing, pydantic reads it from Pyt
 from ..draw.view import RunView, view_of
 from ..errors import UnknownRun
 from ..language.program import Program
+from ..records.secrecy import NOTHING_SECRET, Levels, error_of, hidden_pairs
 from ..records.trace import Trace
 from ..replay import Replay, diff, replay
 from ..run.durable.lease import living
@@ -129,27 +130,30 @@ def compared(library: Library, a: str, b: str, programs: Programs) -> Comparison
     """Two runs, and what differs between them."""
     runs = [library.recorded(run_id) for run_id in (a, b)]
     views = [view_of(run, programs.of(run), programs.called) for run in runs]
-    found = diff(*(run if isinstance(run, Trace) else trace_of(run) for run in runs))
+    traces = [run if isinstance(run, Trace) else trace_of(run) for run in runs]
+    found = diff(*traces)
     return {
         "a": views[0],
         "b": views[1],
         "same": found.same,
         "divergence": found.divergence,
-        "whole": {name: _pair(pair) for name, pair in found.whole.items()},
+        "whole": _pairs(traces, None, found.whole),
         "steps": [
             {
                 "path": step.path,
                 "side": step.side,
                 "differs": step.differs,
-                "fields": {name: _pair(pair) for name, pair in step.fields.items()},
+                "fields": _pairs(traces, step.path, step.fields),
             }
             for step in found.steps
         ],
     }
 
 
-def _pair(pair: tuple[Any, Any]) -> list[str]:
-    return [canonical(side).decode() for side in pair]
+def _pairs(traces: Sequence[Trace], path: str | None, pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs in the step at *path*, as pages are shown it."""
+    shown = hidden_pairs("pages", traces, path, pairs)
+    return {name: [canonical(side).decode() for side in pair] for name, pair in shown.items()}
 
 
 class StoreLibrary:
@@ -232,13 +236,18 @@ def _row_of_store(run: StoredRun, driven: bool) -> RunRow:
         "steps": run.steps,
         "tokens": run.tokens,
         "cost": run.cost_usd,
-        "error": run.error if isinstance(run.error, str) else None,
+        "error": _error(run),
         "parent": run.parent,
         "project": run.project,
         "submitter": run.submitter,
         "labels": {} if run.salt is None else dict(run.labels),
         "erased": run.salt is None,
     }
+
+
+def _error(run: StoredRun) -> str | None:
+    levels = Levels.of(run.about) or NOTHING_SECRET
+    return levels.any_error("pages", run.error) if isinstance(run.error, str) else None
 
 
 def _row_of_trace(trace: Trace) -> RunRow:
@@ -257,7 +266,7 @@ def _row_of_trace(trace: Trace) -> RunRow:
         "steps": len(trace.steps),
         "tokens": usage.total_tokens,
         "cost": None if usage.cost_usd is None else str(usage.cost_usd),
-        "error": trace.error,
+        "error": error_of("pages", trace),
         "parent": None,
         "project": about.get("project"),
         "submitter": about.get("submitter"),

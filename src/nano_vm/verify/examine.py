@@ -8,7 +8,7 @@ Each pass is a function of its own module. `check` runs those that any run needs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -83,6 +83,8 @@ class Examined:
     policies: tuple[Policy, ...] = ()
     checks: Mapping[Loc, Sequence[CallRule]] = field(default_factory=dict)
     uncovered: frozenset[str] = frozenset()
+    levels: Callable[[], Mapping[str, Any]] = dict
+    """The labels of what a run leaves, as `records.secrecy.Levels` reads them."""
 
     def not_covered(self, inputs: Iterable[str]) -> Iterator[Diagnostic]:
         """A fault for each of the *inputs* of a run that the host's policy does not speak of: names
@@ -156,8 +158,7 @@ def examine(
     found += faults
     found += _unknown_inputs(flow, policies, untrusted)
     found += _uncovered_inputs(flow, policies, untrusted)
-    by_policy = policy is not None or len(policies) > 1
-    if by_policy:
+    if by_policy := policy is not None or len(policies) > 1:
         found = [replace(d, severity="error") if has(d.code, DOUBT) else d for d in found]
     sound = not any(d.severity == "error" and not has(d.code, HOST) for d in found)
     proofs: tuple[Proof, ...] = ()
@@ -225,7 +226,8 @@ def examine(
         (*trust.flows, *secrecy.flows) if sound else (),
         secrecy.released,
     )
-    return Examined(report, contracts, policies, checks, _not_covered(flow, policies, untrusted))
+    left = _not_covered(flow, policies, untrusted)
+    return Examined(report, contracts, policies, checks, left, secrecy.levels)
 
 
 def _values(

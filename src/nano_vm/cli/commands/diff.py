@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,24 @@ def diff(options: Options) -> int:
     if isinstance(a, Program) != isinstance(b, Program):
         raise UsageFault("diff takes two runs or two programs, and these are one of each")
     found = between(a, b)
+    if isinstance(a, Trace) and isinstance(b, Trace):
+        found = _accepted(found, (a, b))
     if options.json:
         emit_json(found.to_dict())
     else:
         _print_diff(found)
     return OK if found.same else FAILED
+
+
+def _accepted(found: Diff, traces: tuple[Trace, Trace]) -> Diff:
+    """*found* without values that a terminal does not accept."""
+    from ...records.secrecy import hidden_pairs
+
+    steps = tuple(
+        replace(step, fields=hidden_pairs("show", traces, step.path, step.fields))
+        for step in found.steps
+    )
+    return replace(found, steps=steps, whole=hidden_pairs("show", traces, None, found.whole))
 
 
 def _side(name: str, options: Options) -> Trace | StoredRun | Program:

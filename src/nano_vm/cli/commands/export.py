@@ -41,7 +41,7 @@ def export(options: Options) -> int:
     run = load_run(options.run, options)
     loaded = program_named(options)
     program, programs = (None, None) if loaded is None else (loaded.program, loaded.programs)
-    view = view_of(run, program, programs, content=not options.redact)
+    view = view_of(run, program, programs, content=not options.redact, receiver="export")
     if options.json:
         emit_json(view)
     if options.output is not None:

@@ -158,11 +158,13 @@ def _pairs(given: Sequence[str], flag: str) -> Iterator[tuple[str, Any]]:
 
 
 def _print_fork(made: Trace, parent: Trace, options: Options) -> None:
+    from ...records.secrecy import shown_to
     from ...replay import diff as between
     from ..decide import asked_lines, waiting_lines
     from ..stores import given_url
     from ..summary import print_steps, summary_lines
 
+    made, parent = shown_to("show", made), shown_to("show", parent)
     print_steps(made)
     for line in diagnostic_lines(made.diagnostics):
         say(line)

@@ -266,8 +266,10 @@ def _joined(store: Store, run_id: str) -> None:
 
 def _print_end(trace: Trace, loaded: Loaded, options: Options, *, kept: bool) -> None:
     """How it ended: what is wrong to stderr, the rest to stdout."""
+    from ...records.secrecy import shown_to
     from ..summary import summary_lines
 
+    trace = shown_to("show", trace)
     if trace.diagnostics:
         for line in diagnostic_lines(loaded.placed(trace.diagnostics)):
             note(line)

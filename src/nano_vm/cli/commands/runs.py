@@ -79,12 +79,15 @@ def runs(options: Options) -> int:
 
 
 def _cells(run: StoredRun, owners: Any) -> tuple[str, ...]:
+    from ...records.secrecy import NOTHING_SECRET, Levels
     from ..said import said_words
     from ..standing import standing
 
     cost = dollars(Decimal(run.cost_usd)) if run.cost_usd is not None else "-"
     count = f"{run.steps} step{'s' * (run.steps != 1)}"
-    error = f"{safe(run.error)}" if run.status == "failed" and type(run.error) is str else ""
+    levels = Levels.of(run.about) or NOTHING_SECRET
+    told = levels.any_error("show", run.error)
+    error = f"{safe(told)}" if run.status == "failed" and type(told) is str else ""
     parent = f"from {run.parent}" if run.parent is not None else ""
     words = "; ".join(filter(None, (parent, safe(said_words(run)), error)))
     return (

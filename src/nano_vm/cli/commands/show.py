@@ -22,6 +22,7 @@ def show(options: Options) -> int:
     An approval is given for what was shown: its digest stands with the request, and 'approve' is
     refused where the run asks something else by then.
     """
+    from ...records.secrecy import NOTHING_SECRET, Levels, shown_to
     from ...run.durable.lease import living
     from ...run.durable.stored import trace_of
     from ...run.inbox import presented
@@ -41,12 +42,15 @@ def show(options: Options) -> int:
     erased = run.salt is None
     if erased:
         run.inputs, run.about = {}, {}
-    trace = trace_of(run)
+    trace = shown_to("show", trace_of(run))
+    levels = Levels.of(run.about) or NOTHING_SECRET
+    hidden = levels.hides("show", levels.known)
     if options.json:
         waiting = presented(run.waiting) if run.status == "suspended" else []
+        waiting = [levels.waiting("show", entry) for entry in waiting]
         told = header(run, owners) | {
             "waiting": waiting,
-            "inbox": [message_json(message) for message in run.inbox],
+            "inbox": [message_json(message, hidden=hidden) for message in run.inbox],
         }
         emit_json(told | {"trace": None if erased else trace.to_dict(), "seal": run.seal})
         return OK
@@ -58,13 +62,13 @@ def show(options: Options) -> int:
         say(safe(words))
     if run.parent is not None:
         say(safe(f"made from run {run.parent}"))
-    for name, value in run.inputs.items():
+    for name, value in trace.inputs.items():
         say(f"input {safe(name)}: {shown(value, DETAIL_CHARS)}")
     print_steps(trace)
     for line in diagnostic_lines(trace.diagnostics):
         say(line)
     if type(run.error) is str and not trace.diagnostics:
-        say(f"error: {safe(run.error)}")
+        say(f"error: {safe(trace.error or run.error)}")
     for line in standing_lines(run, owners, options):
         say(line)
     if erased:

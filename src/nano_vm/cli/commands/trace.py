@@ -31,9 +31,10 @@ def show(options: Options) -> int:
 
     The file is what 'run --trace' or 'run --json' wrote. One that was changed or cut is refused.
     """
+    from ...records.secrecy import shown_to
     from ..summary import DETAIL_CHARS, print_steps, summary_lines
 
-    shown_trace = _read(options.file)
+    shown_trace = shown_to("show", _read(options.file))
     say(
         safe(
             f"{shown_trace.program_name}, run {shown_trace.run_id}, {shown_trace.started_at:%Y-%m-%d %H:%M:%S} UTC"

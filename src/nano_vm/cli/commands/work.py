@@ -124,7 +124,10 @@ async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], 
     return FAILED if counts.get("failed") or warnings else OK
 
 
-def _line(trace: Trace) -> str:
+def _line(whole: Trace) -> str:
+    from ...records.secrecy import shown_to
+
+    trace = shown_to("show", whole)
     if trace.status.value == "suspended":
         what = "waits for " + ", ".join(
             f"{entry['kind']} at {entry['path']}" for entry in trace.waiting

@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
+from ...records.secrecy import error_of
 from ...records.trace import Trace
 from ...values import canonical
 from ...visible import safe_json
@@ -356,7 +357,7 @@ def result_of(given: Input, program: str, trace: Trace) -> dict[str, Any]:
     if given.fault is not None:
         result |= {"error": given.fault, "error_kind": "refused"}
     elif trace.error is not None:
-        result |= {"error": trace.error, "error_kind": trace.error_kind}
+        result |= {"error": error_of("errors", trace), "error_kind": trace.error_kind}
     else:
         result["output"] = trace.final_output
     if trace.waiting:

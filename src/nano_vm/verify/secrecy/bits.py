@@ -28,12 +28,9 @@ class Bits:
 
     def __init__(self, labelled: Labelled) -> None:
         self.labelled = labelled
-        self.graph = graph = labelled.graph
+        self.graph = labelled.graph
         self._branches: dict[Loc, float] = {}
         self._nodes: dict[tuple[int, str], list[Node]] = {}
-        for node in graph.flow.nodes:
-            if node.kind == "step":
-                self._nodes.setdefault((id(node.frame.names), node.step.id), []).append(node)
 
     def of_branch(self, loc: Loc) -> float:
         """What the decision at *loc* can give away in a run."""
@@ -59,9 +56,7 @@ class Bits:
     def _whole(self, reach: Reach) -> float:
         """Answers that are one of several as a whole."""
         total = 0.0
-        for node in self.graph.flow.nodes:
-            if node.kind != "step":
-                continue
+        for node, _ in self.labelled.answers:
             names = node.frame.names
             number = _alternatives(output(node.step))
             if number is not None and not self.graph.literal(names):
@@ -73,6 +68,11 @@ class Bits:
     def _parts(self, reach: Reach) -> float:
         """Fields of answers that are one of several, and are read as such."""
         total = 0.0
+        if not self.graph.shapes:
+            return total
+        for node in self.graph.flow.nodes if not self._nodes else ():
+            if node.kind == "step":
+                self._nodes.setdefault((id(node.frame.names), node.step.id), []).append(node)
         seen: set[tuple[int, Path]] = set()
         for names, ref in self._references():
             vertex, harmless = self.graph.read(names, ref)

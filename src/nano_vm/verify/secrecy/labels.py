@@ -70,9 +70,13 @@ class Secrets:
             return self.all
         return sum(self.bits.get(name, 0) for name in labels)
 
+    def listed(self, mask: int) -> list[str]:
+        """The labels in *mask*."""
+        return [name for name, bit in self.bits.items() if mask & bit]
+
     def text(self, mask: int) -> str:
         """The labels in *mask*, for people."""
-        return ", ".join(name for name, bit in self.bits.items() if mask & bit)
+        return ", ".join(self.listed(mask))
 
     # --- sources ---
 

@@ -15,17 +15,20 @@ that releases it. What a branch gives away is no flow of a value; `implicit` tel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from ...diagnostics import Diagnostic, Loc
 from ...language.policy import Shown
 from ..report import Finding, Influence, Released
 from ..trust.approvals import Approvals, Fact
-from ..trust.graph import STRONG, WEAK, Graph, Reach, Reached
+from ..trust.graph import STRONG, Graph, Reach, Reached
 from .bits import Bits, text
 from .implicit import Regions
 from .labels import Secrets
+from .levels import levels
 from .of_run import SecretArrivals
 from .receivers import Receiver, Receivers
 from .sources import Labelled
@@ -35,7 +38,8 @@ from .sources import Labelled
 class Secrecy:
     """What the analysis says: ``findings`` one for each receiver that does not accept all that there
     is, ``flows`` what is secret reaches and decides, ``faults`` models without a rule, ``shown`` as
-    of `Trust`, ``released`` how much can be given away by choices.
+    of `Trust`, ``released`` how much can be given away by choices, ``levels`` the labels of what a
+    run leaves, which only a run needs.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -43,6 +47,7 @@ class Secrecy:
     faults: tuple[Diagnostic, ...] = ()
     shown: Mapping[Loc, Shown] = field(default_factory=dict)
     released: tuple[Released, ...] = ()
+    levels: Callable[[], Mapping[str, Any]] = dict
 
 
 @dataclass(slots=True)
@@ -64,6 +69,7 @@ class _Verdicts:
         self.findings: dict[tuple[Loc, str], Finding] = {}
         self.flows: dict[tuple[Loc, str], Influence] = {}
         self.shown: dict[Loc, Shown] = {}
+        self.accepted: set[tuple[str, str | None, int]] = set()
 
     def place(self, place: _Place, approvals: Approvals) -> None:
         """Judge one receiver."""
@@ -75,14 +81,15 @@ class _Verdicts:
             forbidden = [bit for bit in self.reaches if not bit & receiver.accepts]
         broken = None
         for bit, reached in place.reached.items():
-            allowed: str | None = f"accepted: {self.secrets.text(bit)}"
             if bit in forbidden:
                 allowed = self._right(place, bit, reached, approvals)
-            elif reached.level == WEAK:
-                allowed = reached.right
-            if allowed is None and broken is None:
-                broken = bit
-            self._flow(receiver, bit, reached, allowed)
+                if allowed is None and broken is None:
+                    broken = bit
+                self._flow(receiver, bit, reached, allowed)
+            elif (receiver.name, receiver.argument, bit) not in self.accepted:
+                # who accepts a label is listed once, whatever number of times it is given
+                self.accepted.add((receiver.name, receiver.argument, bit))
+                self._flow(receiver, bit, reached, f"accepted: {self.secrets.text(bit)}")
         if forbidden:
             self._finding(receiver, forbidden, broken, place)
 
@@ -163,6 +170,7 @@ def analyse(graph: Graph, secrets: Secrets) -> Secrecy:
         tuple(receivers.without_rule()),
         verdicts.shown,
         tuple(bits.released(reaches, secrets, branches)),
+        partial(levels, labelled, reaches, receivers),
     )
 
 

@@ -49,6 +49,7 @@ class Receivers:
         self.secrets = secrets
         self.accepted: dict[tuple[str, str], int] = {}
         self.unruled: dict[str | None, Loc] = {}
+        self.last: list[Node] | None = None
 
     def __iter__(self) -> Iterator[Receiver]:
         for node in self.flow.nodes:
@@ -62,7 +63,7 @@ class Receivers:
                 yield self._shown(node, node.approval.role, node.approval.show)
             elif node.frame.names.reads[node.step.id]:
                 yield from self._others(node)
-        yield from self._output()
+        yield from self.output()
 
     def _arguments(self, node: Node) -> Iterator[Receiver]:
         for call in node.calls:
@@ -124,7 +125,8 @@ class Receivers:
                 accepts = self.secrets.receiver("errors")
                 yield Receiver("errors", what, (*node.loc, field), accepts, node, fields[field])
 
-    def _output(self) -> Iterator[Receiver]:
+    def output(self) -> Iterator[Receiver]:
+        """What the caller of the run gets."""
         run = self.flow.frames[0]
         declared = run.names.program.output
         accepts = self.secrets.receiver("output")
@@ -135,7 +137,9 @@ class Receivers:
                 "output", what, ("output",), accepts, end, tuple(value_references(declared))
             )
             return
-        for node in last_outputs(self.flow, run.end):
+        if self.last is None:
+            self.last = last_outputs(self.flow, run.end)
+        for node in self.last:
             text = f"{what} (step {node.step.id!r})"
             yield Receiver("output", text, node.loc, accepts, node, outputs=(node,))
 
@@ -162,8 +166,9 @@ def last_outputs(flow: Flow, end: int) -> list[Node]:
     is that of its blocks, and where these leave nothing, what the steps before it left.
     """
     before: dict[int, list[int]] = {}
+    run = flow.nodes[end].frame
     for node in flow.nodes:
-        for edge in node.edges:
+        for edge in node.edges if node.frame is run else ():
             if edge.label != "fork":
                 before.setdefault(edge.target, []).append(node.index)
     found: dict[int, Node] = {}

@@ -18,8 +18,8 @@ from typing import Any
 from ...diagnostics import Loc
 from ...language.expr import Ref, value_references
 from ...language.flow import FrameGraph, Names, Node
-from ...language.program import written
-from ...language.semantics import External, Term, output
+from ...language.program import OnError, written
+from ...language.semantics import External, Term
 from ..trust.graph import Edges, Graph, Reach, decisions
 from .labels import Secrets
 
@@ -56,10 +56,10 @@ class Labelled:
         for frame in graph.flow.roots:
             self._inputs(frame)
             self._errors(frame)
-        for node in graph.flow.nodes:
-            if node.kind == "step":
-                for term in output(node.step):
-                    self._term(node, term, graph.out(node))
+        self.answers: list[tuple[Node, External]] = []  # of models
+        for node, term in graph.terms:
+            self._term(node, term, graph.out(node))
+        self._decisions: list[Decision] = []
 
     def spread(self) -> dict[int, Reach]:
         """By bit of a label, what it reaches; for those that have a source."""
@@ -92,15 +92,22 @@ class Labelled:
             self.tools[tool] = (self.secrets.returns(tool), *self.secrets.declassified(tool))
         return self.tools[tool]
 
-    def decisions(self) -> Iterator[Decision]:
+    def decisions(self) -> list[Decision]:
         """Where values decide how the program goes on: what it tests, and whether a step fails that
         it goes on after.
         """
+        if not self._decisions:
+            self._decisions = list(self._all_decisions())
+        return self._decisions
+
+    def _all_decisions(self) -> Iterator[Decision]:
         for node, loc, reads in decisions(self.graph.flow):
             yield Decision(node, loc, [ref for ref, _ in reads])
         for node in self.graph.flow.nodes:
+            if node.kind != "step" or not (node.step.catch or node.step.on_error is OnError.SKIP):
+                continue
             caught = {edge.label for edge in node.edges if edge.by == node.index}
-            if node.kind == "step" and caught:
+            if caught:
                 mask = 0
                 for call in node.calls:
                     mask |= self.of_tool(call.tool)[0]
@@ -133,6 +140,8 @@ class Labelled:
                 self._all_read(node, out)
             case External("person" | "time"):
                 self._all_read(node, out)
+            case External("model"):
+                self.answers.append((node, term))
             case _:
                 pass  # the graph has what they pass on
 
@@ -166,9 +175,9 @@ class Labelled:
             return
         for node in self.graph.flow.nodes:
             if node.kind == "step":
-                around = {step.step.id for step in _around(node) if step.frame.names is names}
+                outer = {step.step.id for step in around(node) if step.frame.names is names}
                 for target, step_id in told:
-                    if step_id in around:
+                    if step_id in outer:
                         self._quoted(node, target)
 
     def _quoted(self, node: Node, target: int) -> None:
@@ -186,7 +195,7 @@ class Labelled:
             self.seed(mask, target, source, node.index)
 
 
-def _around(node: Node) -> Iterator[Node]:
+def around(node: Node) -> Iterator[Node]:
     """*node* and each step that it is inside of, also of programs that call its own."""
     at: Node | None = node
     while at is not None:

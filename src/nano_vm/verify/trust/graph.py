@@ -29,6 +29,9 @@ from ...language.semantics import (
     External,
     Forks,
     Item,
+    Last,
+    ListOf,
+    Literals,
     ObjectOf,
     Term,
     Value,
@@ -94,6 +97,9 @@ class Graph:
         self.literals = literals
         self.edges = Edges()
         self.size = flow.size
+        # each step with a term of which a lattice has something to say: what comes from outside,
+        # what a call is given, and what this graph does not know
+        self.terms: list[tuple[Node, Term]] = []
         # schemas of all that is written to a vertex
         self.shapes: dict[int, list[dict[str, Any]]] = {}
         # by output with keys that the program spells: the vertex of the whole
@@ -180,17 +186,21 @@ class Graph:
         match term:
             case External("model"):
                 self._model(node, term, names, out)
+                self.terms.append((node, term))
+            case Literals() | Last() | ObjectOf() | ListOf():
+                pass  # no value reaches a literal; what blocks leave comes along their own edges
             case Values(templates):
                 for template in templates.values():
                     self.reads(names, template, out, node.index)
             case Called(arguments):
+                self.terms.append((node, term))
                 for frame in node.frames:
                     for name, value in arguments.items():
                         if name in frame.names.keys:
                             target = frame.names.base + frame.names.keys[name]
                             self.reads(names, value, target, node.index)
             case _:
-                pass  # no value reaches a literal; what blocks leave comes along their own edges
+                self.terms.append((node, term))
 
     def _model(self, node: Node, answer: External, names: Names, out: int) -> None:
         right = None

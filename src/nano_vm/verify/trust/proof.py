@@ -40,15 +40,11 @@ from ...language.semantics import (
     Called,
     External,
     Item,
-    Last,
-    ListOf,
     Literals,
-    ObjectOf,
     Term,
     ToolCall,
     Use,
     Value,
-    Values,
     output,
 )
 from ...tools.contract import ToolContract
@@ -149,6 +145,8 @@ class _Untrusted:
         for node in self.flow.nodes:
             if node.kind == "step":
                 self.step(node)
+        for node, term in graph.terms:
+            self.term(node, term, graph.out(node))
         self.reach = Reach(graph, self.seeds, self.own)
 
     def step(self, node: Node) -> None:
@@ -156,11 +154,8 @@ class _Untrusted:
         for (step_id, word), slot in names.errors.items():
             if step_id == step.id:
                 self.seed(names.base + slot, f"{word} of step {step_id!r}", node.index)
-        out = self.graph.out(node)
         if self.graph.literal(names):
-            self.written(node, out)
-        for term in output(step):
-            self.term(node, term, out)
+            self.written(node, self.graph.out(node))
 
     def inputs(self, frame: FrameGraph) -> None:
         names = frame.names
@@ -223,8 +218,8 @@ class _Untrusted:
         """What comes into the output *out* of a step that is made of *term*."""
         names, step_id = node.frame.names, node.step.id
         match term:
-            case Literals() | Last() | ObjectOf() | ListOf() | Values() | External("model"):
-                pass  # the graph has what they pass on
+            case External("model"):
+                pass  # the graph has what it passes on
             case External("tool"):
                 own, *beside = node.calls
                 self.returned(own.tool, own.args, names, out, node, "step")

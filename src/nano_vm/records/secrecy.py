@@ -1,0 +1,264 @@
+"""What of a run may be shown to whom: the labels of its fields, which follow from its program and are
+kept with it, and a run without what a receiver does not accept.
+
+The facts that a run was begun with and a field of it come in; its labels, or a copy of the record
+or trace without what is hidden, go out. Whoever shows, exports or sends what was said in a run asks
+here. A value is hidden as a whole: labels are of names, and nothing is looked for in values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from .record import Attempt, Record, StepError
+from .recording import Recording
+from .result import StepResult
+from .status import StepStatus
+from .trace import Trace
+
+REDACTED = "[redacted]"
+
+Labels = frozenset[str]
+Field = Literal["output", "request", "error"]
+FIELDS: tuple[Field, ...] = ("output", "request", "error")
+"""Of a step: what it gave; what it asked, read and was decided by; what went wrong, with all that
+was answered on the way.
+"""
+
+Receiver = Literal["errors", "show", "export", "pages", "telemetry", "logs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The labels of a run's fields: of its inputs, of each step by its id, of its output; and who
+    accepts which.
+    """
+
+    inputs: Mapping[str, Labels] = field(default_factory=dict)
+    steps: Mapping[str, Mapping[str, Labels]] = field(default_factory=dict)
+    output: Labels = frozenset()
+    accepts: Mapping[str, Labels] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, about: Any) -> Levels | None:
+        """Those of a run that was begun with the facts *about*; None where nothing in it is
+        secret, or these were erased.
+        """
+        found = about.get("secrecy") if isinstance(about, Mapping) else None
+        if not isinstance(found, dict):
+            return None
+        return cls(
+            _labels(found.get("inputs")),
+            {step: _labels(fields) for step, fields in found.get("steps", {}).items()},
+            frozenset(found.get("output", ())),
+            _labels(found.get("accepts")),
+        )
+
+    @property
+    def known(self) -> Labels:
+        """All labels that any field of a step has."""
+        return frozenset().union(*(found for one in self.steps.values() for found in one.values()))
+
+    def hides(self, receiver: Receiver, labels: Iterable[str]) -> bool:
+        """Whether *receiver* does not accept all of *labels*."""
+        return not self.accepts.get(receiver, frozenset()).issuperset(labels)
+
+    def level(self, step_id: str, field: Field) -> Labels:
+        """The labels of a *field* of a step."""
+        return self.steps.get(step_id, {}).get(field, frozenset())
+
+    def input(self, receiver: Receiver, name: str, value: Any) -> Any:
+        """An input as *receiver* is shown it."""
+        return REDACTED if self.hides(receiver, self.inputs.get(name, ())) else value
+
+    def inputs_for(self, receiver: Receiver, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """All inputs as *receiver* is shown them."""
+        return {name: self.input(receiver, name, value) for name, value in inputs.items()}
+
+    def run_output(self, receiver: Receiver, value: Any) -> Any:
+        """The output of the run as *receiver* is shown it."""
+        return REDACTED if value is not None and self.hides(receiver, self.output) else value
+
+    def shown(self, receiver: Receiver, step_id: str, field: Field, value: Any) -> Any:
+        """A *field* of a step as *receiver* is shown it; what is not there stays so."""
+        hidden = value is not None and self.hides(receiver, self.level(step_id, field))
+        return REDACTED if hidden else value
+
+    def error(self, receiver: Receiver, step_id: str, error: StepError) -> StepError:
+        """What went wrong in a step, its message as *receiver* is shown it."""
+        if not self.hides(receiver, self.level(step_id, "error")):
+            return error
+        return replace(error, message=REDACTED)
+
+    def attempt(self, receiver: Receiver, step_id: str, attempt: Attempt) -> Attempt:
+        """A failed attempt of a step, likewise."""
+        if not self.hides(receiver, self.level(step_id, "error")):
+            return attempt
+        error = replace(attempt.error, message=REDACTED)
+        answer = None if attempt.answer is None else REDACTED
+        return replace(attempt, error=error, answer=answer, route=None)
+
+    def record(self, receiver: Receiver, record: Record) -> Record:
+        """*record* as *receiver* is shown it, with those of its children."""
+        step_id = record.step.step_id
+        if not self.steps:
+            return record
+        extra = record.extra
+        if type(extra) is dict and "children" in extra:
+            children = [
+                [self.record(receiver, one) for one in child] for child in extra["children"]
+            ]
+            extra = {**extra, "children": children}
+        if not self.steps.get(step_id):
+            return record._replace(extra=extra)
+        request = record.asked()
+        if self.hides(receiver, self.level(step_id, "request")):
+            request = None if request is None else REDACTED
+            extra = _beside(extra)
+        attempts, error = record.attempts or (), record.error
+        return record._replace(
+            output=self.shown(receiver, step_id, "output", record.output),
+            error=error if error is None else self.error(receiver, step_id, error),
+            request=request,
+            attempts=tuple(self.attempt(receiver, step_id, one) for one in attempts) or None,
+            extra=extra,
+        )
+
+    def result(self, receiver: Receiver, step: StepResult) -> StepResult:
+        """A finished step of the run as *receiver* is shown it."""
+        if not self.steps.get(step.step_id):
+            return step
+        hidden = self.hides(receiver, self.level(step.step_id, "request"))
+        error = self.shown(receiver, step.step_id, "error", step.error)
+        attempts = tuple(self.attempt(receiver, step.step_id, one) for one in step.attempts)
+        return replace(
+            step,
+            output=self.shown(receiver, step.step_id, "output", step.output),
+            error=error,
+            attempts=attempts,
+            request=REDACTED if hidden and step.request is not None else step.request,
+            references=None if hidden else step.references,
+            extra=_beside(step.extra) if hidden else step.extra,
+        )
+
+    def waiting(self, receiver: Receiver, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run waits for, without the arguments of a call in doubt that *receiver* does not
+        accept. What a person is shown, and what an event is found by, their own rules accept.
+        """
+        step_id = step_of_path(str(entry.get("path", "")))
+        hidden = self.hides(receiver, self.level(step_id, "request"))
+        return {
+            name: REDACTED if hidden and name in ("request", "args", "error") else value
+            for name, value in entry.items()
+        }
+
+    def run_error(self, receiver: Receiver, recording: Recording) -> str | None:
+        """The error of a run as *receiver* is shown it: that of the step that failed it last."""
+        if recording.error is None:
+            return None
+        failed = [step for step in recording.results() if step.status is StepStatus.FAILED]
+        found = [self.level(step.step_id, "error") for step in failed]
+        return REDACTED if any(self.hides(receiver, one) for one in found) else recording.error
+
+    def any_error(self, receiver: Receiver, error: Any) -> Any:
+        """The error of a run whose steps are not at hand: hidden where that of any step is."""
+        found = [self.level(step_id, "error") for step_id in self.steps]
+        return REDACTED if any(self.hides(receiver, one) for one in found) else error
+
+
+NOTHING_SECRET = Levels()
+
+
+def _labels(data: Any) -> dict[str, Labels]:
+    if not isinstance(data, dict):
+        return {}
+    return {str(name): frozenset(map(str, labels)) for name, labels in data.items()}
+
+
+_KEPT = frozenset(
+    "branch children exhausted iterations default caught failed skipped forked lost settled by "
+    "model finish_reason cost_source unmetered".split()
+)
+"""What stands beside a record and follows from its way, not from values."""
+
+
+def _beside(extra: Any) -> Any:
+    """What stands beside a record, without what was read and answered."""
+    if type(extra) is tuple:
+        branch, _ = extra
+        return {"branch": branch}
+    if type(extra) is not dict:
+        return extra
+    return {name: value for name, value in extra.items() if name in _KEPT}
+
+
+def error_of(receiver: Receiver, trace: Trace) -> str | None:
+    """The error of the run of *trace* as *receiver* is shown it."""
+    levels = Levels.of(trace.recording.about) or NOTHING_SECRET
+    return levels.run_error(receiver, trace.recording)
+
+
+def shown_to(receiver: Receiver, trace: Trace) -> Trace:
+    """*trace* as *receiver* is shown it; itself, where nothing in it is secret. Its digest and seal
+    are those of the whole.
+    """
+    recording = trace.recording
+    levels = Levels.of(recording.about)
+    if levels is None:
+        return trace
+    copy = Recording(
+        recording.program_name,
+        recording.program,
+        recording.run_id,
+        recording.given_seed,
+        recording.started_ns,
+        recording.base_ns,
+        recording.salt,
+        recording.about,
+        None,
+        [levels.record(receiver, record) for record in recording.full()],
+    )
+    copy.inputs = levels.inputs_for(receiver, recording.inputs)
+    copy.status, copy.finished_ns = recording.status, recording.finished_ns
+    copy.error, copy.error_kind = levels.run_error(receiver, recording), recording.error_kind
+    copy.waiting = [levels.waiting(receiver, entry) for entry in recording.waiting]
+    copy.diagnostics = recording.diagnostics
+    copy.erased, copy.given_signature = recording.erased, recording.given_signature
+    copy.output = levels.run_output(receiver, recording.output)
+    copy.whole = recording
+    return Trace(copy)
+
+
+def hidden_pairs(
+    receiver: Receiver, traces: Iterable[Trace], path: str | None, pairs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What differs between runs in the step at *path*, or outside of steps, as *receiver* is shown
+    it: values are hidden where any field of it is in any of *traces*.
+    """
+    found = [levels for trace in traces if (levels := Levels.of(trace.recording.about))]
+    if path is None:
+        hide = any(levels.hides(receiver, levels.known) for levels in found)
+    else:
+        step_id = step_of_path(path)
+        hide = any(
+            levels.hides(receiver, levels.level(step_id, one)) for levels in found for one in FIELDS
+        )
+    return {
+        name: (REDACTED, REDACTED) if hide and name not in _MEASURED else pair
+        for name, pair in pairs.items()
+    }
+
+
+_MEASURED = frozenset({"status", "tokens", "cost_usd", "duration_ms", "branch", "retries", "type"})
+
+
+_PATH = re.compile(r"\[\d+\]|#\d+")
+
+
+def step_of_path(path: str) -> str:
+    """The id of the step that has this *path* in a run."""
+    head, _, last = _PATH.sub("", path).rpartition("/")
+    return f"{head.rpartition('/')[2]}/{last}" if last in ("undo", "reconcile") else last

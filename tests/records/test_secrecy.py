@@ -1,0 +1,252 @@
+"""A run whose secrets are marked, through every command, log, span, export and page: none of them
+holds a mark, unless the policy says that it accepts one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from nano_vm import ExecutionVM, Program, Trace
+from nano_vm.cli import main
+from nano_vm.draw.view import view_of
+from nano_vm.records.secrecy import REDACTED, Levels, shown_to, step_of_path
+from nano_vm.telemetry.logs import JsonFormatter, Logs
+from nano_vm.telemetry.otel import OpenTelemetry
+from nano_vm.testing import ScriptedLLM
+
+MARK = "zq-secret-zq"
+TOOLS = f'''
+from nano_vm import tool
+
+times = []
+
+@tool(effect="read", inline=True)
+def record(of: str) -> dict:
+    return {{"name": "{MARK}", "rows": ["{MARK} 1", "{MARK} 2"], "sum": 3}}
+
+@tool(effect="read", inline=True)
+def vault(text: str) -> str:
+    times.append(text)
+    if len(times) % 2:
+        raise ConnectionError("cannot keep " + text)
+    return "kept " + text
+
+@tool(effect="read", inline=True)
+def broken(text: str) -> str:
+    raise ValueError("no " + text)
+
+@tool(effect="write", inline=True)
+def post(text: str) -> str:
+    return "posted " + text
+
+tools = {{f.__name__: f for f in (record, vault, broken, post)}}
+'''
+PROGRAM = """
+name: marked
+inputs: {type: object, properties: {iban: {type: string}, ask: {type: string}}, required: [iban, ask]}
+models: {local: local}
+steps:
+- {id: look, type: tool, tool: record, args: {of: $ask}}
+- {id: keep, type: tool, tool: vault, args: {text: "$iban"}, max_retries: 2, retry: {delay_seconds: 0}}
+- {id: lost, type: tool, tool: broken, args: {text: $look.output.name}, on_error: skip}
+- {id: say, type: llm, model: local, prompt: "Repeat: $look.output", system: $iban}
+- {id: word, type: llm, model: local, prompt: $iban, allowed_outputs: [a, b], max_retries: 2}
+- {id: gate, type: condition, condition: "'$iban' == 'x'", then: [{id: no, type: set, values: {x: 1}}], otherwise: []}
+- {id: names, type: set, values: {held: "see $iban", free: $ask}}
+- id: each
+  type: map
+  over: $look.output.rows
+  as: row
+  steps: [{id: inner, type: tool, tool: vault, args: {text: $row}, max_retries: 2, retry: {delay_seconds: 0}}]
+- id: called
+  type: call
+  program: {name: deep, steps: [{id: deeper, type: set, values: {y: $x}}]}
+  with: {x: $held}
+- {id: out, type: tool, tool: post, args: {text: "$ask $word.output"}}
+- {id: end, type: tool, tool: broken, args: {text: $iban}, when: "'$ask' == 'fail'"}
+output: {said: "$ask", word: $word.output}
+"""
+POLICY: dict[str, Any] = {
+    "inputs": {"iban": "secret", "ask": "public"},
+    "tools": {
+        "record": {"returns": "secret", "args": {"of": "public"}},
+        "vault": {"args": {"text": "any"}},
+        "broken": {"args": {"text": "any"}},
+        "post": {"args": {"text": "public"}},
+    },
+    "models": {"local": {"accepts": "secret"}, "*": {"accepts": "public"}},
+}
+ACCEPTING = dict.fromkeys(("show", "export", "pages", "telemetry", "logs"), "any")
+ANSWERS = [f"{MARK} it is", f"neither {MARK}", "b"]
+
+
+@pytest.fixture(params=["a public run", "a failed run"])
+def ask(request: pytest.FixtureRequest) -> str:
+    return "fail" if request.param == "a failed run" else "what"
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tools.py").write_text(TOOLS)
+    (tmp_path / "marked.yaml").write_text(PROGRAM)
+    (tmp_path / "policy.json").write_text(json.dumps(POLICY))
+    (tmp_path / "accepting.json").write_text(json.dumps({**POLICY, "accepts": ACCEPTING}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def answers(folder: Path) -> str:
+    file = folder / "answers.json"
+    file.write_text(json.dumps(ANSWERS))
+    return f"local=scripted:{file}"
+
+
+def swept(files: Path, ask: str, policy: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What each command prints and writes of two runs."""
+    for name in ("r1", "r2"):
+        run = [
+            *("run", "marked.yaml", "--tools", "tools.py:tools", "--model", answers(files)),
+            *("--policy", policy, "-i", f"iban={MARK} 0", "-i", f"ask={ask}"),
+            *("--store", "sqlite:///runs.db", "--run-id", name, "--trace", f"{name}.json"),
+        ]
+        main(run)
+    said = {"run": "".join(capsys.readouterr())}
+    store = ["--store", "sqlite:///runs.db"]
+    for command in (
+        ["show", "r1", *store],
+        ["show", "r1", "--json", *store],
+        ["trace", "show", "r1.json"],
+        ["export", "r1", "--json", *store],
+        ["export", "r1.json", "--program", "marked.yaml", "--json"],
+        ["diff", "r1", "r2", *store],
+        ["diff", "r1.json", "r2.json", "--json"],
+        ["runs", *store],
+        ["runs", "--json", *store],
+        ["costs", *store],
+        ["replay", "r1", *store],
+        ["verify", "r1", *store],
+        [
+            "fork",
+            "r1",
+            "--at",
+            "say",
+            "--tools",
+            "tools.py:tools",
+            "--model",
+            answers(files),
+            *store,
+        ],
+    ):
+        main(command)
+        said[" ".join(command[:3])] = "".join(capsys.readouterr())
+    return said
+
+
+def test_no_command_shows_what_a_terminal_and_an_export_do_not_accept(
+    files: Path, ask: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = swept(files, ask, "policy.json", capsys)
+    assert [name for name, text in said.items() if MARK in text] == []
+    assert REDACTED in said["show r1 --store"]
+    assert REDACTED in said["export r1 --json"]
+    assert "posted what b" in said["show r1 --store"] or ask == "fail"  # what is public stays
+
+
+def test_a_policy_can_accept_more(
+    files: Path, ask: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = swept(files, ask, "accepting.json", capsys)
+    for name in (
+        "run",
+        "show r1 --store",
+        "show r1 --json",
+        "trace show r1.json",
+        "export r1 --json",
+        "fork r1 --at",
+    ):
+        assert MARK in said[name], name
+
+
+def observed(policy: dict[str, Any], ask: str, files: Path) -> tuple[Trace, dict[str, str]]:
+    """A run in this process, and what its observers wrote."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.Logger("secrets", logging.DEBUG)
+    logger.addHandler(handler)
+    names: dict[str, Any] = {}
+    exec(TOOLS, names)
+    vm = ExecutionVM(
+        {"local": ScriptedLLM(list(ANSWERS))},
+        tools=names["tools"],
+        policy=policy,
+        observers=[OpenTelemetry(provider, content=True), Logs(logger, content=True)],
+    )
+    trace = vm.run_sync(Program.from_yaml(PROGRAM), {"iban": f"{MARK} 0", "ask": ask})
+    spans = "".join(span.to_json() for span in exporter.get_finished_spans())
+    return trace, {"telemetry": spans, "logs": stream.getvalue()}
+
+
+def test_no_span_and_no_log_holds_what_it_does_not_accept(ask: str, files: Path) -> None:
+    trace, said = observed(POLICY, ask, files)
+    assert MARK in trace.to_json()  # the host itself has all of it
+    for name, text in said.items():
+        assert text, name
+        assert MARK not in text, name
+        assert REDACTED in text, name
+    _, accepted = observed({**POLICY, "accepts": ACCEPTING}, ask, files)
+    for name, text in accepted.items():
+        assert MARK in text, name
+
+
+def test_no_page_holds_what_it_does_not_accept(ask: str, files: Path) -> None:
+    trace, _ = observed(POLICY, ask, files)
+    for receiver in ("pages", "export"):
+        view = json.dumps(view_of(trace, Program.from_yaml(PROGRAM), receiver=receiver))
+        assert MARK not in view
+        assert REDACTED in view
+
+
+def test_a_copy_that_hides_something_is_known_by_the_digest_of_the_whole(
+    ask: str, files: Path
+) -> None:
+    trace, _ = observed(POLICY, ask, files)
+    shown = shown_to("show", trace)
+    assert shown is not trace
+    assert (shown.digest, shown.seal) == (trace.digest, trace.seal)
+    assert [step.path for step in shown.steps] == [step.path for step in trace.steps]
+    assert shown_to("show", shown).to_json() == shown.to_json()
+
+
+def test_a_run_without_secrets_is_shown_as_it_is() -> None:
+    trace = ExecutionVM(tools={}).run_sync(
+        Program.from_dict({"name": "p", "steps": [{"id": "a", "type": "set", "values": {"x": 1}}]})
+    )
+    assert Levels.of(trace.about) is None
+    assert shown_to("show", trace) is trace
+
+
+@pytest.mark.parametrize(
+    ("path", "step_id"),
+    [
+        ("a", "a"),
+        ("each[3]/inner", "inner"),
+        ("draft#2/write", "write"),
+        ("called/deeper", "deeper"),
+        ("each[0]/keep/undo", "keep/undo"),
+        ("keep/reconcile", "keep/reconcile"),
+    ],
+)
+def test_a_path_names_a_step(path: str, step_id: str) -> None:
+    assert step_of_path(path) == step_id
