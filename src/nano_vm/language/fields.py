@@ -155,6 +155,12 @@ _STEP: Mapping[str, str] = {
         "trusted untrusted".split(), "trust is said by a policy: `inputs` and `tools.<tool>.args`"
     ),
     **dict.fromkeys("tags annotations meta".split(), "write `metadata: {...}`"),
+    **dict.fromkeys(
+        "cached caching cache_key cache_ttl cache_seconds ttl ttl_seconds memoize memo "
+        "cache_policy".split(),
+        "write `cache: true`, or for how many seconds, on a step of type `llm`, or of type `tool` "
+        "whose tool only reads",
+    ),
 }
 
 _FIELD = "write it as a field of the step"

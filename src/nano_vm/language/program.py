@@ -14,7 +14,14 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from ..diagnostics import Diagnostic, Loc
 from ..errors import ProgramError
@@ -202,6 +209,31 @@ TopP = Annotated[float, Field(gt=0, le=1)]
 Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 Stop = Union[Annotated[str, Field(min_length=1)], Texts]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+MOST_CACHE_SECONDS = 366 * 24 * 3600
+"""As of any number of seconds in a program."""
+
+
+def _lifetime(given: Any) -> Any:
+    if type(given) in (int, float) and 0 < given <= MOST_CACHE_SECONDS:
+        return given
+    if given is None or type(given) is bool:
+        return given
+    raise ValueError(f"it is true, or seconds above 0 and at most {MOST_CACHE_SECONDS:,}")
+
+
+Cache = Annotated[
+    Any,
+    BeforeValidator(_lifetime),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_CACHE_SECONDS},
+            ]
+        }
+    ),
+]
+"""Whether an answer from before is taken; a number is how old it may be, in seconds."""
 
 MODEL_OPTIONS = (
     "max_tokens",
@@ -238,6 +270,7 @@ class LLMStep(Step):
     reasoning_effort: Effort | None = None
     options: dict[str, Any] | None = None
     on_truncated: Literal["fail", "accept"] = "fail"
+    cache: Cache = None
 
     HOLDS: ClassVar[Mapping[str, Holds]] = {
         "prompt": Holds.TEMPLATE,
@@ -267,6 +300,7 @@ class ToolStep(Step):
     args: dict[str, Any] = Field(default_factory=dict)
     undo: ToolRef | None = None
     reconcile: ToolRef | None = None
+    cache: Cache = None
 
     HOLDS: ClassVar[Mapping[str, Holds]] = {
         "args": Holds.TEMPLATES,

@@ -36,6 +36,8 @@ FIELD_TEXTS = {
     "options": "Further fields of the request, as the provider names them.",
     "on_truncated": "What becomes of an answer that was cut off at max_tokens: fail, or accept "
     "what there is.",
+    "cache": "Take the answer to an equal call that was given before: true, or for how many seconds. "
+    "Of a tool that only reads.",
     "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
     "args": "Arguments by name; templates, or {expr: text}. One that is exactly one reference "
     "keeps its type.",

@@ -39,7 +39,6 @@ from .schemas import schema_fault
 
 _ALIASES = {"next_step": "next"}
 _LATER = {
-    "cache": "caching of steps is not built yet",
     "tools": "a program's own list of tools is not built yet",
 }
 BUDGET_AT_TOP = ("max_steps", "max_tokens")

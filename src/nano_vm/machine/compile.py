@@ -64,6 +64,7 @@ from .plan import (
     END,
     FAIL,
     INLINE,
+    KEPT_FOREVER,
     AssertOp,
     BranchOp,
     Calling,
@@ -355,7 +356,10 @@ class _Compiler:
         own, *beside = tool_calls(step)
         op = self.tool(own, names, timeout, loc)
         op.attempts, op.retry = step.attempts, step.retry or Retry()
-        op.quick = step.undo is None and not op.takes_key and not op.checks
+        op.kept_ns = _kept_ns(step)
+        op.quick = step.undo is None and not op.takes_key and not op.checks and op.kept_ns is None
+        if op.kept_ns is not None:
+            op.straight = 0  # what is known is looked for first
         for call in beside:
             other = self.tool(call, names, None, loc)
             other.step_id, other.type = f"{step.id}/{call.use}", "tool"
@@ -424,7 +428,8 @@ class _Compiler:
             take=take,
             plain=plain,
             text=not constrained,
-            straight=ASKED if plain else 0,
+            straight=ASKED if plain and not step.cache else 0,
+            kept_ns=_kept_ns(step),
             asked={**({"model": model} if model is not None else {}), **options},
             options=options,
             model=model,
@@ -522,6 +527,13 @@ class _Compiler:
         op.timed = tuple(timed)
         if not dynamic:
             op.path = "/".join(reversed(ids))
+
+
+def _kept_ns(step: LLMStep | ToolStep) -> int | None:
+    """How long an answer may be taken that was given before."""
+    if not step.cache:
+        return None
+    return KEPT_FOREVER if step.cache is True else _ns(step.cache)
 
 
 def _ns(seconds: float | None) -> int:

@@ -299,6 +299,8 @@ class Machine:
     _original: list[dict[str, Any]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
+    # whether the value that is sent next was known, and the tool not called; a driver's
+    cached = False
     # of the requested model call, where budgets outside of the machine count it; a driver's
     meter: Meter | None = None
     # attempts at the requested call that were lost in a crash
@@ -352,6 +354,8 @@ class Machine:
             raise IllegalOutcome(f"the run has ended, and is given {outcome!r}")
         self.now = now
         if type(outcome) is Value and self.handed is None and self._op is not DOUBT_OP:
+            if outcome.cached:
+                self.cached = True
             return self.send(outcome.value)
         self._outcome = outcome
         return self.send(OTHER)
@@ -885,7 +889,8 @@ class Machine:
             return self._not_taken(error, size)
         self._doubt = None
         self._write(op, value)
-        self._record(op, SUCCESS, value, None)
+        self._record(op, SUCCESS, value, None, extra={"cached": True} if self.cached else None)
+        self.cached = False
         if op.undo is not None:
             self._remember_undo(op)
         return op.next

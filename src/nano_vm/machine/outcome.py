@@ -17,9 +17,10 @@ from ..records.usage import LLMUsage
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tool returned *value*."""
+    """A tool returned *value*; *cached* says that it did so before, and was not called."""
 
     value: Any
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "by": (str,),
     "extra": (dict,),
     "size": (int,),
-    **dict.fromkeys(("called", "approved", "crashed", "ask"), (bool,)),
+    **dict.fromkeys(("called", "approved", "crashed", "ask", "cached"), (bool,)),
 }
 """What the fields of the JSON forms are, but for errors and usage."""
 

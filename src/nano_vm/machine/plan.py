@@ -121,6 +121,10 @@ class Op:
         return ""
 
 
+KEPT_FOREVER = 1 << 62
+"""`CallOp.kept_ns` of an answer that may be of any age."""
+
+
 @dataclass(slots=True, eq=False)
 class CallOp(Op):
     """A call to the outside: what both kinds have."""
@@ -128,6 +132,8 @@ class CallOp(Op):
     attempts: int = 1
     retry: Retry = field(default_factory=Retry)
     timeout_ns: int = 0
+    # how long an answer to an equal call may be taken in place of one; None where none is
+    kept_ns: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -461,6 +467,11 @@ class Plan:
     def bound(self, functions: Mapping[str, Callable[..., Any]]) -> list[Callable[..., Any]]:
         """By `ToolOp.number`, what calls the tool, of *functions* by the names of tools."""
         return [calling.bound(functions[calling.tool]) for calling in self.calls]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether an answer of any call is kept."""
+        return any(isinstance(op, CallOp) and op.kept_ns is not None for op in self.ops)
 
     def shortest_ns(self) -> int:
         """The shortest deadline of anything in the plan."""

@@ -321,7 +321,8 @@ class Recorded:
         if error is None:
             if status is not StepStatus.SUCCESS:
                 raise Unfit(path, f"it is {status.value} without an error")
-            return machine.resume(Value(output), now)
+            cached = _dict(extra).get("cached") is True
+            return machine.resume(Value(output, cached), now)
         known = replace(error, retryable=False)
         if machine.side_call is not None:
             refused = machine.side_call == "undo" and not request and op.names

@@ -41,6 +41,7 @@ from ..records.recording import Recording
 from ..records.usage import LLMUsage
 from ..values import CONTAINERS, SCALARS, kind_name
 from .host import Host
+from .kept import Kept, known_answer
 from .observers import Notifier
 from .shared import Shared
 from .watchdog import Lane, watchdog
@@ -98,7 +99,17 @@ class Journal(Protocol):
 class Driver:
     """Runs machines in one event loop."""
 
-    __slots__ = ("clock", "dog", "functions", "host", "journal", "notifier", "now", "shared")
+    __slots__ = (
+        "clock",
+        "dog",
+        "functions",
+        "host",
+        "journal",
+        "kept",
+        "notifier",
+        "now",
+        "shared",
+    )
 
     def __init__(
         self,
@@ -106,9 +117,10 @@ class Driver:
         notifier: Notifier | None = None,
         journal: Journal | None = None,
         shared: Shared | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.host, self.functions = host, host.functions
-        self.journal, self.shared = journal, shared
+        self.journal, self.shared, self.kept = journal, shared, kept
         self.clock = host.clock
         self.now: Callable[[], int] = host.clock.monotonic_ns
         self.dog = watchdog(asyncio.get_running_loop(), self.now)
@@ -360,6 +372,24 @@ class Driver:
 
     async def call(self, machine: Machine, op: ToolOp, lane: Lane) -> Any:
         """A tool that takes more than one await of a coroutine function."""
+        kept = self.kept
+        if kept is None or op.kept_ns is None:
+            return await self.called(machine, op, lane)
+        machine.cached = False
+        key = kept.of_tool(machine, op)
+        found = await self.known(kept, key, machine, op, lane)
+        if found is not None:
+            machine.cached = True
+            return found["value"]
+        try:
+            value = await self.called(machine, op, lane)
+            kept.keep_value(key, op.kept_ns, value)
+        finally:
+            kept.landed(key)
+        return value
+
+    async def called(self, machine: Machine, op: ToolOp, lane: Lane) -> Any:
+        """What a tool gives that is called."""
         lane.op = op
         if self.journal is not None:
             # the last word before the call: this process may have stood still since the one before
@@ -371,6 +401,20 @@ class Driver:
         if inspect.isawaitable(value):
             value = await value
         return value
+
+    async def known(
+        self, kept: Kept, key: str, machine: Machine, op: ToolOp | ModelOp, lane: Lane
+    ) -> Any:
+        """What is kept under *key*; None where the call is to be made."""
+        assert op.kept_ns is not None
+        lane.op, lane.until = None, machine.deadline
+        self.dog.arm(lane.until)
+        try:
+            found = await kept.find(key, op.kept_ns)
+        except asyncio.CancelledError:
+            raise _NotCalled from None
+        machine.now = self.now()
+        return found
 
     async def threaded(self, machine: Machine, op: ToolOp, lane: Lane) -> Any:
         """A sync tool, in a thread of the pool; its deadline starts when a thread takes it."""
@@ -412,11 +456,42 @@ class Driver:
 
     async def ask(self, machine: Machine, op: ModelOp, lane: Lane) -> Op:
         """One model call, and the machine's request after it."""
+        kept = self.kept
+        if kept is None or op.kept_ns is None:
+            answer = await self.asked(machine, op, lane)
+        else:
+            answer = await self.asked_once(kept, machine, op, lane)
+        machine.now = self.now()
+        if type(answer) is Failed:
+            return machine.resume(answer, machine.now)
+        return self.answered(machine, op, lane, answer)
+
+    async def asked_once(self, kept: Kept, machine: Machine, op: ModelOp, lane: Lane) -> Any:
+        """What was answered before, or is now; as `asked`."""
+        assert op.kept_ns is not None
+        machine.handed = None
+        key = kept.of_model(self.adapter(op), machine, op)
+        found = await self.known(kept, key, machine, op, lane)
+        if found is not None:
+            return known_answer(found)
+        try:
+            answer = await self.asked(machine, op, lane)
+            if type(answer) is not Failed:
+                answer = completed(answer)
+                kept.keep_answer(key, op.kept_ns, op, answer)
+        finally:
+            kept.landed(key)
+        return answer
+
+    async def asked(self, machine: Machine, op: ModelOp, lane: Lane) -> Any:
+        """What a model answers that is asked, as its adapter returns it; or the outcome, where it
+        may not be asked.
+        """
         adapter = self.adapter(op)
         if self.shared is not None or adapter.ready is not None:
             refused = await self.before_call(adapter, machine, op, lane)
             if refused is not None:
-                return machine.resume(refused, self.now())
+                return refused
         lane.op = op
         keywords = self.options(adapter, machine, op)
         messages = adapter.fitting(machine.messages)
@@ -429,13 +504,9 @@ class Driver:
                 raise
         notifier = self.notifier
         if notifier is not None and notifier.text and adapter.stream is not None:
-            answer: Any = await self.streamed(notifier, adapter, machine, op, messages, keywords)
-        else:
-            answer = adapter.complete(messages, **keywords)
-            if inspect.isawaitable(answer):
-                answer = await answer
-        machine.now = self.now()
-        return self.answered(machine, op, lane, answer)
+            return await self.streamed(notifier, adapter, machine, op, messages, keywords)
+        answer = adapter.complete(messages, **keywords)
+        return await answer if inspect.isawaitable(answer) else answer
 
     async def before_call(
         self, adapter: Adapter, machine: Machine, op: ModelOp, lane: Lane

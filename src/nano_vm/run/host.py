@@ -105,6 +105,7 @@ class Host:
     threads: Threads
     clock: Any
     shortest: int  # nanoseconds: the shortest deadline in the plan
+    keeps: bool = False  # whether the plan has calls whose answers are kept
     driver: Driver | None = None  # of the event loop that was used last
     # by `ModelOp.index`: what is called, and with what beside the messages, where no budget counts
     asking: dict[int, tuple[Callable[..., Any], dict[str, Any]]] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from ..records.trace import Trace
 from ..values import canonical
 from .driver import Driver, Journal
 from .host import Host
+from .kept import Kept
 from .observers import Notifier
 from .shared import Shared
 
@@ -211,18 +212,21 @@ async def execute(
     notifier: Notifier | None = None,
     journal: Journal | None = None,
     shared: Shared | None = None,
+    kept: Kept | None = None,
 ) -> bool:
     """Drive *machine* to its end and complete its *recording*; whether it was cancelled from
     outside.
     """
-    plain = notifier is None and journal is None and shared is None
-    driver = Driver.of(host) if plain else Driver(host, notifier, journal, shared)
+    plain = notifier is None and journal is None and shared is None and kept is None
+    driver = Driver.of(host) if plain else Driver(host, notifier, journal, shared, kept)
     started = recording.started_ns
     lane = driver.lane(machine, started if journal is None else driver.now())
     try:
         cancelled = await driver.drive(machine, lane, started)
         if shared is not None:
             await shared.end()
+        if kept is not None:
+            await kept.end()
         return cancelled
     finally:
         if shared is not None:
@@ -237,11 +241,12 @@ async def observed(
     notifier: Notifier,
     journal: Journal | None,
     shared: Shared | None = None,
+    kept: Kept | None = None,
 ) -> bool:
     """`execute` for a run that is not stored, with its beginning and its end observed."""
     notifier.run_started()
     try:
-        return await execute(host, recording, machine, notifier, journal, shared)
+        return await execute(host, recording, machine, notifier, journal, shared, kept)
     finally:
         notifier.run_left()
 

@@ -223,6 +223,7 @@ class Preparer:
                 threads=self.threads,
                 clock=self.clock,
                 shortest=prepared.plan.shortest_ns(),
+                keeps=prepared.plan.keeps,
             )
             budgets = [
                 program.budget,

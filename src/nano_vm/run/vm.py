@@ -38,6 +38,7 @@ from ..records.recording import Recording
 from ..records.status import TraceStatus
 from ..records.trace import Trace
 from ..store.accounts import Account, Books, Standing
+from ..store.kept import KeptHere
 from ..store.protocol import ALL_RUNS, RunFilter, RunPage, Store, open_store
 from ..store.records import DEFAULT_PROJECT, StoredRun
 from ..store.seals import signed
@@ -69,6 +70,7 @@ from .host import (
 )
 from .inbox import Inbox, account
 from .inputs import admitted_inputs, is_run_id, names_of, scalar_inputs
+from .kept import Kept
 from .live import Begun, LiveRuns, Run, execute, identity_of, observed
 from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
@@ -164,7 +166,9 @@ class ExecutionVM:
             clock or SystemClock,
             {**bounds.budgets, **shared_budgets(budgets)},
         )
-        self._books = Books()  # of the budgets of runs that no store keeps
+        # of runs that no store keeps: accounts of shared budgets, and answers of steps with `cache`
+        self._books, self._answers = Books(), KeptHere()
+        self._flights: dict[tuple[int, str], asyncio.Future[None]] = {}
         self.preparer.price_sources = sources_of(prices, adapters)
         signer = SigningKey.load(signing_key) if signing_key is not None else None
         trusted = public_keys(_trusted_keys(trusted_keys)) | (
@@ -273,7 +277,7 @@ class ExecutionVM:
         if machine is None or host is None:
             self._tell_refused(trace)
             return trace
-        if self.observers or self.preparer.budgets:
+        if self.observers or self.preparer.budgets or host.keeps:
             cancelled = await self.execution(Begun(program, trace, machine, host))
         else:  # as `execute`, without a coroutine between
             driver, recording = Driver.of(host), trace.recording
@@ -467,10 +471,16 @@ class ExecutionVM:
         notifier = Notifier(trace, observers, host, text=stream is not None) if observers else None
         if self._durable is not None:
             return self._durable.run(begun, notifier, origin)
-        shared = self._shared(trace.recording)
+        shared, kept = self._shared(trace.recording), self._kept(host, trace.recording)
         if notifier is not None:
-            return observed(host, trace.recording, machine, notifier, journal, shared)
-        return execute(host, trace.recording, machine, None, journal, shared)
+            return observed(host, trace.recording, machine, notifier, journal, shared, kept)
+        return execute(host, trace.recording, machine, None, journal, shared, kept)
+
+    def _kept(self, host: Host, recording: Recording) -> Kept | None:
+        """The kept answers for a run that no store keeps."""
+        if not host.keeps:
+            return None
+        return Kept(self._answers, recording, self.clock, self._flights)
 
     def _shared(self, recording: Recording) -> Shared | None:
         """The accounts of a run that no store keeps."""

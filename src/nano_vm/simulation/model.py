@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import LeaseLost, StoreError, UnknownRun
 from ..language.correlation import mark_of_wait, marks_of_event
 from ..store.accounts import Amount, Books, Reservation, Shortage, Standing
+from ..store.kept import KeptAnswer, KeptHere
 from ..store.limits import CallLimits, Counted, Entered
 from ..store.protocol import (
     ALL_RUNS,
@@ -89,7 +90,7 @@ class Model:
         self._runs: dict[str, _Kept] = {}
         self._by_key: dict[int, _Kept] = {}
         self._owners: dict[str, int] = {}
-        self._books = Books()
+        self._books, self._answers = Books(), KeptHere()
         self._windows: dict[str, dict[int, list[int]]] = {}  # by member and part
         self._calls: dict[str, tuple[str, str]] = {}  # under way: member and owner
         self._documents: dict[int, tuple[Any, str]] = {}  # with their hashes, by identity
@@ -320,6 +321,16 @@ class Model:
         if counted is not None:
             counted[1] += change
         self._calls.pop(call_id, None)
+
+    # --- answers that runs share ---
+
+    def kept(self, key: str, since_ns: int) -> str | None:
+        """See `Store.kept`."""
+        return self._answers.find(key, since_ns)
+
+    def keep(self, answer: KeptAnswer) -> None:
+        """See `Store.keep`."""
+        self._answers.keep(answer)
 
     # --- messages ---
 

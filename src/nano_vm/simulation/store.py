@@ -16,6 +16,7 @@ from greenlet import GreenletExit, getcurrent
 
 from ..errors import StoreError, VMError
 from ..store.accounts import Amount, Reservation, Shortage, Standing
+from ..store.kept import KeptAnswer
 from ..store.limits import CallLimits, Entered
 from ..store.protocol import ALL_RUNS, PAGE_RUNS, Append, Claim, Cost, Judge, RunFilter, RunPage
 from ..store.protocol import Store as StoreProtocol
@@ -354,6 +355,14 @@ class SimulatedStore(StoreProtocol):
     ) -> asyncio.Future[None]:
         """See `Store.leave`."""
         return self._awaited(lambda: self.model.leave(call_id, limits, part, change), again=True)
+
+    def kept(self, key: str, since_ns: int) -> asyncio.Future[str | None]:
+        """See `Store.kept`."""
+        return self._awaited(lambda: self.model.kept(key, since_ns), again=True)
+
+    def keep(self, answer: KeptAnswer) -> asyncio.Future[None]:
+        """See `Store.keep`."""
+        return self._awaited(lambda: self.model.keep(answer), again=True)
 
     def accounts(self) -> dict[str, Standing]:
         """See `Store.accounts`."""

@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from ..errors import StoreError
 from .accounts import Amount, Reservation, Shortage, Standing
+from .kept import KeptAnswer
 from .limits import CallLimits, Entered
 from .receipts import Receipt
 from .records import (
@@ -363,6 +364,14 @@ class Store(Protocol):
 
     def leave(self, call_id: str, limits: CallLimits, part: int, change: int) -> Awaitable[None]:
         """See `limits.SharesLimits.leave`; called in an event loop."""
+        ...
+
+    def kept(self, key: str, since_ns: int) -> Awaitable[str | None]:
+        """See `kept.KeepsAnswers.kept`; called in an event loop."""
+        ...
+
+    def keep(self, answer: KeptAnswer) -> Awaitable[None]:
+        """See `kept.KeepsAnswers.keep`; called in an event loop."""
         ...
 
     def accounts(self) -> dict[str, Standing]:

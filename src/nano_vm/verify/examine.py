@@ -52,7 +52,7 @@ from .secrecy.labels import Secrets, widened
 from .secrecy.proof import Secrecy
 from .secrecy.proof import analyse as secrecy_of
 from .shape import check_shape
-from .tools import check_literals, check_tools
+from .tools import check_kept, check_literals, check_tools
 from .trust.proof import Trust, analyse, graph_of, shown_arguments
 from .witness import MAX_EFFORT, Search
 
@@ -156,6 +156,7 @@ def examine(
     found = [*more, *check(flow, contracts, solved)]
     contracts, faults = _by_policy(flow, contracts, policies)
     found += faults
+    found += check_kept(flow, contracts)
     found += _unknown_inputs(flow, policies, untrusted)
     found += _uncovered_inputs(flow, policies, untrusted)
     if by_policy := policy is not None or len(policies) > 1:

@@ -10,6 +10,7 @@ from ..errors import PolicyRefused, StepFault
 from ..language.expr import compile_value, is_literal
 from ..language.flow import Flow
 from ..language.policy import ArgRule, CallRule
+from ..language.program import ToolStep
 from ..language.semantics import ToolCall
 from ..machine.demands import enforcer
 from ..spelling import Hints
@@ -26,6 +27,21 @@ def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[D
             for call in calls:
                 loc = (*names.loc, *names.ids[step_id], *call.at)
                 yield from _call(step_id, call, loc, contracts, hints)
+
+
+def check_kept(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[Diagnostic]:
+    """Steps that take an answer from before in place of a call that changes something."""
+    for names in [frame.names for frame in flow.roots]:
+        for step, at in names.steps:
+            contract = contracts.get(step.tool) if isinstance(step, ToolStep) else None
+            if contract is None or not getattr(step, "cache", None) or contract.effect == "read":
+                continue
+            message = (
+                f"step {step.id!r} keeps what tool {contract.name!r} returns, whose effect is "
+                f"{contract.effect}: a call that is not made has none"
+            )
+            hint = "remove it, or declare the tool with @tool(effect='read') if it only reads"
+            yield Diagnostic("V027", (*names.loc, *at, "cache"), message, hint)
 
 
 def check_literals(

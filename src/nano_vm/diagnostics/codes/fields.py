@@ -94,7 +94,7 @@ CODES: Final = (
         "Not built yet",
         "The field is planned and does nothing yet; nothing is ignored in silence.",
         "Remove the field.",
-        example="steps: [{id: a, type: tool, tool: fetch, cache: true}]\n",
+        example="tools: {fetch: {}}\nsteps: [{id: a, type: tool, tool: fetch}]\n",
     ),
     Code(
         "P023",

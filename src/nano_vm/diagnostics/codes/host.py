@@ -37,6 +37,13 @@ CODES: Final = (
         example="steps: [{id: a, type: tool, tool: fetch, args: {query: x}}]\n",
     ),
     Code(
+        "V027",
+        "A kept result of a tool that does something",
+        "`cache` takes a result from before in place of the call, and the tool does more than read.",
+        "Remove `cache`, or declare that the tool only reads.",
+        example="steps: [{id: a, type: tool, tool: pay, args: {to: x}, cache: true}]\n",
+    ),
+    Code(
         "V030",
         "No model",
         "A step calls a model, and the host has none.",

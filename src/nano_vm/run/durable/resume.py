@@ -29,7 +29,9 @@ from ...store.records import ENDED, PENDING, SUSPENDED, StoredRun
 from ...store.seals import RunSeal
 from ...store.waits import matched
 from ..driver import Abandoned
+from ..host import Host
 from ..inbox import presented, usable
+from ..kept import Kept
 from ..live import Begun, call_in, execute
 from ..observers import Notifier, Observer
 from ..prepare import Preparer
@@ -95,6 +97,9 @@ class Durable(forking.Begins):
         self.trusted, self.sign, self.observers = trusted, sign, observers
         self.lease = Lease(store, lease_seconds, system=system)
         self.listener = Listener(store, system)
+        self.flights: dict[
+            tuple[int, str], asyncio.Future[None]
+        ] = {}  # calls whose answers are kept
         self.journals: set[Journal] = set()  # of runs under way here
         forking.join(self)
 
@@ -229,7 +234,10 @@ class Durable(forking.Begins):
                 stop = partial(call_in, asyncio.get_running_loop(), journal.interruption.stop)
                 self.listener.add(journal.run.key, stop)
                 shared = self._shared(trace.recording)
-                cancelled = await execute(host, trace.recording, machine, notifier, journal, shared)
+                kept = self._kept(host, trace.recording)
+                cancelled = await execute(
+                    host, trace.recording, machine, notifier, journal, shared, kept
+                )
             waiting = journal.rows.entries(machine.waiting)
             trace.recording.waiting = presented(waiting)
             await journal.end(machine, trace, waiting)
@@ -253,6 +261,11 @@ class Durable(forking.Begins):
             else:
                 self.lease.owe(debt)
         return cancelled
+
+    def _kept(self, host: Host, recording: Recording) -> Kept | None:
+        if not host.keeps:
+            return None
+        return Kept(self.store, recording, self.preparer.clock, self.flights)
 
     def _shared(self, recording: Recording) -> Shared | None:
         budgets = self.preparer.budgets

@@ -19,6 +19,7 @@ from ...errors import StoreError
 from ...language.kinds import TYPES
 from ..accounts import Amount, Reservation, Shortage, Standing
 from ..clock import machine_clock
+from ..kept import KeptAnswer
 from ..limits import CallLimits, Entered
 from ..protocol import (
     ALL_RUNS,
@@ -41,6 +42,7 @@ from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, UNENDED, Message
 from ..seals import seal_of, signed, signed_message
 from ..signing import PUBLIC_HEX, SigningKey, public_keys
 from ..sql import accounts, events, intake, listing, receipts, upkeep
+from ..sql import kept as answers
 from ..sql import limits as windows
 from ..transfer import export
 from ..waits import Entry as WaitEntry
@@ -594,6 +596,16 @@ class SqlStore(TableStore):
         with self.database.reading() as connection:
             return [Announced(*found) for found in connection.all(text)]
 
+    # --- answers that runs share ---
+
+    def kept(self, key: str, since_ns: int) -> asyncio.Future[str | None]:
+        """See `Store.kept`. Asked in the order of what is kept, so that what was given is found."""
+        return self.writer.job(lambda connection, _: answers.find(connection, key, since_ns))
+
+    def keep(self, answer: KeptAnswer) -> asyncio.Future[None]:
+        """See `Store.keep`."""
+        return self.writer.job(lambda connection, _: answers.keep(connection, answer))
+
     # --- keeping house ---
 
     @property
@@ -648,6 +660,7 @@ class SqlStore(TableStore):
             total += count
             if not count:
                 self.written(lambda connection, _: events.forget(connection, older_than_ns))
+                self.written(lambda connection, _: answers.forget(connection, older_than_ns))
                 self.written(
                     lambda connection, _: connection.run(
                         f"DELETE FROM nano_owners WHERE until_ns < {self._now()} - {FORGOTTEN_NS}"

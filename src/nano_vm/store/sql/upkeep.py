@@ -25,7 +25,7 @@ from ..records import (
 )
 from ..seals import NO_RUN, hidden_of, message_holds, sealed_as, signature_holds
 from ..signing import signer_of
-from ..sql import accounts, listing, receipts
+from ..sql import accounts, kept, listing, receipts
 from .cells import HELD, Bodies, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
@@ -78,6 +78,7 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
     )
     connection.run("DELETE FROM nano_inbox WHERE run = ?", run.key)
     connection.run("DELETE FROM nano_labels WHERE run = ?", run.key)
+    kept.drop(connection, [run.run_id])
     bodies.entries.append(Entry(WAS_ERASED, run.run_id, run.seal or "", time.time_ns()))
     return True
 
@@ -109,7 +110,9 @@ def prune(
     for table in ("nano_rows", "nano_inbox", "nano_labels"):
         connection.many(f"DELETE FROM {table} WHERE run = ?", keys)
     connection.many("DELETE FROM nano_runs WHERE key = ?", keys)
-    accounts.charge(connection, [str(fields[1]) for fields in headers])
+    run_ids = [str(fields[1]) for fields in headers]
+    accounts.charge(connection, run_ids)
+    kept.drop(connection, run_ids)
     return len(headers)
 
 

@@ -1,4 +1,4 @@
-"""Budgets and limits of members that runs share: version 4."""
+"""Budgets, limits of members and answers that runs share: version 4."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ CREATE TABLE nano_calls ( -- under way, of members that bound how many these are
     owner TEXT NOT NULL
 )
 CREATE INDEX nano_calls_member ON nano_calls (member)
+CREATE TABLE nano_kept ( -- answers to calls of steps with `cache`
+    key TEXT PRIMARY KEY,
+    run_id TEXT{ordered} NOT NULL, -- that was given it
+    body TEXT NOT NULL,
+    at_ns BIGINT NOT NULL,
+    until_ns BIGINT NOT NULL
+)
+CREATE INDEX nano_kept_run ON nano_kept (run_id)
 """
 
 
