@@ -155,8 +155,7 @@ def examine(
     solved = None if any(d.severity == "error" for d in flow.diagnostics) else assigned(flow)
     found = [*more, *check(flow, contracts, solved)]
     contracts, faults = _by_policy(flow, contracts, policies)
-    found += faults
-    found += check_kept(flow, contracts)
+    found += [*faults, *check_kept(flow, contracts)]
     found += _unknown_inputs(flow, policies, untrusted)
     found += _uncovered_inputs(flow, policies, untrusted)
     if by_policy := policy is not None or len(policies) > 1:

@@ -41,7 +41,7 @@ CODES: Final = (
         "A kept result of a tool that does something",
         "`cache` takes a result from before in place of the call, and the tool does more than read.",
         "Remove `cache`, or declare that the tool only reads.",
-        example="steps: [{id: a, type: tool, tool: pay, args: {to: x}, cache: true}]\n",
+        example="steps: [{id: a, type: tool, tool: pay, args: {to: x, amount: 1}, cache: true}]\n",
     ),
     Code(
         "V030",
