@@ -39,6 +39,7 @@ CAMPAIGNS = {
     "faults-postgres": ["faults", "--url", "postgres"],
     "waiting-sqlite": ["waiting", "--runs", "100000", "--url", "sqlite"],
     "waiting-postgres": ["waiting", "--runs", "10000", "--url", "postgres"],
+    "cluster": ["cluster", "--kills", "200", "--restarts", "20"],
 }
 
 DRAWN = "drawn"
@@ -55,7 +56,7 @@ SABOTAGED = {
 }
 """What is broken on purpose, and the campaign that must find it."""
 
-SIZES = ("--kills", "--runs", "--seconds", "--flips")
+SIZES = ("--kills", "--runs", "--seconds", "--flips", "--restarts")
 """Options that say how long a campaign is."""
 
 LIMIT_SECONDS = 3_600
@@ -225,6 +226,17 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
             rows.append([fault["fault"], fault["moment"], database, hit, says.replace("|", "\\|")])
         rows.append(["**not as it must be**", "", database, str(len(results[name]["faults"])), ""])
     lines += table(["fault", "when", "database", "hit", "what is said"], rows)
+    lines += [
+        "",
+        "### A Temporal cluster",
+        "",
+        "Its workers killed and frozen, and its server.",
+        "",
+    ]
+    cluster = results["cluster"]
+    rows = [[name, count] for name, count in cluster.items() if name != "faults"]
+    rows.append(["**what was not as it must be**", len(cluster["faults"])])
+    lines += table(["", "count"], rows)
     lines += ["", "### Runs that wait", ""]
     rows = []
     for name, database in (("waiting-sqlite", "SQLite"), ("waiting-postgres", "PostgreSQL")):

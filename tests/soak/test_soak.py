@@ -119,3 +119,11 @@ def test_runs_that_wait_cost_nothing() -> None:
     result = soak("waiting", "--runs", "1000", "--seconds", "2")
     assert result["cpu_percent"] < 10
     assert result["cpu_ms_of_the_newest_50"] < 100
+
+
+@pytest.mark.slow
+def test_runs_on_a_cluster_survive_kills() -> None:
+    pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
+    result = as_it_must_be(soak("cluster", "--kills", "5", "--seed", "5"))
+    assert result["killed"] + result["frozen"] >= 5
+    assert result["runs"] >= 10

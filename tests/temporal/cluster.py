@@ -88,8 +88,8 @@ class Hosts:
         return await self._own.admit(told)
 
     @activity.defn(name=CALL_TOOL)
-    async def call_tool(self, told: dict[str, Any], seconds: float) -> Any:
-        return await self._own.call_tool(told, seconds)
+    async def call_tool(self, told: dict[str, Any], seconds: float, *large: Any) -> Any:
+        return await self._own.call_tool(told, seconds, *large)
 
     @activity.defn(name=CALL_MODEL)
     async def call_model(self, told: dict[str, Any], seconds: float) -> Any:

@@ -339,8 +339,8 @@ async def test_a_reconcile_is_asked_before_a_person(
     async def pay(idempotency_key: str) -> str:
         return await frozen(idempotency_key)
 
-    async def look(x: Any = None) -> Any:
-        return {"done": True, "output": "found"}
+    async def look(x: int, idempotency_key: str) -> Any:
+        return {"done": True, "output": "found" if idempotency_key in frozen.calls else "another"}
 
     made = program(step(tool="pay", reconcile={"tool": "look", "args": {"x": 1}}))
     async with runs_of(temporal_server, {"pay": pay, "look": tool(effect="read")(look)}) as runs:

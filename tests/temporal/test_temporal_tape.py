@@ -49,7 +49,7 @@ def test_the_json_form_of_a_tape_is_the_tape() -> None:
     ]
     tape.of("").extend(entries)
     tape.of("p:0").append((8, Begun()))
-    back = Tape(json.loads(json.dumps(tape.segments())))
+    back = Tape(json.loads(json.dumps(tape.parts()[0])))
     assert back.frames == tape.frames
     assert list(back.frames[""][1][1].value) == ["b", "a"]
 
@@ -57,15 +57,15 @@ def test_the_json_form_of_a_tape_is_the_tape() -> None:
 def test_segments_that_were_given_stay_as_they_are() -> None:
     first = {"": [[1], [2, {"kind": "value", "value": 3}]]}
     tape = Tape([first])
-    assert tape.segments() == [first]
+    assert tape.parts()[0] == [first]
     tape.of("").append((4, Joined()))
-    assert tape.segments() == [first, {"": [[4, {"kind": "joined"}]]}]
+    assert tape.parts()[0] == [first, {"": [[4, {"kind": "joined"}]]}]
 
 
 def test_a_cut_into_a_segment_writes_one_of_all() -> None:
     tape = Tape([{"": [[1], [2, {"kind": "value", "value": 3}]], "p:0": [[1]]}])
     tape.cut("", 1)
-    assert tape.segments() == [{"": [[1]], "p:0": [[1]]}]
+    assert tape.parts()[0] == [{"": [[1]], "p:0": [[1]]}]
 
 
 @pytest.mark.parametrize("told", [[], [1, 2, 3, 4], [1, {"kind": "nothing"}]])
@@ -74,11 +74,25 @@ def test_what_is_no_entry_is_refused(told: list[Any]) -> None:
         Tape([{"": [told]}])
 
 
+def test_a_large_value_stands_by_itself() -> None:
+    tape, large = Tape(), ["x" * 40_000]
+    tape.of("").extend([(1, Begun()), (2, Value(large)), (3, Value("small"))])
+    segments, values = tape.parts()
+    assert segments == [{"": [[1], [2, 0], [3, {"kind": "value", "value": "small"}]]}]
+    assert values == [large]
+    later = Tape(segments, values)
+    assert later.frames == tape.frames
+    later.of("").append((4, Value("y" * 40_000)))
+    segments, values = later.parts()
+    assert segments[1] == {"": [[4, 1]]}
+    assert values == [large, "y" * 40_000]
+
+
 def test_an_outcome_takes_seventy_bytes_beside_its_value() -> None:
     tape = Tape()
     hours = 3_600_000_000_000
     tape.of("").extend([(1, Begun()), *((hours + n, Value("x" * 10)) for n in range(1000))])
-    assert len(json.dumps(tape.segments(), separators=(",", ":"))) / 1000 <= 10 + 70
+    assert len(json.dumps(tape.parts()[0], separators=(",", ":"))) / 1000 <= 10 + 70
 
 
 def test_a_lost_call_counts_each_time_it_is_lost() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import UnknownRun
+from ..errors import UnknownRun, VMError
 from ..visible import safe_json
 from .decide import asked_lines, waiting_lines
 from .faults import FAILED, OK, Failure, UsageFault
@@ -38,14 +38,37 @@ async def connected(options: Options) -> Client:
     """
     from ..temporal import connect
 
-    key = None
-    if options.api_key_env is not None:
-        key = os.environ.get(options.api_key_env)
-        if not key:
-            raise UsageFault(f"--api-key-env: the variable {options.api_key_env} is not set")
     return await connect(
-        options.address, namespace=options.namespace, tls=_tls(options), api_key=key
+        options.address,
+        namespace=options.namespace,
+        tls=_tls(options),
+        api_key=_secret(options, "api_key_env"),
+        payloads=options.payloads,
+        encryption=_encryption(options),
     )
+
+
+def _secret(options: Options, name: str) -> str | None:
+    """What the environment variable holds that an option names."""
+    variable = getattr(options, name)
+    if variable is None:
+        return None
+    found = os.environ.get(variable)
+    if not found:
+        raise UsageFault(f"--{name.replace('_', '-')}: the variable {variable} is not set")
+    return found
+
+
+def _encryption(options: Options) -> Any:
+    key = _secret(options, "encryption_key_env")
+    if key is None:
+        return None
+    from ..temporal.encryption import Encryption, key_of, named
+
+    try:
+        return Encryption(named([key_of(key)]))
+    except VMError as error:
+        raise UsageFault(f"--encryption-key-env: {error}") from None
 
 
 def _tls(options: Options) -> Any:

@@ -381,6 +381,18 @@ takes_cluster = together(
         help="the environment variable that holds an API key",
         section=CLUSTER,
     ),
+    option(
+        "--payloads",
+        metavar="URL",
+        help="a database for values that are too large for a history, the same for all",
+        section=CLUSTER,
+    ),
+    option(
+        "--encryption-key-env",
+        metavar="NAME",
+        help="the environment variable that holds the key of payloads: 64 hexadecimal digits",
+        section=CLUSTER,
+    ),
 )
 """Which cluster has the runs that a command is about."""
 

@@ -579,3 +579,38 @@ def open_store(url: str, **options: Any) -> Archive:
     from .sql.store import SqlStore
 
     return SqlStore(url, **options)
+
+
+class PayloadStore(Protocol):
+    """Keeps values of any size by the hash of their content, each once."""
+
+    def put(self, bodies: Sequence[bytes]) -> list[str]:
+        """Keep *bodies*; the SHA-256 of each, in hex. They are durable when this returns."""
+        ...
+
+    def get(self, hashes: Sequence[str]) -> list[bytes]:
+        """The bodies with these hashes.
+
+        Raises:
+            StoreError: If one is not there, or was changed.
+        """
+        ...
+
+    def count(self) -> tuple[int, int]:
+        """How many values there are, and how many bytes they take."""
+        ...
+
+    def close(self) -> None:
+        """Let the database go."""
+        ...
+
+
+def open_payloads(url: str) -> PayloadStore:
+    """Where large values are kept, at a database's URL.
+
+    Raises:
+        StoreError: If it cannot be opened.
+    """
+    from .sql.payloads import Payloads
+
+    return Payloads(url)

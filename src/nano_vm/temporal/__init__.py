@@ -8,16 +8,21 @@ except ImportError as error:
     raise MissingExtra("nano_vm.temporal", "temporal") from error
 
 from .conversion import data_converter
+from .encryption import Encryption
 from .runs import TemporalRuns, connect
+from .storage import Storage, external_storage
 from .worker import TASK_QUEUE, NanoPlugin, worker
 from .workflow import NanoProgram
 
 __all__ = [
     "TASK_QUEUE",
+    "Encryption",
     "NanoPlugin",
     "NanoProgram",
+    "Storage",
     "TemporalRuns",
     "connect",
     "data_converter",
+    "external_storage",
     "worker",
 ]

@@ -10,11 +10,11 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from threading import Lock
 from typing import Any, cast
 
@@ -51,6 +51,7 @@ from .terms import (
     FAULT,
     HEARTBEAT_SECONDS,
     KEEP,
+    NOT_MADE,
     UNKNOWN_PROGRAM,
     Admission,
     ModelCall,
@@ -67,18 +68,50 @@ BEATS = 3
 """Signs of life within the time after which a worker is taken for dead."""
 
 
+class Life:
+    """When the server last heard of a call that this worker makes."""
+
+    def __init__(self) -> None:
+        started = activity.info().started_time.timestamp()
+        # a clock that is behind the server's says nothing of the time that passed
+        self.heard = time.monotonic() - max(time.time() - started, 0.0)
+
+    def beat(self) -> None:
+        """Say that this worker lives."""
+        activity.heartbeat()
+        self.heard = time.monotonic()
+
+    def check(self) -> None:
+        """Asked immediately before a call: this process may have stood still, and the server may
+        have given the call to another by now.
+
+        Raises:
+            NotMade: If so.
+        """
+        if time.monotonic() - self.heard > HEARTBEAT_SECONDS:
+            raise NotMade
+
+
+class NotMade(Exception):
+    """The call was not made: this worker was not heard of for too long."""
+
+
 @asynccontextmanager
-async def alive() -> AsyncIterator[None]:
+async def alive() -> AsyncIterator[Life]:
     """Say that this worker lives, for as long as a call takes; a short one says nothing."""
+    life = Life()
 
     async def beat() -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS / BEATS)
-            activity.heartbeat()
+            life.beat()
 
     beating = asyncio.create_task(beat())
     try:
-        yield
+        yield life
+    except NotMade:
+        told = "this worker was not heard of for too long, and has not made the call"
+        raise ApplicationError(told, type=NOT_MADE, non_retryable=True) from None
     finally:
         beating.cancel()
 
@@ -155,11 +188,11 @@ class Activities:
         """Whether a program may run on these inputs, by this worker's tools, models and policy."""
         async with alive():
             try:
-                return await asyncio.to_thread(self.verdict, told)
+                return await asyncio.to_thread(self.verdict, told, activity.info().workflow_id)
             except VMError as error:
                 raise ApplicationError(str(error), type=FAULT, non_retryable=True) from error
 
-    def verdict(self, told: Mapping[str, Any]) -> dict[str, Any]:
+    def verdict(self, told: Mapping[str, Any], run_id: str | None) -> dict[str, Any]:
         """As `admit`: the JSON form of an `Admission`."""
         start = Start.of(told)
         with self._lock:
@@ -168,7 +201,7 @@ class Activities:
             begun = vm.begin(
                 known.program,
                 start.inputs,
-                run_id=told["run_id"],
+                run_id=run_id,
                 seed=start.seed,
                 budget=start.budget,
                 untrusted=start.untrusted,
@@ -219,9 +252,10 @@ class Activities:
     # --- tools ---
 
     @activity.defn(name=CALL_TOOL)
-    async def call_tool(self, told: dict[str, Any], seconds: float) -> Any:
+    async def call_tool(self, told: dict[str, Any], seconds: float, *large: Any) -> Any:
         """Call a tool: the outcome."""
         call = ToolCall.of(told)
+        call.arguments.update(zip(call.large, large, strict=True))
         contract = self.vm.tools.get(call.tool)
         if contract is None:
             return _refused("NoTool", f"no worker that took the call has a tool {call.tool!r}")
@@ -243,10 +277,9 @@ class Activities:
             names, values = (*names, IDEMPOTENCY_KEY), [*values, call.key]
         calling = Calling(call.tool, names, contract.positional[: len(names)] == names)
         function = calling.bound(self.vm.preparer.functions[call.tool])
-        async with alive():
-            return self.outcome(
-                contract, call, await self.made(contract, function, values, seconds)
-            )
+        async with alive() as life:
+            came = await self.made(contract, function, values, seconds, life)
+        return self.outcome(contract, call, came)
 
     def hold(self, call: ToolCall, given: Mapping[str, Any]) -> bool:
         """Hold the arguments of *call* against this worker's policy; False where it does not know
@@ -275,8 +308,14 @@ class Activities:
         function: Callable[..., Any],
         values: list[Any],
         seconds: float,
+        life: Life,
     ) -> Made:
         """Call a tool the way its contract says."""
+
+        def checked_call() -> Any:
+            life.check()
+            return function(*values)
+
         if contract.how == "thread":
             begun, loop = asyncio.Event(), asyncio.get_running_loop()
             context = contextvars.copy_context()
@@ -284,14 +323,14 @@ class Activities:
             def work() -> Any:
                 loop.call_soon_threadsafe(begun.set)
                 try:
-                    return context.run(function, *values)
+                    return context.run(checked_call)
                 except (StopIteration, GeneratorExit) as error:  # a future cannot carry them
                     told = f"the tool raised {type(error).__name__}: {error}"
                     raise RuntimeError(told) from error
 
             future = asyncio.wrap_future(self.vm.preparer.threads.submit(work))
             return await made(lambda: future, seconds, begun)
-        return await made(partial(function, *values), seconds)
+        return await made(checked_call, seconds)
 
     def outcome(self, contract: ToolContract, call: ToolCall, came: Made) -> Outcome:
         """What came of a call of a tool, as an outcome."""
@@ -354,7 +393,7 @@ class Activities:
     # --- the store ---
 
     @activity.defn(name=KEEP)
-    async def keep(self, start: dict[str, Any], *segments: Any) -> str | None:
+    async def keep(self, start: dict[str, Any], *tape: Any) -> str | None:
         """Put a run that has ended into this worker's store, once."""
         store, run_id = self.vm.store, activity.info().workflow_id
         if store is None or run_id is None:
@@ -362,7 +401,7 @@ class Activities:
         async with alive():
             try:
                 archive = cast(Archive, store)
-                return await asyncio.to_thread(keep, archive, run_id, start, segments)
+                return await asyncio.to_thread(keep, archive, run_id, start, tape)
             except StoreError as error:
                 if error.passing:
                     raise
@@ -391,7 +430,7 @@ async def _result(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     try:
         value = call()
         return (await value if inspect.isawaitable(value) else value), None
-    except (asyncio.CancelledError, KeyboardInterrupt):
+    except (asyncio.CancelledError, KeyboardInterrupt, NotMade):
         raise
     except StopIteration as error:  # as Python says it of a coroutine function
         raised = RuntimeError("coroutine raised StopIteration")

@@ -50,9 +50,9 @@ from ..machine.plan import (
 from ..records.record import StepError
 from ..records.status import TraceStatus
 from ..values import CONTAINERS
-from .failures import is_lost, outcome_of_failure
+from .failures import is_lost, is_not_made, outcome_of_failure
 from .plans import Planned
-from .tape import Begun, Entry, Lost, Tape, Timed, fed
+from .tape import Begun, Entry, Lost, Tape, Timed, fed, is_large
 from .terms import (
     CALL_MODEL,
     CALL_TOOL,
@@ -84,6 +84,15 @@ workers must not kill them for ever.
 
 class MadeAgain(Exception):
     """A call in doubt is to be made again: its frame is computed anew from its tape."""
+
+
+def key_of(machine: Machine, op: ToolOp) -> str:
+    """The effect key that the requested tool is given: of a reconcile, that of the call that it is
+    asked about.
+    """
+    if op.takes_key:
+        return str(machine.given[-1])
+    return effect_key(machine.run_id, machine.path)
 
 
 @dataclass(slots=True)
@@ -310,15 +319,21 @@ class Driver:
     async def call_tool(self, machine: Machine, op: ToolOp) -> list[Entry]:
         """Call a tool: the outcome, or that the call was lost."""
         facts = self.tool_call(machine, op)
+        arguments = facts["arguments"]
+        large = [name for name, value in arguments.items() if is_large(value)]
+        values = [arguments[name] for name in large]
+        if large:
+            facts["large"] = large
+            arguments.update(dict.fromkeys(large))
         queue = self.admission.queues.get(op.tool)
-        entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue)
+        entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue, values)
         if entries == [UNKNOWN_PROGRAM]:
             document = {"program": self.planned.flow.program.to_dict()}
             document["programs"] = {
                 name: one.to_dict() for name, one in self.planned.flow.called.items()
             }
             facts["document"] = document
-            entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue)
+            entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue, values)
         return entries
 
     def tool_call(self, machine: Machine, op: ToolOp) -> dict[str, Any]:
@@ -330,7 +345,7 @@ class Driver:
             op.tool,
             arguments,
             op.effect,
-            effect_key(machine.run_id, machine.path),
+            key_of(machine, op),
             machine.path,
             op.takes_key,
             machine.side_call,
@@ -374,8 +389,9 @@ class Driver:
         facts: dict[str, Any],
         summary: str | None,
         queue: str | None,
+        values: Iterable[Any] = (),
     ) -> list[Any]:
-        """Make a call as an activity."""
+        """Make a call as an activity; *values* are sent by themselves."""
         tape, begun = self.tape.of(machine.frame_name), self.now()
         self._called[machine.frame_name] = len(tape), begun
         left = machine.deadline - begun
@@ -383,7 +399,7 @@ class Driver:
         self.calls.made += 1
         handle = workflow.start_activity(
             activity,
-            args=[facts, op.timeout_ns / 1e9],
+            args=[facts, op.timeout_ns / 1e9, *values],
             task_queue=queue,
             start_to_close_timeout=own if op.timeout_ns else LONGEST_CALL,
             schedule_to_close_timeout=(
@@ -411,13 +427,13 @@ class Driver:
     ) -> list[Entry]:
         """The entries of a call that ended with a failure of Temporal's own."""
         unsafe = isinstance(op, ToolOp) and op.unsafe
-        if not is_lost(error):
+        if not is_lost(error) and not is_not_made(error):
             kind = "tool" if isinstance(op, ToolOp) else "model"
             return [outcome_of_failure(error, unsafe=unsafe, kind=kind)]
         if self.cancelled and machine.side_call != "undo":
             return [Cancelled(called=True)]
         began = begun + self.base_ns
-        if unsafe:
+        if unsafe and not is_not_made(error):
             return [Lost((began,), settled=True), Unknown(LOST)]
         tape = self.tape.of(machine.frame_name)
         if sum(isinstance(entry, Lost) for _, entry in tape[-MAX_LOST:]) >= MAX_LOST:

@@ -10,6 +10,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
 from ..machine.faults import LOST
 from ..machine.outcome import BadResult, Cancelled, Failed, NotCalled, Outcome, TimedOut, Unknown
 from ..records.record import StepError
+from .terms import NOT_MADE
 
 WORKER_SHUTDOWN = "WorkerShutdown"
 """The type of the failure with which the SDK ends a call whose worker is stopped in an orderly way.
@@ -27,6 +28,12 @@ def is_lost(error: ActivityError) -> bool:
     if isinstance(cause, exceptions.TimeoutError):
         return cause.type == TimeoutType.HEARTBEAT
     return isinstance(cause, ApplicationError) and cause.type == WORKER_SHUTDOWN
+
+
+def is_not_made(error: ActivityError) -> bool:
+    """Whether the worker has surely not made the call, and will not."""
+    cause = error.cause
+    return isinstance(cause, ApplicationError) and cause.type == NOT_MADE
 
 
 def outcome_of_failure(error: ActivityError, *, unsafe: bool, kind: str) -> Outcome:

@@ -5,7 +5,7 @@ file of another store would be, all or nothing and once.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +20,6 @@ from ..store.transfer import export
 from .computed import Computed
 from .plans import PLANS
 from .snapshot import snapshot
-from .tape import Tape
 from .terms import HEARTBEAT_SECONDS, Admission, Start
 
 ENGINE = "temporal"
@@ -29,10 +28,8 @@ ENGINE = "temporal"
 PLAN_SECONDS = 200 * HEARTBEAT_SECONDS
 
 
-def keep(
-    store: Archive, run_id: str, start: Mapping[str, Any], segments: Iterable[Mapping[str, Any]]
-) -> str:
-    """Keep the run that was begun with *start* and ended with the tape of *segments*; its digest.
+def keep(store: Archive, run_id: str, start: Mapping[str, Any], tape: Sequence[Any]) -> str:
+    """Keep the run that was begun with *start* and ended with *tape*, as it was sent; its digest.
 
     Raises:
         StoreError: If it cannot be kept, or another run of this id is there.
@@ -43,7 +40,7 @@ def keep(
     planned = PLANS.of(begun.program, admission.programs, admission.contracts, PLAN_SECONDS)
     computed = Computed(run_id, begun, admission, planned)
     machine = computed.machine()
-    now = snapshot(machine, Tape(segments))
+    now = snapshot(machine, begun.tape(tape))
     trace = Trace(computed.recording(machine, now))
     run = _stored(computed, trace)
     rows = Rows(run, planned.plan.ops, computed.base_ns, ENGINE)

@@ -16,6 +16,7 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.converter import PayloadCodec
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
@@ -31,8 +32,10 @@ from ..run.inbox import account, principal
 from ..run.inputs import is_run_id, names_of
 from ..run.options import RUN_OPTIONS, RunOptions, unknown_options
 from ..run.vm import ExecutionVM
+from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
 from .conversion import data_converter
+from .storage import external_storage
 from .terms import DECIDE, EVENT, RESOLVE, STANDING, TRACE, WORKFLOW, Start
 from .words import refused
 from .worker import TASK_QUEUE
@@ -50,15 +53,20 @@ async def connect(
     namespace: str = "default",
     tls: bool | TLSConfig = False,
     api_key: str | None = None,
+    payloads: str | None = None,
+    encryption: PayloadCodec | None = None,
     **options: Any,
 ) -> Client:
     """A client whose payloads are those of the workers here; *options* are those of the SDK's
-    `Client.connect`.
+    `Client.connect`. *payloads* is the URL of a database for large ones, *encryption* an
+    `Encryption`; all clients and workers of a cluster have the same.
 
     Raises:
         VMError: If no server answers, or it has no such namespace.
     """
-    options.setdefault("data_converter", data_converter())
+    if "data_converter" not in options:
+        storage = external_storage(open_payloads(payloads)) if payloads is not None else None
+        options["data_converter"] = data_converter(encryption, storage)
     try:
         client = await Client.connect(
             address, namespace=namespace, tls=tls, api_key=api_key, **options

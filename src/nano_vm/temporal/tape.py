@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..machine.machine import Machine
-from ..machine.outcome import Failed, Outcome, outcome_json, outcome_of
+from ..machine.outcome import Failed, Outcome, Value, outcome_json, outcome_of
 from ..machine.plan import Op
+from ..values import CONTAINERS, admit
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,49 +50,72 @@ def fed(machine: Machine, op: Op, entry: Timed) -> Op:
 class Tape:
     """The entries of a run, by the names of its frames."""
 
-    def __init__(self, segments: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, segments: Iterable[Mapping[str, Any]] = (), values: Iterable[Any] = ()
+    ) -> None:
         self._segments = list(segments)
+        self._values = list(values)  # those that are too large to stand in a segment
         self.frames: dict[str, list[Timed]] = {}
         for segment in self._segments:
             for frame, entries in segment.items():
-                self.frames.setdefault(frame, []).extend(map(_read, entries))
+                self.frames.setdefault(frame, []).extend(map(self._read, entries))
         self._carried = {frame: len(entries) for frame, entries in self.frames.items()}
 
     def of(self, frame: str) -> list[Timed]:
         """The entries of *frame*, to which others are added."""
         return self.frames.setdefault(frame, [])
 
-    def segments(self) -> list[Mapping[str, Any]]:
-        """The JSON form: the segments that it was made of, as they are, and what was added since."""
+    def parts(self) -> tuple[list[Mapping[str, Any]], list[Any]]:
+        """The JSON form: the segments that it was made of, as they are, and what was added since;
+        and the large values that these refer to.
+        """
+        values = self._values.copy()
         new = {
-            frame: [_written(entry) for entry in entries[self._carried.get(frame, 0) :]]
+            frame: [_written(entry, values) for entry in entries[self._carried.get(frame, 0) :]]
             for frame, entries in self.frames.items()
         }
         added = {frame: entries for frame, entries in new.items() if entries}
-        return [*self._segments, added] if added else self._segments
+        return ([*self._segments, added] if added else self._segments), values
 
     def cut(self, frame: str, length: int) -> None:
         """Forget the entries of *frame* from number *length* on."""
         del self.of(frame)[length:]
         if length < self._carried.get(frame, 0):  # the segments say too much: one of all is made
-            self._segments, self._carried = [], {}
+            self._segments, self._values, self._carried = [], [], {}
+
+    def _read(self, told: list[Any]) -> Timed:
+        match told:
+            case [now]:
+                return now, Begun()
+            case [now, list(begun), settled]:
+                return now, Lost(tuple(begun), settled)
+            case [now, int(number)]:
+                return now, Value(self._values[number])
+            case [now, outcome]:
+                return now, outcome_of(outcome)
+        raise ValueError(f"{told!r} is no entry of a tape")
 
 
-def _written(entry: Timed) -> list[Any]:
+LARGE_BYTES = 32 * 1024
+"""A value of this size is a payload of its own: with a storage for payloads it is there once, however
+often it is sent.
+"""
+
+
+def is_large(value: Any) -> bool:
+    """Whether *value* is sent as a payload of its own."""
+    if type(value) is str:
+        return len(value) >= LARGE_BYTES
+    return type(value) in CONTAINERS and admit(value)[1] >= LARGE_BYTES
+
+
+def _written(entry: Timed, values: list[Any]) -> list[Any]:
     now, what = entry
     if isinstance(what, Begun):
         return [now]
     if isinstance(what, Lost):
         return [now, list(what.begun), what.settled]
+    if isinstance(what, Value) and is_large(what.value):
+        values.append(what.value)
+        return [now, len(values) - 1]
     return [now, outcome_json(what)]
-
-
-def _read(told: list[Any]) -> Timed:
-    match told:
-        case [now]:
-            return now, Begun()
-        case [now, list(begun), settled]:
-            return now, Lost(tuple(begun), settled)
-        case [now, outcome]:
-            return now, outcome_of(outcome)
-    raise ValueError(f"{told!r} is no entry of a tape")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from .tape import Tape
 from .words import Words
 
 WORKFLOW = "NanoProgram"
@@ -18,6 +19,9 @@ DECIDE, EVENT, RESOLVE = "decide", "event", "resolve"
 
 FAULT = "NanoVMFault"
 """The type of the failure of a fault of this package, which another attempt would not mend."""
+
+NOT_MADE = "NotMade"
+"""The type of the failure of a call that its worker surely has not made, and will not."""
 
 HEARTBEAT_SECONDS = 3.0
 """After so long without a sign of life a worker's calls are lost."""
@@ -84,6 +88,18 @@ class Start(Message):
     )  # words that no step has taken yet, by path
     used: list[Any] = field(default_factory=list)  # names and ids of events that were recorded
     cancelled: bool = False
+    segments: int = 0  # how many of what follows are segments of the tape; the rest are its values
+
+    def tape(self, parts: Sequence[Any]) -> Tape:
+        """The tape that was sent along."""
+        return Tape(parts[: self.segments], parts[self.segments :])
+
+    def with_tape(self, tape: Tape) -> list[Any]:
+        """What is sent to go on with *tape*: this, its segments and its large values, each by
+        itself.
+        """
+        segments, values = tape.parts()
+        return [replace(self, segments=len(segments)).to_dict(), *segments, *values]
 
     def continued(self, admission: dict[str, Any], began_ns: int, salt: str) -> Start:
         """The same for the executions that follow, which need no other admission."""
@@ -107,7 +123,7 @@ class ToolCall(Message):
     """
 
     tool: str
-    arguments: dict[str, Any]
+    arguments: dict[str, Any]  # null where it is large, and sent by itself
     effect: str
     key: str  # the call's effect key
     path: str = ""
@@ -119,6 +135,7 @@ class ToolCall(Message):
     op: int = -1
     given: dict[str, Any] = field(default_factory=dict)
     document: dict[str, Any] | None = None  # the program, for a worker that does not know it
+    large: list[str] = field(default_factory=list)  # arguments that are sent by themselves
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from .computed import Computed
 from .driver import Driver, MadeAgain
 from .plans import PLANS, PlanNotReady
 from .snapshot import snapshot
-from .tape import Tape
 from .terms import (
     ADMIT,
     DECIDE,
@@ -57,9 +56,9 @@ class NanoProgram:
     """One run of a program."""
 
     @workflow.init
-    def __init__(self, start: dict[str, Any], *segments: Any) -> None:
+    def __init__(self, start: dict[str, Any], *tape: Any) -> None:
         self.start = Start.of(start)
-        self.tape = Tape(segments)
+        self.tape = self.start.tape(tape)
         self.words = Words(self.start.events, self.start.decided, self.start.used)
         self.driver: Driver | None = None
         self.ended: dict[str, Any] | None = None
@@ -67,7 +66,7 @@ class NanoProgram:
         self.computed: Computed | None = None
 
     @workflow.run
-    async def run(self, start: dict[str, Any], *segments: Any) -> dict[str, Any]:
+    async def run(self, start: dict[str, Any], *tape: Any) -> dict[str, Any]:
         """The JSON form of the run's trace."""
         work = asyncio.ensure_future(self._whole())
         while True:
@@ -130,11 +129,9 @@ class NanoProgram:
 
     async def _admitted(self) -> dict[str, Any]:
         """What a worker says of program and inputs."""
-        info = workflow.info()
-        told = {**self.start.to_dict(), "run_id": info.workflow_id}
         return await workflow.execute_activity(  # type: ignore[no-any-return]
             ADMIT,
-            told,
+            self.start.to_dict(),
             start_to_close_timeout=timedelta(seconds=ADMIT_SECONDS),
             heartbeat_timeout=timedelta(seconds=HEARTBEAT_SECONDS),
             retry_policy=RetryPolicy(non_retryable_error_types=[FAULT]),
@@ -147,7 +144,7 @@ class NanoProgram:
         try:
             await workflow.execute_activity(
                 KEEP,
-                args=[self.start.to_dict(), *self.tape.segments()],
+                args=self.start.with_tape(self.tape),
                 start_to_close_timeout=timedelta(seconds=KEEP_SECONDS),
                 schedule_to_close_timeout=timedelta(seconds=KEEP_LATEST_SECONDS),
                 heartbeat_timeout=timedelta(seconds=HEARTBEAT_SECONDS),
@@ -174,7 +171,7 @@ class NanoProgram:
         as they are, and what came since.
         """
         start = self.start.left(self.words, cancelled=self.cancelled)
-        workflow.continue_as_new(args=[start.to_dict(), *self.tape.segments()])
+        workflow.continue_as_new(args=start.with_tape(self.tape))
 
     # --- what is said, and asked ---
 
