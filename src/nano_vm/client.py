@@ -1,0 +1,617 @@
+"""A client of `nano-vm serve`, for programs: `Client`, and `AsyncClient` with the same methods to be
+awaited. Needs the extra ``client``.
+
+It has an API key, which is of one project. What the server refuses is raised as the error that the
+store itself would raise: `AlreadyDecided`, `NotPermitted`, `ProgramError` with its diagnostics. A
+request that fails on its way is made again where that repeats nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+from uuid import uuid4
+
+from .diagnostics import Diagnostic
+from .errors import (
+    AlreadyDecided,
+    Changed,
+    Expired,
+    MissingExtra,
+    NotPermitted,
+    ProgramError,
+    StoreError,
+    UnknownRun,
+    VMError,
+)
+from .store.records import ENDED, SUSPENDED
+from .values import canonical
+
+if TYPE_CHECKING:
+    import httpx
+
+KEY_VARIABLE = "NANO_VM_KEY"
+
+TIMEOUT_SECONDS = 30.0
+
+ATTEMPTS = 4
+FIRST_WAIT_SECONDS = 0.2
+"""Before a request that failed on its way is made again; each further time twice as long."""
+
+_ERRORS: dict[str, type[VMError]] = {
+    "not-permitted": NotPermitted,
+    "already-decided": AlreadyDecided,
+    "expired": Expired,
+    "changed": Changed,
+    "not-found": UnknownRun,
+}
+
+
+class ServerError(VMError):
+    """The server refused a request; ``status`` is HTTP's, ``request_id`` what its log knows it by."""
+
+    def __init__(self, message: str, status: int, request_id: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+
+
+class Happened(NamedTuple):
+    """Something in a run: ``kind`` is ``record``, ``standing`` or ``end``; ``seq`` the number of a
+    record, by which a stream goes on.
+    """
+
+    kind: str
+    data: dict[str, Any]
+    seq: int | None
+
+
+class _Call(NamedTuple):
+    method: str
+    path: str
+    body: Any = None
+    headers: Mapping[str, str] = {}
+    again: bool = True  # whether making it twice does what making it once does
+
+
+class _Calls:
+    """What both clients ask for."""
+
+    def __init__(self, project: str | None) -> None:
+        self.project = project
+
+    def _in(self, path: str) -> str:
+        assert self.project is not None
+        return f"/api/v1/projects/{quote(self.project, safe='')}/{path}"
+
+    def _run(self, run_id: str, path: str = "") -> str:
+        return self._in(f"runs/{quote(run_id, safe='')}{path}")
+
+    def _start(
+        self,
+        program: str,
+        inputs: Mapping[str, Any] | None,
+        version: int | None,
+        run_id: str | None,
+        labels: Mapping[str, str] | None,
+    ) -> _Call:
+        body = {
+            "program": program,
+            "version": version,
+            "inputs": dict(inputs or {}),
+            "run_id": run_id,
+            "labels": dict(labels or {}),
+        }
+        # so that the same run is joined where the answer to the first attempt was lost
+        headers = {} if run_id is not None else {"Idempotency-Key": str(uuid4())}
+        return _Call("POST", self._in("runs"), body, headers)
+
+    def _decide(self, run_id: str, path: str, shown: str, answer: str, **more: Any) -> _Call:
+        body = {"run": run_id, "path": path, "shown": shown, "answer": answer, **more}
+        return _Call("POST", self._in("inbox"), body, again=False)
+
+    def _resolve(
+        self, run_id: str, path: str, shown: str, done: Any, retry: bool, fail: str | None
+    ) -> _Call:
+        if retry:
+            return self._decide(run_id, path, shown, "resolve", how="retry")
+        if fail is not None:
+            return self._decide(run_id, path, shown, "resolve", how="fail", reason=fail)
+        output = canonical(done).decode()
+        return self._decide(run_id, path, shown, "resolve", how="done", output=output)
+
+    def _event(self, run_id: str, name: str, payload: Any, id: str | None) -> _Call:
+        body = {"name": name, "payload": payload, "id": id}
+        return _Call("POST", self._run(run_id, "/events"), body, again=id is not None)
+
+
+class Client(_Calls):
+    """A server at *url*, with an API *key* (default: the environment's ``NANO_VM_KEY``). *project* is
+    that of the key unless it is given.
+
+    Raises:
+        MissingExtra: If httpx is not installed.
+        VMError: If there is no key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        project: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        transport: Any = None,
+    ) -> None:
+        super().__init__(project)
+        self._http = _httpx().Client(**_options(url, key, timeout_seconds, transport))
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, call: _Call) -> Any:
+        wait = FIRST_WAIT_SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = self._http.request(**_sent(call))
+            except _httpx().TransportError as error:
+                if attempt == ATTEMPTS or not call.again:
+                    raise _unreached(error) from error
+            else:
+                if answer.status_code != 503 or attempt == ATTEMPTS or not call.again:
+                    return _read(answer)
+            time.sleep(wait)
+            wait *= 2
+        raise AssertionError("unreachable")
+
+    def _located(self) -> Client:
+        if self.project is None:
+            self.project = _project_of(self._send(_Call("GET", "/api/v1/me")))
+        return self
+
+    def start(
+        self,
+        program: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        run_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
+        """Start a run of the project's *program*, and give its id; the same *run_id* joins a run that
+        is there.
+        """
+        call = self._located()._start(program, inputs, version, run_id, labels)
+        return str(self._send(call)["id"])
+
+    def run(
+        self,
+        program: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        run_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Start a run and wait for it, as `start` and `wait`."""
+        started = self.start(program, inputs, version=version, run_id=run_id, labels=labels)
+        return self.wait(started, timeout_seconds=timeout_seconds)
+
+    def show(self, run_id: str) -> dict[str, Any]:
+        """A run, as its page shows it."""
+        found: dict[str, Any] = self._send(_Call("GET", self._located()._run(run_id)))["run"]
+        return found
+
+    def runs(self, **query: str) -> Iterator[dict[str, Any]]:
+        """Runs, newest first; *query* are those of the list: ``status``, ``program``, ..."""
+        while True:
+            page = self._send(_Call("GET", self._located()._in(f"runs?{_query(query)}")))
+            yield from page["runs"]
+            if page["after"] is None:
+                return
+            query = {**query, "after": page["after"]}
+
+    def events(self, run_id: str, after: int = -1) -> Iterator[Happened]:
+        """What happens in a run, until it has ended; a stream that is cut goes on where it was."""
+        path = self._located()._run(run_id, "/events")
+        while True:
+            headers = {"Last-Event-ID": str(after)} if after >= 0 else {}
+            try:
+                with self._http.stream("GET", path, headers=headers, timeout=_patient()) as answer:
+                    if answer.status_code != 200:
+                        answer.read()
+                        _read(answer)
+                    parser = _Events()
+                    for line in answer.iter_lines():
+                        happened = parser.line(line)
+                        if happened is None:
+                            continue
+                        after = happened.seq if happened.seq is not None else after
+                        yield happened
+                        if happened.kind == "end":
+                            return
+            except _httpx().TransportError:
+                pass
+            time.sleep(FIRST_WAIT_SECONDS)
+
+    def wait(
+        self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
+    ) -> dict[str, Any]:
+        """The run, once it has ended; with ``until="waiting"`` also once it waits for somebody.
+
+        Raises:
+            TimeoutError: If that takes longer.
+        """
+        statuses = _awaited(until)
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        wait = FIRST_WAIT_SECONDS / 4
+        while True:
+            view = self.show(run_id)
+            if view["status"] in statuses:
+                return view
+            if end is not None and time.monotonic() > end:
+                raise _late(run_id, view)
+            time.sleep(wait)
+            wait = min(wait * 1.5, 2.0)
+
+    def inbox(self) -> list[dict[str, Any]]:
+        """What runs of the project ask of people; ``shown`` identifies each request."""
+        found: list[dict[str, Any]] = self._send(_Call("GET", self._located()._in("inbox")))[
+            "asked"
+        ]
+        return found
+
+    def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> None:
+        """Approve what a run asks, as it was shown."""
+        self._send(self._located()._decide(run_id, path, shown, "approve", reason=reason))
+
+    def reject(self, run_id: str, path: str, *, shown: str, reason: str) -> None:
+        """Reject what a run asks, as it was shown."""
+        self._send(self._located()._decide(run_id, path, shown, "reject", reason=reason))
+
+    def resolve(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        shown: str,
+        done: Any = None,
+        retry: bool = False,
+        fail: str | None = None,
+    ) -> None:
+        """Say what became of a call in doubt: that it is *done* and gave this, that it may be made
+        again, or why it failed.
+        """
+        self._send(self._located()._resolve(run_id, path, shown, done, retry, fail))
+
+    def send_event(
+        self, run_id: str, name: str, payload: Any = None, *, id: str | None = None
+    ) -> bool:
+        """Send an event to a run; one of the same name and *id* is recorded once."""
+        return bool(self._send(self._located()._event(run_id, name, payload, id))["recorded"])
+
+    def cancel(self, run_id: str) -> None:
+        """Have a run cancelled, and undone."""
+        self._send(_Call("POST", self._located()._run(run_id, "/cancel"), again=False))
+
+    def verify(self, run_id: str) -> dict[str, Any]:
+        """Whether recomputing a run from its records gives them."""
+        found: dict[str, Any] = self._send(_Call("GET", self._located()._run(run_id, "/verify")))
+        return found
+
+    def costs(self, by: str = "model", **query: str) -> list[dict[str, Any]]:
+        """What model calls have cost, summed for each value of *by*."""
+        path = self._located()._in(f"costs?{_query({'by': by, **query})}")
+        found: list[dict[str, Any]] = self._send(_Call("GET", path))["costs"]
+        return found
+
+
+class AsyncClient(_Calls):
+    """As `Client`, for code in an event loop."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        project: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        transport: Any = None,
+    ) -> None:
+        super().__init__(project)
+        self._http = _httpx().AsyncClient(**_options(url, key, timeout_seconds, transport))
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _send(self, call: _Call) -> Any:
+        wait = FIRST_WAIT_SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = await self._http.request(**_sent(call))
+            except _httpx().TransportError as error:
+                if attempt == ATTEMPTS or not call.again:
+                    raise _unreached(error) from error
+            else:
+                if answer.status_code != 503 or attempt == ATTEMPTS or not call.again:
+                    return _read(answer)
+            await asyncio.sleep(wait)
+            wait *= 2
+        raise AssertionError("unreachable")
+
+    async def _located(self) -> AsyncClient:
+        if self.project is None:
+            self.project = _project_of(await self._send(_Call("GET", "/api/v1/me")))
+        return self
+
+    async def start(
+        self,
+        program: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        run_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
+        """As `Client.start`."""
+        call = (await self._located())._start(program, inputs, version, run_id, labels)
+        return str((await self._send(call))["id"])
+
+    async def run(
+        self,
+        program: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        run_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """As `Client.run`."""
+        started = await self.start(program, inputs, version=version, run_id=run_id, labels=labels)
+        return await self.wait(started, timeout_seconds=timeout_seconds)
+
+    async def show(self, run_id: str) -> dict[str, Any]:
+        """As `Client.show`."""
+        call = _Call("GET", (await self._located())._run(run_id))
+        found: dict[str, Any] = (await self._send(call))["run"]
+        return found
+
+    async def runs(self, **query: str) -> AsyncIterator[dict[str, Any]]:
+        """As `Client.runs`."""
+        while True:
+            path = (await self._located())._in(f"runs?{_query(query)}")
+            page = await self._send(_Call("GET", path))
+            for row in page["runs"]:
+                yield row
+            if page["after"] is None:
+                return
+            query = {**query, "after": page["after"]}
+
+    async def events(self, run_id: str, after: int = -1) -> AsyncIterator[Happened]:
+        """As `Client.events`."""
+        path = (await self._located())._run(run_id, "/events")
+        while True:
+            headers = {"Last-Event-ID": str(after)} if after >= 0 else {}
+            try:
+                async with self._http.stream(
+                    "GET", path, headers=headers, timeout=_patient()
+                ) as answer:
+                    if answer.status_code != 200:
+                        await answer.aread()
+                        _read(answer)
+                    parser = _Events()
+                    async for line in answer.aiter_lines():
+                        happened = parser.line(line)
+                        if happened is None:
+                            continue
+                        after = happened.seq if happened.seq is not None else after
+                        yield happened
+                        if happened.kind == "end":
+                            return
+            except _httpx().TransportError:
+                pass
+            await asyncio.sleep(FIRST_WAIT_SECONDS)
+
+    async def wait(
+        self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
+    ) -> dict[str, Any]:
+        """As `Client.wait`."""
+        statuses = _awaited(until)
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        wait = FIRST_WAIT_SECONDS / 4
+        while True:
+            view = await self.show(run_id)
+            if view["status"] in statuses:
+                return view
+            if end is not None and time.monotonic() > end:
+                raise _late(run_id, view)
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, 2.0)
+
+    async def inbox(self) -> list[dict[str, Any]]:
+        """As `Client.inbox`."""
+        call = _Call("GET", (await self._located())._in("inbox"))
+        found: list[dict[str, Any]] = (await self._send(call))["asked"]
+        return found
+
+    async def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> None:
+        """As `Client.approve`."""
+        located = await self._located()
+        await self._send(located._decide(run_id, path, shown, "approve", reason=reason))
+
+    async def reject(self, run_id: str, path: str, *, shown: str, reason: str) -> None:
+        """As `Client.reject`."""
+        located = await self._located()
+        await self._send(located._decide(run_id, path, shown, "reject", reason=reason))
+
+    async def resolve(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        shown: str,
+        done: Any = None,
+        retry: bool = False,
+        fail: str | None = None,
+    ) -> None:
+        """As `Client.resolve`."""
+        located = await self._located()
+        await self._send(located._resolve(run_id, path, shown, done, retry, fail))
+
+    async def send_event(
+        self, run_id: str, name: str, payload: Any = None, *, id: str | None = None
+    ) -> bool:
+        """As `Client.send_event`."""
+        call = (await self._located())._event(run_id, name, payload, id)
+        return bool((await self._send(call))["recorded"])
+
+    async def cancel(self, run_id: str) -> None:
+        """As `Client.cancel`."""
+        path = (await self._located())._run(run_id, "/cancel")
+        await self._send(_Call("POST", path, again=False))
+
+    async def verify(self, run_id: str) -> dict[str, Any]:
+        """As `Client.verify`."""
+        call = _Call("GET", (await self._located())._run(run_id, "/verify"))
+        found: dict[str, Any] = await self._send(call)
+        return found
+
+    async def costs(self, by: str = "model", **query: str) -> list[dict[str, Any]]:
+        """As `Client.costs`."""
+        path = (await self._located())._in(f"costs?{_query({'by': by, **query})}")
+        found: list[dict[str, Any]] = (await self._send(_Call("GET", path)))["costs"]
+        return found
+
+
+class _Events:
+    """Lines of a stream of events, put together."""
+
+    def __init__(self) -> None:
+        self._kind = self._data = ""
+        self._seq: int | None = None
+
+    def line(self, text: str) -> Happened | None:
+        name, _, value = text.partition(": ")
+        if name == "event":
+            self._kind = value
+        elif name == "data":
+            self._data = value
+        elif name == "id" and value.isdecimal():
+            self._seq = int(value)
+        elif not text and self._data:
+            happened = Happened(self._kind, json.loads(self._data), self._seq)
+            self._kind, self._data, self._seq = "", "", None
+            return happened
+        return None
+
+
+def _httpx() -> Any:
+    try:
+        import httpx
+    except ImportError:
+        raise MissingExtra("a client of nano-vm serve", "client") from None
+    return httpx
+
+
+def _options(url: str, key: str | None, timeout_seconds: float, transport: Any) -> dict[str, Any]:
+    key = key or os.environ.get(KEY_VARIABLE)
+    if not key:
+        raise VMError(
+            f"which key? Give one, or set {KEY_VARIABLE}; an admin of the project makes it"
+        )
+    if not url.startswith(("http://", "https://")):
+        raise VMError(f"a server is http://... or https://..., not {url!r}")
+    try:
+        headers = {"Authorization": f"Bearer {key.encode('ascii').decode()}"}
+    except UnicodeEncodeError:
+        raise VMError("that is no key: keys are nvm_..., in ASCII") from None
+    return {
+        "base_url": url.rstrip("/"),
+        "headers": headers,
+        "timeout": timeout_seconds,
+        "transport": transport,
+        "follow_redirects": False,  # where a key is sent is not for a server to say
+    }
+
+
+def _patient() -> Any:
+    """Of a stream, which says something every quarter of a minute."""
+    return _httpx().Timeout(TIMEOUT_SECONDS, read=60.0)
+
+
+def _sent(call: _Call) -> dict[str, Any]:
+    """What httpx is given."""
+    content = None if call.body is None else canonical(call.body)
+    headers = {**call.headers, **({} if content is None else {"Content-Type": "application/json"})}
+    return {"method": call.method, "url": call.path, "content": content, "headers": headers}
+
+
+def _query(query: Mapping[str, str]) -> str:
+    return "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+
+
+def _awaited(until: str) -> tuple[str, ...]:
+    if until not in ("ended", "waiting"):
+        raise VMError(f"until is 'ended' or 'waiting', not {until!r}")
+    return (*ENDED, SUSPENDED) if until == "waiting" else ENDED
+
+
+def _late(run_id: str, view: Mapping[str, Any]) -> TimeoutError:
+    return TimeoutError(f"run {run_id!r} is {view['status']} still; it goes on")
+
+
+def _project_of(me: Mapping[str, Any]) -> str:
+    known = [found["project"] for found in me["projects"]]
+    if len(known) != 1:
+        raise VMError(f"which project? Give one of {', '.join(known) or 'yours: there is none'}")
+    return str(known[0])
+
+
+def _read(answer: httpx.Response) -> Any:
+    """What a server answered.
+
+    Raises:
+        VMError: If it refused.
+    """
+    if answer.is_success:
+        return json.loads(answer.content) if answer.content else None
+    try:
+        problem = json.loads(answer.content)
+        kind = str(problem["type"]).rpartition(":")[2]
+        detail, request_id = str(problem["detail"]), str(problem.get("request_id", ""))
+    except (ValueError, KeyError, TypeError):
+        told = f"the server, or a proxy before it, answered {answer.status_code}"
+        raise ServerError(told, answer.status_code) from None
+    if "diagnostics" in problem:
+        raise ProgramError(Diagnostic.from_dict(found) for found in problem["diagnostics"])
+    if answer.status_code == 503:
+        raise StoreError(detail, passing=True)
+    if kind in _ERRORS:
+        raise _ERRORS[kind](detail)
+    raise ServerError(detail, answer.status_code, request_id)
+
+
+def _unreached(error: Exception) -> StoreError:
+    told = str(error) or type(error).__name__
+    return StoreError(f"the server cannot be reached: {told}", passing=True)
