@@ -17,6 +17,8 @@ import os
 import re
 import runpy
 import shlex
+import signal
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pages import DOCS, shown
+from patience import HANGS_SECONDS
 
 from nano_vm import ExecutionVM, Policy, Program
 from nano_vm.cli.main import main
@@ -163,6 +166,18 @@ def installs(block: Block) -> None:
                 raise AssertionError(f"line {block.line}: {line} installs nothing")
 
 
+def killed(arguments: list[str]) -> None:
+    """A command that ends by ``kill -9``, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "nano_vm", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        timeout=HANGS_SECONDS,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
 class Story:
     """The blocks of one page in *folder*."""
 
@@ -204,6 +219,9 @@ class Story:
         for there, here in self.digests.items():
             command = command.replace(there, here)
         program, *arguments = shlex.split(command, comments=True)
+        if expected == ["Killed"]:
+            killed(arguments)
+            return
         printed = io.StringIO()
         with redirect_stdout(printed), redirect_stderr(printed):
             match program:

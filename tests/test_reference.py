@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 import nano_vm
 from nano_vm.adapters.hostfile import _File, _Model, _Pool
+from nano_vm.cli.commands import TABLE
 from nano_vm.language.functions import FUNCTIONS
 from nano_vm.language.program import STEP_CLASSES, Program, Step
 from nano_vm.machine.ledger import Limits
@@ -117,6 +118,17 @@ def test_every_kind_of_event_is_named() -> None:
     kinds = set(re.findall(r"``(\w+_\w+|text)``", Event.__doc__ or ""))
     assert {"run_started", "attempt_failed", "text"} <= kinds
     assert {kind for kind in kinds if f"`{kind}`" not in text} == set()
+
+
+def test_every_command_about_runs_is_on_a_page() -> None:
+    names = {
+        name
+        for heading in ("run", "durable runs", "inspect recorded runs")
+        for name in TABLE[heading]
+    }
+    text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "how-to").glob("*.md"))
+    missing = {name for name in names if not re.search(rf"nano-vm {name}\b|`{name}`", text)}
+    assert missing == set()
 
 
 def test_every_argument_and_field_of_mcp_is_named() -> None:

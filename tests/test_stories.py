@@ -18,8 +18,8 @@ PAGES = sorted(
 )
 
 
-OWN = {"durable", "observability"}
-"""Those that kill processes or configure logging: `test_docs_durable`, `test_docs_observability`."""
+OWN = {"observability"}
+"""What configures logging runs in processes of its own: `test_docs_observability`."""
 
 
 LABELS = {"tutorial": ("damaged", "late", "unwanted")}
