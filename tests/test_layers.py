@@ -53,6 +53,7 @@ PACKAGES = (
     "client",
     "ui",
     "server",
+    "lsp",
     "cli",
     "pytest_plugin",
     "__main__",

@@ -27,7 +27,6 @@ from rich.console import Console
 
 from nano_vm import Program, Trace
 from nano_vm.cli import main, models
-from nano_vm.cli.canonical import formatted
 from nano_vm.cli.inputs import read_inputs
 from nano_vm.cli.models import load_models
 from nano_vm.cli.rules import read_budget, read_prices
@@ -36,6 +35,7 @@ from nano_vm.cli.tools import load_tools
 from nano_vm.cli.view import Lines, Table
 from nano_vm.diagnostics import Diagnostic
 from nano_vm.errors import TraceError
+from nano_vm.language.canonical import formatted
 from nano_vm.records.result import StepResult
 from nano_vm.records.status import StepStatus
 from nano_vm.run.observers import Event

@@ -699,6 +699,11 @@ class Program(Part):
         return self._warnings
 
     @property
+    def source(self) -> tuple[str, str | None] | None:
+        """The text that it was read from, and its file; None where it was not read from text."""
+        return self._text
+
+    @property
     def digest(self) -> str:
         """SHA-256, in hex, of the canonical form of what was written."""
         if self._digest is None:

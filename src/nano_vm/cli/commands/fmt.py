@@ -26,7 +26,7 @@ def fmt(options: Options) -> int:
     aliases and anchors. The result is read again before it goes out, and is the same program, with
     the same digest.
     """
-    from ..canonical import formatted
+    from ...language.canonical import formatted
     from ..sources import STDIN, load
 
     only_one(options, "--check", "--write")
@@ -34,7 +34,7 @@ def fmt(options: Options) -> int:
     if path == STDIN and options.write:
         raise UsageFault("-w needs a file to write to")
     loaded = load(path, follow=False).program
-    source, file = loaded._text or ("", None)
+    source, file = loaded.source or ("", None)
     text = formatted(loaded, json_form=(file or "").endswith(".json"))
     for line in diagnostic_lines(loaded.place(list(loaded.warnings))):
         note(line)

@@ -78,9 +78,9 @@ def plan(options: Options) -> int:
     import asyncio
 
     from ...errors import PlannerError
+    from ...language.canonical import formatted
     from ...planner.planner import Planner
     from .. import host, inputs, models, rules, tools
-    from ..canonical import formatted
     from ..sources import load, named_files
 
     if not options.model and not models.project(options.host).models:

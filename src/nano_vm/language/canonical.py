@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 
-from ..errors import ProgramError
-from ..language.expr import EXPR
-from ..language.program import Program
+from ..errors import ProgramError, VMError
 from ..visible import HIDDEN, safe_json
-from .faults import Failure
+from .expr import EXPR
+from .program import Program
 
 FLOW_WIDTH = 80  # a list of scalars up to here stands on one line
 
@@ -28,7 +27,7 @@ def formatted(program: Program, *, json_form: bool = False) -> str:
     """The canonical form of *program*, checked to be the same program.
 
     Raises:
-        Failure: If no text could be written that is.
+        VMError: If no text could be written that is.
     """
     document = program.to_dict()
     for write in (_as_json,) if json_form else (_as_yaml, _as_quoted_yaml):
@@ -39,7 +38,7 @@ def formatted(program: Program, *, json_form: bool = False) -> str:
             continue
         if again.digest == program.digest and json.dumps(again.to_dict()) == json.dumps(document):
             return text
-    raise Failure("this program cannot be written as text that reads the same; nothing was changed")
+    raise VMError("this program cannot be written as text that reads the same; nothing was changed")
 
 
 def _as_json(document: Any) -> str:
