@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -87,6 +88,12 @@ def campaign(
     """Let the worlds of *seeds* live; no more once *stop_at* of them are broken. *tell* is told of
     each that is.
     """
+    with warnings.catch_warnings():  # what a process that died was about to await is never awaited
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        return _campaign(seeds, stop_at, tell)
+
+
+def _campaign(seeds: Iterable[int], stop_at: int | None, tell: Callable[[str], None]) -> Found:
     found = Found()
     enabled = gc.isenabled()
     gc.disable()

@@ -23,6 +23,24 @@ def watch(life: Life) -> None:
     """Look at every call as it begins, and at every append that is acknowledged."""
     life.ledger.begun.append(lambda call, before: _begun(life, call, before))
     life.database.acknowledged.append(lambda process, item: _acknowledged(life, process, item))
+    life.database.claimed.append(lambda run, owner: _claimed(life, run, owner))
+
+
+def _claimed(life: Life, run: StoredRun, owner: str) -> None:
+    """A run is about to be *owner*'s: on one machine none that is there loses it."""
+    if run.owner in (None, owner) or not life.database.one_machine:
+        return
+    there = any(
+        process.alive and (run.owner or "").startswith(_name(process))
+        for process in life.world.processes
+    )
+    if there and run.owner in life.database.model._owners:
+        life.fault(f"{run.run_id}: taken from {run.owner}, which is there")
+
+
+def _name(process: Process) -> str:
+    """How the owners begin that a process is."""
+    return f"{process.computer.name}/{process.computer.boot}/simulated/{process.pid}/"
 
 
 def _acknowledged(life: Life, process: Process, item: Append) -> None:
@@ -32,6 +50,7 @@ def _acknowledged(life: Life, process: Process, item: Append) -> None:
     for row in item.rows:
         if row.kind == STEP and row.type in ("tool", "llm"):
             life.ledger.kept.add(key_of(run.run_id, row.path))
+            life.ledger.kept_by.add((process, key_of(run.run_id, row.path)))
     for entry in (item.update or {}).get("waiting", ()):
         ends_ns = _ends_ns(run, entry["path"])
         if ends_ns is not None and entry.get("deadline_ns") != ends_ns:
@@ -45,6 +64,21 @@ def _ends_ns(run: StoredRun, path: str) -> int | None:
     return None if seconds is None or began is None else began + seconds * SECOND
 
 
+STOPPED_NS = SECOND // 1000
+"""How long after it was told to stop a worker may mean to make a call: it hears that in its next
+turn.
+"""
+
+
+def _after_stop(life: Life, process: Process, meant_ns: int) -> bool:
+    """Whether a call was meant, by the clock of its process, after that was told to stop. One that
+    was meant before is made: without it its intent would be in doubt.
+    """
+    if process not in life.stopped_ns or any(f.kind == "clock" for f in life.world.faults):
+        return False
+    return meant_ns > process.computer.time_ns(life.stopped_ns[process]) + STOPPED_NS
+
+
 def _begun(life: Life, call: Call, before: list[Call]) -> None:
     run_id, _, path = call.key.partition(":")
     kept = life.database.model._runs.get(run_id)
@@ -53,12 +87,13 @@ def _begun(life: Life, call: Call, before: list[Call]) -> None:
         return
     run, process = kept.run, call.process
     effect = EFFECTS.get(call.tool, "model")
-    owner = f"{process.computer.name}/{process.computer.boot}/simulated/{process.pid}/"
-    if not (run.owner or "").startswith(owner):
+    if not (run.owner or "").startswith(_name(process)):
         life.fault(f"{call.key}: called by {process.name}, and its run is {run.owner}'s")
     if call.key in life.ledger.kept:
         life.fault(f"{call.key}: called again after its outcome was acknowledged")
-    intents = sum(row.kind == INTENT and row.path == path for row in run.rows)
+    intents = [row.started_ns for row in run.rows if row.kind == INTENT and row.path == path]
+    if intents and _after_stop(life, process, intents[-1]):
+        life.fault(f"{call.key}: meant by {process.name} after it was told to stop")
     if effect != "read" and not intents:
         life.fault(f"{call.key}: called before its intent was stored")
     if effect in UNSAFE:
@@ -105,6 +140,25 @@ def _run(life: Life, stored: StoredRun) -> Any:
     yield from _undone(stored, trace)
     yield from _budget(life, stored, program)
     yield from _messages(life, stored, trace)
+    yield from _handed_over(life, stored)
+
+
+def _handed_over(life: Life, stored: StoredRun) -> Any:
+    """That what a call gave is never forgotten by a process that goes on: it is recorded, or told
+    to who has the run by then.
+    """
+    told = {m.name for m in (*stored.decided, *stored.inbox) if m.kind == "outcome"}
+    for key, calls in life.ledger.calls.items():
+        run_id, _, path = key.partition(":")
+        for call in calls if run_id == stored.run_id else ():
+            process, at = call.process, call.answered_ns
+            if at is None or EFFECTS.get(call.tool) not in UNSAFE or not process.alive:
+                continue
+            if (process, key) in life.ledger.kept_by or path in told:
+                continue
+            late = life.world.now - at > LONGEST_NS and process not in life.stopped_ns
+            if late and not _disturbed(life, process.name, at, life.world.now):
+                yield f"{key}: {process.name} got what it gave, and told nobody"
 
 
 def _effects(life: Life, stored: StoredRun, trace: Any) -> Any:
@@ -171,6 +225,10 @@ def _budget(life: Life, stored: StoredRun, program: Any) -> Any:
 
 def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
     used = {(m.kind, m.name, m.by) for m in stored.decided}
+    waits = [s for s in trace.steps if s.type == "wait" and s.status is StepStatus.SUCCESS]
+    events = [m for m in stored.decided if m.kind == "event"]
+    if len(events) != sum(not s.step_id.endswith("pause") for s in waits):
+        yield f"{len(waits)} waits are over, and {len(events)} events were used"
     approvals = [m.name for m in stored.decided if m.kind in ("approve", "reject")]
     if len(approvals) != len(set(approvals)):
         yield f"an approval was used twice: {approvals}"

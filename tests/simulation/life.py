@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -33,6 +34,9 @@ from .programs import CALLED, CALLED_NEXT, PROGRAMS
 
 CHAOS_NS = 8 * SECOND
 """How long things go wrong in a world."""
+
+QUICK_NS = SECOND // 10, SECOND
+"""After how long a person looks again who is quick."""
 
 PATIENCE_NS = 300 * SECOND
 """How long after that every run must have ended."""
@@ -105,6 +109,7 @@ class Life:
     broken: list[str] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     vms: list[tuple[Process, ExecutionVM]] = field(default_factory=list)
+    stopped_ns: dict[Process, int] = field(default_factory=dict)  # workers that were told to stop
     ended_ns: dict[str, int] = field(default_factory=dict)  # when the store had the end of each run
 
     def __post_init__(self) -> None:
@@ -127,7 +132,7 @@ class Life:
         ]
         self.programs = [PROGRAMS[draw.randrange(len(PROGRAMS))] for _ in range(self.runs)]
         self.ids = [f"r{n}" for n in range(self.runs)]
-        self.working: dict[str, asyncio.Task[Any]] = {}
+        self.working: dict[Process, asyncio.Task[Any]] = {}
         self.paid: set[str] = set()
         self.cancelled_at_rest: set[str] = set()
         # when all workers are replaced, and when the store does not answer
@@ -139,7 +144,7 @@ class Life:
         self.hosts = draw.choice(HOSTS)
         self.version = 0  # of what is deployed
         # how soon persons look again, and how often they want to cancel something
-        self.looks_ns = draw.choice(((SECOND // 10, SECOND), (SECOND // 4, 4 * SECOND)))
+        self.looks_ns = draw.choice((QUICK_NS, (SECOND // 4, 4 * SECOND)))
         self.cancels = draw.choice((0.0, 0.05, 0.2))
 
     # --- processes ---
@@ -156,7 +161,7 @@ class Life:
         working = asyncio.create_task(
             vm.work(concurrency=6, poll_seconds=self.poll_seconds, ended=_forget)
         )
-        self.working[process.name] = working
+        self.working[process] = working
         try:
             await working
         except asyncio.CancelledError:
@@ -203,8 +208,8 @@ class Life:
         store: Any = vm.store
         world = self.world
         while True:
-            await asyncio.sleep(world.delay(*self.looks_ns) / 1e9)
             calm = world.now >= CHAOS_NS  # what is stuck then is not to be got over by a word
+            await asyncio.sleep(world.delay(*(QUICK_NS if calm else self.looks_ns)) / 1e9)
             try:
                 waiting = await asyncio.to_thread(
                     lambda: list(store.runs(RunFilter(status="suspended")))
@@ -239,7 +244,7 @@ class Life:
         elif kind == "wait" and "event" in entry and "match" not in entry:
             payload = {"way": "ab"[drawn(key, 2)]}
             for _ in range(1 + (draw.random() < 0.3)):  # a message may be delivered twice
-                if vm.send_event(run_id, entry["event"], payload, id=run_id):
+                if vm.send_event(run_id, entry["event"], payload, id=key):
                     self.note(run_id, "event", entry["event"], by)
         elif kind == "in_doubt":
             self.settle_in_doubt(vm, run_id, entry, by)
@@ -310,8 +315,13 @@ class Life:
         self.world.tell("operator", "replaces all workers by the next version")
         self.version = 1
         for process in self.world.processes:
-            if process.alive and process.name in self.working:
-                process.at(self.world.now, self.working[process.name].cancel)
+            if process.alive and process in self.working:
+                process.at(self.world.now, partial(self.stop, process))
+
+    def stop(self, process: Process) -> None:
+        """Tell a worker to stop."""
+        self.stopped_ns[process] = self.world.now
+        self.working[process].cancel()
 
     def fail_store(self) -> None:
         """Let the store be away for a while: its server is started again, or its disk is full."""

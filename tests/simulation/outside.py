@@ -31,6 +31,7 @@ class Call:
     given: str | None  # the idempotency key
     state: str = "sending"  # then sent; done, failed, or gone: it never happens
     output: Any = None
+    answered_ns: int | None = None  # when who awaited it got what it gave
     cleared: bool = False  # whether somebody was told that it did not happen
 
     @property
@@ -46,6 +47,7 @@ class Ledger:
     world: World
     calls: dict[str, list[Call]] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
+    kept_by: set[tuple[Process, str]] = field(default_factory=set)  # and whose word that was
     begun: list[Callable[[Call, list[Call]], None]] = field(default_factory=list)
     count: int = 0
 
@@ -165,6 +167,7 @@ class Outside:
                 if error is not None:
                     future.set_exception(error)
                 else:
+                    call.answered_ns = call.process.world.now
                     future.set_result(value)
 
         self._leave(call, answer)

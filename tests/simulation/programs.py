@@ -86,6 +86,17 @@ RETRIED = {
             "then": [call("pay", "charge", "boss/pay", reconcile=beside("find", "boss/pay"))],
             "otherwise": [call("drop", "put", "boss/drop")],
         },
+        {"id": "start", "type": "set", "values": {"i": 0}},
+        {
+            "id": "twice",
+            "type": "loop",
+            "max_iterations": 2,
+            "until": "$i == 2",
+            "steps": [
+                {"id": "count", "type": "set", "values": {"i": {"expr": "$i + 1"}}},
+                {"id": "tick", "type": "wait", "event": "tick-$name"},
+            ],
+        },
         call(
             "last",
             "charge",
@@ -94,7 +105,9 @@ RETRIED = {
         ),
     ],
 }
-"""Whose calls wait before they are made again, and whose last step can be undone."""
+"""Whose calls wait before they are made again, which takes two events of the same name, and whose
+last step can be undone.
+"""
 
 CALLED = {"sub": program(SUB)}
 CALLED_NEXT = {"sub": program({**SUB, "steps": [call("peek", "look", "sub/peek"), *SUB["steps"]]})}

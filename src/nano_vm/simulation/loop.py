@@ -36,12 +36,14 @@ class SimulatedLoop:
 
     def serve(self) -> None:
         """Run what is ready, for ever."""
-        ready = self._ready
+        ready, world = self._ready, self.process.world
         while True:
             while ready:
                 handle = ready.popleft()
                 if not handle.cancelled():
                     handle._run()
+                    if world.closed:  # a task has kept what was to end this greenlet
+                        return
             self._idle = True
             self.process.park()
             self._idle = False

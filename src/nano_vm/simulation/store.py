@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent
 
@@ -46,6 +46,7 @@ class Database:
         self.out_until = 0  # a server that is started again
         self.full_until = 0  # a disk that is full, a file that is locked: it can be read
         self.appended: list[Callable[[Process, Append], None]] = []
+        self.claimed: list[Callable[[StoredRun, str], None]] = []  # before it is the owner's
         self.acknowledged: list[Callable[[Process, Append], None]] = []
 
 
@@ -246,9 +247,16 @@ class SimulatedStore(StoreProtocol):
         alive: Callable[[str], bool] = lambda _: False,
     ) -> dict[str, Claim]:
         """See `Store.claim`."""
-        return self._written(
-            lambda: self.model.claim(run_ids, owner, now_ns, most=most, alive=alive), again=True
-        )
+
+        def job() -> dict[str, Claim]:
+            before = self.model.load_each(run_ids) if self.database.claimed else {}
+            claims = self.model.claim(run_ids, owner, now_ns, most=most, alive=alive)
+            for run_id in claims:
+                for told in self.database.claimed:
+                    told(cast(StoredRun, before[run_id]), owner)
+            return claims
+
+        return self._written(job, again=True)
 
     def heartbeat(self, owner: str, seconds: float) -> None:
         """See `Store.heartbeat`."""

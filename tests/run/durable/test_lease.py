@@ -28,6 +28,7 @@ from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.durable.journal import Journal
 from nano_vm.run.durable.lease import Lease, living
 from nano_vm.run.system import SYSTEM, Process, Seen
+from nano_vm.store.protocol import Append
 from nano_vm.store.records import STEP
 from nano_vm.store.sql.store import SqlStore
 
@@ -704,4 +705,48 @@ async def test_a_worker_that_stops_cancels_no_run_however_its_calls_answer(
     assert trace.status.value == status
     assert set(calls.values()) == {times}
     assert verify(subject_of(vm.require_store().load("r")))
+    vm.close()
+
+
+async def test_a_worker_that_stops_begins_nothing_in_a_run_that_it_gets_back(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another owner had taken the run, and gives it back after the worker was told to stop."""
+    monkeypatch.setattr("nano_vm.run.durable.worker.GRACE_SECONDS", 0.5)
+    begun, go = asyncio.Event(), asyncio.Event()
+    calls: list[str] = []
+
+    @tool(effect="write")
+    async def slow() -> str:
+        calls.append("slow")
+        begun.set()
+        await go.wait()
+        return "done"
+
+    @tool(effect="write")
+    async def more() -> None:
+        calls.append("more")
+        await asyncio.Event().wait()
+
+    vm = ExecutionVM(tools={"slow": slow, "more": more}, store=file)
+    await vm.submit(program(step("a", "slow"), step("b", "more")), run_id="r")
+    working = asyncio.create_task(vm.work())
+    await asyncio.wait_for(begun.wait(), HANGS_SECONDS)
+    store: Any = vm.require_store()
+    owner = vm._durable.lease.owner
+    await asyncio.to_thread(store.forget_owner, owner)
+    await asyncio.to_thread(store.heartbeat, "other", 60.0)
+    claims = await asyncio.to_thread(store.claim, ["r"], "other", 1)
+    go.set()
+    async with asyncio.timeout(HANGS_SECONDS):
+        while vm._durable.journals:  # noqa: ASYNC110 - until it follows the other owner
+            await asyncio.sleep(0.005)
+    await asyncio.to_thread(store.heartbeat, owner, 60.0)
+    working.cancel()
+    await asyncio.sleep(0)
+    stored = await asyncio.to_thread(store.load, "r")
+    await store.append(Append(stored.key, claims["r"].fence, (), {"owner": None}))
+    await asyncio.wait([working])
+    left = await asyncio.to_thread(store.load, "r")
+    assert (left.status, left.owner, calls) == ("running", None, ["slow"])
     vm.close()

@@ -46,6 +46,13 @@ from .stored import about_of, parted, trace_of
 
 T = TypeVar("T")
 
+Leaving = Callable[[], bool]
+"""Whether who drives a run is stopping, and begins nothing more."""
+
+
+def _never() -> bool:
+    return False
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -146,9 +153,10 @@ class Durable(forking.Begins):
         await self._follow_for(trace)
         return False
 
-    async def _follow_for(self, trace: Trace) -> None:
+    async def _follow_for(self, trace: Trace, leaving: Leaving = _never) -> None:
         """Have *trace* say what `follow` does: another owner drives its run, or has driven it."""
-        trace.recording.become((await self.follow(trace.run_id)).recording)
+        followed = await self.follow(trace.run_id, leaving=leaving)
+        trace.recording.become(followed.recording)
 
     async def _check_same(self, trace: Trace) -> None:
         """Raises unless the run that is stored under the id of *trace* can be joined in its place."""
@@ -172,12 +180,14 @@ class Durable(forking.Begins):
         lapses: int,
         notifier: Notifier | None = None,
         origin: Origin | None = None,
+        leaving: Leaving = _never,
     ) -> bool:
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they
         make of it.
         """
         trace = begun.trace
         journal = self._journal(trace.recording, stored, seal, lapses, origin)
+        journal.leaving = leaving()
         try:
             cancelled = await self._drive_here(journal, begun, notifier)
         except Abandoned as gone:
@@ -186,10 +196,10 @@ class Durable(forking.Begins):
             if journal.leaving:
                 raise asyncio.CancelledError from None
             await self.stored_call(self.lease.pay)  # what its calls gave, before anybody looks
-            await self._follow_for(trace)
+            await self._follow_for(trace, leaving)
             return False
         if trace.status is TraceStatus.SUSPENDED:
-            await self._look_again(trace)
+            await self._look_again(trace, leaving)
         return cancelled
 
     def _journal(
@@ -273,13 +283,13 @@ class Durable(forking.Begins):
             return None
         return Shared(budgets, self.store, recording, self.preparer.clock, self.system.run_id())
 
-    async def _look_again(self, trace: Trace) -> None:
+    async def _look_again(self, trace: Trace, leaving: Leaving) -> None:
         """Go on with a run that waits for what came before it waited."""
         if matched(trace.waiting):
             await self.stored_call(self.store.deliver, self.trusted)
         now = await self.stored_call(self.store.load, trace.run_id, rows=False)
         if not self._rests(now):
-            await self._follow_for(trace)
+            await self._follow_for(trace, leaving)
 
     def _rests(self, run: StoredRun, fence: int = 0) -> bool:
         """Whether nothing becomes of a run before somebody says something, or a time comes: it has
@@ -292,10 +302,13 @@ class Durable(forking.Begins):
         new = [message for message in run.inbox if not message.seen]
         return run.fence > fence and not due and not any(usable(m, run.waiting) for m in new)
 
-    async def follow(self, run_id: str, fence: int = 0) -> Trace:
+    async def follow(self, run_id: str, fence: int = 0, leaving: Leaving = _never) -> Trace:
         """The trace of a stored run once it rests: driven here if nobody has it, else looked at
         until then. With the *fence* that it had, it is resumed at least once after that, here or
         elsewhere.
+
+        Raises:
+            CancelledError: Once who asks is *leaving*.
         """
         store = self.store
         pause = 0.02
@@ -306,13 +319,17 @@ class Durable(forking.Begins):
                     break
             else:
                 return trace_of(known)
-            taken = await self.claim_and_drive(run_id)
+            if leaving():
+                raise asyncio.CancelledError
+            taken = await self.claim_and_drive(run_id, leaving=leaving)
             if taken is not None:
                 return taken
             await self.preparer.clock.sleep(pause)
             pause = min(pause * 2, 1.0)
 
-    async def claim_and_drive(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
+    async def claim_and_drive(
+        self, run_id: str, stored: StoredRun | None = None, leaving: Leaving = _never
+    ) -> Trace | None:
         """Claim a stored run and drive it; None where another owner is alive. *stored* is its
         header, if that was just read.
         """
@@ -322,7 +339,7 @@ class Durable(forking.Begins):
         lease = await self.leased()
         await self.stored_call(lease.spared)  # which gives free what processes that are gone had
         claimed = await self.claim([run_id])
-        return await self.drive_claimed(claimed[run_id]) if claimed else None
+        return await self.drive_claimed(claimed[run_id], leaving) if claimed else None
 
     async def leased(self) -> Lease:
         """The lease of this VM, so far ahead that calls may be begun."""
@@ -333,7 +350,7 @@ class Durable(forking.Begins):
             await self.stored_call(lease.renew)
         return lease
 
-    async def drive_claimed(self, claimed: Claimed) -> Trace | None:
+    async def drive_claimed(self, claimed: Claimed, leaving: Leaving = _never) -> Trace | None:
         """Drive a run that was claimed; None where it is lost already."""
         store, lease = self.store, self.lease
         run_id, claim, stored = claimed.run_id, claimed.claim, claimed.stored
@@ -364,7 +381,7 @@ class Durable(forking.Begins):
         notifier = Notifier(begun.trace, watched, begun.host) if watched else None
         if notifier is not None:
             notifier.run_started(resumed=claim.status != PENDING)
-        await self._drive(begun, stored, seal, claimed.lapses, notifier)
+        await self._drive(begun, stored, seal, claimed.lapses, notifier, leaving=leaving)
         return begun.trace
 
     def _restored(self, stored: StoredRun) -> Begun:

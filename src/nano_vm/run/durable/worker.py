@@ -75,6 +75,7 @@ class Worker:
         self.plenty = False  # whether more runs were there than it claimed
         self.passed_over = 0  # how often in a row others were quicker
         self.outage: Patience | None = None  # since the store does not answer
+        self.leaving = False
 
     async def work(self, ended: Callable[[Trace], None], *, until_idle: bool) -> None:
         """Work for ever, or until there is nothing to do; *ended* is called with each trace."""
@@ -112,7 +113,9 @@ class Worker:
             claimed, self.idle = {}, False
         self.passed_over = 0 if claimed or self.idle else self.passed_over + 1
         for run_id, run in claimed.items():
-            self.tasks[run_id] = asyncio.create_task(self.durable.drive_claimed(run))
+            self.tasks[run_id] = asyncio.create_task(
+                self.durable.drive_claimed(run, lambda: self.leaving)
+            )
 
     def _pause(self) -> float:
         """Seconds until the store is asked again."""
@@ -205,6 +208,7 @@ class Worker:
         """Stop driving: calls under way have `GRACE_SECONDS` to end, no further one is begun, and
         the runs are left to others.
         """
+        self.leaving = True  # which those learn that drive a run later, after another owner
         for journal in self.durable.journals:
             journal.leaving = journal.leaving or journal.run.run_id in self.tasks
         await asyncio.wait(self.tasks.values(), timeout=GRACE_SECONDS)
