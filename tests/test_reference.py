@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import re
 import tomllib
+from collections.abc import Callable
 
 import pytest
 from pages import DOCS, find
@@ -78,6 +79,20 @@ def test_every_public_name_is_documented() -> None:
         )
     )
     assert documented == set(nano_vm.__all__) - {"__version__"}
+
+
+METHODS = [
+    getattr(nano_vm.ExecutionVM, name) for name in ("work", "run_many", "approve", "resolve")
+]
+
+
+@pytest.mark.parametrize("documented", [nano_vm.ExecutionVM, *METHODS], ids=lambda f: f.__name__)
+def test_every_argument_is_documented(documented: Callable[..., object]) -> None:
+    described = inspect.getdoc(documented) or ""
+    arguments = described.partition("Args:\n")[2].partition("\n\n")[0]
+    parameters = inspect.signature(documented).parameters.values()
+    named = re.findall(r"^    (\**\w+): ", arguments, re.MULTILINE)
+    assert named == [str(p).split(":")[0] for p in parameters if p.name != "self"]
 
 
 def test_every_variable_of_the_environment_is_in_the_table() -> None:

@@ -86,29 +86,38 @@ RUNS_SHOWN = 50
 
 
 class ExecutionVM:
-    """Runs programs.
+    """Runs programs: any number of them, any number at a time.
 
-    ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a model's name as the
-    command line takes it (``"openai/gpt-5-mini"``, ``"local"``, ``"scripted:answers.yaml"``), or a
-    dict of them by the names that steps use as ``model``, the first being the default; ``tools``
-    are callables by name. ``prices`` are dollars per million tokens, ``{model: (input, output)}``;
-    ``programs`` are those that `call` steps name; ``budget`` bounds every run, and ``budgets``
-    what runs use together, each by its name: ``{"daily": {"per": ["project", "day"],
-    "max_cost_usd": 5}}``, see `SharedBudget`; they count over all processes that share the store.
-    The name of a host file (``"nano-vm.toml"``) as ``llm`` gives models, prices and budgets.
-    ``policy`` (a
-    `Policy`, a dict, or a file's path) says what programs may do: one that does not provably keep
-    to it is refused before any effect. ``approved`` are digests of programs from untrusted sources
-    that a person has approved. ``store`` (a database's URL or a `Store`) makes runs durable;
-    without one they live in memory. ``roles`` tells which roles a person has who decides an
-    approval. A process that gives no sign of life for ``lease_seconds`` loses its runs to others.
-    ``signing_key`` (the path of a key's file, see ``nano-vm keys``) signs traces and what is stored
-    of runs; stored runs that were begun and not signed by it, or by one of the public keys
-    ``trusted_keys``, are not resumed. ``threads`` bounds the sync tools that run at the same time;
-    one that never returns keeps its thread, and those that wait for a thread have no deadline but
-    that of the run. ``clock`` and ``system`` are what time, threads and random numbers are taken
-    from: a simulation has its own. ``observers`` see every run that this VM drives, see `Observer`.
-    One VM serves any number of runs at a time.
+    Args:
+        llm: A model: an object with ``async def complete(messages, **kwargs)``, or a name as the
+            command line takes it (``"openai/gpt-5-mini"``, ``"local"``,
+            ``"scripted:answers.yaml"``). Or several, in a dict by the names that steps use as
+            ``model``, the first being the default. Or the name of a host file
+            (``"nano-vm.toml"``), which gives models, prices and budgets.
+        tools: Callables by name.
+        programs: What `call` steps name.
+        prices: Dollars per million tokens, ``{model: (input, output)}``.
+        budget: The limit of each run.
+        budgets: What runs use together, each by its name: ``{"daily": {"per": ["project", "day"],
+            "max_cost_usd": 5}}``, see `SharedBudget`. They count over all processes that share the
+            store.
+        policy: What programs may do: a `Policy`, a dict, or a file's path. A program that does not
+            provably keep to it is refused before any effect.
+        approved: Digests of programs from untrusted sources that a person has approved.
+        store: The database that makes runs durable: its URL, or a `Store`. Without one runs live
+            in memory.
+        roles: A function that gives the roles of a person, by name, who decides an approval.
+        signing_key: The path of a key's file, see ``nano-vm keys``. It signs traces and what is
+            stored of runs. Stored runs that were begun and not signed by it, or by one of
+            *trusted_keys*, are not resumed.
+        trusted_keys: Public keys whose signatures count too.
+        lease_seconds: A process that gives no sign of life for so long loses its runs to others.
+        limits: What bounds a run, whatever a program says.
+        threads: How many sync tools run at the same time. One that never returns keeps its thread,
+            and those that wait for a thread have no deadline but that of the run.
+        clock: What time is taken from; a simulation has its own.
+        system: What threads and random numbers are taken from; likewise.
+        observers: What sees every run that this VM drives, see `Observer`.
 
     Raises:
         VMError: If an adapter, tool or price cannot be one.
@@ -296,7 +305,7 @@ class ExecutionVM:
         context: Mapping[str, Any] | None = None,
         **options: Unpack[RunOptions],
     ) -> Trace:
-        """`run` for code without an event loop.
+        """Run *program* as `run` does, for code without an event loop, with the same arguments.
 
         Raises:
             VMError: If an event loop is running in this thread.
@@ -537,8 +546,17 @@ class ExecutionVM:
         run_id: Callable[[int], str] | None = None,
         **options: Unpack[SharedOptions],
     ) -> AsyncGenerator[BatchResult, None]:
-        """Run *program* on each of *inputs* and give the results as they come; see
-        `nano_vm.run.batch.runs.run_many`.
+        """Run *program* on each of *inputs*, and give each result as its run ends.
+
+        Memory does not grow with the number of inputs.
+
+        Args:
+            program: The program.
+            inputs: The inputs of each run; an async iterable is read as runs need it.
+            concurrency: How many runs are under way at a time.
+            ordered: Give the results in the order of the inputs.
+            run_id: A function that gives the id of the run of each input, by its number from 0.
+            **options: Options that the runs share, as `run` takes them.
         """
         return run_many(
             self,
@@ -646,10 +664,16 @@ class ExecutionVM:
         """Claim and drive runs that have no owner: submitted, left behind, due, or answered; for
         ever, or until there are none.
 
-        Runs that this host cannot resume are left, and tried again after a minute. *only* is a
-        status: ``pending``, ``running`` (left behind) or ``suspended``. The traces are given where
-        it ends; *ended* is called with each at once, and none is kept then. With a *name* the host
-        says in the store what it can do, as long as it works: a server checks programs by that.
+        Runs that this host cannot resume are left, and tried again after a minute.
+
+        Args:
+            until_idle: End when there is nothing to do, and give the traces.
+            concurrency: How many runs are under way at a time.
+            poll_seconds: How long to wait where there is nothing to do.
+            only: A status: ``pending``, ``running`` (left behind) or ``suspended``.
+            ended: Called with each trace at once; then none is kept.
+            name: A name under which the host says in the store what it can do, as long as it works:
+                a server checks programs by that.
         """
         durable = self._require_durable()
         worker = Worker(durable, concurrency=concurrency, poll_seconds=poll_seconds, only=only)
@@ -680,8 +704,14 @@ class ExecutionVM:
     def approve(
         self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None
     ) -> None:
-        """Record that *by* approves what the run asks at *path*, as identified by *shown*; used
-        once, by `resume` or `work`.
+        """Record that a person approves what the run asks; used once, by `resume` or `work`.
+
+        Args:
+            run_id: The run.
+            path: Where it asks.
+            shown: The digest of what the person saw, as `waiting` gives it.
+            by: Who decides.
+            reason: A comment. It is the step's output, and untrusted.
 
         Raises:
             Changed: If the run asks nothing there, or something else by now.
@@ -701,7 +731,9 @@ class ExecutionVM:
         shown: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Record that *by* rejects; as `approve`."""
+        """Record that a person rejects what the run asks; the rest is as for `approve`.
+        *shown* may be left out.
+        """
         self.inbox.reject(run_id, path, by=by, shown=shown, reason=reason)
 
     @overload
@@ -745,10 +777,15 @@ class ExecutionVM:
         fail: str | None = None,
         by: str = UNSET,
     ) -> None:
-        """Say what became of a call in doubt: that it is *done* and gave this output, that it may
-        be made again, or why it failed.
+        """Say what became of a call in doubt: exactly one of *done*, *retry* and *fail*.
 
-        *by* is who says so; where it is left out, the account that this process runs under.
+        Args:
+            run_id: The run.
+            path: Where the call is in doubt.
+            done: The call took place, and gave this output.
+            retry: It did not take place, and is to be made.
+            fail: It failed, for this reason.
+            by: Who says so; without it, the account that this process runs under.
 
         Raises:
             VMError: If nothing is in doubt there (`Changed`), it was resolved before
