@@ -23,7 +23,7 @@ MODULES := $(if $(NPM),ui/node_modules/.installed)
 PAGES := $(if $(NPM),src/nano_vm/ui/dist/index.html)
 SOURCES := $(shell find ui/src ui/index.html ui/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: dist peers help demo test test-quick soak simulate check format wording docs ui bench durable clean
+.PHONY: vsix dist peers help demo test test-quick soak simulate check format wording docs ui bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,12 +90,15 @@ peers: $(VENV)/.test $(VENV)/.peers ## Send a run to a real Phoenix and a real M
 durable: $(VENV)/.core ## The same for durable runs, beside DBOS, Temporal and Restate (wants npm)
 	@$(BIN)/python benchmarks/durable.py $(ARGS)
 
+vsix: editors/vscode/node_modules/.installed ## Check, test and pack the extension for VS Code (wants npm)
+	@cd editors/vscode && npm run --silent check && npm test --silent && npm run --silent package
+
 dist: $(VENV)/.dist $(PAGES) ## Build sdist and wheel into dist/, look at them, and try the wheel on each Python; write its SBOM
 	@[ -n "$(NPM)" ] || { echo "make: the wheel carries the pages, whose build wants npm; install Node 20 or newer" >&2; exit 1; }
 	@$(BIN)/python scripts/distribution.py $(ARGS)
 
 clean: ## Remove the environment, the built pages and the caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis ui/node_modules src/nano_vm/ui/dist dist site .cache
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis ui/node_modules editors/vscode/node_modules editors/vscode/out src/nano_vm/ui/dist dist site .cache
 
 # One stamp for each set of packages. They build on each other, so whatever is asked first, nothing is installed twice.
 $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
@@ -133,6 +136,12 @@ $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
 $(VENV)/.dist: $(VENV)/.core
 	@echo "installing what looks at distributions"
 	@$(INSTALL) -e '.[dist]'
+	@touch $@
+
+editors/vscode/node_modules/.installed: editors/vscode/package.json editors/vscode/package-lock.json
+	@[ -n "$(NPM)" ] || { echo "make: the extension wants npm; install Node 20 or newer" >&2; exit 1; }
+	@echo "installing the libraries of the extension for VS Code"
+	@cd editors/vscode && npm ci --silent
 	@touch $@
 
 ui/node_modules/.installed: ui/package.json ui/package-lock.json
