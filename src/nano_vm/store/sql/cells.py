@@ -17,6 +17,7 @@ from ...errors import StoreError
 from ...language.kinds import TYPES
 from ...records.usage import LLMUsage
 from ...values import UNSET, canonical
+from ..encryption import StoreKeys
 from ..receipts import Entry
 from ..records import (
     STATUSES,
@@ -37,6 +38,10 @@ INLINE_BYTES = 40
 HELD, GONE = b"#", b"!"
 
 CELLS = frozenset(("document", "inputs", "about", "labels", "output", "error", "waiting"))
+PLAIN = frozenset(("document", "about", "labels"))
+"""Those of a header that are never encrypted: the program, what is known of the host, and what runs
+are found by. None of them holds a value of a run.
+"""
 UPDATABLE = frozenset(
     "status started_ns finished_ns output error error_kind waiting wake_ns owner seal signature "
     "steps tokens cost_usd".split()
@@ -56,21 +61,24 @@ class Bodies:
     what it owes a receipt for.
     """
 
-    __slots__ = ("added", "dropped", "entries")
+    __slots__ = ("added", "dropped", "entries", "keys")
 
-    def __init__(self) -> None:
+    def __init__(self, keys: StoreKeys | None = None) -> None:
+        self.keys = keys
         self.entries: list[Entry] = []
         self.added: dict[bytes, list[Any]] = {}  # hash: [body, references]
         self.dropped: dict[bytes, int] = {}
 
-    def cell(self, value: Any) -> bytes | None:
-        """The cell of *value*."""
+    def cell(self, value: Any, *, plain: bool = False) -> bytes | None:
+        """The cell of *value*, which is encrypted where there are keys, unless it is *plain*."""
         if value is UNSET:
             return None
         if type(value) is Erased:
             return GONE + bytes.fromhex(value)
         body = canonical(value)
-        if len(body) <= INLINE_BYTES:
+        if self.keys is not None and not plain:
+            body = self.keys.seal(body)
+        elif len(body) <= INLINE_BYTES:
             return body
         digest = sha256(body).digest()
         entry = self.added.get(digest)
@@ -154,7 +162,7 @@ def run_cells(run: StoredRun, bodies: Bodies) -> dict[str, Any]:
     """A header's columns, without its key."""
     fields = {name: getattr(run, name) for name in RUN_FIELDS if name != "key"}
     for name in CELLS:
-        fields[name] = bodies.cell(fields[name])
+        fields[name] = bodies.cell(fields[name], plain=name in PLAIN)
     fields["seed"] = None if run.seed is None else str(run.seed)
     fields["crc"] = run_crc(fields)
     return fields

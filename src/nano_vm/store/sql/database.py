@@ -16,6 +16,7 @@ from typing import Any
 
 from ... import forking
 from ...errors import MissingExtra, StoreError
+from ..encryption import StoreKeys
 from . import migrations
 from .dialect import Dialect, dialect_of
 from .schema import REVISIONS, SCHEMA_VERSION, TABLES, statements
@@ -202,7 +203,9 @@ class Database:
         read_only: bool = False,
         accept: bool = False,
         upgrade: bool = False,
+        keys: StoreKeys | None = None,
     ) -> None:
+        self.keys = keys
         self.dialect: Dialect = dialect_of(
             url, synchronous=synchronous, busy_timeout_seconds=busy_timeout_seconds
         )

@@ -52,7 +52,7 @@ def import_(
 
 def _take(connection: Connection, run: StoredRun) -> bool:
     """Insert a run; False where the same is there."""
-    bodies = Bodies()
+    bodies = Bodies(connection.database.keys)
     columns = run_cells(run, bodies) | {"fence": 1, "owner": None, "row_count": len(run.rows)}
     found = connection.one(
         f"INSERT INTO nano_runs ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "

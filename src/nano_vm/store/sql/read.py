@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from ...errors import StoreError, UnknownRun
+from ..encryption import opened
 from ..records import UNREADABLE, Row, StoredRun, message_of
 from .cells import CELLS, decoded, hashes_in, row_crc, row_of, run_crc, run_of
 from .database import Connection
@@ -216,9 +217,10 @@ def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) ->
 
 def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
     """The strings of values; one that does not fit its hash is left out, as if it were not there."""
+    keys = connection.database.keys
     found = connection.among("SELECT hash, body FROM nano_contents WHERE hash IN (*)", hashes)
     return {
-        digest: body
+        digest: opened(body, keys, connection.database.name)
         for digest, body in found
         if type(body) is bytes and sha256(body).digest() == digest
     }

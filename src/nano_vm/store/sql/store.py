@@ -19,6 +19,7 @@ from ...errors import StoreError
 from ...language.kinds import TYPES
 from ..accounts import Amount, Reservation, Shortage, Standing
 from ..clock import machine_clock
+from ..encryption import StoreKeys
 from ..kept import KeptAnswer
 from ..limits import CallLimits, Entered
 from ..protocol import (
@@ -97,7 +98,7 @@ class SqlStore(TableStore):
     nothing can be. *accept* takes a file whose log is missing as it is, and *upgrade* makes tables
     of an older version those of this one, if there is a way (`schema.UPGRADES`). One that is
     stopped while it writes keeps others from writing to SQLite; PostgreSQL takes its transaction
-    from it.
+    from it. *keys* encrypt the values of runs: by default those that the environment names.
 
     Raises:
         MissingExtra: If ``psycopg`` is needed and not installed.
@@ -115,6 +116,7 @@ class SqlStore(TableStore):
         read_only: bool = False,
         accept: bool = False,
         upgrade: bool = False,
+        keys: StoreKeys | None = None,
     ) -> None:
         signer = SigningKey.load(signing_key) if signing_key is not None else None
         self.database = Database(
@@ -124,6 +126,7 @@ class SqlStore(TableStore):
             read_only=read_only,
             accept=accept,
             upgrade=upgrade,
+            keys=StoreKeys.from_environment() if keys is None else keys,
         )
         self.writer = Writer(self.database)
         self.writer.signer = signer
@@ -747,7 +750,7 @@ class SqlStore(TableStore):
         return self.writer.submit(job, again=again).result()
 
     def _creation(self, run: StoredRun, again: bool = False) -> Job:
-        bodies = Bodies()
+        bodies = Bodies(self.database.keys)
         run.seal = seal_of(run)
         run.signature = signed(run.seal, self.signer) if self.signer is not None else None
         columns = run_cells(run, bodies) | {"fence": 1, "row_count": 0}

@@ -22,6 +22,7 @@ from typing import Any
 
 from ... import forking
 from ...errors import LeaseLost, StoreError, VMError
+from ..encryption import StoreKeys
 from ..protocol import Append
 from ..receipts import HAS_ENDED, Entry
 from ..records import ENDED
@@ -104,6 +105,7 @@ class _Item:
         "error",
         "future",
         "job",
+        "keys",
         "loop",
         "order",
         "put_off",
@@ -114,6 +116,7 @@ class _Item:
 
     def __init__(
         self,
+        keys: StoreKeys | None,
         job: Job | None,
         append: Append | None,
         future: Any,
@@ -122,10 +125,11 @@ class _Item:
         again: bool = False,
     ) -> None:
         self.again = again
+        self.keys = keys
         self.job, self.append, self.future, self.loop, self.order = job, append, future, loop, order
         self.since = time.monotonic()
         self.put_off = False
-        self.bodies = Bodies()
+        self.bodies = Bodies(self.keys)
         self.rows: Sequence[tuple[Any, ...]] = ()
         self.columns: dict[str, Any] = {}
         self.value: Any = None
@@ -155,7 +159,7 @@ class _Item:
         append = self.append
         if append is None:
             return
-        self.bodies = Bodies()
+        self.bodies = Bodies(self.keys)
         try:
             self.rows = [row_cells(row, self.bodies) for row in append.rows[there:]]
             if append.update:
@@ -223,7 +227,7 @@ class Writer:
         gave it gives it again where it is not known to be durable.
         """
         future: Future[Any] = Future()
-        self._put(_Item(job, None, future, None, again=again))
+        self._put(_Item(self.database.keys, job, None, future, None, again=again))
         return future
 
     def close(self) -> None:
@@ -242,7 +246,7 @@ class Writer:
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._put(_Item(job, append, future, loop, order))
+        self._put(_Item(self.database.keys, job, append, future, loop, order))
         return future
 
     def _put(self, item: _Item) -> None:
@@ -405,7 +409,7 @@ class Writer:
         """All statements of a transaction: new runs first, then runs and what belongs to them, then
         values in the order of their hashes. The hash of the newest receipt that this process made.
         """
-        bodies = Bodies()
+        bodies = Bodies(self.database.keys)
         appends = []
         for item in sorted(batch, key=lambda item: item.order or ""):
             if item.error is not None:
@@ -414,7 +418,7 @@ class Writer:
                 appends.append(item)
                 continue
             item.value = None
-            item.bodies = Bodies()
+            item.bodies = Bodies(self.database.keys)
             try:
                 item.value = item.job(connection, item.bodies)
             except VMError as error:  # raised by the job before it wrote
@@ -525,7 +529,7 @@ class Writer:
             "WHERE run = ? AND seq >= ? AND seq < ? ORDER BY seq"
         )
         stored = connection.all(text, append.key, append.after, append.after + len(append.rows))
-        unused = Bodies()
+        unused = Bodies(self.database.keys)
         same = [
             tuple(found) == row_cells(row, unused)
             for found, row in zip(stored, append.rows, strict=False)
