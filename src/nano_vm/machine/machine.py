@@ -192,6 +192,7 @@ class Machine:
         "_doubt",
         "_last",
         "_loops",
+        "_lost_attempts",
         "_op",
         "_prefix",
         "_started",
@@ -304,7 +305,7 @@ class Machine:
     # of the requested model call, where budgets outside of the machine count it; a driver's
     meter: Meter | None = None
     # attempts at the requested call that were lost in a crash
-    _lost_attempts: tuple[list[int], bool] | None = None
+    _lost_attempts: tuple[list[int], bool] | None
     failed_step = ""
 
     def __init__(
@@ -325,6 +326,7 @@ class Machine:
         self.skipped = False
         self.output = self._last = self._block_last = self.handed = self.request = None
         self._op = self._attempts = self._doubt = self._counts = self._loops = None
+        self._lost_attempts = None
 
     def end_by_budget(self, deadline: int) -> None:
         """Before the start: the budget's max_seconds end then, waits left out."""
@@ -679,17 +681,20 @@ class Machine:
                     self._reach(op, where, None, started, fuel)
                     follow = self._failed(op, StepError.of(error))
                 else:
-                    if watched:
-                        self._reach(op, where, request, started, fuel)
+                    if watched:  # as `_reach`
+                        ledger.steps, self._op, self.request = fuel, op, request
+                        self.path = op.path if where is None else where
+                        self._started, self._attempts, self._doubt = started, None, None
                     value = yield op
-                    if watched or not (
-                        type(value) is str and len(value) < short and value.isascii()
+                    if (watched and self._lost_attempts is not None) or not (
+                        (type(value) is str and len(value) < short and value.isascii())
+                        or (lenient and type(value) not in CONTAINERS and is_small(value))
                     ):
                         if value is OTHER or self._lost_attempts is not None:
                             self._reach(op, where, request, started, fuel)
                             follow = self._taken(value)
                             value = OTHER
-                        elif type(value) in CONTAINERS or not (lenient and is_small(value)):
+                        else:
                             size = 0
                             try:
                                 value, large = admit(value, limit)

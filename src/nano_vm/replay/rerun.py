@@ -339,9 +339,9 @@ def _unbegun(trace: Trace) -> bool:
 
 def _was_cancelled(trace: Trace) -> bool:
     """Whether a run all of whose steps were done was cancelled: it says so, or is being undone."""
-    return trace.status is TraceStatus.CANCELLED or any(
-        record.step.step_id.endswith("/undo") for record in trace.recording.full()
-    )
+    if trace.status in (TraceStatus.CANCELLED, TraceStatus.SUCCESS):
+        return trace.status is TraceStatus.CANCELLED
+    return any(record.step.step_id.endswith("/undo") for record in trace.recording.full())
 
 
 def _unsaid(trace: Trace) -> Difference | None:
