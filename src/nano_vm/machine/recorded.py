@@ -508,10 +508,13 @@ def _plain_answer(
         return None
     told = None
     if extra is not None:
-        if type(extra) is not dict or not extra.keys() <= _PLAIN_ANSWER:
+        if type(extra) is not dict:
             return None
+        if len(extra) != 1 or "answer" not in extra:
+            if not extra.keys() <= _PLAIN_ANSWER:
+                return None
+            told = {name: extra[name] for name in _BESIDE if name in extra} or None
         text = extra.get("answer", text)
-        told = {name: extra[name] for name in _BESIDE if name in extra} or None
     return (text, usage, told) if type(text) is str else None
 
 
