@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from ..collector import collector_paused
 from ..diagnostics import Diagnostic, Loc
 from ..errors import ProgramError
 from ..given import path as given_path
@@ -622,6 +623,7 @@ class Program(Part):
     # --- loading ---
 
     @classmethod
+    @collector_paused()
     def from_dict(cls, data: dict[str, Any]) -> Program:
         """A program from plain data.
 
@@ -682,6 +684,7 @@ class Program(Part):
         return cls._from_text(text, str(path), "json" if path.suffix == ".json" else "yaml")
 
     @classmethod
+    @collector_paused()
     def _from_text(cls, text: str, file: str | None, format: str) -> Program:
         data = read_text(text, file=file, format=format)
         try:
