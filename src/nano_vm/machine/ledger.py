@@ -128,9 +128,13 @@ class Ledger:
 
     def copy(self) -> Ledger:
         """The same amounts."""
-        return Ledger(
-            self.steps, self.llm_calls, self.tool_calls, self.tokens, self.cost, self.state
-        )
+        other = _new(Ledger)  # each run copies one: half the time of a call of the class
+        other.steps, other.llm_calls, other.tool_calls = self.steps, self.llm_calls, self.tool_calls
+        other.tokens, other.cost, other.state = self.tokens, self.cost, self.state
+        return other
+
+
+_new = object.__new__
 
 
 def _or_unlimited(value: int | None) -> int:

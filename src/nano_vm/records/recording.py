@@ -67,6 +67,7 @@ class Recording:
         sign: Callable[[str], str] | None = None,
         records: Sequence[Any] = (),
         ops: Sequence[Any] = (),
+        inputs: Any = None,
     ) -> None:
         self.program_name = program_name
         self.program = program  # or its digest
@@ -83,7 +84,7 @@ class Recording:
         self.status = TraceStatus.RUNNING
         self.finished_ns = 0
         self.output: Any = None
-        self._inputs: Any = None
+        self._inputs = inputs  # as `inputs` is set
         self._results: list[StepResult] | None = None
         self._digest: str | None = None
 

@@ -492,6 +492,8 @@ class Driver:
             refused = await self.before_call(adapter, machine, op, lane)
             if refused is not None:
                 return refused
+        if self.host.asleep:
+            self.host.look()
         lane.op = op
         keywords = self.options(adapter, machine, op)
         messages = adapter.fitting(machine.messages)

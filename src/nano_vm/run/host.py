@@ -110,15 +110,17 @@ class Host:
     # by `ModelOp.index`: what is called, and with what beside the messages, where no budget counts
     asking: dict[int, tuple[Callable[..., Any], dict[str, Any]]] = field(default_factory=dict)
     keyed: bool = field(init=False)  # whether an adapter is told of each call's effect key
-
-    @property
-    def asleep(self) -> bool:
-        """Whether the first call of an adapter has something to wait for."""
-        return any(adapter.ready is not None for adapter in self.adapters.values())
+    # whether the first call of an adapter has something to wait for, as far as was looked
+    asleep: bool = field(init=False)
 
     def __post_init__(self) -> None:
         adapters = self.adapters.values()
         self.keyed = any("idempotency_key" in adapter.named for adapter in adapters)
+        self.look()
+
+    def look(self) -> None:
+        """Look whether an adapter is asleep: each run asks, and few ever are."""
+        self.asleep = any(adapter.ready is not None for adapter in self.adapters.values())
 
 
 TOOL_THREADS = 32

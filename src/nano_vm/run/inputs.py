@@ -112,12 +112,12 @@ def scalar_inputs(context: Any, plan: Plan) -> tuple[Any, ...] | None:
     for name in frame.others:
         if name in context:
             return None
+    if not frame.needed:
+        return ()
     try:
         values = frame.take(context)
     except KeyError:
         return None
-    if not values:
-        return values
     if set(map(type, values)) == _ONLY_TEXTS:
         text = "".join(values)
         if len(text) < SMALL_TEXT and text.isascii():

@@ -8,7 +8,15 @@ run; what a run does is decided in `machine`, and `driver` makes its calls.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import replace
@@ -396,13 +404,18 @@ class ExecutionVM:
     ) -> tuple[Trace, Machine | None, Host | None]:
         """What `Begun` has."""
         prepared = self.preparer.prepare(program, chosen.untrusted)
-        recording = self._recording(prepared, chosen)
-        trace = Trace(recording)
         plan, budget = prepared.plan, chosen.budget
         terms = prepared.terms if budget is None else prepared.within(budget)
+        frame: list[Any] | None = None
+        known = None
         values = None if plan is None else scalar_inputs(context, plan)
+        if plan is not None and values is not None:
+            root = plan.frames[0]
+            known, frame = (root.needed, values), [*values, *root.blank[len(values) :]]
+        recording = self._recording(prepared, chosen, known)
+        trace = Trace(recording)
         faults: list[Diagnostic] = []
-        if values is None:
+        if frame is None:
             recording.inputs, faults = self._admitted(prepared, context)
         if plan is not None and terms.budget is not None and terms.budget.max_cost_usd is not None:
             faults += self.preparer.unpriced(prepared)
@@ -412,17 +425,9 @@ class ExecutionVM:
         if faults or plan is None:
             self._refuse(recording, program, [*prepared.errors, *faults])
             return trace, None, None
-        inputs: Mapping[str, Any] = _NO_INPUTS
-        frame = None
-        if values is None:
-            inputs = recording.inputs
-        else:
-            root = plan.frames[0]
-            recording.inputs = root.needed, values
-            frame = [*values, *root.blank[len(values) :]]
         machine = machine_of(
             plan,
-            inputs,
+            recording.inputs if frame is None else _NO_INPUTS,
             terms,
             recording.started_ns,
             run_id=recording.run_id,
@@ -432,8 +437,13 @@ class ExecutionVM:
         recording.records, recording.ops = machine.records, plan.ops
         return trace, machine, prepared.host
 
-    def _recording(self, prepared: Prepared, chosen: _Chosen) -> Recording:
-        """That of a new run, which has no inputs yet."""
+    def _recording(
+        self,
+        prepared: Prepared,
+        chosen: _Chosen,
+        inputs: tuple[Sequence[str], Sequence[Any]] | None,
+    ) -> Recording:
+        """That of a new run; it has *inputs* that were taken already, as names and values."""
         clock = self.preparer.clock
         now = clock.monotonic_ns()
         plain = chosen.budget is None and not chosen.said
@@ -448,6 +458,7 @@ class ExecutionVM:
             self._salt,
             about,
             self._sign,
+            inputs=inputs,
         )
 
     def _admitted(
