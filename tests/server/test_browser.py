@@ -132,7 +132,67 @@ def test_the_first_owner_is_made_in_the_browser(
     store.close()
 
 
-PLACES = {"login": None, "programs": "#/programs", "program": "#/programs/refund"}
+def test_an_admin_gives_roles_and_keys(world: World, address: str, open_page: Open) -> None:
+    page = open_page(address)
+    log_in(page, "admin")
+    page.get_by_role("link", name="Members").click()
+    page.get_by_label("Name, as they log in").fill("nobody at all")
+    page.get_by_role("button", name="Give the role").click()
+    page.get_by_role("alert").wait_for()
+    assert "nobody called 'nobody at all'" in page.get_by_role("alert").inner_text()
+    page.get_by_label("Name, as they log in").fill("stranger")
+    page.get_by_label("Roles that approvals ask for").fill("manager, auditor")
+    page.get_by_role("button", name="Give the role").click()
+    page.get_by_role("cell", name="auditor, manager").wait_for()
+    assert world.stranger.get("/api/v1/projects/shop/runs").status_code == 200
+    page.get_by_role("button", name="Remove stranger").click()
+    page.get_by_role("cell", name="auditor, manager").wait_for(state="detached")
+    assert world.stranger.get("/api/v1/projects/shop/runs").status_code == 404
+    page.get_by_role("link", name="Keys").click()
+    page.get_by_label("What it is for").fill("nightly")
+    page.get_by_role("button", name="Make the key").click()
+    key = page.locator("output code").inner_text()
+    assert world.client(key).get("/api/v1/projects/shop/runs").status_code == 200
+    page.get_by_role("button", name="Revoke nightly").click()
+    page.get_by_role("cell", name="revoked").wait_for()
+    assert world.client(key).get("/api/v1/projects/shop/runs").status_code == 401
+    page.get_by_role("link", name="Audit").click()
+    page.get_by_role("cell", name="key.revoked").wait_for()
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_label("A run is decided by another").check()
+    page.get_by_label("A run is decided by another").uncheck()
+
+
+def test_a_run_is_followed_without_being_asked_for(
+    world: World, address: str, open_page: Open
+) -> None:
+    run_id = world.start()
+    page = open_page(address)
+    log_in(page, "developer")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}/projects/shop/#/run/{run_id}")
+    page.locator(".title", has_text="waiting").wait_for()
+    page.wait_for_timeout(1500)
+    count = len(asked)
+    page.wait_for_timeout(1500)
+    assert len(asked) == count  # nothing has changed, and nothing was asked
+    assert world.operator.post(f"/api/v1/projects/shop/runs/{run_id}/cancel").is_success
+    world.work()
+    page.locator(".title", has_text="cancelled").wait_for()
+
+
+PLACES = {
+    "login": None,
+    "programs": "#/programs",
+    "program": "#/programs/refund",
+    "costs": "#/costs",
+    "workers": "#/workers",
+    "members": "#/members",
+    "keys": "#/keys",
+    "audit": "#/audit",
+    "settings": "#/settings",
+}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -140,12 +200,13 @@ PLACES = {"login": None, "programs": "#/programs", "program": "#/programs/refund
 def test_every_page_can_be_read_by_all(
     world: World, address: str, open_page: Open, theme: str, width: int
 ) -> None:
+    page = open_page(address, width, 900, theme)
     for name, place in PLACES.items():
-        page = open_page(address, width, 900, theme)
-        if place is not None:
+        if name == "programs":
             log_in(page, "owner")
+        if place is not None:
             page.goto(f"{address}/projects/shop/{place}")
-        page.locator(".sheet, table.cells").first.wait_for()
+        page.locator("main .sheet, .sheet-rows, main .muted, .choice").first.wait_for()
         page.wait_for_timeout(200)  # what is still to come is there
         if PICTURES:
             page.screenshot(path=Path(PICTURES) / f"team-{name}-{theme}-{width}.png")

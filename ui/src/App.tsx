@@ -82,11 +82,14 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       );
     if (seen.current === undefined) void look();
     const follows = live && !over && !from.still;
-    const timer = follows
-      ? setInterval(() => document.visibilityState === "visible" && void look(), EVERY_MS)
-      : undefined;
+    const stop = follows ? from.follow(id, look) : null;
+    const timer =
+      follows && stop === null
+        ? setInterval(() => document.visibilityState === "visible" && void look(), EVERY_MS)
+        : undefined;
     return () => {
       gone = true;
+      stop?.();
       clearInterval(timer);
     };
   }, [from, id, live, over]);

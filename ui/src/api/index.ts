@@ -36,6 +36,8 @@ export interface Source {
   readonly only: string | null;
   runs(query: RunQuery): Promise<RunList>;
   run(id: string, seen?: string): Promise<Current>;
+  /** Calls *changed* whenever the run does, until what it returns is called; null where it cannot. */
+  follow(id: string, changed: () => void): (() => void) | null;
   verify(id: string): Promise<Verified>;
   compare(a: string, b: string): Promise<Comparison>;
   asked(): Promise<AskedList>;
@@ -60,6 +62,10 @@ class FileSource implements Source {
     const found = this.data.runs.find((run) => run.id === id);
     if (found === undefined) throw new Error(`this file does not hold run ${id}`);
     return { version: "file", run: found };
+  }
+
+  follow(): null {
+    return null;
   }
 
   async verify(): Promise<Verified> {
@@ -90,6 +96,10 @@ class ServerSource implements Source {
 
   async run(id: string, seen?: string): Promise<Current> {
     return ask(`run/${encodeURIComponent(id)}`, seen === undefined ? {} : { seen });
+  }
+
+  follow(): null {
+    return null; // it is asked again and again
   }
 
   async verify(id: string): Promise<Verified> {

@@ -3,7 +3,7 @@ import { moment } from "../lib/format";
 import { Block, Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 import { type Field, fieldsOf, inputsOf } from "./form";
-import { Faults, useAsked } from "./parts";
+import { Cells, Faults, useAsked } from "./parts";
 
 interface ProgramRow {
   name: string;
@@ -47,7 +47,7 @@ export function ProgramsPage({ from }: { from: TeamSource }) {
           </p>
         )}
         {list !== null && list.programs.length > 0 && (
-          <table className="cells">
+          <Cells>
             <thead>
               <tr>
                 <th>Program</th>
@@ -72,7 +72,7 @@ export function ProgramsPage({ from }: { from: TeamSource }) {
                 </tr>
               ))}
             </tbody>
-          </table>
+          </Cells>
         )}
       </main>
     </div>

@@ -1,8 +1,17 @@
-import { type ReactNode, useCallback, useEffect, useMemo, useState } from "react";
+import {
+  type ComponentType,
+  type ReactNode,
+  useCallback,
+  useEffect,
+  useMemo,
+  useState,
+} from "react";
 import type { Source } from "../api";
 import { useAddress } from "../lib/router";
 import { call, type Me, type Membership, SIGNED_OUT, type Standing, TeamSource } from "./api";
 import { LoginPage } from "./LoginPage";
+import { AuditPage, CostsPage, HostsPage } from "./LookPages";
+import { KeysPage, MembersPage, SettingsPage } from "./MembersPage";
 import { ProgramPage, ProgramsPage } from "./ProgramsPage";
 
 /** The project that the address names: `/projects/NAME/`. */
@@ -112,14 +121,31 @@ function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
   if (name === "programs" && first !== undefined) {
     return <ProgramPage key={first} from={from} name={first} />;
   }
-  if (name === "programs") return <ProgramsPage from={from} />;
+  const Own = OWN[name ?? ""];
+  if (Own !== undefined) return <Own from={from} />;
   return children;
 }
+
+const OWN: Record<string, ComponentType<{ from: TeamSource }>> = {
+  programs: ProgramsPage,
+  costs: CostsPage,
+  workers: HostsPage,
+  members: MembersPage,
+  keys: KeysPage,
+  audit: AuditPage,
+  settings: SettingsPage,
+};
 
 const PLACES: [string, string, string][] = [
   ["Runs", "", "run:read"],
   ["Inbox", "inbox", "step:approve"],
   ["Programs", "programs", "program:read"],
+  ["Costs", "costs", "cost:read"],
+  ["Workers", "workers", "host:read"],
+  ["Members", "members", "member:manage"],
+  ["Keys", "keys", "key:manage"],
+  ["Audit", "audit", "audit:read"],
+  ["Settings", "settings", "settings:write"],
 ];
 
 function Bar({

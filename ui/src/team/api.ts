@@ -120,6 +120,13 @@ export class TeamSource implements Source {
     return this.get(`runs/${part(id)}${seen === undefined ? "" : `?seen=${part(seen)}`}`);
   }
 
+  follow(id: string, changed: () => void): () => void {
+    const stream = new EventSource(`/api/v1/${this.base}/runs/${part(id)}/events`);
+    stream.addEventListener("standing", changed);
+    stream.addEventListener("end", () => stream.close()); // else a browser would ask again
+    return () => stream.close();
+  }
+
   async verify(id: string): Promise<Verified> {
     return this.get(`runs/${part(id)}/verify`);
   }

@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useState } from "react";
+import { type ReactNode, useCallback, useEffect, useState } from "react";
 import { Plain } from "../parts/Text";
 import { Refusal, type TeamSource } from "./api";
 
@@ -46,6 +46,33 @@ export function Faults({ error }: { error: Error | null }) {
           ))}
         </ul>
       )}
+    </div>
+  );
+}
+
+/** A page of forms and tables. */
+export function Sheet({ title, children }: { title: string; children: ReactNode }) {
+  useEffect(() => {
+    document.title = title;
+  }, [title]);
+  return (
+    <div className="sheet-page">
+      <header className="top">
+        <div className="title">
+          <h1>{title}</h1>
+        </div>
+      </header>
+      <main>{children}</main>
+    </div>
+  );
+}
+
+/** A table that scrolls by itself where it is wider than the page. */
+export function Cells({ children }: { children: ReactNode }) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: else nobody scrolls it by the keyboard
+    <div className="rows-frame" tabIndex={0}>
+      <table className="sheet-rows">{children}</table>
     </div>
   );
 }

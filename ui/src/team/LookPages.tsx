@@ -1,0 +1,252 @@
+import { useState } from "react";
+import { cost, moment, plural, tokens } from "../lib/format";
+import { Plain } from "../parts/Text";
+import type { TeamSource } from "./api";
+import { Cells, Faults, Sheet, useAsked } from "./parts";
+
+interface Entry {
+  number: number;
+  at: number;
+  actor: string;
+  key_id: string | null;
+  ip: string;
+  action: string;
+  target: string;
+  detail: Record<string, unknown>;
+  hash: string;
+}
+
+/** The audit log of a project, newest first. */
+export function AuditPage({ from }: { from: TeamSource }) {
+  const [before, setBefore] = useState<number[]>([]);
+  const at = before.at(-1);
+  const path = at === undefined ? "audit" : `audit?before=${at}`;
+  const [list, fault] = useAsked<{ entries: Entry[]; before: number | null }>(from, path);
+  return (
+    <Sheet title="Audit">
+      <Faults error={fault} />
+      {list !== null && list.entries.length === 0 && (
+        <p className="muted">Nothing was changed in this project yet.</p>
+      )}
+      {list !== null && list.entries.length > 0 && (
+        <Cells>
+          <thead>
+            <tr>
+              <th>When</th>
+              <th>Who</th>
+              <th>Did</th>
+              <th>To</th>
+              <th>Details</th>
+              <th>From</th>
+            </tr>
+          </thead>
+          <tbody>
+            {list.entries.map((one) => (
+              <tr key={one.number}>
+                <td title={`entry ${one.number}, ${new Date(one.at).toISOString()}`}>
+                  {moment(one.at)}
+                </td>
+                <td>
+                  <Plain text={one.actor + (one.key_id === null ? "" : ` (key ${one.key_id})`)} />
+                </td>
+                <td>{one.action}</td>
+                <td>
+                  <Plain text={one.target} />
+                </td>
+                <td className="wide">
+                  <Plain text={details(one.detail)} />
+                </td>
+                <td>{one.ip}</td>
+              </tr>
+            ))}
+          </tbody>
+        </Cells>
+      )}
+      {list !== null && (
+        <div className="pages">
+          {before.length > 0 && (
+            <button type="button" onClick={() => setBefore((old) => old.slice(0, -1))}>
+              Newer
+            </button>
+          )}
+          {list.before !== null && (
+            <button
+              type="button"
+              onClick={() => setBefore((old) => [...old, list.before as number])}
+            >
+              Older
+            </button>
+          )}
+        </div>
+      )}
+    </Sheet>
+  );
+}
+
+function details(found: Record<string, unknown>): string {
+  return Object.entries(found)
+    .filter(([, value]) => value !== null && value !== "")
+    .map(([name, value]) => `${name} ${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join(", ");
+}
+
+interface CostRow {
+  of: Record<string, string>;
+  calls: number;
+  total_tokens: number;
+  cost_usd: string;
+  unpriced: number;
+}
+
+const GROUPS = ["program", "model", "step", "day"];
+
+/** What the model calls of a project have cost. */
+export function CostsPage({ from }: { from: TeamSource }) {
+  const [by, setBy] = useState("program");
+  const [list, fault] = useAsked<{ costs: CostRow[] }>(from, `costs?by=${by}`);
+  const dearest = Math.max(...(list?.costs ?? []).map((one) => Number(one.cost_usd)), 0);
+  return (
+    <Sheet title="Costs">
+      <fieldset className="chips">
+        <legend className="unseen">Summed by</legend>
+        {GROUPS.map((one) => (
+          <button key={one} type="button" aria-pressed={by === one} onClick={() => setBy(one)}>
+            by {one}
+          </button>
+        ))}
+      </fieldset>
+      <Faults error={fault} />
+      {list !== null && list.costs.length === 0 && (
+        <p className="muted">No run of this project has called a model yet.</p>
+      )}
+      {list !== null && list.costs.length > 0 && (
+        <Cells>
+          <thead>
+            <tr>
+              <th>{by}</th>
+              <th>Calls</th>
+              <th>Tokens</th>
+              <th>Cost</th>
+              <th>
+                <span className="unseen">Share</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {list.costs.map((one) => (
+              <tr key={one.of[by]}>
+                <td>
+                  <Plain text={one.of[by] ?? ""} />
+                </td>
+                <td>{one.calls}</td>
+                <td>{tokens(one.total_tokens)}</td>
+                <td>
+                  {cost(one.cost_usd)}
+                  {one.unpriced > 0 && ` and ${plural(one.unpriced, "call")} without a price`}
+                </td>
+                <td>
+                  <meter min={0} max={dearest || 1} value={Number(one.cost_usd)}>
+                    {cost(one.cost_usd)}
+                  </meter>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </Cells>
+      )}
+    </Sheet>
+  );
+}
+
+interface Host {
+  name: string;
+  alive: boolean;
+  version: string;
+  since: number;
+  seen: number;
+  concurrency: number;
+  policy: boolean;
+  tools: { name: string; effect: string; description: string }[];
+  models: string[];
+  fault: string | null;
+}
+
+interface Stranded {
+  program: string;
+  digest: string;
+  runs: number;
+  reasons: string[];
+}
+
+/** Workers: what each can do, and what none of them can. */
+export function HostsPage({ from }: { from: TeamSource }) {
+  const [list, fault] = useAsked<{ hosts: Host[]; stranded: Stranded[] }>(from, "hosts");
+  return (
+    <Sheet title="Workers">
+      <Faults error={fault} />
+      {list?.stranded.map((one) => (
+        <div key={one.digest} className="note state-failed">
+          <strong>
+            {plural(one.runs, "run")} of <Plain text={one.program} /> can be driven by no worker:
+          </strong>
+          <ul>
+            {one.reasons.map((reason) => (
+              <li key={reason}>
+                <Plain text={reason} />
+              </li>
+            ))}
+          </ul>
+        </div>
+      ))}
+      {list !== null && list.hosts.length === 0 && (
+        <p className="muted">
+          No worker has announced itself: start one with <code>nano-vm work --store …</code>
+        </p>
+      )}
+      {list?.hosts.map((one) => (
+        <section key={one.name + one.since}>
+          <h2>
+            <Plain text={one.name} />{" "}
+            <span className={`chip state-${one.alive ? "done" : "failed"}`}>
+              {one.alive ? "works" : "gives no sign of life"}
+            </span>
+          </h2>
+          <p className="muted">
+            version {one.version} · {plural(one.concurrency, "run")} at a time · since{" "}
+            {moment(one.since)} · seen {moment(one.seen)}
+            {one.policy && " · under a policy"}
+          </p>
+          {one.fault !== null && (
+            <p className="note state-failed">
+              <Plain text={one.fault} />
+            </p>
+          )}
+          <dl className="facts-list">
+            <div>
+              <dt>Models</dt>
+              <dd>
+                <Plain text={one.models.join(", ") || "none"} />
+              </dd>
+            </div>
+            {one.tools.map((tool) => (
+              <div key={tool.name}>
+                <dt>
+                  <Plain text={tool.name} />
+                </dt>
+                <dd>
+                  {tool.effect}
+                  {tool.description !== "" && (
+                    <span className="muted">
+                      {" "}
+                      <Plain text={tool.description} />
+                    </span>
+                  )}
+                </dd>
+              </div>
+            ))}
+          </dl>
+        </section>
+      ))}
+    </Sheet>
+  );
+}

@@ -1,0 +1,277 @@
+import { type FormEvent, useState } from "react";
+import { moment } from "../lib/format";
+import { Plain } from "../parts/Text";
+import { call, type TeamSource } from "./api";
+import { Cells, Faults, Sheet, useAsked } from "./parts";
+
+const ROLES: [string, string][] = [
+  ["viewer", "sees that runs ran, what they cost and how long they took"],
+  ["operator", "starts, cancels and decides, and does not read what was said"],
+  ["developer", "reads all that was said, puts programs and starts runs"],
+  ["admin", "all of it, with members, keys, settings and the log"],
+];
+
+interface Member {
+  name: string;
+  role: string;
+  approves: string[];
+}
+
+/** Who may do what in a project. */
+export function MembersPage({ from }: { from: TeamSource }) {
+  const [list, fault, look] = useAsked<{ members: Member[] }>(from, "members");
+  const [name, setName] = useState("");
+  const [role, setRole] = useState("viewer");
+  const [approves, setApproves] = useState("");
+  const [error, setError] = useState<Error | null>(null);
+  const change = async (work: Promise<unknown>) => {
+    try {
+      await work;
+      setError(null);
+    } catch (refused) {
+      setError(refused as Error);
+    }
+    await look();
+  };
+  const path = (member: string) => `members/${encodeURIComponent(member)}`;
+  const add = async (event: FormEvent) => {
+    event.preventDefault();
+    const roles = approves.split(",").map((one) => one.trim());
+    await change(from.send("PUT", path(name), { role, approves: roles.filter(Boolean) }));
+  };
+  return (
+    <Sheet title="Members">
+      <Faults error={fault} />
+      {list !== null && list.members.length === 0 && (
+        <p className="muted">Nobody has a role here yet; owners of the instance see it all.</p>
+      )}
+      {list !== null && list.members.length > 0 && (
+        <Cells>
+          <thead>
+            <tr>
+              <th>Name</th>
+              <th>Role</th>
+              <th>Decides as</th>
+              <th>
+                <span className="unseen">Remove</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {list.members.map((one) => (
+              <tr key={one.name}>
+                <td>
+                  <Plain text={one.name} />
+                </td>
+                <td>{one.role}</td>
+                <td>
+                  <Plain text={one.approves.join(", ")} />
+                </td>
+                <td>
+                  <button
+                    type="button"
+                    className="quiet"
+                    onClick={() => change(call("DELETE", `${from.base}/${path(one.name)}`))}
+                  >
+                    Remove <span className="unseen">{one.name}</span>
+                  </button>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </Cells>
+      )}
+      <section>
+        <h2>Give a role</h2>
+        <form className="sheet" onSubmit={add}>
+          <label>
+            Name, as they log in
+            <input value={name} required onChange={(event) => setName(event.target.value)} />
+          </label>
+          <label>
+            Role
+            <select value={role} onChange={(event) => setRole(event.target.value)}>
+              {ROLES.map(([one, told]) => (
+                <option key={one} value={one}>
+                  {one}: {told}
+                </option>
+              ))}
+            </select>
+          </label>
+          <label>
+            Roles that approvals ask for, with commas between; * is all
+            <input value={approves} onChange={(event) => setApproves(event.target.value)} />
+          </label>
+          <Faults error={error} />
+          <button type="submit" className="primary">
+            Give the role
+          </button>
+        </form>
+      </section>
+    </Sheet>
+  );
+}
+
+interface Key {
+  id: string;
+  name: string;
+  maker: string;
+  role: string;
+  created: number;
+  expires: number | null;
+  used: number | null;
+  revoked: number | null;
+}
+
+/** Keys of programs that call the API. */
+export function KeysPage({ from }: { from: TeamSource }) {
+  const [list, fault, look] = useAsked<{ keys: Key[] }>(from, "keys");
+  const [name, setName] = useState("");
+  const [role, setRole] = useState("operator");
+  const [days, setDays] = useState("90");
+  const [made, setMade] = useState<string | null>(null);
+  const [error, setError] = useState<Error | null>(null);
+  const make = async (event: FormEvent) => {
+    event.preventDefault();
+    try {
+      const body = { name, role, days: days === "" ? null : Number(days) };
+      const { key } = await from.send<{ key: string }>("POST", "keys", body);
+      setMade(key);
+      setName("");
+      setError(null);
+    } catch (refused) {
+      setError(refused as Error);
+    }
+    await look();
+  };
+  const revoke = async (id: string) => {
+    try {
+      await call("DELETE", `${from.base}/keys/${encodeURIComponent(id)}`);
+    } catch (refused) {
+      setError(refused as Error);
+    }
+    await look();
+  };
+  return (
+    <Sheet title="Keys">
+      <Faults error={fault} />
+      {made !== null && (
+        <output className="note said secret">
+          Copy it now, it is shown this once: <code>{made}</code>{" "}
+          <button type="button" onClick={() => navigator.clipboard.writeText(made)}>
+            Copy
+          </button>
+        </output>
+      )}
+      {list !== null && list.keys.length === 0 && (
+        <p className="muted">No program has a key to this project yet.</p>
+      )}
+      {list !== null && list.keys.length > 0 && (
+        <Cells>
+          <thead>
+            <tr>
+              <th>Name</th>
+              <th>Key</th>
+              <th>Role</th>
+              <th>Made by</th>
+              <th>Last used</th>
+              <th>Until</th>
+            </tr>
+          </thead>
+          <tbody>
+            {list.keys.map((one) => (
+              <tr key={one.id}>
+                <td>
+                  <Plain text={one.name} />
+                </td>
+                <td>
+                  <code>nvm_{one.id}_…</code>
+                </td>
+                <td>{one.role}</td>
+                <td>
+                  <Plain text={one.maker} />
+                </td>
+                <td>{one.used === null ? "never" : moment(one.used)}</td>
+                <td>
+                  {one.revoked !== null ? (
+                    "revoked"
+                  ) : (
+                    <>
+                      {one.expires === null ? "for ever" : moment(one.expires)}{" "}
+                      <button type="button" className="quiet" onClick={() => revoke(one.id)}>
+                        Revoke <span className="unseen">{one.name}</span>
+                      </button>
+                    </>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </Cells>
+      )}
+      <section>
+        <h2>Make a key</h2>
+        <form className="sheet" onSubmit={make}>
+          <label>
+            What it is for
+            <input value={name} required onChange={(event) => setName(event.target.value)} />
+          </label>
+          <label>
+            Role
+            <select value={role} onChange={(event) => setRole(event.target.value)}>
+              {ROLES.map(([one]) => (
+                <option key={one}>{one}</option>
+              ))}
+            </select>
+          </label>
+          <label>
+            Days until it expires; empty is never
+            <input
+              value={days}
+              inputMode="numeric"
+              pattern="[0-9]*"
+              onChange={(event) => setDays(event.target.value)}
+            />
+          </label>
+          <Faults error={error} />
+          <button type="submit" className="primary">
+            Make the key
+          </button>
+        </form>
+      </section>
+    </Sheet>
+  );
+}
+
+/** What holds for a project. */
+export function SettingsPage({ from }: { from: TeamSource }) {
+  const [found, fault, look] = useAsked<{ four_eyes: boolean }>(from, "settings");
+  const [chosen, setChosen] = useState<boolean | null>(null);
+  const [error, setError] = useState<Error | null>(null);
+  const set = async (four_eyes: boolean) => {
+    setChosen(four_eyes);
+    try {
+      await from.send("PUT", "settings", { four_eyes });
+      setError(null);
+    } catch (refused) {
+      setError(refused as Error);
+    }
+    await look();
+    setChosen(null);
+  };
+  return (
+    <Sheet title="Settings">
+      <Faults error={fault ?? error} />
+      {found !== null && (
+        <label className="choice">
+          <input
+            type="checkbox"
+            checked={chosen ?? found.four_eyes}
+            onChange={(event) => set(event.target.checked)}
+          />{" "}
+          A run is decided by another than who started it
+        </label>
+      )}
+    </Sheet>
+  );
+}
