@@ -12,7 +12,8 @@ import pytest
 
 from nano_vm import VMError
 from nano_vm.errors import MissingExtra
-from nano_vm.prices import _highest, _holding, price_table
+from nano_vm.prices import _highest, _holding, cost_of, highest_of, price_table
+from nano_vm.records.usage import LLMUsage
 
 D = Decimal
 
@@ -20,10 +21,24 @@ D = Decimal
 def test_a_known_model() -> None:
     """The figures are the provider's list prices, which have held since these models came out."""
     table = price_table(["gpt-4o-mini", "openai/gpt-4o-mini", "gpt-4o-mini"])
-    assert table == {
-        "gpt-4o-mini": (D("0.15"), D("0.6")),
-        "openai/gpt-4o-mini": (D("0.15"), D("0.6")),
-    }
+    price = (D("0.15"), D("0.6"), D("0.075"), D("0.15"))
+    assert table == {"gpt-4o-mini": price, "openai/gpt-4o-mini": price}
+
+
+def test_a_prompt_in_a_cache_has_a_price_of_its_own() -> None:
+    """Read at a tenth, written at a quarter more; that is the most that a token can cost."""
+    price = price_table(["anthropic/claude-sonnet-4-5"])["anthropic/claude-sonnet-4-5"]
+    assert price == (D(6), D("22.5"), D("0.6"), D("7.5"))
+    assert highest_of(price) == (D("7.5"), D("22.5"))
+    read = LLMUsage(1_000_000, 0, 1_000_000, cached_tokens=1_000_000)
+    assert cost_of(price, read) == D("0.6")
+    one_of_two = [
+        {"input_mtok": D(2), "output_mtok": D(3), "cache_read_mtok": D(1)},
+        {"input_mtok": D(1), "output_mtok": D(3)},
+    ]
+    assert _highest(one_of_two) == (D(2), D(3), D(1), D(2))
+    same = {"input_mtok": D(2), "output_mtok": D(3), "cache_read_mtok": D(2)}
+    assert _highest([same]) == (D(2), D(3))
 
 
 def test_what_is_not_known_is_not_in_the_table() -> None:
@@ -45,9 +60,9 @@ def test_an_override_that_is_no_price(pair: Any) -> None:
 
 def test_the_price_of_a_day() -> None:
     """o3 cost five times as much before 10 June 2025."""
-    assert price_table(["o3"], on=date(2025, 6, 9))["o3"] == (D(10), D(40))
-    assert price_table(["o3"], on=date(2025, 6, 10))["o3"] == (D(2), D(8))
-    assert price_table(["o3"])["o3"] == (D(10), D(40))
+    assert price_table(["o3"], on=date(2025, 6, 9))["o3"][:2] == (D(10), D(40))
+    assert price_table(["o3"], on=date(2025, 6, 10))["o3"][:2] == (D(2), D(8))
+    assert price_table(["o3"])["o3"][:2] == (D(10), D(40))
 
 
 def conditional(price: int, **constraint: Any) -> Any:

@@ -110,3 +110,10 @@ def test_nothing_is_imported_before_it_is_used(code: str, absent: list[str]) -> 
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_the_logger_is_silent_until_it_is_configured() -> None:
+    """Python prints what nobody handles, from warnings on, to stderr."""
+    code = "import logging, nano_vm; logging.getLogger('nano_vm').error('a member is down')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -9,6 +9,7 @@ trace = await vm.run(program, context={"user_input": "..."})
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,10 @@ __all__ = [
     "__version__",
     "tool",
 ]
+
+
+# silent until the host configures it: without a handler Python prints warnings to stderr
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

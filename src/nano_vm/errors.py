@@ -180,6 +180,15 @@ class FilteredAnswer(ModelError):
         )
 
 
+class EmptyAnswer(ModelError):
+    """A model ended well and said nothing: of kind ``model``, tried again like a failure that passes,
+    and billed.
+    """
+
+    def __init__(self, message: str, *, usage: Any = None) -> None:
+        super().__init__(message, usage=usage, answered=True)
+
+
 class StoreError(VMError):
     """The store could not do what was asked; nothing was changed by it. ``passing`` where another
     attempt may succeed: it is locked, full or away.

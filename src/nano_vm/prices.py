@@ -6,9 +6,10 @@ price by tokens alone, is not in the table: the cost of a program that uses it i
 which is never shown as zero.
 
 Where a price depends on something that is not known beforehand, the highest counts: the length of
-the prompt (tiers), the hour of the day, reasoning beside other output. Left out are prices that
-only a request for something else has: batches, service tiers, caches that are written on demand,
-searches, images and sound.
+the prompt (tiers), the hour of the day, reasoning beside other output. Prompt that is read from a
+provider's cache, or written to it, has its own price where the provider says one. Left out are
+prices that only a request for something else has: batches, service tiers, caches that are kept for
+an hour, searches, images and sound.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ def _no_price(model: str, given: Any) -> VMError:
 
 
 _OUTPUT = ("output_mtok", "output_reasoning_mtok", "output_citation_mtok")
+_CACHED = ("cache_read_mtok", "cache_write_mtok")
 _BY_CALL = ("requests_kcount", "input_text_messages_kcount")  # what a call costs beside its tokens
 
 
@@ -178,9 +180,10 @@ def _holding(prices: Any, on: date | None) -> Iterable[dict[str, Any]]:
             return  # those before it are superseded; a time of day is not
 
 
-def _highest(prices: list[dict[str, Any]]) -> tuple[Decimal, Decimal] | None:
+def _highest(prices: list[dict[str, Any]]) -> Price | None:
     inputs: list[Decimal] = []
     outputs: list[Decimal] = []
+    cached: list[list[Decimal]] = [[], []]  # read and written
     for price in prices:
         ways = _amounts(price, ("input_mtok",)), _amounts(price, _OUTPUT)
         if (
@@ -191,7 +194,13 @@ def _highest(prices: list[dict[str, Any]]) -> tuple[Decimal, Decimal] | None:
             return None
         inputs += ways[0]
         outputs += ways[1]
-    return (max(inputs), max(outputs)) if inputs else None
+        for amounts, name in zip(cached, _CACHED, strict=True):
+            amounts += _amounts(price, (name,)) or ways[0]  # else it costs as any prompt
+    if not inputs:
+        return None
+    plain = max(inputs), max(outputs)
+    beside = max(cached[0]), max(cached[1])
+    return plain if beside == (plain[0], plain[0]) else (*plain, *beside)
 
 
 def _amounts(price: Mapping[str, Any], names: Iterable[str]) -> list[Decimal]:

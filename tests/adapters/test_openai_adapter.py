@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from canned import canned, chat, http
 
+from nano_vm import ExecutionVM, Program
 from nano_vm.adapters import OpenAIAdapter
 from nano_vm.adapters._chat import is_strict, retry_after_seconds
 from nano_vm.adapters.openai import PROVIDERS
 from nano_vm.adapters.protocol import Completion
-from nano_vm.errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
+from nano_vm.errors import EmptyAnswer, FilteredAnswer, ModelError, ModelTimeout, RateLimited
 from nano_vm.machine.faults import NOTHING_USED, consumed
 from nano_vm.records.usage import LLMUsage
 
@@ -354,8 +355,26 @@ async def test_what_was_lost_has_consumed_nobody_knows_what() -> None:
         assert consumed(await failure(canned(never_sent))) == NOTHING_USED
 
 
-async def test_empty_text_is_an_answer() -> None:
-    assert (await canned(reply(body=chat(""))).complete(MESSAGES)).text == ""
+@pytest.mark.parametrize("content", ["", None])
+async def test_empty_text_is_no_answer(content: str | None) -> None:
+    with pytest.raises(EmptyAnswer, match=r"the answer has no text \(finish_reason: 'stop'\)") as e:
+        await canned(reply(body=chat(content))).complete(MESSAGES)  # type: ignore[arg-type]
+    assert (e.value.kind, e.value.retryable, e.value.answered) == ("model", True, True)
+
+
+def test_a_step_can_name_an_empty_answer() -> None:
+    """It is billed, tried again, and caught by its name."""
+    step = {"id": "s", "type": "llm", "prompt": "q", "max_retries": 2}
+    caught = {"catch": [{"errors": ["EmptyAnswer"], "next": "after"}]}
+    after = {"id": "after", "type": "set", "values": {"x": 1}}
+    trace = ExecutionVM(canned(reply(body=chat("")), reply(body=chat("")))).run_sync(
+        Program.from_dict({"steps": [{**step, **caught}, after]})
+    )
+    assert trace.ok
+    (first,) = trace.steps[0].attempts
+    assert first.error.type == "EmptyAnswer"
+    assert first.usage == LLMUsage(7, 2, 9)
+    assert "EmptyAnswer: tiny at llm.test: the answer has no text" in str(trace.steps[0].error)
 
 
 @pytest.mark.parametrize(
@@ -435,9 +454,8 @@ async def test_stream() -> None:
 
 async def test_stream_of_an_empty_answer() -> None:
     body = events(piece(None), piece(None, "stop"), b"[DONE]")
-    assert await streamed(canned(http.Response(200, content=body, headers=SSE))) == [
-        Completion("", None, "tiny", "stop")
-    ]
+    with pytest.raises(EmptyAnswer, match="the answer has no text"):
+        await streamed(canned(http.Response(200, content=body, headers=SSE)))
 
 
 async def test_stream_without_usage() -> None:

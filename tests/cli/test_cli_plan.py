@@ -62,7 +62,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Say:
         scripted = ScriptedLLM(
             [answer if isinstance(answer, (str, Exception)) else json.dumps(answer)]
         )
-        monkeypatch.setattr(models, "load_models", lambda *_: scripted)
+        monkeypatch.setattr(models, "load_models", lambda *_, **__: scripted)
         return scripted
 
     return say
@@ -198,3 +198,22 @@ def test_an_empty_intent_and_a_bad_policy(
     assert main(["plan", "x", *COMMON, "--policy", "nowhere.yaml"]) == 1
     assert "cannot read the policy" in capsys.readouterr().err
     assert scripted.calls == []
+
+
+def test_the_models_of_a_host_file_count_beside_the_one_that_plans(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program may name them, and the price of the planner stays its own."""
+    (folder / "planner.json").write_text(json.dumps([json.dumps(NAMES_JUDGE)]))
+    (folder / "judge.yaml").write_text("judge: yes")
+    (folder / "host.toml").write_text('[models.judge]\nmodel = "scripted:judge.yaml"\n')
+    arguments = ["plan", "Judge it", "--tools", "shop.py:tools", "-i", "note=it smokes"]
+    arguments += ["--model", "scripted:planner.json", "--host", "host.toml"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    assert "model: judge" in capsys.readouterr().out
+
+
+NAMES_JUDGE = {
+    "name": "judging",
+    "steps": [{"id": "judge", "type": "llm", "prompt": "Well? $note", "model": "judge"}],
+}

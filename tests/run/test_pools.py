@@ -344,3 +344,42 @@ def test_no_budget_is_exceeded_in_truth(
     cost = trace.total_cost_usd()
     if cost is not None and cents is not None:
         assert cost <= Decimal(cents) / 10**5
+
+
+class Hangs:
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    async def complete(self, messages: Any) -> str:
+        await asyncio.sleep(60)
+        return "late"
+
+
+class Fails:
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    async def complete(self, messages: Any) -> str:
+        raise ModelError("down", status=503)
+
+
+@pytest.mark.parametrize("store", [None, "sqlite://"], ids=["process", "store"])
+@pytest.mark.parametrize("strategy", ["ordered", "hedge"])
+def test_a_deadline_of_the_step_leaves_the_route_of_its_pool(
+    strategy: Any, store: str | None
+) -> None:
+    """What was tried until then is recorded, of each attempt, and a replay gives it again."""
+    more: dict[str, Any] = {"hedge_after": 0.01} if strategy == "hedge" else {}
+    pool = Pool([Fails("a"), Hangs("b")], strategy, name="judge", **more)
+    step = {"id": "s", "type": "llm", "prompt": "Well?", "timeout_seconds": 0.1, "max_retries": 2}
+    program = Program.from_dict({"steps": [step]})
+    vm = ExecutionVM(pool, store=store)
+    trace = vm.run_sync(program)
+    assert trace.error_kind == "timeout"
+    (first,) = trace.steps[0].attempts
+    for route in (first.route, trace.steps[0].extra["route"]):
+        told = [(each["member"], each["outcome"]) for each in route["attempts"]]
+        assert told[-1] == ("b", "cancelled")
+    assert [each["member"] for each in first.route["attempts"]] == ["a", "b"]
+    assert replay(trace, program).identical
+    vm.close()

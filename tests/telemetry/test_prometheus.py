@@ -440,6 +440,30 @@ def test_a_command_serves_metrics_and_sends_spans(
     assert [span.name for span in receiver.spans] == ["set a", "invoke_workflow p"]
 
 
+def test_metrics_of_a_command_tell_how_the_pools_of_its_host_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.yaml").write_text('steps: [{id: ask, type: llm, prompt: "?"}]')
+    Path("a.yaml").write_text("ask: yes")
+    Path("host.toml").write_text(
+        '[models.a]\nmodel = "scripted:a.yaml"\n[models.b]\nmodel = "scripted:a.yaml"\n'
+        '[pools.judge]\nmembers = ["a", "b"]\n'
+    )
+    texts: list[str] = []
+    close = Serving.close
+
+    def scraping(server: Serving) -> None:
+        texts.append(scraped(server.url))
+        close(server)
+
+    monkeypatch.setattr(Serving, "close", scraping)
+    assert main(["run", "p.yaml", "--host", "host.toml", "--metrics-port", "0"]) == 0
+    for member in "ab":
+        state = f'nano_vm_pool_breaker{{member="{member}",pool="judge",state="closed"}} 1.0'
+        assert state in texts[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any
 
-from ..errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
+from ..errors import EmptyAnswer, FilteredAnswer, ModelError, ModelTimeout, RateLimited
 from ..language.answers import ending
 from ..language.messages import fault_of, text_of
 from ..machine.faults import names_of
@@ -125,9 +125,6 @@ class Answer:
     invents_statuses = True
     """Whether the library gives errors a status that no server has said."""
 
-    silence_answers = True
-    """Whether a stream that ends well and holds no text says ``""``, which it need not send."""
-
     def __init__(self, model: str, *, where: str, secrets: Iterable[str | None] = ()) -> None:
         self.model = model
         self._where = where
@@ -223,8 +220,8 @@ class Answer:
         judge.
 
         Raises:
-            ModelError: It broke off, or holds no text and no reason for that. What is known of its
-            usage goes with it.
+            EmptyAnswer: It ended well and holds no text. ModelError: It broke off, or is a call of
+            a tool. What is known of its usage goes with it.
         """
         text = "".join(self._texts)
         thoughts = "".join(self._thoughts) if self._streamed else "\n\n".join(self._thoughts)
@@ -234,14 +231,13 @@ class Answer:
             raise self._error(f"the provider failed after {len(text)} characters")
         if self._refusal:
             return Completion(self._refusal, self.usage, self.model, "refusal", thoughts or None)
-        silent = self.silence_answers and self._streamed and self.finish_reason == "stop"
-        empty = self._texts or silent
-        if text or ending(self.finish_reason) is not None or (empty and not self._tool_calls):
+        if text or ending(self.finish_reason) is not None:
             return Completion(text, self.usage, self.model, self.finish_reason, thoughts or None)
         if self._tool_calls:
             why = "the model answered with a tool call, not with text; offer it no tools"
             raise self._error(why, retryable=False)
-        raise self._error(f"the answer has no text (finish_reason: {self.finish_reason!r})")
+        message = f"the answer has no text (finish_reason: {self.finish_reason!r})"
+        raise EmptyAnswer(self._message(message), usage=self.usage)
 
     def silent(self) -> ModelError:
         """The error of a stream that ended without a piece of an answer."""

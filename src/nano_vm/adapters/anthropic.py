@@ -330,7 +330,6 @@ class Reply(Answer):
     stream.
     """
 
-    silence_answers = False
     invents_statuses = False
 
     def __init__(self, model: str, **where: Any) -> None:

@@ -20,9 +20,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from ..errors import MissingExtra, ModelError, VMError
+from ..errors import EmptyAnswer, MissingExtra, ModelError, VMError
 from ..given import string
-from ..language.answers import ending
 from ..machine.faults import consumed
 from ..records.usage import LLMUsage
 from ._chat import Answer, checked_messages, read, schema_format, unstreamed
@@ -182,9 +181,7 @@ class LiteLLMAdapter:
                             if text := answer.add(chunk):
                                 begun = True
                                 yield text
-                completion = self._priced(answer.completion(), name, None)
-                if _silent(completion):
-                    raise answer.silent()
+                completion = self._priced(_whole(answer), name, None)
                 yield replace(completion, usage=_together(spent, completion.usage))
                 return
             except ModelError as error:
@@ -302,13 +299,16 @@ class LiteLLMAdapter:
         return f"LiteLLMAdapter({self.model!r}{fallbacks})"
 
 
-def _silent(completion: Completion) -> bool:
-    """Whether nothing came at all: LiteLLM ends a stream that it could not read as if the model had
-    answered with nothing.
+def _whole(answer: Answer) -> Completion:
+    """The answer of a stream. LiteLLM ends one that it could not read as if the model had answered
+    with nothing.
     """
-    usage = completion.usage
-    empty = not (completion.text or completion.reasoning or ending(completion.finish_reason))
-    return empty and (usage is None or not usage.completion_tokens)
+    try:
+        return answer.completion()
+    except EmptyAnswer:
+        if answer.usage is None or not answer.usage.completion_tokens:
+            raise answer.silent() from None
+        raise
 
 
 def _together(spent: list[LLMUsage | None], last: LLMUsage | None) -> LLMUsage | None:

@@ -59,7 +59,7 @@ def vm_of(
         llm = models.StubModel()
     if programs is None and stubs_for is not None:
         programs = stubs_for.programs
-    return ExecutionVM(
+    vm = ExecutionVM(
         llm=llm,
         tools=known,
         programs=programs,
@@ -73,6 +73,10 @@ def vm_of(
         trusted_keys=public_keys(given("trust", ()), "--trust"),
         observers=observers,
     )
+    for observer in vm.observers:
+        if callable(watch := getattr(observer, "watch", None)):
+            watch(vm.pools)  # which are made with the VM, and metrics before it
+    return vm
 
 
 def not_given(options: Options) -> list[str]:

@@ -856,8 +856,8 @@ class Machine:
                     return self._decided(False, {"approved": False, "reason": None}, by, error)
                 usage, beside = self._priced(self._op, usage, extra)
                 return self._failure(error, usage=usage, extra=beside if extra else None)
-            case TimedOut(called, usage):
-                return self._expiry(called, self._priced(self._op, usage)[0])
+            case TimedOut(called, usage, extra):
+                return self._expiry(called, self._priced(self._op, usage)[0], extra)
             case Cancelled(called):
                 return self._cancellation(called)
             case Suspended():
@@ -1365,7 +1365,9 @@ class Machine:
             return self._retry(op, error, usage, route=(extra or {}).get("route"))
         return self._failed(op, error, usage, extra)
 
-    def _expiry(self, called: bool, usage: LLMUsage | None = None) -> Op | None:
+    def _expiry(
+        self, called: bool, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
+    ) -> Op | None:
         if self._op.code == PAUSE:
             return self._nobody_came()
         error = self._expired()
@@ -1377,7 +1379,7 @@ class Machine:
         if not called and self.side_call is None:
             self._settle(NOTHING_USED)
             return self._failed(self._op, error, _uncalled(self._op))
-        return self._failure(error, lost=True, usage=usage)
+        return self._failure(error, lost=True, usage=usage, extra=extra)
 
     def _nobody_came(self) -> Op | None:
         """What is waited for did not come in time. The deadline of something around it is no

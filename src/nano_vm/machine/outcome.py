@@ -53,11 +53,13 @@ class Failed:
 class TimedOut:
     """The deadline passed and the call was stopped; *called* is false if it had not begun.
 
-    *usage* is what a model call consumed that came to its end all the same, too late.
+    *usage* is what a model call consumed that came to its end all the same, too late. *extra* is
+    recorded beside: of a pool, its attempts.
     """
 
     called: bool = True
     usage: LLMUsage | None = None
+    extra: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

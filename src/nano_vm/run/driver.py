@@ -276,7 +276,7 @@ class Driver:
             if lane.cancelled():
                 return machine.resume(Cancelled(called=called), now)
             if expired:
-                return machine.resume(TimedOut(called=called), now)
+                return machine.resume(TimedOut(called=called, extra=_route(error)), now)
             # not ours: the tool itself was cancelled somewhere inside
             inner = TimeoutError("the tool's own call was cancelled")
             fault = tool_error(op, inner) if op.code == TOOL else model_error(error)
@@ -305,9 +305,8 @@ class Driver:
         if lane.cancelled():  # it answered its cancellation with an error
             return machine.resume(Cancelled(called=True), now)
         if op.code == MODEL:
-            route = getattr(error, "route", None)
-            extra = {"route": route} if type(route) is dict else None
-            return machine.resume(Failed(model_error(error), consumed(error), extra=extra), now)
+            failed = Failed(model_error(error), consumed(error), extra=_route(error))
+            return machine.resume(failed, now)
         return machine.resume(Failed(tool_error(op, error)), now)
 
     async def wait(self, machine: Machine, lane: Lane) -> None:
@@ -737,6 +736,12 @@ class _Until:
                     wanted = coroutine.send(sent)
             except StopIteration:
                 return
+
+
+def _route(error: BaseException) -> dict[str, Any] | None:
+    """The attempts of a pool that *error* ended, as they are recorded."""
+    route = getattr(error, "route", None)
+    return {"route": route} if type(route) is dict else None
 
 
 def _left() -> Abandoned:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Unpack, overload
 
+from ..adapters.pool import Pool
 from ..diagnostics import Diagnostic, summary
 from ..errors import ProgramError, UnknownRun, VMError
 from ..given import (
@@ -849,6 +850,14 @@ class ExecutionVM:
     def load(self, run_id: str) -> Trace:
         """The trace of a stored run, as far as it has come."""
         return trace_of(self.require_store().load(run_id))
+
+    @property
+    def pools(self) -> list[Pool]:
+        """The pools of this host, each once; those that programs make of its models are not among
+        them.
+        """
+        found = [adapter.adapter for adapter in self.preparer.adapters.values()]
+        return list({id(one): one for one in found if isinstance(one, Pool)}.values())
 
     def accounts(self) -> list[tuple[Account, Standing]]:
         """How the accounts of shared budgets stand: of those in the store, or of this VM's; with

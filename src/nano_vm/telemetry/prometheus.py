@@ -141,10 +141,8 @@ class Prometheus:
             raise VMError(f"registry is {short(registry)}, which is no CollectorRegistry")
         if store is not None and not callable(getattr(store, "counts", None)):
             raise VMError(f"store is {short(store)}, which is no store; give open_store(URL)")
-        self._pools = tuple(pools)
-        for pool in self._pools:
-            if not callable(getattr(pool, "standing", None)):
-                raise VMError(f"{short(pool)} is no Pool")
+        self._pools: tuple[Any, ...] = ()
+        self.watch(pools)
         self.registry = registry
         self._store = store
         self._lock = threading.Lock()  # loops in several threads may have this one
@@ -387,6 +385,18 @@ class Prometheus:
                 {key: used.unpriced for key, used in self._tokens.items()},
             ),
         ]
+
+    def watch(self, pools: Iterable[Any]) -> None:
+        """Tell how the members of *pools* stand, too.
+
+        Raises:
+            VMError: If one of them is no pool.
+        """
+        for pool in pools:
+            if not callable(getattr(pool, "standing", None)):
+                raise VMError(f"{short(pool)} is no Pool")
+            if not any(pool is known for known in self._pools):
+                self._pools = (*self._pools, pool)
 
     def _of_pools(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily

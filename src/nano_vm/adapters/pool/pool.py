@@ -234,8 +234,17 @@ class Pool:
         """
         call = self._begin(messages, kwargs, max_tokens, options, idempotency_key)
         call.beside = allowed_outputs, output_schema, step_id, idempotency_key
-        if self.strategy == "hedge":
-            return await self._hedged(call)
+        try:
+            if self.strategy == "hedge":
+                return await self._hedged(call)
+            return await self._one_by_one(call)
+        except asyncio.CancelledError as error:
+            error.route = self._route(call)  # type: ignore[attr-defined]
+            raise
+
+    async def _one_by_one(self, call: _Call) -> Completion:
+        """The answer of members that are tried one after the other."""
+        allowed_outputs, output_schema = call.beside[:2]
         while True:
             try:
                 found = self._now_free(call) if self._line_of[1].waiting == 0 else 0
@@ -307,8 +316,10 @@ class Pool:
                     raise self._error(call, error) from error
                 self._failed(member, call, error)
                 continue
-            except BaseException:
+            except BaseException as error:
                 self._close(member, call, started, entry)
+                if isinstance(error, asyncio.CancelledError):
+                    error.route = self._route(call)  # type: ignore[attr-defined]
                 raise
             self._close(member, call, started, entry, completion)
             yield self._told(call, completion)

@@ -92,10 +92,8 @@ def plan(options: Options) -> int:
     budget = rules.read_budget(options.budget)
     programs = {name: load(file).program for name, file in named_files(options.program_file)}
     known = tools.load_tools(options.tools) if options.tools is not None else {}
-    if options.model:
-        llm = models.load_models(options.model, options.base_url)
-    else:
-        llm = models.load_models((), None, host=models.load_host(options.host, ()))
+    given = models.load_host(options.host, options.model)
+    llm = models.load_models(options.model, options.base_url, host=given)
     planner = Planner(llm, known, options.policy, programs=programs, budget=budget)
     making = planner.generate(options.intent, context, untrusted=options.untrusted)
     try:
