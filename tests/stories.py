@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from pages import DOCS, shown
 from patience import HANGS_SECONDS
 
-from nano_vm import ExecutionVM, Policy, Program
+from nano_vm import ExecutionVM, Policy, Program, tool
 from nano_vm.cli.main import main
 from nano_vm.language.program import ToolStep
 from nano_vm.testing import ScriptedLLM
@@ -88,6 +88,7 @@ def tools_of(program: Program) -> set[str]:
     return found
 
 
+@tool(effect="read")
 async def anything(**_: object) -> None:
     """A tool of any program."""
 

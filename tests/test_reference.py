@@ -17,12 +17,14 @@ import nano_vm
 from nano_vm.adapters.hostfile import _File, _Model, _Pool
 from nano_vm.cli.commands import TABLE
 from nano_vm.language.functions import FUNCTIONS
-from nano_vm.language.program import STEP_CLASSES, Program, Step
+from nano_vm.language.policy import Budget
+from nano_vm.language.program import ERROR_KINDS, STEP_CLASSES, Program, Step
 from nano_vm.machine.ledger import Limits
 from nano_vm.mcp.server import OUTCOME
 from nano_vm.mcp.tools import mcp_tools
 from nano_vm.run.observers import Event
 from nano_vm.run.options import RunOptions
+from nano_vm.store.shared_budget import SharedBudget
 
 REFERENCE = DOCS / "reference"
 SOURCES = DOCS.parent / "src" / "nano_vm"
@@ -116,6 +118,15 @@ def test_the_host_file_that_is_shown_is_one() -> None:
 def test_every_extra_is_in_the_table() -> None:
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(project["optional-dependencies"]) <= rows(text_of("install.md"))
+
+
+def test_every_kind_of_error_is_in_the_table() -> None:
+    assert set(ERROR_KINDS) <= rows(text_of("errors.md"))
+
+
+def test_every_field_of_a_budget_is_in_the_table() -> None:
+    text = text_of("budgets.md")
+    assert set(Budget.model_fields) | set(SharedBudget.model_fields) <= rows(text)
 
 
 def test_every_limit_of_a_host_is_in_the_table() -> None:
