@@ -433,6 +433,27 @@ def test_one_plan_serves_many_machines() -> None:
     assert [machine.output for machine in machines] == list(range(50))
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_machine_of_quick_steps_keeps_nothing_in_a_dict(watched: bool) -> None:
+    """A name that is no slot costs its instance a dict, and each look at it eight times as much."""
+    vm = ExecutionVM(tools={"t": echo()})
+    body = [step("t", args={"x": "$a.output"}), {"id": "n", "type": "set", "values": {"y": 1}}]
+    one = program(
+        step("a", args={"x": "$x"}),
+        {"id": "l", "type": "loop", "until": "$y == 1", "max_iterations": 3, "steps": body},
+        {"id": "c", "type": "condition", "condition": "$y == 1", "then": "z", "otherwise": "l"},
+        step("z", args={"x": [1]}),
+    )
+    machine = machine_of(vm.plan(one), {"x": "o"}, run_id="r")
+    machine.watched = watched
+    op = machine.start(0)
+    while op.code != END:
+        assert vars(machine) == {}
+        op = machine.resume(Value(machine.given[0]), 1)
+    assert vars(machine) == {}
+    assert machine.status is TraceStatus.SUCCESS
+
+
 def test_pure_rooms_import_nothing_that_waits_or_draws() -> None:
     source = Path(nano_vm.machine.machine.__file__).read_text(encoding="utf-8")
     tree = ast.parse(source)
