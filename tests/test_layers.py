@@ -27,6 +27,7 @@ PACKAGES = (
     "spelling",
     "given",
     "collector",
+    "pictures",
     "language",
     "tools",
     "records",

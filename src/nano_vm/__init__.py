@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from .run.vm import ExecutionVM
     from .tools.contract import tool
 
+from .pictures import drawn_by
+
+drawn_by(lambda: import_module(".draw.notebook", __name__))
+
 # Loaded at first use, as pydantic does it: `import nano_vm` alone builds no model.
 _HOMES = {
     "AnthropicAdapter": "adapters",

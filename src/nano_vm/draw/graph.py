@@ -42,7 +42,17 @@ EDGE_CHARS = 24
 NOTE_CHARS = 60
 
 
-Mark = Literal["guard", "guarded", "refuted", "unproved", "untrusted"]
+Mark = Literal[
+    "guard",
+    "guarded",
+    "refuted",
+    "unproved",
+    "untrusted",
+    "taken",
+    "skipped",
+    "failed",
+    "waits",
+]
 
 
 @dataclass(slots=True)
@@ -62,6 +72,10 @@ LEGEND: dict[Mark, str] = {
     "refuted": "refuted: a run breaks it, this way",
     "unproved": "not proved",
     "untrusted": "has or carries untrusted values",
+    "taken": "the way that the run took",
+    "skipped": "skipped",
+    "failed": "failed",
+    "waits": "waits",
 }
 _COLOURS: dict[Mark, tuple[str, str]] = {  # fill (none: that of the kind) and stroke
     "guard": ("", "#1f6feb"),
@@ -69,6 +83,10 @@ _COLOURS: dict[Mark, tuple[str, str]] = {  # fill (none: that of the kind) and s
     "refuted": ("#ffdcd9", "#c0392b"),
     "unproved": ("#fff1c9", "#b7791f"),
     "untrusted": ("", "#8e44ad"),
+    "taken": ("#e3effb", "#1f6feb"),
+    "skipped": ("#f2f2f2", "#999999"),
+    "failed": ("#ffdcd9", "#c0392b"),
+    "waits": ("#fff1c9", "#b7791f"),
 }
 
 

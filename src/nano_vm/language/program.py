@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from .. import pictures
 from ..collector import collector_paused
 from ..diagnostics import Diagnostic, Loc
 from ..errors import ProgramError
@@ -720,6 +721,14 @@ class Program(Part):
         if self._policy is None and self.policy is not None:
             self._policy = Policy.from_dict(self.policy)
         return self._policy
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows."""
+        return pictures.html(self)
+
+    def _repr_svg_(self) -> str | None:
+        """Its picture."""
+        return pictures.svg(self)
 
     def get_step(self, step_id: str) -> Step | None:
         """The step with this id, in whatever block it stands."""

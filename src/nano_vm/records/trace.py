@@ -11,10 +11,12 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from importlib import import_module
 from typing import Any
 
+from .. import pictures
 from ..diagnostics import Diagnostic
-from ..errors import RunFailed, TraceError, VMError
+from ..errors import MissingExtra, RunFailed, TraceError, VMError
 from ..values import canonical, copied, kind_name, parse_json
 from .digest import TRACE_FORMAT
 from .record import Record, flattened, levels
@@ -186,6 +188,30 @@ class Trace:
             f"Trace(program_name={self.program_name!r}, run_id={self.run_id!r}, "
             f"status={self.status.value!r})"
         )
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows."""
+        return pictures.html(self)
+
+    def _repr_svg_(self) -> str | None:
+        """Its picture."""
+        return pictures.svg(self)
+
+    def to_dataframe(self) -> Any:
+        """A row for each step, as a data frame of pandas, or of polars where that alone is
+        installed. Requests and outputs are JSON strings, times are of UTC, costs are floats.
+
+        Raises:
+            MissingExtra: If neither is installed.
+        """
+        for name in ("pandas", "polars"):
+            try:
+                library = import_module(name)
+            except ModuleNotFoundError:
+                continue
+            rows = [_row(step) for step in self.steps]
+            return library.DataFrame({name: [row[name] for row in rows] for name in _COLUMNS})
+        raise MissingExtra("to_dataframe()", "dataframe")
 
     # --- identity ---
 
@@ -371,6 +397,36 @@ class Trace:
         if not whole:
             raise TraceError("the trace was changed: it holds what no run writes")
         return trace
+
+
+_COLUMNS = (
+    "path step_id type status branch started_at duration_ms attempts prompt_tokens "
+    "completion_tokens total_tokens cost_usd request output error error_kind"
+).split()
+"""Of `Trace.to_dataframe`."""
+
+
+def _row(step: StepResult) -> dict[str, Any]:
+    usage = step.usage
+    cost = usage.cost_usd if usage is not None else None
+    return {
+        "path": step.path,
+        "step_id": step.step_id,
+        "type": step.type,
+        "status": step.status.value,
+        "branch": step.branch,
+        "started_at": step.started_at,
+        "duration_ms": step.duration_ms,
+        "attempts": step.retries + 1,
+        "prompt_tokens": usage.prompt_tokens if usage is not None else None,
+        "completion_tokens": usage.completion_tokens if usage is not None else None,
+        "total_tokens": usage.total_tokens if usage is not None else None,
+        "cost_usd": float(cost) if cost is not None else None,
+        "request": canonical(step.request).decode(),
+        "output": canonical(step.output).decode(),
+        "error": step.error,
+        "error_kind": step.error_kind,
+    }
 
 
 _HIDDEN = frozenset({"inputs", "output", "request", "error", "attempts", "extra", "waiting"})

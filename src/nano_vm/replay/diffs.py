@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import pictures
 from ..errors import VMError
 from ..language.program import Program
 from ..records.result import StepResult
@@ -67,6 +68,10 @@ class Diff:
     def divergence(self) -> str | None:
         """The path of the first step that differs."""
         return next((step.path for step in self.steps if step.differs), None)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows."""
+        return pictures.html(self)
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """The text, line by line, each with its kind: ``head``, ``a``, ``b``, ``field``,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from .. import pictures
 from ..diagnostics import Diagnostic, Loc, format_loc
 from ..values import canonical, short
 
@@ -263,6 +264,10 @@ class Report:
             "flows": [f.to_dict() for f in self.flows],
             "released": [one.to_dict() for one in self.released],
         }
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows."""
+        return pictures.html(self)
 
     def lines(self) -> Iterator[str]:
         """What `str` joins, a line each."""
