@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 from patience import HANGS_SECONDS
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "refund-approval.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.mark.slow
-def test_a_refund_survives_its_worker() -> None:
+@pytest.mark.parametrize("name", ["refund-approval.py", "refund-temporal.py"])
+def test_a_refund_survives_its_worker(name: str) -> None:
+    if name == "refund-temporal.py":
+        pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
     ran = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLE)],
+        [sys.executable, "-W", "error", str(EXAMPLES / name)],
         capture_output=True,
         text=True,
         timeout=HANGS_SECONDS,

@@ -88,12 +88,12 @@ class Hosts:
         return await self._own.admit(told)
 
     @activity.defn(name=CALL_TOOL)
-    async def call_tool(self, told: dict[str, Any], seconds: float, *large: Any) -> Any:
-        return await self._own.call_tool(told, seconds, *large)
+    async def call_tool(self, told: dict[str, Any], *large: Any) -> Any:
+        return await self._own.call_tool(told, *large)
 
     @activity.defn(name=CALL_MODEL)
-    async def call_model(self, told: dict[str, Any], seconds: float) -> Any:
-        return await self._own.call_model(told, seconds)
+    async def call_model(self, told: dict[str, Any]) -> Any:
+        return await self._own.call_model(told)
 
     def worker(self, client: Client, task_queue: str) -> Worker:
         activities: list[Callable[..., Any]] = [self.admit, self.call_tool, self.call_model]

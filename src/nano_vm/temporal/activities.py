@@ -25,7 +25,7 @@ from ..adapters.contract import answer_parts, completed, plain_answer
 from ..errors import StepFault, StoreError, VMError
 from ..language.program import Program
 from ..machine.arguments import order
-from ..machine.faults import consumed, model_error, tool_error
+from ..machine.faults import consumed, effect_key, model_error, tool_error
 from ..machine.outcome import (
     Answer,
     BadResult,
@@ -252,7 +252,7 @@ class Activities:
     # --- tools ---
 
     @activity.defn(name=CALL_TOOL)
-    async def call_tool(self, told: dict[str, Any], seconds: float, *large: Any) -> Any:
+    async def call_tool(self, told: dict[str, Any], *large: Any) -> Any:
         """Call a tool: the outcome."""
         call = ToolCall.of(told)
         call.arguments.update(zip(call.large, large, strict=True))
@@ -274,11 +274,11 @@ class Activities:
         names = order(contract, list(call.arguments))
         values = [given[name] for name in names]
         if call.takes_key:
-            names, values = (*names, IDEMPOTENCY_KEY), [*values, call.key]
+            names, values = (*names, IDEMPOTENCY_KEY), [*values, call.key or key_of(call.path)]
         calling = Calling(call.tool, names, contract.positional[: len(names)] == names)
         function = calling.bound(self.vm.preparer.functions[call.tool])
         async with alive() as life:
-            came = await self.made(contract, function, values, seconds, life)
+            came = await self.made(contract, function, values, call.seconds, life)
         return self.outcome(contract, call, came)
 
     def hold(self, call: ToolCall, given: Mapping[str, Any]) -> bool:
@@ -350,7 +350,7 @@ class Activities:
     # --- models ---
 
     @activity.defn(name=CALL_MODEL)
-    async def call_model(self, told: dict[str, Any], seconds: float) -> Any:
+    async def call_model(self, told: dict[str, Any]) -> Any:
         """Call a model: the outcome."""
         call = ModelCall.of(told)
         adapters = self.vm.preparer.adapters
@@ -366,7 +366,7 @@ class Activities:
             step_id=call.step_id,
         )
         named = call.model in adapters
-        keywords = adapter.keywords(op, call.key, named=named, bounded=call.bounded)
+        keywords = adapter.keywords(op, key_of(call.path), named=named, bounded=call.bounded)
 
         async def ask() -> tuple[Any, ...]:
             answer = adapter.complete(adapter.fitting(call.messages), **keywords)
@@ -375,7 +375,7 @@ class Activities:
             return plain_answer(answer) or answer_parts(completed(answer))
 
         async with alive():
-            came = await made(ask, seconds)
+            came = await made(ask, call.seconds)
         usage = came.value[1] if came.value is not None else None
         if came.expired:
             return TimedOut(called=True, usage=usage)
@@ -406,6 +406,11 @@ class Activities:
                 if error.passing:
                     raise
                 raise ApplicationError(str(error), type=FAULT, non_retryable=True) from error
+
+
+def key_of(path: str) -> str:
+    """The effect key of the step at *path* of the run that this activity belongs to."""
+    return effect_key(activity.info().workflow_id or "", path)
 
 
 def converted(contract: ToolContract, call: ToolCall) -> dict[str, Any]:

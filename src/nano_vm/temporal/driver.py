@@ -87,12 +87,11 @@ class MadeAgain(Exception):
 
 
 def key_of(machine: Machine, op: ToolOp) -> str:
-    """The effect key that the requested tool is given: of a reconcile, that of the call that it is
-    asked about.
+    """The effect key that the requested tool is given, where that is not the one of its path: a
+    reconcile has that of the call that it is asked about.
     """
-    if op.takes_key:
-        return str(machine.given[-1])
-    return effect_key(machine.run_id, machine.path)
+    given = str(machine.given[-1]) if op.takes_key else ""
+    return "" if given == effect_key(machine.run_id, machine.path) else given
 
 
 @dataclass(slots=True)
@@ -283,10 +282,11 @@ class Driver:
             return [Decided(word["approved"], word.get("reason"), word["by"])]
         if word is not None:
             return [Arrived(word.get("payload"))]
+        if not over and not self.cancelled:
+            return []
+        self.words.over(path)
         if self.cancelled:
             return [Cancelled(called=False)]
-        if not over:
-            return []
         return [Arrived() if due is not None and due <= deadline else TimedOut()]
 
     async def resolved(self, machine: Machine) -> list[Entry]:
@@ -302,8 +302,11 @@ class Driver:
             lambda: self.leaving or self.words.came(path) or (self.cancelled and not crashed)
         )
         word = self.words.taken(path)
+        if word is None and not (self.cancelled and not crashed):
+            return []
         if word is None:
-            return [Cancelled()] if self.cancelled and not crashed else []
+            self.words.over(path)
+            return [Cancelled()]
         if word.get("retry"):
             length, begun = self._called.get(frame, (0, 0))
             self.tape.cut(frame, length)
@@ -345,8 +348,9 @@ class Driver:
             op.tool,
             arguments,
             op.effect,
-            key_of(machine, op),
             machine.path,
+            op.timeout_ns / 1e9,
+            key_of(machine, op),
             op.takes_key,
             machine.side_call,
             self.written(place, machine.side_call, arguments),
@@ -371,7 +375,8 @@ class Driver:
         facts = ModelCall(
             machine.messages,
             op.step_id,
-            effect_key(machine.run_id, machine.path),
+            machine.path,
+            op.timeout_ns / 1e9,
             op.model,
             op.options,
             None if op.allowed is None else list(op.allowed),
@@ -399,7 +404,7 @@ class Driver:
         self.calls.made += 1
         handle = workflow.start_activity(
             activity,
-            args=[facts, op.timeout_ns / 1e9, *values],
+            args=[facts, *values],
             task_queue=queue,
             start_to_close_timeout=own if op.timeout_ns else LONGEST_CALL,
             schedule_to_close_timeout=(

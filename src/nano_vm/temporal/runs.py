@@ -14,6 +14,7 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.converter import PayloadCodec
@@ -24,6 +25,7 @@ from ..errors import Expired, NotPermitted, ProgramError, UnknownRun, VMError
 from ..language.program import Program
 from ..language.programs import program_given, programs_given
 from ..machine.pending import shown_digest
+from ..records.status import TraceStatus
 from ..records.trace import Trace
 from ..run.durable.stored import said_of
 from ..run.host import budget_of
@@ -36,15 +38,12 @@ from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
 from .conversion import data_converter
 from .storage import external_storage
-from .terms import DECIDE, EVENT, RESOLVE, STANDING, TRACE, WORKFLOW, Start
+from .terms import DECIDE, ENDED, EVENT, RESOLVE, SETTLED, STANDING, TRACE, WAITS, WORKFLOW, Start
 from .words import refused
 from .worker import TASK_QUEUE
 
 IDENTITY = "nano-vm-identity"
 """The memo that says which program and inputs a run has: the same id joins only the same run."""
-
-SOONEST_LOOK, LATEST_LOOK = 0.02, 1.0
-"""Seconds between looks at whether a run waits; longer and longer, within these."""
 
 
 async def connect(
@@ -229,20 +228,34 @@ class TemporalRuns:
         a time.
         """
         ending = asyncio.ensure_future(self.result(run_id))
-        seconds = SOONEST_LOOK
+        settling = asyncio.ensure_future(self._settle(run_id))
         try:
             while True:
-                await asyncio.wait([ending], timeout=seconds)
-                if ending.done():
-                    return ending.result()
-                seconds = min(seconds * 1.5, LATEST_LOOK)
-                standing = await self._query(run_id, STANDING)
-                if standing is not None and standing["quiet"] and not standing["ended"]:
+                await asyncio.wait([ending, settling], return_when=asyncio.FIRST_COMPLETED)
+                if ending.done() or settling.result() == ENDED:
+                    return await ending
+                if settling.result() == WAITS:
                     trace = await self.trace(run_id)
-                    if trace is not None:
-                        return trace
+                    if trace is not None and trace.status is TraceStatus.SUSPENDED:
+                        return trace  # else it goes on already
+                settling = asyncio.ensure_future(self._settle(run_id))
         finally:
             ending.cancel()
+            settling.cancel()
+            await asyncio.gather(ending, settling, return_exceptions=True)
+
+    async def _settle(self, run_id: str) -> str:
+        """How the run stands once it stands still, as `SETTLED` answers; nothing where it is to be
+        asked again.
+        """
+        try:
+            return str(await self._handle(run_id).execute_update(SETTLED))
+        except WorkflowUpdateRPCTimeoutOrCancelledError:
+            return ""
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise _unknown(run_id, error) from None
+            return ENDED
 
     # --- look ---
 

@@ -14,7 +14,7 @@ ADMIT, CALL_TOOL, CALL_MODEL, KEEP = "nano.admit", "nano.tool", "nano.model", "n
 """The names of the workflow and of the activities, as they stand in histories."""
 
 STANDING, TRACE = "standing", "trace"
-DECIDE, EVENT, RESOLVE = "decide", "event", "resolve"
+DECIDE, EVENT, RESOLVE, SETTLED = "decide", "event", "resolve", "settled"
 """The names of queries and updates."""
 
 FAULT = "NanoVMFault"
@@ -22,6 +22,9 @@ FAULT = "NanoVMFault"
 
 NOT_MADE = "NotMade"
 """The type of the failure of a call that its worker surely has not made, and will not."""
+
+ENDED, WAITS = "ended", "waits"
+"""The answers to `SETTLED`."""
 
 HEARTBEAT_SECONDS = 3.0
 """After so long without a sign of life a worker's calls are lost."""
@@ -125,8 +128,9 @@ class ToolCall(Message):
     tool: str
     arguments: dict[str, Any]  # null where it is large, and sent by itself
     effect: str
-    key: str  # the call's effect key
-    path: str = ""
+    path: str
+    seconds: float = 0.0  # how long it may take; 0 for ever
+    key: str = ""  # the call's effect key, where it is not that of the path
     takes_key: bool = False
     side: str | None = None  # "undo", "reconcile"
     written: dict[str, Any] = field(default_factory=dict)
@@ -144,7 +148,8 @@ class ModelCall(Message):
 
     messages: list[dict[str, Any]]
     step_id: str
-    key: str
+    path: str
+    seconds: float = 0.0
     model: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     allowed: list[str] | None = None

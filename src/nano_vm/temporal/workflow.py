@@ -25,13 +25,16 @@ from .snapshot import snapshot
 from .terms import (
     ADMIT,
     DECIDE,
+    ENDED,
     EVENT,
     FAULT,
     HEARTBEAT_SECONDS,
     KEEP,
     RESOLVE,
+    SETTLED,
     STANDING,
     TRACE,
+    WAITS,
     WORKFLOW,
     Admission,
     Start,
@@ -177,16 +180,10 @@ class NanoProgram:
 
     @workflow.query(name=STANDING)
     def standing(self) -> dict[str, Any]:
-        """How the run stands: whether it has ended, and whether it goes on only if something comes
-        from outside, or a time.
+        """How the run stands: what it waits for, and whether it goes on only if something comes from
+        outside, or a time.
         """
-        driver = self.driver
-        quiet = driver is not None and driver.calls.quiet
-        return {
-            "ended": self.ended is not None,
-            "quiet": quiet,
-            "waiting": list(self.words.waiting.values()),
-        }
+        return {"quiet": self._quiet, "waiting": list(self.words.waiting.values())}
 
     @workflow.query(name=TRACE)
     def trace(self) -> dict[str, Any] | None:
@@ -226,6 +223,27 @@ class NanoProgram:
     @resolve.validator
     def _may_resolve(self, told: dict[str, Any]) -> None:
         self._look("in_doubt", told)
+
+    @workflow.update(name=SETTLED)
+    async def settled(self) -> str:
+        """Wait until the run has ended (`ended`), or goes on only if something comes from outside,
+        or a time (`waits`); nothing where this execution ends before.
+        """
+        await workflow.wait_condition(lambda: self._quiet or self._leaving)
+        if self.ended is not None:
+            return ENDED
+        return WAITS if self._quiet else ""
+
+    @property
+    def _quiet(self) -> bool:
+        driver = self.driver
+        if self.ended is not None or driver is None or driver.leaving:
+            return self.ended is not None
+        return driver.calls.quiet and bool(self.words.waiting)
+
+    @property
+    def _leaving(self) -> bool:
+        return self.driver is not None and self.driver.leaving
 
     @workflow.update(name=EVENT)
     def event(self, told: dict[str, Any]) -> bool:
