@@ -319,12 +319,18 @@ def test_what_is_shown_can_do_nothing_to_a_terminal(folder: Path, capsys: Captur
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_policy_in_the_language_is_one() -> None:
+def test_the_policies_in_the_reference_have_every_field_of_a_rule() -> None:
     text = find("policy.md").read_text(encoding="utf-8")
-    (policy,) = re.findall(r"^```yaml\n(inputs: .*?)^```$", text, re.DOTALL | re.MULTILINE)
-    read = Policy.from_yaml(policy)
-    used = {name for rule in read.tools for name in read.source["tools"][rule.pattern]}
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    policies = [Policy.from_yaml(block) for block in blocks]
+    used = {
+        name
+        for policy in policies
+        for rule in policy.tools
+        for name in policy.source["tools"][rule.pattern]
+    }
     assert used == set(_TOOL_FIELDS), "every field is shown"
+    assert {name for name in _TOOL_FIELDS if f"| `{name}`" not in text} <= {"reason"}
 
 
 def test_the_output_in_the_guarantees_is_what_the_command_prints(capsys: Captured) -> None:
