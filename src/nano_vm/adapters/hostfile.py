@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import VMError
-from ..language.policy import Budget
+from ..language.policy import Budget, Effect
 from ..language.program import Strategy
 from ..prices import Price, checked_price, price_table
 from ..spelling import meant
@@ -63,8 +63,20 @@ class _Pool(_Table):
     seed: int = 0
 
 
+class _Mcp(_Table):
+    source: Annotated[str, Field(min_length=1)]
+    allow: list[str] | None = None
+    prefix: str = ""
+    effects: dict[str, Effect] = {}
+    trust_hints: bool = False
+    timeout_seconds: Annotated[Decimal | int, Field(gt=0)] | None = None
+    env: list[str] = []
+    headers: dict[str, str] = {}
+
+
 class _File(_Table):
     tools: str | None = None
+    mcp: dict[str, _Mcp] = {}
     policy: str | None = None
     default: str | None = None
     price_source: Literal["genai-prices"] | None = None
@@ -88,14 +100,34 @@ class HostFile:
 
 
 @dataclass(frozen=True, slots=True)
+class McpServer:
+    """An MCP server whose tools a host has: ``source`` is a command or a URL, the rest as
+    `nano_vm.mcp.tools.mcp_tools` takes it; but ``env`` names variables of this process that a
+    command gets, and ``headers`` the variable that holds the value of each.
+    """
+
+    source: str
+    name: str = ""
+    allow: Sequence[str] | None = None
+    prefix: str = ""
+    effects: Mapping[str, Effect] = field(default_factory=dict)
+    trust_hints: bool = False
+    timeout_seconds: Decimal | int | None = None
+    env: Sequence[str] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """What a host file says beside models: where ``tools`` (``tools.py:tools``) and the ``policy``
-    of programs are, as paths from where the process stands; and the names of its ``models``.
+    of programs are, as paths from where the process stands; the names of its ``models``, and the
+    ``servers`` whose tools it has.
     """
 
     tools: str | None = None
     policy: str | None = None
     models: tuple[str, ...] = ()
+    servers: tuple[McpServer, ...] = ()
 
 
 def read_project(path: str | Path) -> Project:
@@ -109,7 +141,8 @@ def read_project(path: str | Path) -> Project:
     if tools is not None and _is_file(tools):
         tools = str(folder / tools)
     policy = str(folder / said.policy) if said.policy is not None else None
-    return Project(tools, policy, (*said.models, *said.pools))
+    servers = tuple(McpServer(name=name, **dict(one)) for name, one in said.mcp.items())
+    return Project(tools, policy, (*said.models, *said.pools), servers)
 
 
 def _is_file(spec: str) -> bool:
@@ -195,7 +228,7 @@ class _Reading:
     def adapters(self) -> dict[str, Any]:
         """By name, the default first."""
         said = self.said
-        if not said.models and not said.pools and (said.tools or said.policy):
+        if not said.models and not said.pools and (said.tools or said.policy or said.mcp):
             return {}
         if not said.models:
             raise self.fault("models", "there is none; write [models.NAME]")
@@ -305,7 +338,7 @@ def _fault(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
         return f"{at}: {message[:1].lower()}{message[1:]}, not {short(error['input'])}"
-    tables: dict[str, type[BaseModel]] = {"models": _Model, "pools": _Pool}
+    tables: dict[str, type[BaseModel]] = {"models": _Model, "pools": _Pool, "mcp": _Mcp}
     table = tables.get(loc[0], _File) if len(loc) > 1 else _File
     fields = table.model_fields
     known = meant(loc[-1], fields, otherwise=f"known are {', '.join(fields)}")

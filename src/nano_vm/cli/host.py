@@ -50,7 +50,10 @@ def vm_of(
     known: Mapping[str, Any] = {}
     if options.tools is not None:
         known = tools.load_tools(options.tools)
-    elif stubs_for is not None:
+    served = _of_servers(options, known)
+    if served:
+        known = {**known, **served}
+    elif options.tools is None and stubs_for is not None:
         assert not isinstance(policy, str)
         known = tools.stub_tools(stubs_for.program, stubs_for.programs, policy)
     host = models.load_host(given("host"), given("model", ()))
@@ -79,9 +82,22 @@ def vm_of(
     return vm
 
 
+def _of_servers(options: Options, known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tools of the MCP servers that a command takes."""
+    if "mcp" not in options:
+        return {}
+    servers = models.project(options.get("host")).servers
+    if not options.mcp and not servers:
+        return {}
+    from .servers import load_servers  # late: few commands have one
+
+    return load_servers(options.mcp, servers, known)
+
+
 def not_given(options: Options) -> list[str]:
     """What of tools and models is a stub in a VM that was made with *stubs_for*."""
-    given = {"tools": options.tools is not None}
+    servers = options.get("mcp") or models.project(options.get("host")).servers
+    given = {"tools": options.tools is not None or bool(servers)}
     given["models"] = bool(
         options.get("model") or options.get("answer") or models.project(options.get("host")).models
     )

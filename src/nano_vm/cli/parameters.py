@@ -160,6 +160,13 @@ takes_model = together(
 
 takes_host = together(
     takes_tools(),
+    values(
+        "--mcp",
+        metavar="SERVER",
+        help="an MCP server whose tools there are, too: a command, or a URL; default: "
+        "nano-vm.toml's",
+        section=HOST,
+    ),
     takes_model,
     values(
         "--answer",

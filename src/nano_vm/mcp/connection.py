@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import sys
 import threading
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
@@ -215,10 +216,14 @@ class Connection:
     def _target(self, http: Any) -> Any:
         if self.url is None:
             from mcp import StdioServerParameters
+            from mcp.client.stdio import stdio_client
 
             command, *arguments = self.command
             # beside the few variables that the SDK hands on: a key of ours is none of its business
-            return StdioServerParameters(command=command, args=arguments, env=self.env)
+            server = StdioServerParameters(command=command, args=arguments, env=self.env)
+            # what a server writes goes where this process's own errors went when it began: the SDK
+            # would take what `sys.stderr` was at its import
+            return stdio_client(server, errlog=sys.__stderr__ or sys.stderr)
         if http is None:
             return self.url
         from mcp.client.streamable_http import streamable_http_client
