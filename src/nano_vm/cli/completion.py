@@ -38,6 +38,16 @@ MODELS = (
     "scripted:",
 )
 
+BUDGET = (
+    "max_steps",
+    "max_llm_calls",
+    "max_tool_calls",
+    "max_tokens",
+    "max_cost_usd",
+    "max_seconds",
+)
+"""As `Budget.model_fields`, which a test holds: completion imports no model."""
+
 Items = list[CompletionItem]
 
 
@@ -62,8 +72,46 @@ def tools(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> It
 
 
 def models(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
-    """How models are named."""
-    return [CompletionItem(name) for name in MODELS if name.startswith(incomplete)]
+    """How models are named, behind those of the project as ``NAME=``."""
+    found: list[str] = []
+    with suppress(Exception):  # no project, or one that cannot be read: there is nobody to be told
+        from .models import project
+
+        found = [f"{name}=" for name in project(ctx.params.get("host")).models]
+    return [CompletionItem(name) for name in (*found, *MODELS) if name.startswith(incomplete)]
+
+
+def budgets(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """What a budget limits, each with an ``=`` behind it."""
+    return [CompletionItem(f"{name}=") for name in BUDGET if name.startswith(incomplete)]
+
+
+def called(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """The tools that the program calls; where a value follows, each with an ``=`` behind it."""
+    end = "=" if "=" in (parameter.metavar or "") else ""
+    with suppress(Exception):  # as above
+        from ..language.program import Program
+        from .tools import tool_names
+
+        program = Program.from_file(ctx.params["program"])
+        names = dict.fromkeys(tool_names(program, {}))
+        return [CompletionItem(f"{name}{end}") for name in names if name.startswith(incomplete)]
+    return []
+
+
+def tested(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """The names of tests in the files that are named so far, or in the current folder."""
+    with suppress(Exception):  # as above
+        from ..program_tests.document import read_document
+        from .program_tests import test_files
+
+        found: list[str] = []
+        for path in test_files(ctx.params.get("paths") or ["."]):
+            document = read_document(path.read_text(encoding="utf-8"), str(path))
+            found += [case.name for case in document.tests]
+            found += [stated.name for stated in document.properties]
+        return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+    return []
 
 
 def run_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:

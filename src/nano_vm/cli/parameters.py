@@ -209,7 +209,13 @@ takes_policy = together(
 
 def takes_budget(help: str) -> Decorator[Any]:
     """``--budget``."""
-    return values("--budget", metavar="NAME=N", help=help, section=RULES)
+    return values(
+        "--budget",
+        metavar="NAME=N",
+        help=help,
+        section=RULES,
+        shell_complete=completion.budgets,
+    )
 
 
 def takes_price(help: str) -> Decorator[Any]:

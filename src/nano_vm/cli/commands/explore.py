@@ -44,13 +44,21 @@ PROPERTIES = "properties (repeat for more)"
     metavar="TOOL=N",
     help="no run calls the tool more often; each attempt counts",
     section=PROPERTIES,
+    shell_complete=completion.called,
 )
-@values("--never", metavar="TOOL", help="no run calls the tool", section=PROPERTIES)
+@values(
+    "--never",
+    metavar="TOOL",
+    help="no run calls the tool",
+    section=PROPERTIES,
+    shell_complete=completion.called,
+)
 @values(
     "--only-after",
     metavar="TOOL=STEP.BRANCH",
     help="each call of the tool comes after the branch, taken since the call before",
     section=PROPERTIES,
+    shell_complete=completion.called,
 )
 @takes_json("print the result as JSON")
 def explore(options: Options) -> int:

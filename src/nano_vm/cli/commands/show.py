@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import TYPE_CHECKING
+
 from ..faults import OK
-from ..grammar import Options, command
-from ..output import emit_json, say
+from ..grammar import Options, command, flag
+from ..output import emit, emit_json, note, say
 from ..parameters import STORED, takes_cluster, takes_run, takes_store
 from ..text import diagnostic_lines, safe, shown
 from ..times import moment
+
+if TYPE_CHECKING:
+    from ...records.trace import Trace
+    from ...store.records import StoredRun
 
 
 @command(examples="nano-vm show 3f2a --store sqlite:///runs.db", footer=STORED)
 @takes_run
 @takes_store
 @takes_cluster
+@flag("--graph", help="draw the run on its graph, in a terminal that shows pictures")
 def show(options: Options) -> int:
     """
     Show a run: what it did and why it took its path, and what it waits for, with the commands that
@@ -78,4 +87,28 @@ def show(options: Options) -> int:
             say(line)
     if run.status in ENDED:
         say(safe(f"seal {run.seal}"))
+    if options.graph:
+        _draw(run, trace)
     return OK
+
+
+def _draw(run: StoredRun, trace: Trace) -> None:
+    """The way of the run on the graph of its program, where the terminal shows pictures."""
+    from ...draw.graph import svg
+    from ...draw.png import png
+    from ...draw.taken import marks_of_run
+    from ...language.flow import Flow
+    from ...language.program import Program
+    from ..images import messages, protocol
+
+    spoken = protocol(os.environ, terminal=sys.stdout.isatty())
+    if spoken is None:
+        note(
+            "nano-vm: this terminal is not known to show pictures; kitty, Ghostty, iTerm2 and "
+            "WezTerm do. nano-vm graph PROGRAM --run RUN -o FILE.svg writes one"
+        )
+        return
+    programs = {name: Program.from_dict(other) for name, other in run.document["programs"].items()}
+    flow = Flow(Program.from_dict(run.document["program"]), programs)
+    for message in messages(png(svg(flow, marks_of_run(flow, trace))), spoken):
+        emit(message)

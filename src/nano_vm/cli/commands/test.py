@@ -38,7 +38,13 @@ SHOWN_MISSED = 20
     help="test files, or folders that hold some; default: the current folder",
     shell_complete=completion.tests,
 )
-@option("-k", "--only", metavar="TEXT", help="only tests whose names contain TEXT")
+@option(
+    "-k",
+    "--only",
+    metavar="TEXT",
+    help="only tests whose names contain TEXT",
+    shell_complete=completion.tested,
+)
 @flag("-x", "--exitfirst", help="stop at the first test that fails")
 @flag("--update", help="write golden files that differ")
 @option("--junit", metavar="FILE", help="write a JUnit report", shell_complete=completion.files)
