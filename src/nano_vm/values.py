@@ -45,6 +45,7 @@ state.
 """
 
 SMALL_INT = 1 << 63  # below this an int needs no look at its bit length
+MINUS_SMALL_INT = -SMALL_INT  # made once: to negate it costs as much as the look
 
 
 class Unset:
@@ -72,7 +73,7 @@ def admit(value: object, limit: int = MAX_VALUE_BYTES) -> tuple[Any, int]:
         return value, size
     if value is None or kind is bool:
         return value, NODE_BYTES
-    if kind is int and -SMALL_INT < value < SMALL_INT:  # type: ignore[operator]
+    if kind is int and MINUS_SMALL_INT < value < SMALL_INT:  # type: ignore[operator]
         return value, NODE_BYTES
     if kind is list or kind is dict:
         try:
@@ -116,7 +117,7 @@ def _plain_copy(value: Any, depth: int, limit: int) -> tuple[Any, int]:
             if kind is str:
                 total += len(item) if item.isascii() else _encoded(item)
             elif kind is int:
-                if not -SMALL_INT < item < SMALL_INT:
+                if not MINUS_SMALL_INT < item < SMALL_INT:
                     raise _Odd
             elif kind is dict or kind is list:
                 copy[key], size = _plain_copy(item, depth + 1, limit)
@@ -135,7 +136,7 @@ def _plain_copy(value: Any, depth: int, limit: int) -> tuple[Any, int]:
             if kind is str:
                 total += len(item) if item.isascii() else _encoded(item)
             elif kind is int:
-                if not -SMALL_INT < item < SMALL_INT:
+                if not MINUS_SMALL_INT < item < SMALL_INT:
                     raise _Odd
             elif kind is dict or kind is list:
                 nested = True
@@ -174,7 +175,7 @@ def is_small(value: Any) -> bool:
         except UnicodeEncodeError:
             return False
     if kind is int:
-        return bool(-SMALL_INT < value < SMALL_INT)
+        return bool(MINUS_SMALL_INT < value < SMALL_INT)
     if kind is float:
         return bool(value - value == 0.0)
     return value is None or kind is bool
@@ -200,7 +201,7 @@ class _Walk:
         elif value is None or kind is bool:
             return value
         elif kind is int:
-            if not -SMALL_INT < value < SMALL_INT:
+            if not MINUS_SMALL_INT < value < SMALL_INT:
                 bits = value.bit_length()
                 if bits > MAX_INT_BITS:
                     raise refused(

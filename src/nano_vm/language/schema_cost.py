@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from ..values import SMALL_INT
+from ..values import MINUS_SMALL_INT, SMALL_INT
 
 MAX_CHECK_COST = 100_000_000
 """Units of work of one check. A unit is at most 10 ns on a core of 2023, measured for each keyword
@@ -59,7 +59,7 @@ def extent(value: Any) -> Extent:
             if kind is str:
                 characters += len(item)
             elif kind is int:
-                if not -SMALL_INT < item < SMALL_INT:
+                if not MINUS_SMALL_INT < item < SMALL_INT:
                     limbs += item.bit_length() // 64 + 1
             elif kind is list or kind is dict:
                 containers += 1

@@ -351,8 +351,8 @@ class _Shape:
         test = f"type({variable}) {'is' if len(passing) == 1 else 'in'} {kinds}"
         other = f"{self.cell(convert)}({variable})"
         if parameter.convert is converter(float):  # of an int, as often as not
-            whole, exact = self.cell(int), self.cell(EXACT_INT)
-            number = f"type({variable}) is {whole} and -{exact} <= {variable} <= {exact}"
+            whole, low, high = self.cell(int), self.cell(-EXACT_INT), self.cell(EXACT_INT)
+            number = f"type({variable}) is {whole} and {low} <= {variable} <= {high}"
             return self.set(f"{variable} if {test} else float({variable}) if {number} else {other}")
         self.tests.append(test)
         return self.set(f"{variable} if {test} else {other}")

@@ -50,6 +50,7 @@ from ..records.status import StepStatus, TraceStatus
 from ..records.usage import LLMUsage
 from ..values import (
     CONTAINERS,
+    MINUS_SMALL_INT,
     NODE_BYTES,
     SMALL_INT,
     SMALL_TEXT,
@@ -676,7 +677,8 @@ class Machine:
                     if slot >= 0 and type(frame[slot]) in op.passing:
                         request = self.given = (frame[slot],)
                     else:
-                        request, self.given = op.constant or op.take(frame)
+                        take = op.take  # called as a method it is looked up by its descriptor
+                        request, self.given = op.constant or take(frame)
                 except StepFault as error:
                     self._reach(op, where, None, started, fuel)
                     follow = self._failed(op, StepError.of(error))
@@ -1125,7 +1127,7 @@ class Machine:
         values, total = {}, 0
         for name, _, get in op.values:
             value = get(frame)
-            if type(value) is int and -SMALL_INT < value < SMALL_INT:
+            if type(value) is int and MINUS_SMALL_INT < value < SMALL_INT:
                 size = NODE_BYTES
             else:
                 value, size = admit(value, limit)
