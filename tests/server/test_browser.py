@@ -163,6 +163,26 @@ def test_an_admin_gives_roles_and_keys(world: World, address: str, open_page: Op
     page.get_by_label("A run is decided by another").uncheck()
 
 
+def test_an_owner_adds_people_and_projects(world: World, address: str, open_page: Open) -> None:
+    page = open_page(address)
+    log_in(page, "owner")
+    page.get_by_role("link", name="Instance").click()
+    page.get_by_label("Name", exact=True).fill("lin")
+    page.get_by_label("First password").fill("short")
+    page.get_by_role("button", name="Add the person").click()
+    page.get_by_role("alert").wait_for()
+    page.get_by_label("First password").fill(PASSWORD)
+    page.get_by_role("button", name="Add the person").click()
+    page.get_by_role("cell", name="lin", exact=True).wait_for()
+    lin = world.login("lin")
+    page.get_by_role("button", name="Disable lin").click()
+    page.get_by_role("button", name="Enable lin").wait_for()
+    assert lin.get("/api/v1/me").status_code == 401
+    page.get_by_label("Project name").fill("till")
+    page.get_by_role("button", name="Make the project").click()
+    page.locator("select option", has_text="till").wait_for(state="attached")
+
+
 def test_a_run_is_followed_without_being_asked_for(
     world: World, address: str, open_page: Open
 ) -> None:
@@ -192,6 +212,7 @@ PLACES = {
     "keys": "#/keys",
     "audit": "#/audit",
     "settings": "#/settings",
+    "instance": "#/instance",
 }
 
 

@@ -53,12 +53,19 @@ def opened(
     from ..store.protocol import open_store
 
     try:
-        path = _path(url)
-        if there and path is not None and not Path(path).exists():
-            raise UsageFault(f"--store: there is no database {path}")
+        if there:
+            existing(url)
+        _path(url)
         return open_store(url, read_only=read, accept=accept, upgrade=upgrade)
     except StoreError as error:
         raise UsageFault(f"--store: {error}") from None
+
+
+def existing(url: str) -> None:
+    """Raises `UsageFault` where the file that a URL names is not there."""
+    path = _path(url)
+    if path is not None and not Path(path).exists():
+        raise UsageFault(f"--store: there is no database {path}")
 
 
 def _path(url: str) -> str | None:

@@ -174,6 +174,8 @@ def authorize(request: Request) -> None:
     """
     state: State = request.app.state.server
     needs = declared(request.scope["route"])
+    if "\x00" in request.url.path or b"%00" in request.scope["query_string"]:
+        raise Problem(400, "not-understood", "an address holds a NUL, which no text has")
     check_origin(state, request)
     if needs == PUBLIC:
         return

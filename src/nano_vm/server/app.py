@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -17,7 +16,7 @@ from .guards import Guards
 from .problems import Problem, missing
 from .roles import PUBLIC, SIGNED_IN
 from .routes import admin, hosts, people, programs, runs
-from .routing import Routes, require_permissions, route
+from .routing import Routes, describe, require_permissions, route
 from .shapes import Recorded
 from .state import State
 
@@ -37,7 +36,7 @@ def application(state: State) -> FastAPI:
     app = FastAPI(
         title="llm-nano-vm",
         version=API_VERSION,
-        summary=f"llm-nano-vm {version('llm-nano-vm')}: runs, what they ask, and who may do what",
+        summary="Runs, what they ask, and who may do what",
         docs_url=None,  # their pages fetch scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
@@ -47,6 +46,7 @@ def application(state: State) -> FastAPI:
     for routes in (runs.ROUTES, programs.ROUTES, hosts.ROUTES, admin.ROUTES, people.ROUTES, ROUTES):
         routes.into(app)
     require_permissions(app)
+    describe(app)
     problems.install(app)
     host = urlsplit(state.public_url).netloc if state.public_url is not None else None
     app.add_middleware(Guards, host=host, secure=state.secure)

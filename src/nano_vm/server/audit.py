@@ -16,7 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..values import canonical, parse_json
-from .rows import Row, Rows, everywhere
+from .rows import Row, Rows, Tables, everywhere
+from .shapes import json_bytes
 from .tables import audit, audit_head
 
 READ_AT_ONCE = 1000
@@ -77,6 +78,31 @@ def shown(row: Row) -> dict[str, Any]:
         "at": row.at_ns / 1e6,
         "hash": row.hash,
     }
+
+
+def head(rows: Rows) -> str:
+    """Number and hash of the newest entry, to be kept elsewhere."""
+    found = rows.one(sa.select(audit_head))
+    return f"{found.number}:{found.hash}" if found is not None else ""
+
+
+def lines(tables: Tables) -> Iterator[bytes]:
+    """All entries, oldest first, each as JSON in a line without its end."""
+    last = 0
+    while True:
+        statement = (
+            sa.select(audit)
+            .where(audit.c.number > last)
+            .order_by(audit.c.number)
+            .limit(READ_AT_ONCE)
+        )
+        with tables.reading() as rows:
+            found = rows.all(everywhere(statement))
+        for row in found:
+            last = row.number
+            yield json_bytes({**shown(row), "previous": row.previous})
+        if len(found) < READ_AT_ONCE:
+            return
 
 
 def faults(rows: Rows) -> Iterator[str]:

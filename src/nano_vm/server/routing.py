@@ -16,7 +16,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 PROJECT = "/api/v1/projects/{project}"
 
-_PROBLEM = {"content": {PROBLEM: {"schema": SCHEMA}}}
+_PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 _STATUSES = {
     400: "not understood",
     401: "nobody is logged in",
@@ -83,6 +83,18 @@ def route(
         return handler
 
     return declare
+
+
+def describe(app: FastAPI) -> None:
+    """Have the OpenAPI document of *app* say once what a problem is."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        document["components"]["schemas"]["Problem"] = SCHEMA
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def require_permissions(app: FastAPI) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
+from collections.abc import Iterator
 
 import uvicorn
 
@@ -16,6 +18,17 @@ logger = logging.getLogger("nano_vm.server")
 
 SHUTDOWN_SECONDS = 5
 """How long requests under way have to end; streams are cut then, and resume elsewhere."""
+
+
+class _Server(uvicorn.Server):
+    """One that leaves signals to its process: uvicorn's own raises them again at its end, and would
+    interrupt the worker that lets its calls end.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: they are handled by the event loop."""
+        yield
 
 
 def serve(state: State, listening: socket.socket, concurrency: int | None = None) -> None:
@@ -29,11 +42,15 @@ async def _serve(state: State, listening: socket.socket, concurrency: int | None
         log_level="warning",
         access_log=False,
         server_header=False,
+        lifespan="off",
         proxy_headers=state.public_url is not None,
         forwarded_allow_ips="127.0.0.1",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # on Windows: Ctrl-C is a KeyboardInterrupt
+            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
     worker = None
     if concurrency is not None and state.vm is not None:
         worker = asyncio.create_task(
@@ -41,8 +58,7 @@ async def _serve(state: State, listening: socket.socket, concurrency: int | None
         )
         worker.add_done_callback(_said)
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # how it is ended
-            await server.serve(sockets=[listening])
+        await server.serve(sockets=[listening])
     finally:
         if worker is not None:
             worker.cancel()

@@ -9,6 +9,7 @@ import {
 import type { Source } from "../api";
 import { useAddress } from "../lib/router";
 import { call, type Me, type Membership, SIGNED_OUT, type Standing, TeamSource } from "./api";
+import { InstancePage } from "./InstancePage";
 import { LoginPage } from "./LoginPage";
 import { AuditPage, CostsPage, HostsPage } from "./LookPages";
 import { KeysPage, MembersPage, SettingsPage } from "./MembersPage";
@@ -91,7 +92,9 @@ export function TeamApp({
   return (
     <div className="team">
       <Bar me={me} project={project} left={left} />
-      {from !== null ? (
+      {page[0] === "instance" && me.owner ? (
+        <InstancePage changed={look} />
+      ) : from !== null ? (
         <Page from={from}>{children(from)}</Page>
       ) : (
         <main className="message">
@@ -179,6 +182,11 @@ function Bar({
             {name}
           </a>
         ))}
+      {me.owner && (
+        <a href="#/instance" aria-current={here === "instance" ? "page" : undefined}>
+          Instance
+        </a>
+      )}
       <span className="grow" />
       <span className="who" title={project?.role ?? (me.owner ? "owner" : "")}>
         {me.name}

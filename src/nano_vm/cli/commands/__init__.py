@@ -49,6 +49,7 @@ TABLE = {
     },
     "a team": {
         "serve": "serve the pages and an HTTP API: logins, roles, an audit log",
+        "audit": "verify and export the audit log of a server",
     },
     "look after a store": {
         "store": "prune, export, import, check, erase, head, accept, upgrade",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import Depends, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ...errors import VMError
 from ...run.inbox import principal
 from ...values import canonical, parse_json
 from .. import audit, secrets
 from ..access import Caller, approving, caller
+from ..bodies import Body
 from ..problems import Problem
 from ..roles import OWNER, ROLES, Role
 from ..routing import PROJECT, Routes, route
@@ -30,7 +30,6 @@ from ..shapes import (
     Recorded,
     Settings,
     UserList,
-    json_bytes,
 )
 from ..tables import audit as entries
 from ..tables import keys, members, projects, sessions, users
@@ -48,7 +47,7 @@ Number = Annotated[int, Query(ge=1, lt=2**63)]
 # --- members ---
 
 
-class Member(BaseModel):
+class Member(Body):
     """What somebody may do in a project; *approves* are roles that approvals ask for, ``*`` all."""
 
     role: Role
@@ -115,7 +114,7 @@ def missing_user(name: str) -> VMError:
 # --- keys ---
 
 
-class KeyWanted(BaseModel):
+class KeyWanted(Body):
     """A key for a program that calls the API: it may do what *role* may, and no more than who makes
     it.
     """
@@ -186,7 +185,7 @@ def read_settings(who: Who) -> JSONResponse:
     return JSONResponse({"four_eyes": bool(who.scope.settings().get("four_eyes"))})
 
 
-class NewSettings(BaseModel):
+class NewSettings(Body):
     """*four_eyes*: a run is decided by another than who started it."""
 
     four_eyes: bool
@@ -239,24 +238,8 @@ def verify_audit(who: Who) -> JSONResponse:
 def export_audit(who: Who) -> StreamingResponse:
     """The whole log, oldest first, an entry a line."""
 
-    def lines() -> Iterator[bytes]:
-        last = 0
-        while True:
-            statement = (
-                sa.select(entries)
-                .where(entries.c.number > last)
-                .order_by(entries.c.number)
-                .limit(audit.READ_AT_ONCE)
-            )
-            with who.state.tables.reading() as rows:
-                found = rows.all(everywhere(statement))
-            for row in found:
-                last = row.number
-                yield json_bytes({**audit.shown(row), "previous": row.previous}) + b"\n"
-            if len(found) < audit.READ_AT_ONCE:
-                return
-
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
+    lines = (line + b"\n" for line in audit.lines(who.state.tables))
+    return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
 def _entries(who: Caller, statement: Any, before: int | None) -> JSONResponse:
@@ -271,7 +254,7 @@ def _entries(who: Caller, statement: Any, before: int | None) -> JSONResponse:
 # --- the instance ---
 
 
-class NewProject(BaseModel):
+class NewProject(Body):
     """A project, by its name."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
@@ -301,7 +284,7 @@ def make_project(given: NewProject, who: Who) -> JSONResponse:
     return JSONResponse({"recorded": True}, 201)
 
 
-class NewUser(BaseModel):
+class NewUser(Body):
     """A person who logs in with a password."""
 
     name: Name
@@ -309,7 +292,7 @@ class NewUser(BaseModel):
     owner: bool = False
 
 
-class UserChange(BaseModel):
+class UserChange(Body):
     """What is changed of a person; what is left out stays."""
 
     disabled: bool | None = None

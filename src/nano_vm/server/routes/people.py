@@ -14,6 +14,7 @@ from ...errors import VMError
 from ...run.inbox import principal as checked_principal
 from .. import audit, secrets
 from ..access import ABSOLUTE_NS, Caller, Principal, caller, entry_of, ip_of
+from ..bodies import Body
 from ..problems import Problem
 from ..roles import PUBLIC, SIGNED_IN
 from ..routing import Routes, route
@@ -37,7 +38,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Password = Annotated[str, Field(max_length=1000)]
 
 
-class Setup(BaseModel):
+class Setup(Body):
     """The first owner: *token* is what the server has printed."""
 
     token: str
@@ -45,14 +46,14 @@ class Setup(BaseModel):
     password: Password
 
 
-class Login(BaseModel):
+class Login(Body):
     """Who logs in."""
 
     name: Name
     password: Password
 
 
-class NewPassword(BaseModel):
+class NewPassword(Body):
     """A password in place of another."""
 
     old: Password

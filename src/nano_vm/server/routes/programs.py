@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 from fastapi import Depends, Path
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ...draw.chart import Chart, ChartData
 from ...errors import ProgramError
@@ -17,6 +17,7 @@ from ...language.program import Program
 from ...replay import diff
 from ...values import canonical, parse_json
 from ..access import Caller, caller
+from ..bodies import Body
 from ..problems import Problem
 from ..routing import PROJECT, Routes, route
 from ..rows import Row, Rows
@@ -33,7 +34,7 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
 MAX_SOURCE_CHARS = 1_000_000
 
 
-class Put(BaseModel):
+class Put(Body):
     """A program as text, YAML or JSON."""
 
     source: str = Field(max_length=MAX_SOURCE_CHARS)

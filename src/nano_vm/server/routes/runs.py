@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ...draw.view import view_of
 from ...errors import VMError
@@ -20,6 +20,7 @@ from ...ui.asking import Answers, AskedList
 from ...ui.library import Comparison, Programs, RunList, compared, recomputed
 from ...ui.page import page
 from ..access import ANY_ROLE, Caller, caller
+from ..bodies import Body
 from ..events import stream
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
@@ -35,7 +36,7 @@ _ACTIONS = {"approve": "step.approved", "reject": "step.rejected", "resolve": "s
 RunId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 
 
-class Start(BaseModel):
+class Start(Body):
     """A run that is wanted: the *program* of the project by its name, in a *version* of it or the
     newest.
     """
@@ -222,7 +223,7 @@ def inbox(who: Who) -> Json:
     return Json(json_bytes(found))
 
 
-class Answer(BaseModel):
+class Answer(Body):
     """What somebody says to a request, as it was *shown*."""
 
     run: str
@@ -255,7 +256,7 @@ def decide(given: Answer, who: Who) -> JSONResponse:
     return JSONResponse({"recorded": True})
 
 
-class Sent(BaseModel):
+class Sent(Body):
     """An event for a run."""
 
     name: str = Field(min_length=1, max_length=200)

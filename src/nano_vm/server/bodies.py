@@ -1,0 +1,44 @@
+"""What requests bring: JSON whose strings are text that a database holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, model_validator
+
+VALUES = frozenset({"inputs", "payload"})
+"""Fields with values of a run, which the language itself holds to what is a value."""
+
+
+class Body(BaseModel):
+    """The body of a request."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name, value in given.items():
+                if name not in VALUES:
+                    _require_text(value)
+        return given
+
+
+def is_text(text: str) -> bool:
+    """Whether a string is one that UTF-8 has and a database holds."""
+    return "\x00" not in text and (
+        text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+    )
+
+
+def _require_text(value: Any) -> None:
+    """Raises `ValueError` at a string that holds a NUL or a lone surrogate."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            if not is_text(one):
+                raise ValueError("a string holds a NUL or a lone surrogate, which no text has")
+        elif isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list):
+            left += one

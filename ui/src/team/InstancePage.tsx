@@ -1,0 +1,138 @@
+import { type FormEvent, useCallback, useEffect, useState } from "react";
+import { moment } from "../lib/format";
+import { Plain } from "../parts/Text";
+import { call, send } from "./api";
+import { Cells, Faults, Sheet } from "./parts";
+
+interface User {
+  name: string;
+  owner: boolean;
+  disabled: boolean;
+  local: boolean;
+  created: number;
+}
+
+/** People and projects of the whole instance, for its owners. */
+export function InstancePage({ changed }: { changed: () => void }) {
+  const [people, setPeople] = useState<User[] | null>(null);
+  const [error, setError] = useState<Error | null>(null);
+  const [name, setName] = useState("");
+  const [password, setPassword] = useState("");
+  const [project, setProject] = useState("");
+  const look = useCallback(
+    () => call<{ users: User[] }>("GET", "users").then((found) => setPeople(found.users), setError),
+    [],
+  );
+  useEffect(() => {
+    void look();
+  }, [look]);
+  const change = async (work: Promise<unknown>) => {
+    try {
+      await work;
+      setError(null);
+      await look();
+      return true;
+    } catch (refused) {
+      setError(refused as Error);
+      return false;
+    }
+  };
+  const addPerson = async (event: FormEvent) => {
+    event.preventDefault();
+    if (await change(send("POST", "users", { name, password }))) {
+      setName("");
+      setPassword("");
+    }
+  };
+  const addProject = async (event: FormEvent) => {
+    event.preventDefault();
+    if (await change(send("POST", "projects", { name: project }))) {
+      setProject("");
+      changed();
+    }
+  };
+  return (
+    <Sheet title="Instance">
+      <Faults error={error} />
+      {people !== null && (
+        <Cells>
+          <thead>
+            <tr>
+              <th>Name</th>
+              <th>Since</th>
+              <th>Standing</th>
+              <th>
+                <span className="unseen">Change</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {people.map((one) => (
+              <tr key={one.name}>
+                <td>
+                  <Plain text={one.name} />
+                </td>
+                <td>{moment(one.created)}</td>
+                <td>{one.disabled ? "disabled" : one.owner ? "owner" : "may log in"}</td>
+                <td>
+                  <button
+                    type="button"
+                    className="quiet"
+                    onClick={() =>
+                      change(
+                        send("PATCH", `users/${encodeURIComponent(one.name)}`, {
+                          disabled: !one.disabled,
+                        }),
+                      )
+                    }
+                  >
+                    {one.disabled ? "Enable" : "Disable"} <span className="unseen">{one.name}</span>
+                  </button>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </Cells>
+      )}
+      <section>
+        <h2>Add a person</h2>
+        <form className="sheet" onSubmit={addPerson}>
+          <label>
+            Name
+            <input
+              value={name}
+              autoComplete="off"
+              required
+              onChange={(event) => setName(event.target.value)}
+            />
+          </label>
+          <label>
+            First password, which they change
+            <input
+              type="password"
+              value={password}
+              autoComplete="new-password"
+              required
+              onChange={(event) => setPassword(event.target.value)}
+            />
+          </label>
+          <button type="submit" className="primary">
+            Add the person
+          </button>
+        </form>
+      </section>
+      <section>
+        <h2>Make a project</h2>
+        <form className="sheet" onSubmit={addProject}>
+          <label>
+            Project name
+            <input value={project} required onChange={(event) => setProject(event.target.value)} />
+          </label>
+          <button type="submit" className="primary">
+            Make the project
+          </button>
+        </form>
+      </section>
+    </Sheet>
+  );
+}
