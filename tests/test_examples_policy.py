@@ -255,3 +255,22 @@ def test_three_ways_to_answer_a_customer(
     assert trace.ok, trace.error
     assert trace.final_output == "answered c1"
     assert trace.steps[-1].output == "sent 16 characters to customer c1"
+
+
+def test_a_refused_flow_of_a_secret_says_how_to_mend_it_and_is_drawn(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert check_support("support") == 1
+    said = capsys.readouterr().out
+    assert "  to mend it: ask a model whose rule accepts the label" in said
+    assert "  or: give it what a tool made of the value that may declassify" in said
+    assert "  or: give it a word out of 'allowed_outputs'" in said
+    drawn = [
+        *("graph", str(EXAMPLES / "support.yaml"), "--proofs"),
+        *("--policy", str(EXAMPLES / "support.policy.yaml")),
+        *("--tools", f"{EXAMPLES / 'support.py'}:tools"),
+    ]
+    assert main(drawn) == 0
+    said = capsys.readouterr().out
+    assert "refuted: secrecy<br/>secret: prompt" in said
+    assert "secret: text (accepted: secret)" in said

@@ -20,6 +20,9 @@ from .text import shown as shown_value
 
 def cures(proof: Proof, flow: Flow, policy: Policy | None) -> Iterator[str]:
     """What to change so that *proof*, which failed, holds."""
+    if proof.kind == "secrecy":
+        yield from _of_secret(proof)
+        return
     call = _call(proof, flow)
     if call is None:
         return
@@ -79,6 +82,20 @@ def _of_flow(argument: str, rules: Rules, call: Node, flow: Flow) -> Iterator[st
             f"{argument}: {{approval: ROLE}}, or what passes a check, "
             f'{argument}: {{check: "$value <= 500"}}'
         )
+
+
+def _of_secret(proof: Proof) -> Iterator[str]:
+    """A value with a label reaches who does not accept it, or decides whether they get anything."""
+    if not proof.path:
+        yield "do it on both ways of the branch, or let the policy only list such branches"
+        return
+    if proof.loc[-1] in ("prompt", "system", "messages"):
+        yield "ask a model whose rule accepts the label: models: {NAME: {accepts: ...}}"
+    yield (
+        "give it what a tool made of the value that may declassify: tools: {NAME: {declassifies: "
+        "..., reason: ...}}"
+    )
+    yield "give it a word out of 'allowed_outputs' that a model which accepts the label answers"
 
 
 def _of_approval(role: str, wanted: Mapping[str, Any], call: Node, flow: Flow) -> Iterator[str]:

@@ -34,10 +34,12 @@ def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
             marks.edges[node.index, label] = "guard"
             _note(marks, node, f"guards {tool}")
     for node in nodes:
+        called = [call.tool for call in node.calls]
         about = [
             proof
             for proof in report.proofs
-            if node.kind == "step" and proof.tool in [call.tool for call in node.calls]
+            if node.kind == "step"
+            and (_is_at(node, proof) if proof.kind == "secrecy" else proof.tool in called)
         ]
         if about:
             _call(marks, node, about)
@@ -75,6 +77,21 @@ def _guards(nodes: Sequence[Node], places: Places, rules: Rules) -> Iterator[tup
             yield node, "then"
 
 
+def _is_at(node: Node, proof: Proof) -> bool:
+    """Whether *proof* is about what the step itself gives away."""
+    return (
+        len(proof.loc) > len(node.loc)
+        and proof.loc[: len(node.loc)] == node.loc
+        and (not isinstance(proof.loc[-1], int) and proof.loc[len(node.loc)] in _GIVES)
+    )
+
+
+_GIVES = frozenset(
+    "args undo reconcile prompt system messages show match event message error".split()
+)
+"""The fields of steps whose values go to somebody."""
+
+
 def _call(marks: Marks, node: Node, about: Sequence[Proof]) -> None:
     """A call, by the worst of what is known of its tool; what is refuted elsewhere is here only not
     proved.
@@ -99,7 +116,9 @@ def _call(marks: Marks, node: Node, about: Sequence[Proof]) -> None:
 
 
 def _untrusted(marks: Marks, nodes: Sequence[Node], report: Report) -> None:
-    """Steps that carry untrusted values, and the arguments and branches that these reach."""
+    """Steps that carry untrusted and secret values, and the receivers and branches that these
+    reach.
+    """
     for flow in report.flows:
         carrying = {
             name.removesuffix(".output").rpartition("/")[2]
@@ -111,15 +130,16 @@ def _untrusted(marks: Marks, nodes: Sequence[Node], report: Report) -> None:
             before = node.kind == "when"
             here = node.step.id == flow.step_id and flow.loc[: len(node.loc)] == node.loc
             if here and before == (flow.loc[-1] == "when"):
+                label = flow.label or "untrusted"
                 what = (
-                    f"untrusted: {flow.loc[-1]}"
+                    f"{label}: {flow.loc[-1]}"
                     if flow.kind == "argument"
-                    else "decided by untrusted values"
+                    else f"decided by {label} values"
                 )
                 _note(marks, node, what + (f" ({flow.allowed})" if flow.allowed else ""))
             elif before or node.step.id not in carrying or node.index in marks.nodes:
                 continue
-            marks.nodes.setdefault(node.index, "untrusted")
+            marks.nodes.setdefault(node.index, "secret" if flow.label else "untrusted")
 
 
 def _note(marks: Marks, node: Node, text: str) -> None:

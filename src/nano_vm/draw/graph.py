@@ -48,6 +48,7 @@ Mark = Literal[
     "refuted",
     "unproved",
     "untrusted",
+    "secret",
     "taken",
     "skipped",
     "failed",
@@ -72,6 +73,7 @@ LEGEND: dict[Mark, str] = {
     "refuted": "refuted: a run breaks it, this way",
     "unproved": "not proved",
     "untrusted": "has or carries untrusted values",
+    "secret": "has or carries values with the label of a secret",
     "taken": "the way that the run took",
     "skipped": "skipped",
     "failed": "failed",
@@ -83,6 +85,7 @@ _COLOURS: dict[Mark, tuple[str, str]] = {  # fill (none: that of the kind) and s
     "refuted": ("#ffdcd9", "#c0392b"),
     "unproved": ("#fff1c9", "#b7791f"),
     "untrusted": ("", "#8e44ad"),
+    "secret": ("", "#0550ae"),
     "taken": ("#e3effb", "#1f6feb"),
     "skipped": ("#f2f2f2", "#999999"),
     "failed": ("#ffdcd9", "#c0392b"),
@@ -373,7 +376,7 @@ def mermaid(flow: Flow, marks: Marks | None = None) -> str:
         lines.append("  end")
     for mark in shown:
         fill, stroke = _COLOURS[mark]
-        dashes = ",stroke-dasharray:5 3" if mark == "untrusted" else ""
+        dashes = ",stroke-dasharray:5 3" if mark in ("untrusted", "secret") else ""
         lines.append(
             f"  classDef {mark} "
             f"{f'fill:{fill},' if fill else ''}stroke:{stroke},stroke-width:3px{dashes}"
@@ -493,7 +496,7 @@ def _dot_mark(mark: Mark | None, shape: str = "") -> str:
         return ""
     fill, stroke = _COLOURS[mark]
     styles = [*(["rounded"] if "rounded" in shape else []), *(["filled"] if fill else [])]
-    styles += ["dashed"] if mark == "untrusted" else []
+    styles += ["dashed"] if mark in ("untrusted", "secret") else []
     style = f', style="{",".join(styles)}"' if styles else ""
     paint = f', fillcolor="{fill}"' if fill else ""
     return f'{style}{paint}, color="{stroke}", penwidth=3'
@@ -968,7 +971,7 @@ def _paint(mark: Mark | None, plain: tuple[str, str]) -> str:
     fill, stroke = plain
     if mark is None:
         return f'fill="{fill}" stroke="{stroke}" stroke-width="1.2"'
-    dashes = ' stroke-dasharray="5 3"' if mark == "untrusted" else ""
+    dashes = ' stroke-dasharray="5 3"' if mark in ("untrusted", "secret") else ""
     return (
         f'fill="{_COLOURS[mark][0] or fill}" stroke="{_COLOURS[mark][1]}" '
         f'stroke-width="2.8"{dashes}'
