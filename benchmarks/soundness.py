@@ -4,6 +4,7 @@ proof says cannot be.
     python benchmarks/soundness.py --programs 20000 --runs 20
     python benchmarks/soundness.py --programs 2000 --counterexamples
     python benchmarks/soundness.py --only guards,trust --first 1000000
+    python benchmarks/soundness.py --secrets --programs 8000 --runs 24
 
 Prints the figures of `guarantees.md`, and every contradiction with program, policy, outcomes
 and trace. The exit code is 1 where there was one. The generator, the outcomes and the judges are
@@ -19,7 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import secrecy_campaign
 from soundness.campaign import ATTACKS, campaign, counterexamples
+
+from nano_vm.verify.secrecy.proof import analyse
 
 
 def main() -> int:
@@ -41,10 +45,23 @@ def main() -> int:
         action="store_true",
         help="execute the runs that `verify` shows instead",
     )
+    parser.add_argument(
+        "--secrets",
+        action="store_true",
+        help="marked secrets instead, in programs of their own; with --counterexamples how many "
+        "statements are refuted",
+    )
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.programs)
     began = time.process_time()
-    if options.counterexamples:
+    if options.secrets and options.counterexamples:
+        print(secrecy_campaign.statuses(seeds))
+        faults = []
+    elif options.secrets:
+        found = secrecy_campaign.campaign(analyse, seeds, options.runs)
+        print(found)
+        faults = found.contradictions
+    elif options.counterexamples:
         shown = counterexamples(seeds, stop_at=options.stop)
         print(
             f"{shown.programs:,} programs, {sum(shown.refuted.values()):,} counterexamples, "

@@ -16,6 +16,9 @@ from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Policy, Rules, rules_of
 from nano_vm.tools.contract import ToolContract, contract
 from nano_vm.verify.order.proof import check_guards
+from nano_vm.verify.secrecy.labels import Secrets
+from nano_vm.verify.secrecy.proof import analyse as secrets_of
+from nano_vm.verify.trust.proof import analyse, graph_of
 
 Row = tuple[str, float, float | None]
 """What was measured, milliseconds, and the most that they may be."""
@@ -132,9 +135,44 @@ def guards(steps: int, times: int, five: float, further: float) -> list[Row]:
     ]
 
 
+def flows(steps: int, times: int) -> list[Row]:
+    """Where untrusted values go, and both these and secret ones over the one graph. All that the
+    tools return is secret, and most of what they are given.
+    """
+    flow, contracts = Flow(program(steps)), tools()
+    policy = Policy.from_dict(
+        {
+            "inputs": {"order": {"trust": "untrusted", "secrecy": "secret"}},
+            "tools": {
+                "pay": {"args": {"*": {"trusted": True, "accepts": "public"}}},
+                "mail": {"args": {"text": "any"}},
+                "fetch": {"args": {"q": "any"}, "returns": {"trust": "args", "secrecy": "secret"}},
+            },
+        }
+    )
+    rules = {name: rules_of(name, [policy]) for name in contracts}
+    untrusted = frozenset(policy.untrusted)
+
+    def both() -> None:
+        graph = graph_of(flow, untrusted, frozenset())
+        analyse(flow, contracts, rules, untrusted=untrusted, graph=graph)
+        secrets_of(graph, Secrets((policy,), contracts, flow.tools, {}))
+
+    trust = best_ms(lambda: analyse(flow, contracts, rules, untrusted=untrusted), times)
+    return [
+        (f"flows: untrusted, {steps:,} steps", trust, None),
+        (f"flows: untrusted and secret, {steps:,} steps", best_ms(both, times), 1.4 * trust),
+    ]
+
+
 def rows() -> list[Row]:
     """Every figure."""
-    return [*guards(5_000, 7, 100.0, 30.0), *guards(20, 300, 0.5, 0.1)]
+    return [
+        *flows(5_000, 7),
+        *flows(20, 300),
+        *guards(5_000, 7, 100.0, 30.0),
+        *guards(20, 300, 0.5, 0.1),
+    ]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -29,7 +30,7 @@ from nano_vm.machine.plan import MODEL, PAUSE, Op
 from nano_vm.machine.simulate import simulate
 from nano_vm.records.record import StepError
 from nano_vm.records.status import TraceStatus
-from nano_vm.verify.examine import check
+from nano_vm.verify.examine import check, examine
 from nano_vm.verify.secrecy.labels import Secrets
 from nano_vm.verify.secrecy.proof import Secrecy
 from nano_vm.verify.trust.proof import graph_of
@@ -232,6 +233,23 @@ def campaign(
         if stop and figures.contradictions:
             break
     return figures
+
+
+def statuses(seeds: range) -> str:
+    """How many statements of the programs are proved, refuted by a run, and neither."""
+    found: Counter[str] = Counter()
+    policy = Policy.from_dict(POLICY)
+    for seed in seeds:
+        document = SecretWriter(Random(seed)).program(["mail", "boss", "people"])
+        try:
+            flow = Flow(Program.from_dict(document))
+        except ProgramError:
+            continue
+        proofs = examine(flow, CONTRACTS, policy=policy).report.proofs
+        found.update(proof.status for proof in proofs if proof.kind == "secrecy")
+    total = max(sum(found.values()), 1)
+    shares = ", ".join(f"{status} {100 * n / total:.0f} %" for status, n in sorted(found.items()))
+    return f"{total:,} statements: {shares}"
 
 
 def _one(

@@ -71,14 +71,26 @@ class _Verdicts:
         self.shown: dict[Loc, Shown] = {}
         self.accepted: set[tuple[str, str | None, int]] = set()
 
+    def accept(self, receiver: Receiver) -> bool:
+        """List what one receiver that accepts all labels is given; whether all of them are listed.
+        Who accepts a label is listed once, whatever number of times it is given.
+        """
+        left = len(self.reaches)
+        for bit, reach in self.reaches.items():
+            key = receiver.name, receiver.argument, bit
+            if key not in self.accepted:
+                reached = _reached(receiver, reach)
+                if not reached.level:
+                    continue
+                self.accepted.add(key)
+                self._flow(receiver, bit, reached, f"accepted: {self.secrets.text(bit)}")
+            left -= 1
+        return not left
+
     def place(self, place: _Place, approvals: Approvals) -> None:
-        """Judge one receiver."""
+        """Judge one receiver that does not accept all labels."""
         receiver = place.receiver
-        present = sum(self.reaches)
-        if not present & ~receiver.accepts:
-            forbidden: list[int] = []
-        else:
-            forbidden = [bit for bit in self.reaches if not bit & receiver.accepts]
+        forbidden = [bit for bit in self.reaches if not bit & receiver.accepts]
         broken = None
         for bit, reached in place.reached.items():
             if bit in forbidden:
@@ -87,11 +99,9 @@ class _Verdicts:
                     broken = bit
                 self._flow(receiver, bit, reached, allowed)
             elif (receiver.name, receiver.argument, bit) not in self.accepted:
-                # who accepts a label is listed once, whatever number of times it is given
                 self.accepted.add((receiver.name, receiver.argument, bit))
                 self._flow(receiver, bit, reached, f"accepted: {self.secrets.text(bit)}")
-        if forbidden:
-            self._finding(receiver, forbidden, broken, place)
+        self._finding(receiver, forbidden, broken, place)
 
     def _right(self, place: _Place, bit: int, reached: Reached, approvals: Approvals) -> str | None:
         """What lets the label pass, if anything does."""
@@ -150,12 +160,14 @@ def analyse(graph: Graph, secrets: Secrets) -> Secrecy:
         return Secrecy(faults=tuple(receivers.without_rule()))
     verdicts = _Verdicts(labelled, reaches)
     approvals = Approvals(graph.flow)
-    releasing = {
-        role: released
-        for role in dict.fromkeys(n.approval.role for n in graph.flow.nodes if n.approval)
-        if (released := secrets.released(role))
-    }
-    places = [_place(receiver, reaches, releasing, approvals) for receiver in receivers]
+    releasing = {role: secrets.released(role) for role in approvals.roles}
+    present = sum(reaches)
+    places = []
+    for receiver in receivers:
+        if present & ~receiver.accepts:
+            places.append(_place(receiver, reaches, releasing, approvals))
+        elif verdicts.accept(receiver):
+            receivers.settled.add((receiver.name, receiver.argument))
     approvals.solve()
     for place in places:
         verdicts.place(place, approvals)
@@ -182,11 +194,7 @@ def _place(
 ) -> _Place:
     reached = {}
     for bit, reach in reaches.items():
-        found = reach.reached(receiver.names, receiver.refs)
-        for node in receiver.outputs:
-            vertex = reach.graph.out(node)
-            if reach.level[vertex] > found.level:
-                found = Reached(reach.level[vertex], vertex, reach.right.get(vertex, ""))
+        found = _reached(receiver, reach)
         if found.level:
             reached[bit] = found
     facts = []
@@ -199,6 +207,16 @@ def _place(
                 if fact is not None:
                     facts.append((bit, fact))
     return _Place(receiver, reached, facts)
+
+
+def _reached(receiver: Receiver, reach: Reach) -> Reached:
+    """What of a label reaches *receiver*."""
+    found = reach.reached(receiver.names, receiver.refs)
+    for node in receiver.outputs:
+        vertex = reach.graph.out(node)
+        if reach.level[vertex] > found.level:
+            found = Reached(reach.level[vertex], vertex, reach.right.get(vertex, ""))
+    return found
 
 
 def _branches(labelled: Labelled, reaches: Mapping[int, Reach], bits: Bits) -> Iterator[Influence]:

@@ -50,6 +50,8 @@ class Receivers:
         self.accepted: dict[tuple[str, str], int] = {}
         self.unruled: dict[str | None, Loc] = {}
         self.last: list[Node] | None = None
+        # tools and their arguments of which no more is to be said
+        self.settled: set[tuple[str, str | None]] = set()
 
     def __iter__(self) -> Iterator[Receiver]:
         for node in self.flow.nodes:
@@ -75,6 +77,9 @@ class Receivers:
                 yield Receiver(call.tool, f"tool {call.tool!r} ({where})", at, accepts, node)
             for name, value in call.args.items():
                 key = call.tool, name
+                refs = tuple(value_references(value))
+                if key in self.settled or not (refs or self.secrets.refuses_implicit):
+                    continue  # nothing reaches what the program spells
                 if key not in self.accepted:
                     self.accepted[key] = self.secrets.argument(*key)
                 yield Receiver(
@@ -83,7 +88,7 @@ class Receivers:
                     (*at, name),
                     self.accepted[key],
                     node,
-                    tuple(value_references(value)),
+                    refs,
                     call.use,
                     name,
                     value,
@@ -165,24 +170,21 @@ def last_outputs(flow: Flow, end: int) -> list[Node]:
     """The steps whose output may be that of the frame which ends at the node *end*: of a decision it
     is that of its blocks, and where these leave nothing, what the steps before it left.
     """
-    before: dict[int, list[int]] = {}
-    run = flow.nodes[end].frame
-    for node in flow.nodes:
-        for edge in node.edges if node.frame is run else ():
-            if edge.label != "fork":
-                before.setdefault(edge.target, []).append(node.index)
+    nodes = [node for node in flow.nodes if node.frame is flow.nodes[end].frame]
     found: dict[int, Node] = {}
-    seen = {end}
-    queue = [end]
-    for index in queue:  # grows as it is walked
-        for number in before.get(index, ()):
-            if number in seen:
+    ends = {end}
+    grown = True
+    while grown:  # once or twice: what leads to a node mostly stands before it
+        grown = False
+        for node in reversed(nodes):
+            if node.index in ends or not any(
+                edge.target in ends for edge in node.edges if edge.label != "fork"
+            ):
                 continue
-            seen.add(number)
-            node = flow.nodes[number]
             step = node.of if node.kind != "step" and node.of is not None else node
             found.setdefault(step.index, step)
             fails = any(edge.label in ("skip", "catch") for edge in node.edges)
             if node.kind != "step" or last(node.step) != "own" or fails:
-                queue.append(number)
-    return list(found.values())
+                ends.add(node.index)
+                grown = True
+    return [found[index] for index in sorted(found)]

@@ -18,9 +18,9 @@ from typing import Any
 from ...diagnostics import Loc
 from ...language.expr import Ref, value_references
 from ...language.flow import FrameGraph, Names, Node
-from ...language.program import OnError, written
+from ...language.program import written
 from ...language.semantics import External, Term
-from ..trust.graph import Edges, Graph, Reach, decisions
+from ..trust.graph import Edges, Graph, Reach
 from .labels import Secrets
 
 
@@ -101,19 +101,15 @@ class Labelled:
         return self._decisions
 
     def _all_decisions(self) -> Iterator[Decision]:
-        for node, loc, reads in decisions(self.graph.flow):
+        for node, loc, reads in self.graph.decisions:
             yield Decision(node, loc, [ref for ref, _ in reads])
-        for node in self.graph.flow.nodes:
-            if node.kind != "step" or not (node.step.catch or node.step.on_error is OnError.SKIP):
-                continue
-            caught = {edge.label for edge in node.edges if edge.by == node.index}
-            if caught:
-                mask = 0
-                for call in node.calls:
-                    mask |= self.of_tool(call.tool)[0]
-                reads = node.frame.names.all_reads(node.step)
-                field = "catch" if "catch" in caught else "on_error"
-                yield Decision(node, (*node.loc, field), [ref for ref, _ in reads], mask)
+        for node in self.graph.failing:
+            mask = 0
+            for call in node.calls:
+                mask |= self.of_tool(call.tool)[0]
+            reads = node.frame.names.all_reads(node.step)
+            field = "catch" if node.step.catch else "on_error"
+            yield Decision(node, (*node.loc, field), [ref for ref, _ in reads], mask)
 
     def _inputs(self, frame: FrameGraph) -> None:
         if frame.kind == "run":

@@ -38,6 +38,11 @@ class Approvals:
         self.shown: dict[int, frozenset[Form]] = {}
         self.by: dict[Fact, list[str]] = {}  # the steps that may have approved it
 
+    @property
+    def roles(self) -> list[str]:
+        """Those whose approval the program asks for."""
+        return list(dict.fromkeys(role for _, role in self.steps))
+
     def ask(self, names: Names, value: Any, role: str) -> Fact | None:
         """The fact that *value* was approved, to be looked for; None where no step could approve
         it.

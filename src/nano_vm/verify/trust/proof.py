@@ -51,7 +51,7 @@ from ...tools.contract import ToolContract
 from ..order.statement import statements
 from ..report import Finding, Influence, Move
 from .approvals import Approvals, Fact
-from .graph import STRONG, WEAK, Edges, Graph, Reach, Reached, decisions
+from .graph import STRONG, WEAK, Edges, Graph, Reach, Reached
 from .labels import known_names, returns_of, roles, spells
 from .of_run import Arrivals
 
@@ -312,7 +312,7 @@ def _judge(found: _Untrusted, rules: Mapping[str, Rules]) -> Trust:
             if listed is None or (listed.allowed is not None and not verdict.holds):
                 flows[key] = writer.influence(place, verdict.allowed)
     branches: dict[Loc, Influence] = {}
-    for node, loc, reads in decisions(graph.flow):
+    for node, loc, reads in graph.decisions:
         reached = reach.reached(node.frame.names, (ref for ref, _ in reads))
         if reached.level and loc not in branches:
             branches[loc] = writer.branch(node, reached, loc)
