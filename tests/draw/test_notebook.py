@@ -151,6 +151,20 @@ def test_a_large_or_broken_program_is_shown_without_its_graph() -> None:
     assert "V003" in page(broken)
 
 
+def test_what_a_policy_keeps_secret_is_not_shown() -> None:
+    program = Program.from_yaml(
+        "steps: [{id: keep, type: tool, tool: keep, args: {text: $iban}}]\noutput: {done: 1}"
+    )
+    policy = {"inputs": {"iban": "secret"}, "tools": {"keep": {"args": {"text": "any"}}}}
+    tools = {"keep": lambda text: "kept " + text}
+    trace = ExecutionVM(tools=tools, policy=policy).run_sync(program, {"iban": "DE-1234"})
+    assert trace.ok, trace.error
+    assert "DE-1234" not in page(trace)
+    shown = {**policy, "accepts": {"export": "any"}}
+    accepted = ExecutionVM(tools=tools, policy=shown).run_sync(program, {"iban": "DE-1234"})
+    assert "kept DE-1234" in page(accepted)
+
+
 # --- data frames ---
 
 

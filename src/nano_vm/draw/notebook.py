@@ -12,6 +12,7 @@ from typing import Any
 
 from ..language.flow import Flow
 from ..language.program import Program
+from ..records.secrecy import shown_to
 from ..records.trace import Trace
 from ..replay.diffs import Diff
 from ..values import as_text, short
@@ -66,6 +67,7 @@ def _graph(program: Program, trace: Trace | None) -> str | None:
 
 
 def _trace(trace: Trace) -> str:
+    trace = shown_to("export", trace)  # a notebook keeps what it shows, in its file
     usage = trace.usage()
     cost = "cost unknown" if usage.cost_usd is None else f"${usage.cost_usd:f}"
     status = trace.status.value
