@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 from build import NOW, llm, mapped, parallel, program, step
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
+from temporalio.worker import Worker
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
 from nano_vm.errors import AlreadyDecided, Changed, Expired, ProgramError, UnknownRun, VMError
-from nano_vm.temporal import TemporalRuns, activities, driver, worker, workflow
+from nano_vm.temporal import NanoPlugin, TemporalRuns, activities, driver, worker, workflow
+from nano_vm.temporal import runs as run_module
 from temporal.cluster import Server
 
 NUMBERS = count(1)
@@ -513,3 +516,105 @@ async def test_a_failed_attempt_waits_in_the_workflow(temporal_server: Server) -
         trace = await runs.run(made, run_id="flaky")
     assert trace.final_output == "now"
     assert len(trace.steps[0].attempts) == 2
+
+
+# --- workers --------------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_is_there_takes_programs_by_a_plugin(temporal_server: Server) -> None:
+    vm = ExecutionVM(None, {"t": read})
+    made = program(step(args={"x": {"b": 1, "a": 2}}))
+    plugged = await Client.connect(temporal_server.address, plugins=[NanoPlugin(vm)])
+    plain = await temporal_server.client()
+    for name, theirs in {
+        "by-client": Worker(plugged, task_queue="by-client"),
+        "by-worker": Worker(plain, task_queue="by-worker", plugins=[NanoPlugin(vm)]),
+    }.items():
+        settings = NanoPlugin(vm).configure_worker(theirs.config())
+        assert settings["sticky_queue_schedule_to_start_timeout"] == timedelta(seconds=2)
+        async with theirs:
+            trace = await TemporalRuns(plugged, name).run(made, run_id=name)
+        assert list(trace.final_output) == ["b", "a"]
+
+
+async def test_a_tool_that_only_reads_and_is_inline_costs_one_event(
+    temporal_server: Server,
+) -> None:
+    @tool(effect="read", inline=True)
+    def look(x: int) -> int:
+        if x == 3:
+            raise ValueError("three")
+        return x * 2
+
+    steps = [step(f"s{n}", args={"x": n}, on_error="skip") for n in range(6)]
+    made = program(*steps)
+    async with runs_of(temporal_server, {"t": look}) as runs:
+        await runs.submit(made, run_id="inline")
+        trace = await runs.result("inline")
+        history = await runs.client.get_workflow_handle("inline").fetch_history()
+    local = await ExecutionVM(None, {"t": look}).run(made, run_id="inline")
+    assert trace.digest == local.digest
+    assert [one.status.value for one in trace.steps].count("skipped") == 1
+    kinds = [EventType.Name(event.event_type) for event in history.events]
+    assert kinds.count("EVENT_TYPE_MARKER_RECORDED") == len(steps)
+    assert kinds.count("EVENT_TYPE_ACTIVITY_TASK_SCHEDULED") == 1  # the admission
+
+
+async def test_calls_go_to_the_queue_that_has_their_tool(temporal_server: Server) -> None:
+    """The worker of the run knows a tool by its contract, and another makes its calls."""
+    made_by = []
+
+    def tool_of(place: str) -> Callable[..., Any]:
+        async def far(x: int) -> str:
+            made_by.append(place)
+            return f"{place} {x}"
+
+        return far
+
+    client = await temporal_server.client()
+    here, there = (ExecutionVM(None, {"far": tool_of(name)}) for name in ("here", "there"))
+    made = program(step(tool="far", args={"x": 1}))
+    async with (
+        worker(client, here, "near", queues={"far": "bank"}),
+        worker(client, there, "bank"),
+    ):
+        trace = await TemporalRuns(client, "near").run(made, run_id="routed")
+    assert trace.final_output == "there 1"
+    assert made_by == ["there"]
+
+
+async def test_a_worker_with_another_contract_makes_no_call(temporal_server: Server) -> None:
+    async def far(x: int) -> int:
+        raise AssertionError("it was called")
+
+    client = await temporal_server.client()
+    as_read, as_write = tool(effect="read")(read), far
+    made = program(step(tool="far", args={"x": 1}))
+    async with (
+        worker(client, ExecutionVM(None, {"far": as_read}), "near-2", queues={"far": "bank-2"}),
+        worker(client, ExecutionVM(None, {"far": as_write}), "bank-2"),
+    ):
+        trace = await TemporalRuns(client, "near-2").run(made, run_id="changed")
+    assert trace.error_kind == "refused"
+    assert "ContractChanged" in (trace.error or "")
+
+
+async def test_a_worker_that_is_too_old_leaves_the_run_to_another(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = program(step(args={"x": 1}))
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        monkeypatch.setattr(run_module, "INTERPRETER", 2)
+        await runs.submit(made, run_id="newer")
+        handle = runs.client.get_workflow_handle("newer")
+        failed: list[Any] = []
+        while not failed:
+            history = await handle.fetch_history()
+            failed = [
+                event.workflow_task_failed_event_attributes
+                for event in history.events
+                if event.HasField("workflow_task_failed_event_attributes")
+            ]
+        assert "upgrade it" in failed[0].failure.message
+        monkeypatch.setattr(workflow, "INTERPRETER", 2)  # the worker is upgraded
+        assert (await runs.result("newer")).ok

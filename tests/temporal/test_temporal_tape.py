@@ -18,6 +18,7 @@ from nano_vm.machine.pending import shown_digest
 from nano_vm.machine.plan import END, FORK, Plan
 from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import StepError
+from nano_vm.temporal import activities
 from nano_vm.temporal.plans import contract_of
 from nano_vm.temporal.snapshot import snapshot
 from nano_vm.temporal.tape import Begun, Lost, Tape, fed
@@ -260,3 +261,19 @@ def test_a_timer_that_passed_is_no_outcome_of_a_fork() -> None:
     assert op.code == FORK
     with pytest.raises(Exception, match="cannot have the outcome"):
         fed(machine, op, (2, TimedOut()))
+
+
+# --- a worker that stood still --------------------------------------------------------------------
+
+
+async def test_a_process_that_stood_still_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(activities.time, "monotonic", lambda: now)
+    pulse = activities.Pulse()
+    assert pulse.regular
+    now += 3.0  # before the loop has gone on
+    assert not pulse.regular
+    pulse.tick()
+    assert not pulse.regular
+    now += 0.6
+    assert pulse.regular

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,6 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -68,13 +70,51 @@ BEATS = 3
 """Signs of life within the time after which a worker is taken for dead."""
 
 
+class Pulse:
+    """Whether the event loop of this process has stood still lately: then the server may have given
+    up calls that arrived here before. No clock of another machine is asked.
+    """
+
+    def __init__(self) -> None:
+        self.last, self.stood = time.monotonic(), -math.inf
+        self.tick()
+
+    def tick(self) -> None:
+        """Note that the loop goes on, now and ever after."""
+        now = time.monotonic()
+        if now - self.last > STANDSTILL_SECONDS:
+            self.stood = now
+        self.last = now
+        asyncio.get_running_loop().call_later(TICK_SECONDS, self.tick)
+
+    @property
+    def regular(self) -> bool:
+        """Whether it did not, nor right before."""
+        now = time.monotonic()
+        return now - self.last <= STANDSTILL_SECONDS and now - self.stood > SETTLE_SECONDS
+
+
+TICK_SECONDS, SETTLE_SECONDS = 0.2, 0.5
+STANDSTILL_SECONDS = 2.0
+"""Below the time after which a call that is not heard of is lost."""
+
+_PULSES: WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = WeakKeyDictionary()
+
+
+def pulse() -> Pulse:
+    """That of the running event loop."""
+    loop = asyncio.get_running_loop()
+    found = _PULSES.get(loop)
+    if found is None:
+        found = _PULSES[loop] = Pulse()
+    return found
+
+
 class Life:
     """When the server last heard of a call that this worker makes."""
 
     def __init__(self) -> None:
-        started = activity.info().started_time.timestamp()
-        # a clock that is behind the server's says nothing of the time that passed
-        self.heard = time.monotonic() - max(time.time() - started, 0.0)
+        self.pulse, self.heard = pulse(), time.monotonic()
 
     def beat(self) -> None:
         """Say that this worker lives."""
@@ -88,7 +128,7 @@ class Life:
         Raises:
             NotMade: If so.
         """
-        if time.monotonic() - self.heard > HEARTBEAT_SECONDS:
+        if time.monotonic() - self.heard > HEARTBEAT_SECONDS or not self.pulse.regular:
             raise NotMade
 
 

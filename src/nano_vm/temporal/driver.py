@@ -38,6 +38,7 @@ from ..machine.plan import (
     DOUBT,
     END,
     FORK,
+    INLINE,
     MODEL,
     PAUSE,
     TOOL,
@@ -92,6 +93,14 @@ def key_of(machine: Machine, op: ToolOp) -> str:
     """
     given = str(machine.given[-1]) if op.takes_key else ""
     return "" if given == effect_key(machine.run_id, machine.path) else given
+
+
+def is_local(op: ToolOp | ModelOp) -> bool:
+    """Whether a call is made in the worker that drives the run, with one event in its history: of a
+    tool that only reads, and is cheap by its own word (``inline``). It is made again where that
+    worker dies.
+    """
+    return isinstance(op, ToolOp) and op.effect == "read" and op.straight == INLINE
 
 
 @dataclass(slots=True)
@@ -399,25 +408,32 @@ class Driver:
         """Make a call as an activity; *values* are sent by themselves."""
         tape, begun = self.tape.of(machine.frame_name), self.now()
         self._called[machine.frame_name] = len(tape), begun
-        left = machine.deadline - begun
-        own = timedelta(seconds=op.timeout_ns / 1e9 + GRACE_SECONDS)
         self.calls.made += 1
-        handle = workflow.start_activity(
-            activity,
-            args=[facts, *values],
-            task_queue=queue,
-            start_to_close_timeout=own if op.timeout_ns else LONGEST_CALL,
-            schedule_to_close_timeout=(
-                timedelta(microseconds=max(left // 1000, 1))
-                if machine.deadline < FOREVER and machine.side_call is None
-                else None
+        common: dict[str, Any] = {
+            "args": [facts, *values],
+            "start_to_close_timeout": (
+                timedelta(seconds=op.timeout_ns / 1e9 + GRACE_SECONDS)
+                if op.timeout_ns
+                else LONGEST_CALL
             ),
-            heartbeat_timeout=timedelta(seconds=HEARTBEAT_SECONDS),
-            retry_policy=ONCE,
-            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            activity_id=f"{machine.path}!{len(tape)}.{self.calls.made}",
-            summary=summary,
-        )
+            "retry_policy": ONCE,
+            "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            "activity_id": f"{machine.path}!{len(tape)}.{self.calls.made}",
+            "summary": summary,
+        }
+        if machine.deadline < FOREVER and machine.side_call is None:
+            left = max((machine.deadline - begun) // 1000, 1)
+            common["schedule_to_close_timeout"] = timedelta(microseconds=left)
+        handle: ActivityHandle[Any]
+        if queue is None and is_local(op):
+            handle = workflow.start_local_activity(activity, **common)
+        else:
+            handle = workflow.start_activity(
+                activity,
+                task_queue=queue,
+                heartbeat_timeout=timedelta(seconds=HEARTBEAT_SECONDS),
+                **common,
+            )
         self.calls.under_way[handle] = machine
         try:
             outcome = await handle

@@ -38,7 +38,19 @@ from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
 from .conversion import data_converter
 from .storage import external_storage
-from .terms import DECIDE, ENDED, EVENT, RESOLVE, SETTLED, STANDING, TRACE, WAITS, WORKFLOW, Start
+from .terms import (
+    DECIDE,
+    ENDED,
+    EVENT,
+    INTERPRETER,
+    RESOLVE,
+    SETTLED,
+    STANDING,
+    TRACE,
+    WAITS,
+    WORKFLOW,
+    Start,
+)
 from .words import refused
 from .worker import TASK_QUEUE
 
@@ -207,6 +219,7 @@ class TemporalRuns:
             budget.model_dump(exclude_none=True, mode="json") if budget is not None else None,
             list(names_of(untrusted)) if untrusted is not None else [],
             said_of(options.get("project"), options.get("submitter"), options.get("labels")),
+            interpreter=INTERPRETER,
         )
 
     async def result(self, run_id: str) -> Trace:

@@ -71,6 +71,12 @@ class Admission(Message):
     refused: dict[str, Any] | None = None  # the JSON form of the refused run's trace
 
 
+INTERPRETER = 1
+"""The version of the workflow: raise it with each change after which an older worker could not go on
+with a run that a newer one began.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Start(Message):
     """What a run is begun with; ``admission`` and what follows are there where it continues."""
@@ -91,6 +97,7 @@ class Start(Message):
     )  # words that no step has taken yet, by path
     used: list[Any] = field(default_factory=list)  # names and ids of events that were recorded
     cancelled: bool = False
+    interpreter: int = 1  # the version of the workflow that began the run
     segments: int = 0  # how many of what follows are segments of the tape; the rest are its values
 
     def tape(self, parts: Sequence[Any]) -> Tape:

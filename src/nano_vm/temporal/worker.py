@@ -23,6 +23,9 @@ STICKY_SECONDS = 2.0
 ten seconds a killed worker is replaced after twelve, with two after four and a half.
 """
 
+SDK_STICKY = timedelta(seconds=10)
+"""What the SDK takes where a host says nothing."""
+
 STOP_SECONDS = 10.0
 """How long calls under way have when a worker is stopped."""
 
@@ -31,28 +34,25 @@ MAX_CACHED_RUNS = 1_000
 
 
 class NanoPlugin(SimplePlugin):
-    """All that a host's own client and worker need to run programs, in one argument: ``plugins=[
-    NanoPlugin(vm)]``. A client needs no *vm*.
+    """All that a host's own client and its workers need to run programs, in one argument of the
+    client: ``plugins=[NanoPlugin(vm)]``; or of a worker, whose client has `data_converter`.
     """
 
-    def __init__(
-        self, vm: ExecutionVM | None = None, *, queues: Mapping[str, str] | None = None
-    ) -> None:
-        activities = [] if vm is None else Activities(vm, queues or {}).all()
+    def __init__(self, vm: ExecutionVM, *, queues: Mapping[str, str] | None = None) -> None:
         super().__init__(
             "nano-vm",
             data_converter=lambda known: data_converter(beside=known),
             workflows=[NanoProgram],
-            activities=activities,
+            activities=Activities(vm, queues or {}).all(),
         )
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
         """See base class; how soon a dead worker is replaced is set where the host does not."""
         config = super().configure_worker(config)
-        config.setdefault(
-            "sticky_queue_schedule_to_start_timeout", timedelta(seconds=STICKY_SECONDS)
-        )
-        config.setdefault("graceful_shutdown_timeout", timedelta(seconds=STOP_SECONDS))
+        if config.get("sticky_queue_schedule_to_start_timeout") == SDK_STICKY:
+            config["sticky_queue_schedule_to_start_timeout"] = timedelta(seconds=STICKY_SECONDS)
+        if not config.get("graceful_shutdown_timeout"):
+            config["graceful_shutdown_timeout"] = timedelta(seconds=STOP_SECONDS)
         return config
 
 

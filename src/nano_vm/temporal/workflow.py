@@ -29,6 +29,7 @@ from .terms import (
     EVENT,
     FAULT,
     HEARTBEAT_SECONDS,
+    INTERPRETER,
     KEEP,
     RESOLVE,
     SETTLED,
@@ -54,6 +55,10 @@ KEEP_SECONDS, KEEP_LATEST_SECONDS = 120.0, 3600.0
 """How long a worker may take to put a run into a store, and how long that is tried."""
 
 
+class TooOld(Exception):
+    """This worker is older than the run; the task is left to another."""
+
+
 @workflow.defn(name=WORKFLOW, sandboxed=False)
 class NanoProgram:
     """One run of a program."""
@@ -71,6 +76,11 @@ class NanoProgram:
     @workflow.run
     async def run(self, start: dict[str, Any], *tape: Any) -> dict[str, Any]:
         """The JSON form of the run's trace."""
+        if self.start.interpreter > INTERPRETER:
+            raise TooOld(
+                f"the run was begun by version {self.start.interpreter} of the interpreter, and this "
+                f"worker has {INTERPRETER}: upgrade it, or leave the run to one that is newer"
+            )
         work = asyncio.ensure_future(self._whole())
         while True:
             try:
