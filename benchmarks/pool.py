@@ -167,10 +167,52 @@ async def _spent(adapter: Any, count: int = 20_000) -> float:
     return best / count * 1e6
 
 
+IN_FLIGHT = 10_000
+
+
+class Held(Bare):
+    """A model that answers when all calls have begun."""
+
+    gate: asyncio.Event
+
+    async def complete(self, messages: Any, **kwargs: Any) -> Completion:
+        await self.gate.wait()
+        return self.answer
+
+
+async def in_flight() -> None:
+    """The same with so many calls under way at a time."""
+    limits = {"concurrency": 10**6, "requests_per_minute": 10**8, "tokens_per_minute": 10**12}
+    one, other = Held("a"), Held("b")
+    pools = {
+        "ordered": Pool([one, other]),
+        "ordered, with limits": Pool([Member(one, **limits), Member(other, **limits)]),
+        "least_busy": Pool([one, other], "least_busy"),
+    }
+    bare = await _spent_at_once(one)
+    print(f"\n| pool, {IN_FLIGHT:,} calls in flight | us a call |\n|---|---|")
+    for name, pool in pools.items():
+        print(f"| {name} | {await _spent_at_once(pool) - bare:.1f} |")
+
+
+async def _spent_at_once(adapter: Any) -> float:
+    best = float("inf")
+    for _ in range(7):
+        Held.gate = asyncio.Event()
+        begun = time.process_time()
+        calls = [asyncio.ensure_future(adapter.complete(MESSAGES)) for _ in range(IN_FLIGHT)]
+        await asyncio.sleep(0)
+        Held.gate.set()
+        await asyncio.gather(*calls)
+        best = min(best, time.process_time() - begun)
+    return best / IN_FLIGHT * 1e6
+
+
 async def main() -> None:
     import_module("openai")  # a second of CPU, which the first call would wait for
     logging.disable(logging.CRITICAL)
     await overhead()
+    await in_flight()
     for title, make in (("Pool, round_robin", pool_of), ("litellm.Router", router_of)):
         rows = {name: await measured(make, **fault) for name, fault in SCENARIOS.items()}
         table(title, rows)

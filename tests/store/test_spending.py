@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Pool, Program
 from nano_vm.cli import main
+from nano_vm.store.accounts import Account, Amount, Books, Reservation, picodollars
 from nano_vm.store.protocol import RunFilter, open_store
 from nano_vm.store.spending import Spent, spent_in, summed
 
@@ -111,3 +112,31 @@ def test_a_hundred_thousand_steps_lose_nothing() -> None:
     spent = (Spent({"model": "m"}, ("m",), LLMUsage(1, 1, 2, cost)) for _ in range(100_000))
     (found,) = summed(spent, ["model"])
     assert found.cost_usd == cost * 100_000
+
+
+@pytest.mark.slow
+def test_a_million_calls_are_summed_exactly() -> None:
+    """To the last digit, by fractions: no sum is a float, and none is rounded on the way."""
+    count = 1_000_000
+    costs = [Decimal(7 * i % 1_000_003) / Decimal(10**12) for i in range(1_000)]
+    usages = [LLMUsage(i, i + 1, 2 * i + 1, cost) for i, cost in enumerate(costs)]
+    calls = (Spent({"model": "ab"[i % 2]}, ("m",), usages[i % 1_000]) for i in range(count))
+    found = summed(calls, ["model"])
+    assert [cost.calls for cost in found] == [count // 2] * 2
+    for k, cost in enumerate(found):
+        exact = sum(Fraction(each) for each in costs[k::2]) * (count // 1_000)
+        assert Fraction(cost.cost_usd) == exact
+        assert cost.total_tokens == sum(u.total_tokens for u in usages[k::2]) * (count // 1_000)
+
+
+@pytest.mark.slow
+def test_accounts_add_up_exactly() -> None:
+    costs = [Decimal(7 * i % 1_000_003) / Decimal(10**12) for i in range(1_000)]
+    books, account = Books(), Account("all", ())
+    for i in range(50_000):
+        most = Amount(1, 31, picodollars(costs[i % 1_000]) * 2)
+        assert books.reserved(Reservation(str(i), "r", (account,), most)) is None
+        books.settle(str(i), Amount(1, 5, picodollars(costs[i % 1_000])))
+    (standing,) = books.accounts().values()
+    exact = sum(int(cost * 10**12) for cost in costs) * 50
+    assert standing == (Amount(50_000, 250_000, exact), Amount())
