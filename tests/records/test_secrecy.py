@@ -250,3 +250,17 @@ def test_a_run_without_secrets_is_shown_as_it_is() -> None:
 )
 def test_a_path_names_a_step(path: str, step_id: str) -> None:
     assert step_of_path(path) == step_id
+
+
+def test_a_record_that_a_server_sends_as_it_happens_holds_nothing_that_pages_do_not_accept() -> (
+    None
+):
+    from nano_vm.server.events import _shown
+    from nano_vm.store.records import STEP, Row
+
+    row = Row(STEP, "", "each[0]/inner", "tool", None, 1, 2, {"text": MARK}, f"kept {MARK}")
+    levels = Levels(steps={"inner": {"request": frozenset({"secret"}), "output": frozenset()}})
+    sent = _shown(0, row, True, levels)
+    assert (sent["request"], sent["output"]) == (REDACTED, f"kept {MARK}")
+    accepting = Levels(levels.inputs, levels.steps, levels.output, {"pages": frozenset({"secret"})})
+    assert _shown(0, row, True, accepting)["request"] == {"text": MARK}

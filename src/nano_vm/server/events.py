@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from ..records.secrecy import Levels, step_of_path
 from ..store.protocol import RunState
 from ..store.records import ENDED, STEP, Row
 from ..values import UNSET
@@ -29,6 +30,7 @@ async def stream(
     after: int,
     *,
     content: bool,
+    levels: Levels,
     allowed: Callable[[], bool],
 ) -> AsyncIterator[bytes]:
     """The records of a run that follow number *after*, and how it stands, until it has ended or who
@@ -56,7 +58,7 @@ async def stream(
                     break
                 for row in rows:
                     after += 1
-                    yield _event("record", _shown(after, row, content), after)
+                    yield _event("record", _shown(after, row, content, levels), after)
             yield _event("standing", _standing(standing))
             if standing.status in ENDED:
                 yield _event("end", {"status": standing.status})
@@ -69,8 +71,8 @@ def _standing(standing: RunState) -> dict[str, Any]:
     return {"status": standing.status, "records": standing.rows}
 
 
-def _shown(number: int, row: Row, content: bool) -> dict[str, Any]:
-    """A record as JSON; what was said only with *content*. Times are milliseconds since 1970."""
+def _shown(number: int, row: Row, content: bool, levels: Levels) -> dict[str, Any]:
+    """A record as JSON; what was said only with *content*, and of that what pages accept. Times are milliseconds since 1970."""
     shown: dict[str, Any] = {
         "seq": number,
         "kind": "step" if row.kind == STEP else "begun",
@@ -84,9 +86,11 @@ def _shown(number: int, row: Row, content: bool) -> dict[str, Any]:
         "usage": None if row.usage is None else row.usage.to_dict(),
     }
     if content:
-        for name, value in (("request", row.request), ("output", row.output)):
-            if value is not UNSET:
-                shown[name] = value
+        step_id = step_of_path(row.path)
+        if row.request is not UNSET:
+            shown["request"] = levels.shown("pages", step_id, "request", row.request)
+        if row.output is not UNSET:
+            shown["output"] = levels.shown("pages", step_id, "output", row.output)
     return shown
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ...draw.view import view_of
 from ...errors import VMError
+from ...records.secrecy import NOTHING_SECRET, Levels
 from ...run.inbox import Inbox
 from ...store.protocol import COST_GROUPS
 from ...ui.asked_for import NoSuchFilter, asked_for
@@ -158,11 +159,12 @@ def follow_run(
     follow it.
     """
     scope = who.scope
-    scope.header(run_id)
+    levels = Levels.of(scope.header(run_id).about) or NOTHING_SECRET
     after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
     content = who.may("run:content")
+    allowed = who.still("run:read")
     parts = stream(
-        who.state.watch, scope, run_id, after, content=content, allowed=who.still("run:read")
+        who.state.watch, scope, run_id, after, content=content, levels=levels, allowed=allowed
     )
     headers = {"X-Accel-Buffering": "no"}  # which nginx would do
     return StreamingResponse(parts, media_type="text/event-stream", headers=headers)
@@ -197,7 +199,7 @@ def export_run(run_id: str, who: Who, redact: bool = False) -> Response:
     said, without that.
     """
     content = who.may("run:content") and not redact
-    view = view_of(who.scope.recorded(run_id), content=content)
+    view = view_of(who.scope.recorded(run_id), content=content, receiver="export")
     text = page(f"{view['program']} {view['id']}", {"runs": [view]})
     name = re.sub(r"[^A-Za-z0-9._-]", "_", run_id)
     headers = {"Content-Disposition": f'attachment; filename="{name}.html"'}
