@@ -35,7 +35,7 @@ def address(world: World, built: None) -> Iterator[str]:
 def log_in(page: Any, name: str, password: str = PASSWORD) -> None:
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Log in", exact=True).click()
     page.locator(".team-bar").wait_for()
 
 
@@ -183,6 +183,26 @@ def test_an_owner_adds_people_and_projects(world: World, address: str, open_page
     page.locator("select option", has_text="till").wait_for(state="attached")
 
 
+def test_a_person_changes_their_password(world: World, address: str, open_page: Open) -> None:
+    world.owner.post("/api/v1/users", json={"name": "kim", "password": PASSWORD})
+    page = open_page(address)
+    log_in(page, "kim")
+    page.get_by_role("link", name="kim").click()
+    page.get_by_label("Password now").fill("a wrong one, twelve")
+    page.get_by_label("New password").fill("another long one")
+    page.get_by_role("button", name="Change it").click()
+    page.get_by_role("alert").wait_for()
+    page.get_by_label("Password now").fill(PASSWORD)
+    page.get_by_role("button", name="Change it").click()
+    page.get_by_role("button", name="Log in", exact=True).wait_for()
+    log_in(page, "kim", "another long one")
+    other = world.login("kim", "another long one")
+    page.get_by_role("link", name="kim").click()
+    page.get_by_role("button", name="Log out everywhere").click()
+    page.get_by_role("button", name="Log in", exact=True).wait_for()
+    assert other.get("/api/v1/me").status_code == 401
+
+
 def test_a_run_is_followed_without_being_asked_for(
     world: World, address: str, open_page: Open
 ) -> None:
@@ -213,6 +233,7 @@ PLACES = {
     "audit": "#/audit",
     "settings": "#/settings",
     "instance": "#/instance",
+    "account": "#/account",
 }
 
 

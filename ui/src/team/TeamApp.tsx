@@ -8,6 +8,7 @@ import {
 } from "react";
 import type { Source } from "../api";
 import { useAddress } from "../lib/router";
+import { AccountPage } from "./AccountPage";
 import { call, type Me, type Membership, SIGNED_OUT, type Standing, TeamSource } from "./api";
 import { InstancePage } from "./InstancePage";
 import { LoginPage } from "./LoginPage";
@@ -92,7 +93,9 @@ export function TeamApp({
   return (
     <div className="team">
       <Bar me={me} project={project} left={left} />
-      {page[0] === "instance" && me.owner ? (
+      {page[0] === "account" ? (
+        <AccountPage me={me} left={left} />
+      ) : page[0] === "instance" && me.owner ? (
         <InstancePage changed={look} />
       ) : from !== null ? (
         <Page from={from}>{children(from)}</Page>
@@ -188,9 +191,13 @@ function Bar({
         </a>
       )}
       <span className="grow" />
-      <span className="who" title={project?.role ?? (me.owner ? "owner" : "")}>
+      <a
+        href="#/account"
+        aria-current={here === "account" ? "page" : undefined}
+        title={project?.role ?? (me.owner ? "owner" : "")}
+      >
         {me.name}
-      </span>
+      </a>
       <button type="button" className="quiet" onClick={left}>
         Log out
       </button>
