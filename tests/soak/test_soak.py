@@ -126,4 +126,4 @@ def test_runs_on_a_cluster_survive_kills() -> None:
     pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
     result = as_it_must_be(soak("cluster", "--kills", "5", "--seed", "5"))
     assert result["killed"] + result["frozen"] >= 5
-    assert result["runs"] >= 10
+    assert result["runs"] >= 8  # as many are begun at once
