@@ -45,7 +45,10 @@ def main() -> None:
     parser.add_argument("--model", default="local")
     parser.add_argument("--port", type=int, default=8642)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as listening:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(proto=socket.IPPROTO_TCP) as listening,
+    ):
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", options.port))
         listening.listen()

@@ -18,7 +18,7 @@ from nano_vm.server.state import State
 @contextmanager
 def served(state: State) -> Iterator[str]:
     """The address at which a server answers."""
-    with socket.socket() as listening:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         config = uvicorn.Config(application(state), log_level="warning", access_log=False)

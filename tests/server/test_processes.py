@@ -67,6 +67,9 @@ def test_the_command_prints_a_token_once(tmp_path: Path) -> None:
     with running(command, tmp_path, r"serving at (http://\S+)/") as found:
         assert httpx.get(f"{found[1]}/healthz").json() == {"ok": True}
         assert "setup" not in (tmp_path / "log").read_text()
+        with httpx.Client(base_url=found[1]) as client:
+            took = [client.get("/healthz").elapsed.total_seconds() for _ in range(30)]
+        assert min(took[1:]) < 0.03  # no answer waits for an acknowledgement, which takes 0.04 s
 
 
 @pytest.mark.slow
