@@ -24,6 +24,10 @@ MOST_HOSTS = 32
 """Kinds of hosts whose checks are kept; workers that were started alike are one kind."""
 
 
+MOST_VERDICTS = 1024
+"""Programs that were found to be fit for a host, and are not checked anew at each start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Worker:
     """A worker as it was announced; ``fault`` says why its announcement cannot be read."""
@@ -41,6 +45,8 @@ class Hosts:
         self.store = store
         self.own = own
         self._made: OrderedDict[str, ExecutionVM] = OrderedDict()
+        # hosts by themselves and a program that they can drive; each is kept, so its id is its own
+        self._fit: dict[tuple[int, str], ExecutionVM] = {}
         self._lock = threading.Lock()
 
     def workers(self) -> list[Worker]:
@@ -79,8 +85,14 @@ class Hosts:
         """
         refusals: list[tuple[int, list[Diagnostic]]] = []
         for _, vm in self.able():
+            known = id(vm), program.digest
+            if known in self._fit:
+                return vm
             errors = [found for found in vm.check(program) if found.severity == "error"]
             if not errors:
+                self._fit[known] = vm
+                if len(self._fit) > MOST_VERDICTS:
+                    self._fit.pop(next(iter(self._fit)), None)
                 return vm
             refusals.append((len(errors), errors))
         if not refusals:

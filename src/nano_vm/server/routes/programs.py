@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -31,6 +32,9 @@ Who = Annotated[Caller, Depends(caller)]
 
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 
+KEPT_PROGRAMS = 256
+"""Programs that are not read anew at each start."""
+
 MAX_SOURCE_CHARS = 1_000_000
 
 
@@ -54,7 +58,13 @@ def program_of(scope: Scope, name: str, version: int | None) -> tuple[Row, Progr
     if row is None:
         told = f"version {version} of program {name!r}" if version is not None else repr(name)
         raise Problem(404, "not-found", f"there is no program {told} in this project")
-    return row, Program.from_dict(parse_json(row.document))
+    return row, _program(row.document)
+
+
+@lru_cache(maxsize=KEPT_PROGRAMS)
+def _program(document: str) -> Program:
+    """A program, which is the same object as long as it is kept: hosts know what they have checked."""
+    return Program.from_dict(parse_json(document))
 
 
 @route(ROUTES, "GET", f"{PROJECT}/programs", "program:read", answers=ProgramList)
