@@ -14,6 +14,7 @@ import signal
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
 _NO_SKIPS = any(
     os.environ.get(name, "").lower() not in ("", "0", "false")
@@ -22,6 +23,10 @@ _NO_SKIPS = any(
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs behind it
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start is interrupted
+
+# a case may wait for a processor that others keep busy: what is slow, other tests measure
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 _HEAVY_FIXTURES = {"postgres", "browser", "temporal_server"}
 _HEAVY_CASE = "postgres"

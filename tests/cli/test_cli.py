@@ -1283,7 +1283,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(VALUES, TEXTS)
 def test_fmt_says_the_same_whatever_the_values(value: Any, prompt: str) -> None:
     def quiet(value: Any) -> Any:  # references are another matter
@@ -1362,7 +1362,7 @@ def test_a_trace_that_was_changed_or_cut_is_refused_in_one_line(
     assert len(err.splitlines()) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_edited_value_passes(data: st.DataObject) -> None:
     trace = Trace.from_json(RECORDED)

@@ -57,8 +57,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def line(context: click.Context, odd: click.Parameter, value: str) -> list[str]:
     """The command with all that it requires, and *value* for the parameter *odd*."""
     found = words(context)
-    if found == ["work"]:
-        found.append("--until-idle")
+    if found in (["work"], ["dev"]):  # which go on until they are told to stop
+        found.append({"work": "--until-idle", "dev": "--once"}[found[0]])
     for parameter in context.command.params:
         name = parameter.name or ""
         given = value if parameter is odd else GIVEN[name] if parameter.required else None

@@ -228,7 +228,7 @@ def test_nothing_in_a_program_becomes_markup(form: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_text_makes_a_well_formed_image(text: str) -> None:
     root = ElementTree.fromstring(svg(evil_flow(text)))
@@ -343,7 +343,7 @@ def program_of(kinds: list[str]) -> Flow:
     return flow(*steps)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STEPS)
 def test_no_two_boxes_overlap_and_all_lie_inside(kinds: list[str]) -> None:
     drawing = _lay_out(picture(program_of(kinds)), root=True)
@@ -363,7 +363,7 @@ def test_no_two_boxes_overlap_and_all_lie_inside(kinds: list[str]) -> None:
                 assert apart, (a, b)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STEPS)
 def test_every_edge_is_drawn_or_named_and_leads_down(kinds: list[str]) -> None:
     def areas(area: Any) -> Any:

@@ -167,7 +167,7 @@ def members(schema: Any) -> set[bytes]:
 
 @pytest.mark.slow
 @given(schemas, values)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_what_trust_takes_for_a_literal_is_one(schema: dict[str, Any], value: Any) -> None:
     check = schema_check(schema)
     if check(value) is not None:

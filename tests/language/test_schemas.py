@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import jsonschema_rs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pages import find
 from schema_cases import Cases
@@ -27,7 +27,6 @@ from nano_vm.language.schemas import MAX_FAULT_CHARS, schema_check, schema_fault
 from nano_vm.testing import ScriptedLLM
 
 SEEDS = st.integers(0, 2**32)
-untimed = settings(deadline=None)  # a large schema takes its time to build
 
 
 def rates(schema):
@@ -42,7 +41,6 @@ def usable(seed):
 
 
 @pytest.mark.slow
-@untimed
 @given(SEEDS)
 def test_a_verdict_is_that_of_another_engine(seed):
     cases, schema = usable(seed)
@@ -58,7 +56,6 @@ def test_a_verdict_is_that_of_another_engine(seed):
 
 
 @pytest.mark.slow
-@untimed
 @given(SEEDS)
 def test_the_fault_of_what_is_not_valid_is_short_and_its_place_is_there(seed):
     cases, schema = usable(seed)
@@ -69,7 +66,6 @@ def test_the_fault_of_what_is_not_valid_is_short_and_its_place_is_there(seed):
             assert fault is None or 0 < len(fault) <= MAX_FAULT_CHARS
 
 
-@untimed
 @given(
     st.lists(
         st.recursive(
@@ -168,7 +164,6 @@ JUNK = st.recursive(
 )
 
 
-@untimed
 @given(st.dictionaries(st.sampled_from(KEYWORDS), JUNK, max_size=4))
 def test_a_malformed_schema_is_a_fault_and_no_crash(schema):
     fault = schema_fault(schema)
@@ -235,7 +230,6 @@ def evaluations(schema, value):
 
 
 @pytest.mark.slow
-@untimed
 @given(SEEDS)
 def test_the_bound_is_above_what_is_evaluated(seed):
     cases, schema = usable(seed)
@@ -246,7 +240,6 @@ def test_the_bound_is_above_what_is_evaluated(seed):
         assert evaluations(schema, value) <= limits.cost(extent(value)), (schema, value)
 
 
-@untimed
 @given(SEEDS)
 def test_an_extent_counts_all_there_is(seed):
     value = Cases(random.Random(seed)).value(4)

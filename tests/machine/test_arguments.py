@@ -107,7 +107,7 @@ def told(call: Callable[[], Any]) -> tuple[str, Any]:
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(ARGUMENTS)
 def test_the_shape_of_arguments_decides_nothing_about_their_values(args: dict[str, Any]) -> None:
     meant = told(lambda: plainly(DECLARED, args, VALUES))
@@ -116,7 +116,7 @@ def test_the_shape_of_arguments_decides_nothing_about_their_values(args: dict[st
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ARGUMENTS)
 def test_what_a_tool_does_to_its_arguments_stays_with_it(args: dict[str, Any]) -> None:
     take = Shapes().take(DECLARED, args, NAMES)
@@ -220,7 +220,7 @@ MESSAGES = st.lists(st.tuples(st.sampled_from(["user", "system"]), TEXTS | REFER
 
 
 @pytest.mark.slow
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(MESSAGES)
 def test_messages_are_texts_and_the_adapters_are_its_own(texts: list[tuple[str, str]]) -> None:
     take = Shapes().messages(texts, NAMES)
@@ -249,7 +249,7 @@ def test_long_messages_are_looked_at() -> None:
         assert take(VALUES)[2] is few
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted("abcdefghxy")), LEAVES)
 def test_what_the_machine_writes_out_is_what_would_be_taken(name: str, written: Any) -> None:
     args = {name: written}

@@ -428,7 +428,7 @@ def holds(value: Any, operator: str, limit: Any) -> bool:
 
 @pytest.mark.slow
 @given(hints, operators, limits, mails)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_whatever_is_received_passes_the_check(
     hint: Any, operator: str, limit: Any, mail: Any
 ) -> None:

@@ -73,7 +73,7 @@ def refused(used: list[int], at_once: int, budget: int) -> list[bool]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.data())
 def test_what_is_refused_does_not_hang_on_who_ends_first(data: st.DataObject) -> None:
     used = data.draw(st.lists(st.integers(0, BOUND), min_size=1, max_size=9))

@@ -54,7 +54,7 @@ records = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(records, st.integers(0, 10**18))
 def test_the_json_form_says_all(record: Record, base: int) -> None:
     assert Record.from_dict(json.loads(json.dumps(record.to_dict()))) == record

@@ -310,9 +310,7 @@ def read_changed(document: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=400, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(TRACES)), st.data())
 def test_no_changed_value_is_accepted(kind: str, data: st.DataObject) -> None:
     document = json.loads(documents()[kind])
@@ -331,7 +329,7 @@ def test_no_changed_value_is_accepted(kind: str, data: st.DataObject) -> None:
         read_changed(document)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.sampled_from(sorted(TRACES)), st.data())
 def test_nothing_can_be_taken_out_put_in_or_moved(kind: str, data: st.DataObject) -> None:
     document = json.loads(documents()[kind])
@@ -417,7 +415,7 @@ def test_what_is_no_trace_is_refused(text: str | bytes) -> None:
 
 @example("\0")
 @given(st.text())
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 def test_any_text_survives(text: str) -> None:
     trace = vm().run_sync(
         program(step(args={"x": ["$x", {"k": text.replace("$", "$$")}]})), {"x": text}
@@ -552,7 +550,7 @@ def forked(turns: list[int]) -> str:
     return trace.digest
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.lists(st.integers(0, 6), min_size=6, max_size=6))
 def test_the_digest_is_one_under_random_orders_of_completion(turns: list[int]) -> None:
     assert forked(turns) == forked([0] * 6)

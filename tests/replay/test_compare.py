@@ -33,7 +33,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(VALUES, VALUES)
 @example({"a": 1, "b": 2}, {"b": 2, "a": 1})
 @example([1], [1.0])

@@ -288,7 +288,7 @@ class Hurried:
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     calls=st.lists(CALL, max_size=24),
     tokens=st.integers(0, 14).map(lambda calls: 27 * calls),

@@ -302,7 +302,7 @@ BEHAVIOURS = ("answers", "hangs", "fails", "refused", "late")
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     data=st.lists(
         st.tuples(st.sampled_from(BEHAVIOURS), st.booleans(), st.integers(0, 6)),

@@ -116,7 +116,7 @@ ARGUMENTS: dict[str, list[tuple[st.SearchStrategy[Any], ...]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_of_every_function(name: str) -> None:
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=120)
     @given(st.data())
     def no_value_is_outside(data: st.DataObject) -> None:
         given = [data.draw(kind) for kind in data.draw(st.sampled_from(ARGUMENTS[name]))]
@@ -135,7 +135,7 @@ def test_of_every_function(name: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cases())
 def test_of_any_expression(case: tuple[str, dict[int, Any], dict[int, Domain]]) -> None:
     assert_holds(*case)

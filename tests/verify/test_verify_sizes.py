@@ -50,7 +50,7 @@ def holds(value: Any, a: Any, b: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(expressions, plain_values, plain_values)
 @example("join([1, 2, 3, 4], '--------')", None, None)
 @example("join($a, $b)", [1, 2, 3, 4, 5, 6, 7], "\0" * 9)

@@ -56,7 +56,7 @@ class Kept:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     requests=st.none() | st.integers(1, 6),
     tokens=st.none() | st.integers(1, 40),
