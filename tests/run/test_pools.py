@@ -293,8 +293,18 @@ class Hurried:
     calls=st.lists(CALL, max_size=24),
     tokens=st.integers(0, 14).map(lambda calls: 27 * calls),
     cents=st.none() | st.integers(0, 400),
-    strategy=st.sampled_from(["ordered", "round_robin", "cascade"]),
+    strategy=st.sampled_from([None, "ordered", "round_robin", "cascade"]),
     forked=st.booleans(),
+)
+@example(
+    calls=[("lost", (17, 10)), ("answers", (3, 1))],
+    tokens=135,
+    cents=9,
+    strategy=None,
+    forked=False,
+)
+@example(  # the budget was charged by the last call's cost, which the sum does not tell
+    calls=[("cancelled", (17, 10))], tokens=135, cents=148, strategy="ordered", forked=False
 )
 @example(
     calls=[("lost", (17, 10)), ("answers", (17, 10)), ("lost", (17, 10))],
@@ -310,12 +320,14 @@ def test_no_budget_is_exceeded_in_truth(
     strategy: Any,
     forked: bool,
 ) -> None:
-    """Whatever providers answer, bill, lose and cancel: what they bill is within the budget, and no
-    reservation is left where all that was spent is known.
+    """Whatever providers answer, bill, lose and cancel, one alone or a pool's: what they bill is
+    within the budget, no reservation is left where all that was spent is known, and a replay charges
+    the same.
     """
     spent: list[LLMUsage] = []
     given_calls = list(calls)
-    pool = Pool([Fated(name, given_calls, spent) for name in ("a", "b")], strategy)
+    members = [Fated(name, given_calls, spent) for name in ("a", "b")]
+    pool = members[0] if strategy is None else Pool(members, strategy)
     prices = {"a": (1, 2), "b": (10, 20)}
     steps: list[dict[str, Any]] = [
         {

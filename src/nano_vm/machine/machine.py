@@ -2031,7 +2031,11 @@ class Machine:
             if usage is None and any(known is not None for known in spent):
                 # the sum does not tell that the last call's is not in it
                 extra = {**(extra or {}), "unmetered": True}
-            usage = _total([*spent, usage])
+            last, usage = usage, _total([*spent, usage])
+            if usage is not None and usage.cost_usd is None:
+                if last is not None and last.cost_usd is not None:
+                    # the sum does not tell by what the budget was charged
+                    extra = {**(extra or {}), "last_cost_usd": str(last.cost_usd)}
         request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
         if self._lost_attempts is not None:
             begun, settled = self._lost_attempts

@@ -289,6 +289,8 @@ class Recorded:
             return machine.resume(Cancelled(), now)
         if attempts:
             usage = None if extra.get("unmetered") else last_usage(usage, attempts)
+            if usage is not None and "last_cost_usd" in extra:
+                usage = replace(usage, cost_usd=_amount(path, extra["last_cost_usd"]))
         told: dict[str, Any] = {key: extra[key] for key in _BESIDE if key in extra}
         if extra.get("on_invalid"):
             invalid = StepError("invalid_answer", "InvalidAnswer", str(extra.get("reason", "")))
@@ -407,6 +409,13 @@ def _text(path: str, value: Any) -> str:
     if type(value) is not str:
         raise Unfit(path, "a model's answer is a string")
     return value
+
+
+def _amount(path: str, value: Any) -> Decimal:
+    try:
+        return Decimal(value)
+    except (ArithmeticError, TypeError, ValueError):
+        raise Unfit(path, "what a call cost is an amount in dollars") from None
 
 
 def _dict(extra: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ of the step.
 
 BESIDE = frozenset(
     "children cost_source priced_as route cached by lost settled unmetered outcome resolved "
-    "reconcile ends counted".split()
+    "reconcile ends counted last_cost_usd".split()
 )
 """What stands beside a record and is no part of what happened: prices, people, calls that a crash
 lost, and what tells how it came about.

@@ -180,7 +180,7 @@ def _labels(data: Any) -> dict[str, Labels]:
 
 _KEPT = frozenset(
     "branch children exhausted iterations default caught failed skipped forked lost settled by "
-    "model finish_reason cost_source unmetered".split()
+    "model finish_reason cost_source unmetered last_cost_usd".split()
 )
 """What stands beside a record and follows from its way, not from values."""
 
