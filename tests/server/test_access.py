@@ -107,6 +107,8 @@ def test_a_key_may_do_what_its_role_may_and_no_more(world: World) -> None:
         assert allowed == expected, name
         if "{project}" in path:
             assert not is_allowed(asked(world, "key", method, path, "bank", run_id)), name
+    assert world.people["key"].post("/api/v1/logout-everywhere").status_code == 403
+    assert world.admin.get("/api/v1/me").status_code == 200, "who made it is still logged in"
     listed = world.admin.get("/api/v1/projects/shop/keys")
     assert made["key"] not in listed.text
     assert world.admin.delete(f"/api/v1/projects/shop/keys/{made['id']}").status_code == 204

@@ -20,7 +20,7 @@ from ..values import canonical, parse_json
 from . import audit, secrets
 from .problems import Problem, missing
 from .roles import ALL, OWNER, PUBLIC, ROLES, SIGNED_IN
-from .rows import Row, Rows, everywhere
+from .rows import Row, Rows, Unscoped, everywhere
 from .scope import Scope
 from .tables import keys, members, projects, sessions, users
 
@@ -96,9 +96,10 @@ class Caller:
         """The project of the address.
 
         Raises:
-            AssertionError: If it has none: the route would reach what is of all projects.
+            Unscoped: If it has none: the route would reach what is of all projects.
         """
-        assert self._project is not None, "a route without a project asked for a scope"
+        if self._project is None:
+            raise Unscoped("a route without a project asked for a scope")
         return Scope(self.state.store, self._project)
 
     def may(self, permission: str) -> bool:

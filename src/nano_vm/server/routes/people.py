@@ -146,14 +146,14 @@ def logout(who: Annotated[Caller, Depends(caller)]) -> Response:
 @route(ROUTES, "POST", "/api/v1/logout-everywhere", SIGNED_IN, status=204)
 def logout_everywhere(who: Annotated[Caller, Depends(caller)]) -> Response:
     """End all sessions of who asks."""
+    _require_person(who, "sessions are ended")
     return _logged_out(who, sessions.c.user_name == who.name, "logout.everywhere")
 
 
 @route(ROUTES, "POST", "/api/v1/password", SIGNED_IN, status=204)
 def change_password(given: NewPassword, who: Annotated[Caller, Depends(caller)]) -> Response:
     """Change one's password; all sessions end, this one too."""
-    if who.principal.key_id is not None:
-        raise Problem(403, "not-permitted", "a password is changed by its person, logged in")
+    _require_person(who, "a password is changed")
     with who.state.tables.reading() as rows:
         user = rows.one(sa.select(users).where(users.c.name == who.name))
     if not secrets.is_password(user.password if user is not None else None, given.old):
@@ -166,6 +166,12 @@ def change_password(given: NewPassword, who: Annotated[Caller, Depends(caller)])
 
     who.change(job, who.entry("password.changed", who.name))
     return _gone(who.state)
+
+
+def _require_person(who: Caller, what: str) -> None:
+    """Refuse a key: a program that holds one is not the person who made it."""
+    if who.principal.key_id is not None:
+        raise Problem(403, "not-permitted", f"{what} by the person, logged in, and not by a key")
 
 
 @route(ROUTES, "GET", "/api/v1/me", SIGNED_IN, answers=Me)
