@@ -189,6 +189,12 @@ def identity(table: str) -> str:
         "nano_owners": "owner",
         "nano_receipts": "number",
         "nano_tips": "hash",
+        "nano_accounts": "account",
+        "nano_reserved": "id, account",
+        "nano_limits": "member",
+        "nano_windows": "member, part",
+        "nano_calls": "id",
+        "nano_kept": "key",
     }[table]
 
 

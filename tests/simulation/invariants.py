@@ -296,12 +296,16 @@ KEPT_NS = 5 * SECOND
 
 
 def _leaks(life: Life) -> Any:
-    """What processes still hold of runs that ended long ago: the memory of a worker is bounded."""
+    """What workers still hold of runs that ended long ago: their memory is bounded. A client that
+    asks for such a run again holds it while it looks.
+    """
     now = life.world.now
     ended = {run for run, at_ns in life.ended_ns.items() if at_ns < now - KEPT_NS}
     for process, vm in life.vms:
         disturbed = _disturbed(life, process.name, now - KEPT_NS, now)
         if not process.alive or process.frozen_until > now or disturbed:
+            continue
+        if not process.name.startswith("worker"):
             continue
         durable: Any = vm._durable
         held = ended.intersection(durable.lease._held)

@@ -196,10 +196,13 @@ class Outside:
         await asyncio.sleep(world.delay(*WAY_NS) / 1e9)
         done = ledger.truth(key)
         # only the process that made a call knows that it is under way; the receiver does not, and
-        # says so of a process that lives: nobody is to ask it then
+        # says so of a process that lives: nobody is to ask it then. Of one that stands still with
+        # the call in its hands it cannot tell: no lease closes that gap (reliability.md)
         asker = here()
-        may_come = [call for call in ledger.calls.get(key, ()) if call.open]
-        if done is None and any(c.process is asker or not c.process.alive for c in may_come):
+        makers = [call.process for call in ledger.calls.get(key, ()) if call.open]
+        if done is None and any(
+            maker is asker or not maker.alive or maker.frozen_until > world.now for maker in makers
+        ):
             raise Broken("it was begun, and may be under way")
         if done is None:
             ledger.clear(key)

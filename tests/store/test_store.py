@@ -1254,7 +1254,7 @@ def test_a_lock_in_postgresql_that_is_not_given_back(postgres: PostgresServer) -
 @pytest.mark.slow
 def test_a_corrupted_page_is_an_error_and_never_another_value(tmp_path: Path) -> None:
     run = new_run(inputs={"n": 1})
-    rows = [step(n, {"n": n, "text": f"{n} " * 30}, request=n) for n in range(400)]
+    rows = [step(n, {"n": n, "text": f"{n} " * 30}, request=n) for n in range(800)]
     with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
         store.create(run)
         must(store, Append(run.key, 1, rows))

@@ -126,15 +126,12 @@ def _internal(error: Exception) -> int:
 
 
 def _require_text(arguments: list[str]) -> None:
-    """Bytes that are no UTF-8, and NUL, have no place in what is recorded, asked of a store or
-    shown, nor in the name of a file.
+    """Bytes that are no UTF-8 have no place in what is recorded, asked of a store or shown.
 
     Raises:
         UsageFault: If an argument holds some.
     """
     for argument in arguments:
-        if "\0" in argument:  # a shell cannot pass one, a caller of `main` can
-            raise UsageFault(f"{short(argument)} holds a NUL character")
         try:
             argument.encode()
         except UnicodeEncodeError:

@@ -394,9 +394,9 @@ class World:
         self.tell(process.name, f"does not reach the store for {seconds:.3f} s")
 
     def heal(self) -> None:
-        """What stands still goes on, what was cut off is there again, clocks are set right."""
+        """What was cut off is there again, clocks are set right; what stands still wakes in time."""
         for process in self.processes:
-            process.frozen_until = process.cut_off_until = 0
+            process.cut_off_until = 0
             process.computer.offset_ns = 0
 
     # --- processes ---

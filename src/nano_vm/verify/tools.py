@@ -10,7 +10,6 @@ from ..errors import PolicyRefused, StepFault
 from ..language.expr import compile_value, is_literal
 from ..language.flow import Flow
 from ..language.policy import ArgRule, CallRule
-from ..language.program import ToolStep
 from ..language.semantics import ToolCall
 from ..machine.demands import enforcer
 from ..spelling import Hints
@@ -33,7 +32,8 @@ def check_kept(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[Di
     """Steps that take an answer from before in place of a call that changes something."""
     for names in [frame.names for frame in flow.roots]:
         for step, at in names.steps:
-            contract = contracts.get(step.tool) if isinstance(step, ToolStep) else None
+            called = [call.tool for call in names.calls.get(step.id, ()) if call.use == "step"]
+            contract = contracts.get(called[0]) if called else None
             if contract is None or not getattr(step, "cache", None) or contract.effect == "read":
                 continue
             message = (

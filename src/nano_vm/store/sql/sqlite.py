@@ -345,7 +345,8 @@ def _marks(place: str) -> list[str]:
     if not Path(place).is_file() or not os.path.getsize(place):
         return []
     uri = f"file:{quote(os.path.abspath(place))}?mode=ro&immutable=1"
-    with suppress(sqlite3.Error), closing(_connected(uri, 0.0)) as driver:
+    # what is damaged is told where the file is opened; SQLite's words may hold its bytes
+    with suppress(sqlite3.Error, UnicodeDecodeError), closing(_connected(uri, 0.0)) as driver:
         return [
             name
             for (name,) in driver.execute(
