@@ -179,9 +179,11 @@ def found_by(mutant: Mutant, seeds: range, seconds: float) -> Known:
     """Which of the worlds *seeds* is the first that shows the mutant, as far as *seconds* go."""
     command = [sys.executable, "-m", "simulation.mutants", "--one", str(mutant)]
     command += ["--from", str(seeds.start), "--seeds", str(seeds.stop), "--seconds", str(seconds)]
+    path = os.pathsep.join(filter(None, (str(ROOT / "tests"), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         command,
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=seconds * 20 + LATE_SECONDS,
