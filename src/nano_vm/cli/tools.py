@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ..errors import VMError
 from ..language.policy import Policy
 from ..language.program import Program
+from ..language.programs import programs_in
 from ..language.semantics import tool_calls
 from ..tools.contract import ToolOptions, contract, name_of, options_of
 from .faults import UsageFault
@@ -146,16 +147,9 @@ def _guarded(source: str, load: Callable[[], Result]) -> Result:
 
 def tool_names(program: Program, programs: Mapping[str, Program]) -> Iterator[str]:
     """Every tool that *program* and what it calls may call; a name can come twice."""
-    work, seen = [program, *programs.values()], set()
-    while work:
-        at = work.pop()
-        if id(at) in seen:
-            continue
-        seen.add(id(at))
-        for step, _ in at.walk():
+    for one in programs_in(program, programs):
+        for step, _ in one.walk():
             yield from (call.tool for call in tool_calls(step))
-            if isinstance(inner := getattr(step, "program", None), Program):
-                work.append(inner)
 
 
 def stub_tools(

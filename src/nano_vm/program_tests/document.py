@@ -19,6 +19,7 @@ from ..diagnostics import Diagnostic, Loc
 from ..errors import ProgramError
 from ..language.policy import Budget
 from ..language.program import ApprovalStep, LLMStep, Program, Step, ToolStep, WaitStep
+from ..language.programs import programs_in
 from ..language.reader import placed, read_text
 from ..spelling import Hints
 from ..values import kind_name, short
@@ -346,22 +347,6 @@ _ASIDE = re.compile(r"/(undo|reconcile)(#\d+)?\Z")
 def aside(path: str) -> str:
     """The step of a call beside a step's own: ``pay/undo`` is of ``pay``."""
     return _ASIDE.sub("", path)
-
-
-def programs_in(program: Program, programs: Mapping[str, Program]) -> Iterator[Program]:
-    """*program*, those that it is given by name, and those that stand in calls of them, once each."""
-    work, seen = [program, *programs.values()], set()
-    while work:
-        at = work.pop()
-        if id(at) in seen:
-            continue
-        seen.add(id(at))
-        yield at
-        work += [
-            inner
-            for step, _ in at.walk()
-            if isinstance(inner := getattr(step, "program", None), Program)
-        ]
 
 
 def json_schema() -> dict[str, Any]:

@@ -174,8 +174,7 @@ class Inbox:
         self, kind: str, run_id: str, path: str, shown: str | None, by: str, reason: str | None
     ) -> None:
         principal(by)
-        if reason is not None and not isinstance(reason, str):
-            raise VMError(f"a reason is a string, not {reason!r}")
+        require_reason(reason)
         role = self._permitted(run_id, path, by)
 
         def judge(run: StoredRun, done: bool) -> Message:
@@ -235,14 +234,8 @@ class Inbox:
         Raises:
             VMError: If not exactly one of the three is said; else as `approve`.
         """
-        if (done is not UNSET) + bool(retry) + (fail is not None) != 1:
-            raise VMError("say one of done=<output>, retry=True and fail=<reason>")
+        body = resolution(done, retry, fail, self.value_bytes)
         principal(by)
-        if fail is not None and type(fail) is not str:
-            raise VMError(f"fail is the reason why the call failed, a string, not {fail!r}")
-        body: dict[str, Any] = {"retry": True} if retry else {"reason": fail}
-        if done is not UNSET:
-            body = {"output": admit(done, self.value_bytes)[0]}
 
         def judge(run: StoredRun, _: bool) -> Message:
             now = self.clock.time_ns()
@@ -357,6 +350,36 @@ def _valid(message: Message, waits: Iterable[Mapping[str, Any]]) -> None:
                 f"the payload of event {message.name!r} does not fit what {entry['path']!r} waits "
                 f"for: {fault}"
             )
+
+
+def require_reason(reason: Any) -> None:
+    """Refuse what is no reason of a decision.
+
+    Raises:
+        VMError: If it is not a string, or None.
+    """
+    if reason is not None and not isinstance(reason, str):
+        raise VMError(f"a reason is a string, not {reason!r}")
+
+
+def resolution(
+    done: Any, retry: bool, fail: Any, value_bytes: int = MAX_VALUE_BYTES
+) -> dict[str, Any]:
+    """What is recorded of a call in doubt that took place and gave *done*, is to be made again, or
+    failed.
+
+    Raises:
+        VMError: If not exactly one of them is said, or it cannot be recorded.
+    """
+    if (done is not UNSET) + bool(retry) + (fail is not None) != 1:
+        raise VMError("say one of done=<output>, retry=True and fail=<reason>")
+    if done is not UNSET:
+        return {"output": admit(done, value_bytes)[0]}
+    if retry:
+        return {"retry": True}
+    if type(fail) is not str:
+        raise VMError(f"fail is the reason why the call failed, a string, not {fail!r}")
+    return {"reason": fail}
 
 
 def principal(by: Any) -> str:

@@ -137,6 +137,17 @@ class Cost:
     cost_usd: Decimal
     unpriced: int
 
+    def consumed(self) -> dict[str, Any]:
+        """What was consumed, as JSON."""
+        return {
+            "calls": self.calls,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "cost_usd": str(self.cost_usd),
+            "unpriced": self.unpriced,
+        }
+
 
 class Ended(NamedTuple):
     """A run that has ended, in a list."""

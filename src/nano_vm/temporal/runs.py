@@ -30,7 +30,7 @@ from ..records.trace import Trace
 from ..run.durable.stored import said_of
 from ..run.host import budget_of
 from ..run.ids import run_ids
-from ..run.inbox import account, principal
+from ..run.inbox import account, principal, require_reason, resolution
 from ..run.inputs import is_run_id, names_of
 from ..run.options import RUN_OPTIONS, RunOptions, unknown_options
 from ..run.vm import ExecutionVM
@@ -326,8 +326,7 @@ class TemporalRuns:
         reason: str | None,
     ) -> None:
         principal(by)
-        if reason is not None and not isinstance(reason, str):
-            raise VMError(f"a reason is a string, not {reason!r}")
+        require_reason(reason)
         if self.roles is not None:
             entries = [e for e in await self.waiting(run_id) if e["path"] == path]
             role = entries[0].get("role") if entries else None
@@ -349,16 +348,9 @@ class TemporalRuns:
         by: str = UNSET,
     ) -> None:
         """Say what became of a call in doubt; as `ExecutionVM.resolve`."""
-        if (done is not UNSET) + bool(retry) + (fail is not None) != 1:
-            raise VMError("say one of done=<output>, retry=True and fail=<reason>")
-        told: dict[str, Any] = {"path": path, "by": principal(account() if by is UNSET else by)}
-        if done is not UNSET:
-            told["output"] = admit(done)[0]
-        elif retry:
-            told["retry"] = True
-        else:
-            told["reason"] = fail
-        await self._update(run_id, RESOLVE, told)
+        body = resolution(done, retry, fail)
+        by = principal(account() if by is UNSET else by)
+        await self._update(run_id, RESOLVE, {"path": path, "by": by, **body})
 
     async def send_event(
         self, run_id: str, name: str, payload: Any = None, *, id: str | None = None

@@ -197,15 +197,7 @@ def _plot(path: str, by: Sequence[str], found: Sequence[Cost]) -> None:
 
 
 def _json(cost: Cost, would: Cost | None = None) -> dict[str, object]:
-    told: dict[str, object] = {
-        **cost.of,
-        "calls": cost.calls,
-        "prompt_tokens": cost.prompt_tokens,
-        "completion_tokens": cost.completion_tokens,
-        "total_tokens": cost.total_tokens,
-        "cost_usd": str(cost.cost_usd),
-        "unpriced": cost.unpriced,
-    }
+    told: dict[str, object] = {**cost.of, **cost.consumed()}
     if would is not None:
         told |= {"what_if_usd": str(would.cost_usd), "what_if_unpriced": would.unpriced}
     return told

@@ -294,19 +294,4 @@ def costs(
         found = who.scope.store.costs([part for part in by.split(",") if part], within)
     except (NoSuchFilter, ValueError) as error:
         raise Problem(400, "no-such-filter", str(error)) from None
-    return JSONResponse(
-        {
-            "costs": [
-                {
-                    "of": dict(cost.of),
-                    "calls": cost.calls,
-                    "prompt_tokens": cost.prompt_tokens,
-                    "completion_tokens": cost.completion_tokens,
-                    "total_tokens": cost.total_tokens,
-                    "cost_usd": str(cost.cost_usd),
-                    "unpriced": cost.unpriced,
-                }
-                for cost in found
-            ]
-        }
-    )
+    return JSONResponse({"costs": [{"of": dict(cost.of), **cost.consumed()} for cost in found]})
