@@ -1,6 +1,6 @@
 import { type FormEvent, useState } from "react";
 import { call, type Me, send } from "./api";
-import { Faults, Sheet } from "./parts";
+import { Faults, Field, Sheet } from "./parts";
 
 /** One's own account: the password, and all sessions ended. */
 export function AccountPage({ me, left }: { me: Me; left: () => Promise<void> }) {
@@ -24,26 +24,22 @@ export function AccountPage({ me, left }: { me: Me; left: () => Promise<void> })
       <section>
         <h2>Change the password</h2>
         <form className="sheet" onSubmit={submit}>
-          <label>
-            Password now
-            <input
-              type="password"
-              value={old}
-              autoComplete="current-password"
-              required
-              onChange={(event) => setOld(event.target.value)}
-            />
-          </label>
-          <label>
-            New password (12 characters or more)
-            <input
-              type="password"
-              value={chosen}
-              autoComplete="new-password"
-              required
-              onChange={(event) => setChosen(event.target.value)}
-            />
-          </label>
+          <Field
+            label="Password now"
+            type="password"
+            value={old}
+            autoComplete="current-password"
+            required
+            onText={setOld}
+          />
+          <Field
+            label="New password (12 characters or more)"
+            type="password"
+            value={chosen}
+            autoComplete="new-password"
+            required
+            onText={setChosen}
+          />
           <Faults error={error} />
           <button type="submit" className="primary">
             Change it, and log in anew

@@ -2,7 +2,7 @@ import { type FormEvent, useCallback, useEffect, useState } from "react";
 import { moment } from "../lib/format";
 import { Plain } from "../parts/Text";
 import { call, send } from "./api";
-import { Cells, Faults, Sheet } from "./parts";
+import { Cells, Faults, Field, Sheet } from "./parts";
 
 interface User {
   name: string;
@@ -97,25 +97,15 @@ export function InstancePage({ changed }: { changed: () => void }) {
       <section>
         <h2>Add a person</h2>
         <form className="sheet" onSubmit={addPerson}>
-          <label>
-            Name
-            <input
-              value={name}
-              autoComplete="off"
-              required
-              onChange={(event) => setName(event.target.value)}
-            />
-          </label>
-          <label>
-            First password, which they change
-            <input
-              type="password"
-              value={password}
-              autoComplete="new-password"
-              required
-              onChange={(event) => setPassword(event.target.value)}
-            />
-          </label>
+          <Field label="Name" value={name} autoComplete="off" required onText={setName} />
+          <Field
+            label="First password, which they change"
+            type="password"
+            value={password}
+            autoComplete="new-password"
+            required
+            onText={setPassword}
+          />
           <button type="submit" className="primary">
             Add the person
           </button>
@@ -124,10 +114,7 @@ export function InstancePage({ changed }: { changed: () => void }) {
       <section>
         <h2>Make a project</h2>
         <form className="sheet" onSubmit={addProject}>
-          <label>
-            Project name
-            <input value={project} required onChange={(event) => setProject(event.target.value)} />
-          </label>
+          <Field label="Project name" value={project} required onText={setProject} />
           <button type="submit" className="primary">
             Make the project
           </button>

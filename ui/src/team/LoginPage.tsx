@@ -1,5 +1,6 @@
 import { type FormEvent, type ReactNode, useEffect, useState } from "react";
 import { type Me, type Standing, send } from "./api";
+import { Field } from "./parts";
 
 /** Where one logs in; with a *token* of the console, where the first owner makes an account. */
 export function LoginPage({
@@ -56,25 +57,15 @@ export function LoginPage({
               Nobody has an account yet: open the address that nano-vm serve has printed.
             </p>
           )}
-          <label>
-            Name
-            <input
-              value={name}
-              autoComplete="username"
-              required
-              onChange={(event) => setName(event.target.value)}
-            />
-          </label>
-          <label>
-            Password{first ? " (12 characters or more)" : ""}
-            <input
-              type="password"
-              value={password}
-              autoComplete={first ? "new-password" : "current-password"}
-              required
-              onChange={(event) => setPassword(event.target.value)}
-            />
-          </label>
+          <Field label="Name" value={name} autoComplete="username" required onText={setName} />
+          <Field
+            label={`Password${first ? " (12 characters or more)" : ""}`}
+            type="password"
+            value={password}
+            autoComplete={first ? "new-password" : "current-password"}
+            required
+            onText={setPassword}
+          />
           {fault !== null && (
             <p className="note state-failed" role="alert">
               {fault}

@@ -2,7 +2,7 @@ import { type FormEvent, useState } from "react";
 import { moment } from "../lib/format";
 import { Plain } from "../parts/Text";
 import { call, type TeamSource } from "./api";
-import { Cells, Faults, Sheet, useAsked } from "./parts";
+import { Cells, Faults, Field, Sheet, useAsked } from "./parts";
 
 const ROLES: [string, string][] = [
   ["viewer", "sees that runs ran, what they cost and how long they took"],
@@ -84,10 +84,7 @@ export function MembersPage({ from }: { from: TeamSource }) {
       <section>
         <h2>Give a role</h2>
         <form className="sheet" onSubmit={add}>
-          <label>
-            Name, as they log in
-            <input value={name} required onChange={(event) => setName(event.target.value)} />
-          </label>
+          <Field label="Name, as they log in" value={name} required onText={setName} />
           <label>
             Role
             <select value={role} onChange={(event) => setRole(event.target.value)}>
@@ -98,10 +95,11 @@ export function MembersPage({ from }: { from: TeamSource }) {
               ))}
             </select>
           </label>
-          <label>
-            Roles that approvals ask for, with commas between; * is all
-            <input value={approves} onChange={(event) => setApproves(event.target.value)} />
-          </label>
+          <Field
+            label="Roles that approvals ask for, with commas between; * is all"
+            value={approves}
+            onText={setApproves}
+          />
           <Faults error={error} />
           <button type="submit" className="primary">
             Give the role
@@ -212,10 +210,7 @@ export function KeysPage({ from }: { from: TeamSource }) {
       <section>
         <h2>Make a key</h2>
         <form className="sheet" onSubmit={make}>
-          <label>
-            What it is for
-            <input value={name} required onChange={(event) => setName(event.target.value)} />
-          </label>
+          <Field label="What it is for" value={name} required onText={setName} />
           <label>
             Role
             <select value={role} onChange={(event) => setRole(event.target.value)}>
@@ -224,15 +219,13 @@ export function KeysPage({ from }: { from: TeamSource }) {
               ))}
             </select>
           </label>
-          <label>
-            Days until it expires; empty is never
-            <input
-              value={days}
-              inputMode="numeric"
-              pattern="[0-9]*"
-              onChange={(event) => setDays(event.target.value)}
-            />
-          </label>
+          <Field
+            label="Days until it expires; empty is never"
+            value={days}
+            inputMode="numeric"
+            pattern="[0-9]*"
+            onText={setDays}
+          />
           <Faults error={error} />
           <button type="submit" className="primary">
             Make the key

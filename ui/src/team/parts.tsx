@@ -1,4 +1,4 @@
-import { type ReactNode, useCallback, useEffect, useState } from "react";
+import { type InputHTMLAttributes, type ReactNode, useCallback, useEffect, useState } from "react";
 import { Plain } from "../parts/Text";
 import { Refusal, type TeamSource } from "./api";
 
@@ -64,6 +64,20 @@ export function Sheet({ title, children }: { title: string; children: ReactNode 
       </header>
       <main>{children}</main>
     </div>
+  );
+}
+
+/** A field of a form with its label; *onText* is told what stands in it. */
+export function Field({
+  label,
+  onText,
+  ...input
+}: { label: string; onText: (text: string) => void } & InputHTMLAttributes<HTMLInputElement>) {
+  return (
+    <label>
+      {label}
+      <input {...input} onChange={(event) => onText(event.target.value)} />
+    </label>
   );
 }
 
