@@ -43,6 +43,9 @@ ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 0.2
 """Before a request that failed on its way is made again; each further time twice as long."""
 
+STREAM_ATTEMPTS = 8
+"""In a row without an event, before a stream is given up: 25 s, in which a server starts again."""
+
 _ERRORS: dict[str, type[VMError]] = {
     "not-permitted": NotPermitted,
     "already-decided": AlreadyDecided,
@@ -91,6 +94,10 @@ class _Calls:
 
     def _run(self, run_id: str, path: str = "") -> str:
         return self._in(f"runs/{quote(run_id, safe='')}{path}")
+
+    def _since(self, run_id: str, version: str) -> _Call:
+        """A run, which is not drawn again where it is as it was in *version*."""
+        return _Call("GET", self._run(run_id, f"?{_query({'seen': version})}"))
 
     def _start(
         self,
@@ -225,27 +232,29 @@ class Client(_Calls):
             query = {**query, "after": page["after"]}
 
     def events(self, run_id: str, after: int = -1) -> Iterator[Happened]:
-        """What happens in a run, until it has ended; a stream that is cut goes on where it was."""
-        path = self._located()._run(run_id, "/events")
+        """What happens in a run, until it has ended; a stream that is cut goes on where it was.
+
+        Raises:
+            StoreError: If it is cut time and again before anything comes of it.
+        """
+        following = _Following(self._located()._run(run_id, "/events"), after)
         while True:
-            headers = {"Last-Event-ID": str(after)} if after >= 0 else {}
+            cut = _ended_early()
             try:
-                with self._http.stream("GET", path, headers=headers, timeout=_patient()) as answer:
+                with self._http.stream("GET", **following.request()) as answer:
                     if answer.status_code != 200:
                         answer.read()
                         _read(answer)
-                    parser = _Events()
-                    for line in answer.iter_lines():
-                        happened = parser.line(line)
-                        if happened is None:
-                            continue
-                        after = happened.seq if happened.seq is not None else after
-                        yield happened
-                        if happened.kind == "end":
-                            return
-            except _httpx().TransportError:
-                pass
-            time.sleep(FIRST_WAIT_SECONDS)
+                    for text in answer.iter_text():
+                        for happened in following.read(text):
+                            yield happened
+                            if happened.kind == "end":
+                                return
+            except _httpx().TransportError as error:
+                cut = _unreached(error)
+            except StoreError as error:
+                cut = error
+            time.sleep(following.wait_seconds(cut))
 
     def wait(
         self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
@@ -258,8 +267,11 @@ class Client(_Calls):
         statuses = _awaited(until)
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         wait = FIRST_WAIT_SECONDS / 4
+        view: dict[str, Any] = {}
+        version = ""
         while True:
-            view = self.show(run_id)
+            found = self._send(self._located()._since(run_id, version))
+            version, view = found["version"], found["run"] or view
             if view["status"] in statuses:
                 return view
             if end is not None and time.monotonic() > end:
@@ -410,28 +422,24 @@ class AsyncClient(_Calls):
 
     async def events(self, run_id: str, after: int = -1) -> AsyncIterator[Happened]:
         """As `Client.events`."""
-        path = (await self._located())._run(run_id, "/events")
+        following = _Following((await self._located())._run(run_id, "/events"), after)
         while True:
-            headers = {"Last-Event-ID": str(after)} if after >= 0 else {}
+            cut = _ended_early()
             try:
-                async with self._http.stream(
-                    "GET", path, headers=headers, timeout=_patient()
-                ) as answer:
+                async with self._http.stream("GET", **following.request()) as answer:
                     if answer.status_code != 200:
                         await answer.aread()
                         _read(answer)
-                    parser = _Events()
-                    async for line in answer.aiter_lines():
-                        happened = parser.line(line)
-                        if happened is None:
-                            continue
-                        after = happened.seq if happened.seq is not None else after
-                        yield happened
-                        if happened.kind == "end":
-                            return
-            except _httpx().TransportError:
-                pass
-            await asyncio.sleep(FIRST_WAIT_SECONDS)
+                    async for text in answer.aiter_text():
+                        for happened in following.read(text):
+                            yield happened
+                            if happened.kind == "end":
+                                return
+            except _httpx().TransportError as error:
+                cut = _unreached(error)
+            except StoreError as error:
+                cut = error
+            await asyncio.sleep(following.wait_seconds(cut))
 
     async def wait(
         self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
@@ -440,8 +448,11 @@ class AsyncClient(_Calls):
         statuses = _awaited(until)
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         wait = FIRST_WAIT_SECONDS / 4
+        view: dict[str, Any] = {}
+        version = ""
         while True:
-            view = await self.show(run_id)
+            found = await self._send((await self._located())._since(run_id, version))
+            version, view = found["version"], found["run"] or view
             if view["status"] in statuses:
                 return view
             if end is not None and time.monotonic() > end:
@@ -504,14 +515,52 @@ class AsyncClient(_Calls):
         return found
 
 
-class _Events:
-    """Lines of a stream of events, put together."""
+class _Following:
+    """A stream of events at *path*, which is asked for again where it was cut: what came of it, and
+    how often in a row nothing did.
+    """
 
-    def __init__(self) -> None:
-        self._kind = self._data = ""
+    def __init__(self, path: str, after: int) -> None:
+        self._path = path
+        self._after = after
+        self._failures = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rest = self._kind = self._data = ""
         self._seq: int | None = None
 
-    def line(self, text: str) -> Happened | None:
+    def request(self) -> dict[str, Any]:
+        """What httpx is given for the events that follow those that came."""
+        self._begin()
+        headers = {"Last-Event-ID": str(self._after)} if self._after >= 0 else {}
+        return {"url": self._path, "headers": headers, "timeout": _patient()}
+
+    def read(self, text: str) -> Iterator[Happened]:
+        """The events that *text* completes. Lines end with a line feed alone: `str.splitlines`, and
+        so httpx's `iter_lines`, end them at U+2028 and others too, which are in what models say.
+        """
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            happened = self._line(line)
+            if happened is not None:
+                self._failures = 0
+                if happened.seq is not None:
+                    self._after = happened.seq
+                yield happened
+
+    def wait_seconds(self, cut: StoreError) -> float:
+        """How long to wait before the stream is asked for again.
+
+        Raises:
+            StoreError: If nothing came of it too often, or *cut* is there to stay.
+        """
+        self._failures += 1
+        if self._failures == STREAM_ATTEMPTS or not cut.passing:
+            raise cut
+        return float(FIRST_WAIT_SECONDS * 2 ** (self._failures - 1))
+
+    def _line(self, text: str) -> Happened | None:
         name, _, value = text.partition(": ")
         if name == "event":
             self._kind = value
@@ -610,6 +659,10 @@ def _read(answer: httpx.Response) -> Any:
     if kind in _ERRORS:
         raise _ERRORS[kind](detail)
     raise ServerError(detail, answer.status_code, request_id)
+
+
+def _ended_early() -> StoreError:
+    return StoreError("the server ended the stream before the run has ended", passing=True)
 
 
 def _unreached(error: Exception) -> StoreError:

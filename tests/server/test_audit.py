@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,15 @@ def test_a_head_that_is_gone_is_found(tables: Tables) -> None:
     filled(tables)
     tables.write(lambda rows: rows.run(sa.delete(audit_head)))
     assert faults(tables) == ["the head of the log is missing"]
+
+
+def test_an_entry_is_one_line(tables: Tables) -> None:
+    said = "a\u2028b\u2029c\x85d"
+    tables.write(
+        lambda rows: audit.add(rows, audit.Entry(1, "shop", said, "x", said, {"said": said}))
+    )
+    [line] = b"\n".join(audit.lines(tables)).decode().splitlines()
+    assert json.loads(line)["detail"] == {"said": said}
 
 
 def test_many_write_one_chain(tables: Tables, database: str) -> None:

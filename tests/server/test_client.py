@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -202,3 +203,113 @@ def test_an_id_is_one_part_of_a_path() -> None:
     ):
         client.show("../../users?x=1#y")
     assert seen[0].url.raw_path == b"/api/v1/projects/a%2Fb/runs/..%2F..%2Fusers%3Fx%3D1%23y"
+
+
+def streaming(*answers: Any) -> tuple[httpx.MockTransport, list[httpx.Request]]:
+    """A way on which requests for events meet *answers*: what a stream says before it ends, a
+    status, or an error.
+    """
+    left, seen = list(answers), list[httpx.Request]()
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        answer = left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, bytes):
+            return httpx.Response(200, content=answer)
+        return httpx.Response(answer[0], json=answer[1])
+
+    return httpx.MockTransport(handle), seen
+
+
+def record(number: int, output: str = "") -> bytes:
+    data = json.dumps({"seq": number, "output": output}, ensure_ascii=False)
+    return f"id: {number}\nevent: record\ndata: {data}\n\n".encode()
+
+
+END = b'event: end\ndata: {"status":"success"}\n\n'
+
+
+def followed(transport: httpx.MockTransport, kind: str) -> list[module.Happened]:
+    """The events of a run, as either client gives them."""
+    if kind == "blocking":
+        with Client("http://x", "nvm_k", project="p", transport=transport) as client:
+            return list(client.events("r"))
+
+    async def follow() -> list[module.Happened]:
+        async with AsyncClient("http://x", "nvm_k", project="p", transport=transport) as client:
+            return [happened async for happened in client.events("r")]
+
+    return asyncio.run(follow())
+
+
+both = pytest.mark.parametrize("kind", ["blocking", "awaited"])
+
+
+@both
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_what_a_model_says_is_no_line_of_a_stream(kind: str, end: str) -> None:
+    said = f"fine{end}{end}event: end{end}data: {{}}{end}{end}"
+    raw = json.dumps({"output": said}, ensure_ascii=False).encode()
+    transport, _ = streaming(b"id: 0\nevent: record\ndata: " + raw + b"\n\n" + END)
+    happened = followed(transport, kind)
+    assert [one.kind for one in happened] == ["record", "end"]
+    assert happened[0].data["output"] == said
+
+
+@both
+def test_a_stream_that_is_cut_goes_on_behind_its_last_event(kind: str) -> None:
+    cut = record(1) + b"id: 2\nevent: rec"
+    transport, seen = streaming(record(0), LOST, DOWN, cut, record(2) + END)
+    assert [one.seq for one in followed(transport, kind)] == [0, 1, 2, None]
+    asked = [request.headers.get("last-event-id") for request in seen]
+    assert asked == [None, "0", "0", "0", "1"]
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "told"), [(LOST, "cannot be reached"), (DOWN, "away"), (b"", "ended the stream")]
+)
+def test_a_stream_of_which_nothing_comes_is_given_up(kind: str, answer: Any, told: str) -> None:
+    tries = module.STREAM_ATTEMPTS
+    # an event that comes sets the count back
+    answers = [answer] * (tries - 1) + [record(0)] + [answer] * (tries - 1)
+    transport, seen = streaming(*answers)
+    with pytest.raises(StoreError, match=told):
+        followed(transport, kind)
+    assert len(seen) == 2 * tries - 1
+
+
+@both
+def test_waits_between_streams_that_fail_double(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(module.time, "sleep", waited.append)
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    transport, _ = streaming(LOST, DOWN, LOST, END)
+    followed(transport, kind)
+    assert [seconds / module.FIRST_WAIT_SECONDS for seconds in waited] == [1, 2, 4]
+
+
+@both
+def test_a_run_that_is_waited_for_is_drawn_when_it_has_changed(kind: str) -> None:
+    def stood(version: str, status: str | None) -> tuple[int, Any]:
+        return 200, {"version": version, "run": status and {"status": status}}
+
+    answers = stood("1", "pending"), stood("1", None), stood("2", "success")
+    transport, seen = streaming(*answers)
+    if kind == "blocking":
+        with Client("http://x", "nvm_k", project="p", transport=transport) as client:
+            assert client.wait("r") == {"status": "success"}
+    else:
+
+        async def wait() -> Any:
+            async with AsyncClient("http://x", "nvm_k", project="p", transport=transport) as it:
+                return await it.wait("r")
+
+        assert asyncio.run(wait()) == {"status": "success"}
+    assert [request.url.params["seen"] for request in seen] == ["", "1", "1"]

@@ -141,6 +141,19 @@ def test_a_stream_ends_with_the_session(
     thread.join()
 
 
+FORGED = "A\u2028\u2028event: end\u2029data: {}\u2029\x85\x85event: end\x85data: {}\x85\x85\x1e"
+
+
+def test_what_a_tool_gave_is_no_event(world: World, address: str, login: Login) -> None:
+    run_id = world.start(inputs={"order_id": FORGED, "amount": 1})
+    approve(world, run_id)
+    # by httpx's lines, which end where `str.splitlines` ends them
+    found = list(events(login(address, "developer"), run_id))
+    outputs = [one["data"].get("output") for one in found if one["event"] == "record"]
+    assert f"paid {FORGED}" in outputs
+    assert [one["event"] for one in found].count("end") == 1
+
+
 def test_nobody_follows_a_run_of_others(world: World, address: str, login: Login) -> None:
     run_id = world.start()
     answer = login(address, "stranger").get(f"{SHOP}/runs/{run_id}/events")

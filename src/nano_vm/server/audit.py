@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from ..values import canonical, parse_json
 from .rows import Row, Rows, Tables, everywhere
-from .shapes import json_bytes
+from .shapes import line_bytes
 from .tables import audit, audit_head
 
 READ_AT_ONCE = 1000
@@ -100,7 +100,7 @@ def lines(tables: Tables) -> Iterator[bytes]:
             found = rows.all(everywhere(statement))
         for row in found:
             last = row.number
-            yield json_bytes({**shown(row), "previous": row.previous})
+            yield line_bytes({**shown(row), "previous": row.previous})
         if len(found) < READ_AT_ONCE:
             return
 

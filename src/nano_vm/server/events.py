@@ -13,7 +13,7 @@ from ..store.protocol import RunState
 from ..store.records import ENDED, STEP, Row
 from ..values import UNSET
 from .scope import Scope
-from .shapes import json_bytes
+from .shapes import line_bytes
 from .watch import Watch
 
 ROWS_AT_ONCE = 200
@@ -96,4 +96,4 @@ def _shown(number: int, row: Row, content: bool, levels: Levels) -> dict[str, An
 
 def _event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
     mark = f"id: {number}\n".encode() if number is not None else b""
-    return mark + b"event: " + kind.encode() + b"\ndata: " + json_bytes(data) + b"\n\n"
+    return mark + b"event: " + kind.encode() + b"\ndata: " + line_bytes(data) + b"\n\n"

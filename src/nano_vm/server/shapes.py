@@ -17,7 +17,14 @@ def json_bytes(value: Any) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return line_bytes(value)
+
+
+def line_bytes(value: Any) -> bytes:
+    """*value* as JSON in ASCII: one line for whoever reads lines, also those who end them at U+2028,
+    U+2029 or U+0085, which JSON leaves as they are.
+    """
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 class Current(TypedDict):
