@@ -100,6 +100,20 @@ def test_a_budget_that_binds_says_which_and_how_it_stands(store: str | None) -> 
     )
 
 
+def test_a_prompt_is_counted_once_for_the_budgets_of_a_run_and_those_that_it_shares() -> None:
+    class Counting(Model):
+        counted = 0
+
+        def count_tokens(self, messages: Any) -> int:
+            self.counted += 1
+            return 5
+
+    model = Counting(ModelError("later"))
+    trace = host(model, large={"max_tokens": 10_000}).run_sync(ONE, budget={"max_tokens": 1_000})
+    assert trace.ok
+    assert (model.calls, model.counted) == (2, 2), "once an attempt"
+
+
 @pytest.mark.parametrize(
     ("limit", "told"),
     [

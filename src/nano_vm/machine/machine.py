@@ -1518,14 +1518,16 @@ class Machine:
         """The most tokens that the prompt can have: as recorded, as the host counts, or by its
         bytes. What was counted is kept, since who computes the run again may count otherwise.
         """
-        attempt = len(self._attempts) if self._attempts else 0
+        attempt, kept = len(self._attempts) if self._attempts else 0, self._counts_kept
+        if kept is not None and len(kept) == attempt + 1:
+            return kept[attempt]  # since it was reserved
         tokens = self.counted(self.path, attempt) if self.counted is not None else None
         if tokens is None and self.terms.count_tokens is not None:
             tokens = self.terms.count_tokens(op.model, self.messages)
         if tokens is None:
             return token_bound(self.messages)
-        if self._counts_kept is None or len(self._counts_kept) <= attempt:
-            self._counts_kept = [*(self._counts_kept or ()), tokens]
+        if kept is None or len(kept) <= attempt:
+            self._counts_kept = [*(kept or ()), tokens]
         return tokens
 
     def _begin_model(self, op: ModelOp) -> None:
