@@ -156,6 +156,12 @@ async def alive() -> AsyncIterator[Life]:
         beating.cancel()
 
 
+def cancel_requested() -> bool:
+    """Whether the cancellation of this activity is that of its run."""
+    details = activity.cancellation_details()
+    return details is not None and details.cancel_requested
+
+
 @dataclass(slots=True)
 class Made:
     """What came of a call: a value, an error, that its time was up, or that it was cancelled."""
@@ -181,7 +187,7 @@ async def made(call: Callable[[], Any], seconds: float, begun: asyncio.Event | N
         await asyncio.wait([task], timeout=seconds or None)
         expired = not task.done()
     except asyncio.CancelledError:
-        if not activity.cancellation_details().cancel_requested:  # type: ignore[union-attr]
+        if not cancel_requested():
             task.cancel()
             raise  # the worker stops, or the server has given the call up
         cancelled = True
@@ -305,35 +311,46 @@ class Activities:
                 f"the run was admitted with tool {call.tool!r} as {call.effect!r}, and this worker "
                 f"has it as {contract.effect!r}",
             )
-        try:
-            given = converted(contract, call)
-            if call.program and not self.hold(call, given):
-                return UNKNOWN_PROGRAM
-        except StepFault as error:
-            return NotCalled(StepError.of(error))
-        names = order(contract, list(call.arguments))
-        values = [given[name] for name in names]
-        if call.takes_key:
-            names, values = (*names, IDEMPOTENCY_KEY), [*values, call.key or key_of(call.path)]
-        calling = Calling(call.tool, names, contract.positional[: len(names)] == names)
-        function = calling.bound(self.vm.preparer.functions[call.tool])
         async with alive() as life:
+            try:
+                given = converted(contract, call)
+                if call.document is not None:
+                    await asyncio.to_thread(self.learn, call)
+                if call.program and not self.hold(call, given):
+                    return UNKNOWN_PROGRAM
+            except StepFault as error:
+                return NotCalled(StepError.of(error))
+            except asyncio.CancelledError:
+                if not cancel_requested():
+                    raise NotMade from None  # the worker stops, or the server has given the call up
+                return Cancelled(called=False)
+            names = order(contract, list(call.arguments))
+            values = [given[name] for name in names]
+            if call.takes_key:
+                names, values = (*names, IDEMPOTENCY_KEY), [*values, call.key or key_of(call.path)]
+            calling = Calling(call.tool, names, contract.positional[: len(names)] == names)
+            function = calling.bound(self.vm.preparer.functions[call.tool])
             came = await self.made(contract, function, values, call.seconds, life)
         return self.outcome(contract, call, came)
 
+    def learn(self, call: ToolCall) -> None:
+        """Know the program of *call*, which is sent along. Called in a thread: it takes the time of
+        a plan, and waits where another program is proved.
+        """
+        assert call.document is not None
+        with self._lock:
+            known = self.known(call.document)
+            known.plan = known.vm.plan(known.program)
+            self._by_digest[call.program] = known
+
     def hold(self, call: ToolCall, given: Mapping[str, Any]) -> bool:
         """Hold the arguments of *call* against this worker's policy; False where it does not know
-        the program.
+        the program. Without the lock: it waits for no proof.
 
         Raises:
             PolicyRefused: If one does not keep to it.
         """
-        with self._lock:
-            if call.document is not None:
-                known = self.known(call.document)
-                known.plan = known.vm.plan(known.program)
-                self._by_digest[call.program] = known
-            found = self._by_digest.get(call.program)
+        found = self._by_digest.get(call.program)
         if found is None or found.plan is None:
             return False
         own = calls_of(found.plan.ops[call.op])[0]

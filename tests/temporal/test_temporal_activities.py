@@ -1,0 +1,117 @@
+"""Activities without a server: what they do to the event loop of their worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
+from typing import Any
+
+import pytest
+from build import program, step
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from nano_vm import ExecutionVM
+from nano_vm.machine.outcome import Cancelled, Value
+from nano_vm.temporal.activities import Activities
+from nano_vm.temporal.terms import NOT_MADE, Admission, Start, ToolCall
+
+PAYS = program(step(tool="pay", args={"amount": "$n"}))
+
+paid: list[int] = []
+
+
+async def pay(amount: int) -> int:
+    paid.append(amount)
+    return amount
+
+
+@pytest.fixture
+def activities() -> Activities:
+    """Those of a worker whose policy checks what is paid; the program is not known there yet."""
+    paid.clear()
+    policy = {"tools": {"pay": {"args": {"amount": "$value <= 100"}}}}
+    return Activities(ExecutionVM(None, {"pay": pay}, policy=policy))
+
+
+def checked_call(activities: Activities) -> dict[str, Any]:
+    """A call of a program that its worker has to learn."""
+    start = Start(PAYS.to_dict(), {"n": 7})
+    admission = Admission.of(activities.verdict(start.to_dict(), "r"))
+    activities._by_digest.clear()
+    return ToolCall(
+        "pay",
+        {"amount": 7},
+        "write",
+        "a",
+        program=admission.digest,
+        op=admission.checked[0],
+        document={"program": PAYS.to_dict(), "programs": {}},
+    ).to_dict()
+
+
+@contextmanager
+def proving(activities: Activities) -> Iterator[None]:
+    """While the proof of another program has the lock; for five seconds, or a loop that waits for it
+    would never go on.
+    """
+    activities._lock.acquire()
+    proof = Timer(5.0, activities._lock.release)
+    proof.start()
+    try:
+        yield
+    finally:
+        proof.cancel()
+        if activities._lock.locked():
+            activities._lock.release()
+
+
+async def under_way(
+    activities: Activities, environment: ActivityEnvironment, call: dict[str, Any]
+) -> asyncio.Future[Any]:
+    """*call*, which waits for a proof; if the event loop did too, it would be done."""
+    task = asyncio.ensure_future(environment.run(activities.call_tool, call))
+    await asyncio.sleep(0.05)
+    assert not task.done(), "the event loop stood still until the proof had ended"
+    return task
+
+
+async def test_a_checked_call_does_not_stop_the_loop_while_a_program_is_proved(
+    activities: Activities,
+) -> None:
+    call, environment = checked_call(activities), ActivityEnvironment()
+    with proving(activities):
+        task = await under_way(activities, environment, call)
+    assert await task == Value(7)
+
+
+async def test_a_checked_call_of_a_known_program_waits_for_no_proof(
+    activities: Activities,
+) -> None:
+    call = checked_call(activities)
+    await ActivityEnvironment().run(activities.call_tool, call)
+    known = {name: value for name, value in call.items() if name != "document"}
+    with proving(activities):
+        assert await ActivityEnvironment().run(activities.call_tool, known) == Value(7)
+        assert activities._lock.locked(), "it has waited for the proof"
+    assert paid == [7, 7]
+
+
+@pytest.mark.parametrize("by_the_run", [True, False])
+async def test_a_call_that_is_cut_off_while_it_is_checked_is_not_made(
+    activities: Activities, by_the_run: bool
+) -> None:
+    call, environment = checked_call(activities), ActivityEnvironment()
+    with proving(activities):
+        task = await under_way(activities, environment, call)
+        if by_the_run:
+            environment.cancel()
+            assert await task == Cancelled(called=False)
+        else:
+            task.cancel()
+            with pytest.raises(ApplicationError) as refused:
+                await task
+            assert refused.value.type == NOT_MADE
+    assert paid == []
