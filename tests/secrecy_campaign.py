@@ -12,11 +12,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from trust_campaign import CONTRACTS, Feed, Writer, at
+from trust_campaign import CONTRACTS, SCHEMAS, Feed, Writer, at
 
 from nano_vm import Program
 from nano_vm.diagnostics import Loc
@@ -75,6 +76,10 @@ class SecretWriter(Writer):
     def block(self, scope: list[str], size: int, depth: int) -> list[dict[str, Any]]:
         steps = super().block(scope, size, depth)
         for step in list(steps):
+            refuses = step["type"] == "wait" and "output_schema" in step
+            computes = step["type"] == "call" and "output" in step["program"]
+            if (refuses or computes) and "catch" not in step and self.chance(0.7):
+                step["on_error"] = "skip"
             if step.get("on_error") == "skip" or "catch" in step:
                 told = {"expr": f"default(${step['id']}.error.message, 'none')"}
                 more = {"id": self.fresh(), "type": "tool", "tool": "send", "args": {"to": told}}
@@ -89,6 +94,15 @@ class SecretWriter(Writer):
         step["event"] = "reply"
         if self.chance(0.5):
             step["match"] = {"order": self.value(scope)}
+        if self.chance(0.5):
+            step["output_schema"] = deepcopy(self.random.choice(SCHEMAS))
+
+    def _call(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
+        super()._call(step, scope, depth)
+        if self.chance(0.3):  # an output that fails, and quotes what it was computed of
+            inner = [other["id"] for other in step["program"]["steps"]]
+            ref = f"${self.random.choice(inner)}.output"
+            step["program"]["output"] = {"sum": {"expr": f"default({ref}, 'x') + 1"}}
 
 
 class SecretFeed(Feed):
@@ -130,14 +144,24 @@ class SecretFeed(Feed):
         if request["kind"] == "wait":
             matched = request.get("match")
             self.given.append((op.step_id, "match", matched))
-            brought = self.random.choice([self.secret("c"), {"order": marks(matched)}])
-            return machine.resume(Arrived(brought), machine.now)
+            return machine.resume(Arrived(self.brought(op, matched)), machine.now)
         self.given.append((op.step_id, "show", request["show"]))
         granted = self.random.random() < 0.8
         if granted and request["role"] == "treasurer":
             self.shown.append(request["show"])
         said = f"seen {''.join(marks(request['show']))}"
         return machine.resume(Decided(granted, said, None), machine.now)
+
+    def brought(self, op: Any, matched: Any) -> Any:
+        """What an event brings: anything, or what its step takes."""
+        said = "".join([self.mark(), *marks(matched)])
+        kinds = [self.secret("c"), {"order": marks(matched)}]
+        if op.validate is not None:
+            fitting = (self.fitting(schema, said) for schema in SCHEMAS)
+            kinds += [value for value in fitting if op.validate(value) is None]
+        brought = self.random.choice(kinds)
+        more = self.random.random() < 0.7 and type(brought) is dict and type(matched) is dict
+        return {**brought, **matched} if more else brought
 
     def returned(self, name: str, keywords: Mapping[str, Any]) -> Any:
         if name == "fetch":

@@ -75,6 +75,7 @@ POLICY: dict[str, Any] = {
     },
     "models": {"*": {"accepts": "public"}, "local": {"accepts": "secret"}},
     "roles": {"officer": {"accepts": "secret"}},
+    "events": {"told": {"returns": "secret"}},
 }
 
 
@@ -143,7 +144,8 @@ class Outside:
         request = machine.request
         if request["kind"] == "wait":
             self.public.append(["event", request["event"], request.get("match")])
-            return machine.resume(Arrived({"paid": True}), machine.now)
+            brought = {"name": self.secret} if request["event"] == "told" else {"paid": True}
+            return machine.resume(Arrived(brought), machine.now)
         if request["role"] != "officer":
             self.public.append(["shown", request["show"]])
         said = f"I saw {json.dumps(request['show'], ensure_ascii=False)}"
@@ -377,6 +379,47 @@ INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
             tool_step("out", "post", text="$x"),
         ],
         {"steps[2].args.text"},
+    ),
+    "whether a step that was inside has failed": (
+        [
+            condition([{**tool_step("c", "vault", text="a"), "on_error": "skip"}]),
+            tool_step("out", "post", text={"expr": "default($c.error.message, 'none')"}),
+        ],
+        {"steps[1].args.text"},
+    ),
+    "the error of an output that reads what was written inside": (
+        [
+            condition(
+                [
+                    {
+                        "id": "c",
+                        "type": "call",
+                        "program": {
+                            "name": "inner",
+                            "steps": [{"id": "s", "type": "set", "values": {"x": "one"}}],
+                            "output": {"more": {"expr": "$x + 1"}},
+                        },
+                        "on_error": "skip",
+                    }
+                ]
+            ),
+            tool_step("out", "post", text={"expr": "default($c.error.message, 'none')"}),
+        ],
+        {"steps[1].args.text"},
+    ),
+    "what happens if a secret event is refused": (
+        [
+            {
+                "id": "hear",
+                "type": "wait",
+                "event": "told",
+                "output_schema": {"type": "integer"},
+                "catch": [{"errors": ["*"], "next": "bad"}],
+                "next": "$end",
+            },
+            tool_step("bad", "post", text="failed"),
+        ],
+        {"steps[1].args.text"},
     ),
     "the way that was taken": (
         [
@@ -625,6 +668,10 @@ MUTANTS: dict[str, tuple[str, str]] = {
     ),
     "errors quote no tool": (
         "self.seed(mask, target, source, node.index)",
+        "pass",
+    ),
+    "errors quote no event": (
+        "self.seed(brought(self.secrets, node), target, source, node.index)",
         "pass",
     ),
     "errors quote nothing from inside": (

@@ -128,13 +128,18 @@ class Regions:
                 frames |= {id(frame) for frame in other.frames}
 
     def _written(self, node: Node) -> Iterator[int]:
-        """The vertices that the nodes of its region write, and those of its own output."""
+        """The vertices that the nodes of its region write, those of its own output, and errors:
+        whether a step failed is known only where it ran.
+        """
         for index in [node.index, *self.region(node)]:
             other = self.nodes[index]
             names = other.frame.names
             if other.kind == "end" or other.kind == "fail":
                 continue
             yield self.graph.out(other)
+            for word in ("error", "errors"):
+                if (other.step.id, word) in names.errors:
+                    yield names.base + names.errors[other.step.id, word]
             if other.step.output_key is not None:
                 yield names.base + names.keys[other.step.output_key]
             for slot, write in names.writes(other.step):

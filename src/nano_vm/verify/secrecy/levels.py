@@ -16,7 +16,7 @@ from ...language.flow import Names, Node
 from ...language.secrecy import RECEIVERS
 from ..trust.graph import STRONG, Reach
 from .receivers import Receivers
-from .sources import Labelled, around
+from .sources import Labelled, around, brought, reads_of_outputs
 
 
 def levels(
@@ -65,6 +65,9 @@ class _Fields:
                 given = self.read(names, value_references(list(call.args.values())))
                 self.add(f"{step_id}/{call.use}", output=given | returned, request=given)
                 self.add(f"{step_id}/{call.use}", error=given | returned)
+        error |= brought(self.labelled.secrets, node)
+        for inner, ref in reads_of_outputs(node):
+            error |= self.read(inner, [ref])
         self.add(step_id, output=self.written((node,)), request=request)
         for other in around(node):
             self.add(other.step.id, error=error)

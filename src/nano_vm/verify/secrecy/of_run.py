@@ -13,13 +13,13 @@ from typing import Any
 
 from ...language.expr import Ref
 from ...language.flow import Flow, Names, Node
-from ...language.program import written
-from ...language.semantics import External, ToolCall, Use, output
+from ...language.semantics import ToolCall, Use
 from ...machine.machine import Machine
 from ...records.status import TraceStatus
 from ..trust.of_run import Env, Label, LabelledRun
 from .labels import Secrets
 from .receivers import Receiver
+from .sources import brought
 
 
 @dataclass(slots=True)
@@ -65,18 +65,19 @@ class SecretArrivals:
 
     def outside(self, run: LabelledRun, node: Node, env: Env) -> bool:
         """What was shown, or what the event was waited for with; or what the event carries."""
-        by = [term.by for term in output(node.step) if isinstance(term, External)]
-        if "event" in by and self.secrets.carries(written(node.step, "event")) & self.bit:
+        if brought(self.secrets, node) & self.bit:
             return True
         return self._any_read(run, node, env, node.frame.names.reads[node.step.id])
 
     def failed(self, run: LabelledRun, node: Node, env: Env) -> bool:
-        """All that the step read, and what its tools return; of what is inside it nothing is known
-        here.
+        """All that the step read, what its tools return and the event brings; of what is inside it
+        nothing is known here.
         """
         names = node.frame.names
-        return any(self.secrets.returns(call.tool) & self.bit for call in node.calls) or (
-            self._any_read(run, node, env, names.all_reads(node.step))
+        return (
+            bool(brought(self.secrets, node) & self.bit)
+            or any(self.secrets.returns(call.tool) & self.bit for call in node.calls)
+            or self._any_read(run, node, env, names.all_reads(node.step))
         )
 
     def given(self, run: LabelledRun, node: Node, use: Use, env: Env) -> bool:

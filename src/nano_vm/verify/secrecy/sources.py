@@ -4,8 +4,9 @@ program, and what they reach.
 The graph of values and the joined labels come in; a `Reach` for each label that has a source goes
 out. A tool's result has the labels of its arguments too, whatever it does with them, but for those
 that the host lets it take away; a person's comment those of what was shown; an event those of what
-it was waited for with. What went wrong in a step may quote all that the step read and what its
-tools return, and all that steps inside it may quote.
+it was waited for with. What went wrong in a step may quote all that the step read, what its tools
+return, the event that it waited for, what the outputs of programs that it calls read, and all that
+steps inside it may quote.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from ...diagnostics import Loc
 from ...language.expr import Ref, value_references
 from ...language.flow import FrameGraph, Names, Node
 from ...language.program import written
-from ...language.semantics import External, Term
+from ...language.semantics import External, Term, output
 from ..trust.graph import Edges, Graph, Reach
 from .labels import Secrets
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A node at which values decide: by what it reads, and what its tools know of the labels in
-    ``mask``.
+    """A node at which values decide: by what it reads, and what its tools or the event that it
+    waits for know of the labels in ``mask``.
     """
 
     node: Node
@@ -107,6 +108,7 @@ class Labelled:
             mask = 0
             for call in node.calls:
                 mask |= self.of_tool(call.tool)[0]
+            mask |= brought(self.secrets, node)
             reads = node.frame.names.all_reads(node.step)
             field = "catch" if node.step.catch else "on_error"
             yield Decision(node, (*node.loc, field), [ref for ref, _ in reads], mask)
@@ -181,14 +183,33 @@ class Labelled:
         shown as it was.
         """
         names = node.frame.names
-        for ref, _ in names.all_reads(node.step):
-            vertex, _ = self.graph.read(names, ref)
+        own = ((names, ref) for ref, _ in names.all_reads(node.step))
+        for by, ref in (*own, *reads_of_outputs(node)):
+            vertex, _ = self.graph.read(by, ref)
             if vertex >= 0:
                 self.own.strong[vertex].append((target, node.index))
         for call in node.calls:
             mask, _, _ = self.of_tool(call.tool)
             source = f"error of tool {call.tool!r} (step {node.step.id!r})"
             self.seed(mask, target, source, node.index)
+        source = f"error of step {node.step.id!r}, which waits for an event"
+        self.seed(brought(self.secrets, node), target, source, node.index)
+
+
+def brought(secrets: Secrets, node: Node) -> int:
+    """The labels of the event that *node* waits for: one that is refused is quoted too."""
+    by = [term.by for term in output(node.step) if isinstance(term, External)]
+    return secrets.carries(written(node.step, "event")) if "event" in by else 0
+
+
+def reads_of_outputs(node: Node) -> Iterator[tuple[Names, Ref]]:
+    """What the outputs of the programs that *node* calls read, each by the names of its program:
+    they are computed as a part of the step.
+    """
+    for frame in node.frames:
+        if frame.kind == "call":
+            for ref in value_references(frame.names.program.output):
+                yield frame.names, ref
 
 
 def around(node: Node) -> Iterator[Node]:

@@ -252,6 +252,7 @@ class LabelledRun:
             inside |= self.quoted
             if graph.own_names and graph.names.program.output is not None:
                 result = self.carries(graph.names.program.output, inner, graph.names)
+                inside |= result and _ended(records)  # if the step failed, it was its output
             results.append(result)
         self.inside = inside
         branches = [frame.name for frame in node.frames]
@@ -381,3 +382,12 @@ class LabelledRun:
             and all(env.get(slot, CLEAN).write == seen.get(slot, 0) for slot in slots)
             for role, space, forms, seen in self.approvals
         )
+
+
+def _ended(records: list[Any]) -> bool:
+    """Whether the frame of these records came to its end, where its output is computed."""
+    last: Any = records[-1] if records else ()
+    if len(last) <= BRIEF:
+        return True
+    _, _, status, *_, extra = last
+    return status is not StepStatus.FAILED or (type(extra) is dict and "caught" in extra)
