@@ -532,6 +532,25 @@ def test_a_property_holds_in_every_run_or_shows_one_that_breaks_it(tmp_path: Pat
     assert "  guard -> then ($judge.output = 'yes')" in bad.faults
 
 
+def test_a_property_does_not_hold_where_its_search_was_cut_off(tmp_path: Path) -> None:
+    tests = """
+    properties:
+      - {name: once, at_most: {pay: 1}, max_runs: 2}
+      - {name: broken, never: [pay], max_runs: 2}
+      - {name: all, at_most: {pay: 1}}
+    """
+    once, broken, every = verdicts(tmp_path, GUARD, tests)
+    said = (
+        f"{tmp_path}/p.test.yaml:3:37: max_runs: the search was cut off after 2 runs, and the "
+        "others may break the property: max_runs is 2, and 1,000 choices of a run are varied; "
+        "raise max_runs, give inputs, or write errors: false"
+    )
+    assert once.faults == [said]
+    assert broken.faults[0] == "broken: pay is never called"
+    assert broken.faults[-1] == said.replace(":3:37:", ":4:34:")
+    assert every.passed
+
+
 def test_tests_cover_steps_and_branches_together(tmp_path: Path) -> None:
     tests = """
     tests:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..diagnostics import Loc, format_loc
 from ..errors import ProgramError, VMError
-from ..explore.search import Coverage, Edges, Property, Tally, at_most, never, only_after
+from ..explore.search import MAX_CHOICES, Coverage, Edges, Property, Tally, at_most, never, only_after
 from ..language.reader import marks
 from ..machine.compile import plan_of
 from ..machine.machine import Machine
@@ -77,7 +77,7 @@ class Suite:
         verdict = Verdict(test)
         case = test.case
         if isinstance(case, PropertyCase):
-            verdict.faults = list(self._explored(case))
+            verdict.faults = list(self._explored(test, case))
         else:
             self._tried(case, verdict, update)
         verdict.seconds = time.perf_counter() - begun
@@ -135,8 +135,10 @@ class Suite:
         verdict.faults.append(self._said(verdict.test, Difference(("golden",), message)))
         verdict.faults += [f"  {line}" for line in changed_lines(kept, new)]
 
-    def _explored(self, stated: PropertyCase) -> Iterator[str]:
-        """The shortest run that breaks each property."""
+    def _explored(self, test: Test, stated: PropertyCase) -> Iterator[str]:
+        """The shortest run that breaks each property, and whether runs were left out: a property
+        holds of every run, or is not shown to hold.
+        """
         properties: dict[str, Property] = {}
         for tool, count in stated.at_most.items():
             properties |= at_most(tool, count)
@@ -159,6 +161,13 @@ class Suite:
             yield from (str(d) for d in error.diagnostics)
             return
         yield from (line for failure in found.failures for line in failure.text().splitlines())
+        if not found.complete:
+            message = (
+                f"the search was cut off after {found.runs:,} runs, and the others may break the "
+                f"property: max_runs is {stated.max_runs:,}, and {MAX_CHOICES:,} choices of a run "
+                f"are varied; raise max_runs, give inputs, or write errors: false"
+            )
+            yield self._said(test, Difference(("max_runs",), message))
 
     def _said(self, test: Test, one: Difference) -> str:
         """A difference behind its place."""
