@@ -713,6 +713,32 @@ def test_the_same_program_in_two_files_is_covered_by_both(
     assert capsys.readouterr().out.endswith("p.yaml: 4 of 4 steps, 2 of 2 branches\n2 passed\n")
 
 
+REFUSING = 'policy: none.yaml\ntests: [{name: r, inputs: {message: x}, expect: {status: refused}}]'
+
+
+def test_coverage_is_that_of_the_suites_whose_program_may_run(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("none.yaml").write_text('tools: {"*": {allow: false}}')
+    Path("a.test.yaml").write_text("program: p.yaml\n" + REFUSING)
+    assert main(["test", "-k", "paid", "--min-coverage", "90"]) == 1
+    out = capsys.readouterr().out
+    assert "p.yaml: 3 of 4 steps, 1 of 2 branches" in out
+    assert "p.yaml: 66.7 % covered, and --min-coverage is 90" in out
+
+
+def test_a_program_that_may_never_run_is_not_covered(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("none.yaml").write_text('tools: {"*": {allow: false}}')
+    Path("p.test.yaml").write_text(REFUSING)
+    assert main(["test"]) == 0
+    said = "p.yaml: nothing is covered: the program is refused"
+    assert said in capsys.readouterr().out.splitlines()
+    assert main(["test", "--min-coverage", "1"]) == 1
+    assert f"{said}, and --min-coverage is 1" in capsys.readouterr().out.splitlines()
+
+
 def test_a_subject_without_tools_takes_any() -> None:
     program = Program.from_yaml(GUARD)
     assert set(Subject(program, {}, {}).contracts) == {"pay"}

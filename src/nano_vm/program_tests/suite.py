@@ -182,15 +182,21 @@ class Suite:
 
 def coverage(suites: Sequence[Suite]) -> Coverage | None:
     """What the tests of *suites*, all of one program, reached of it in the runs that were made;
-    None where it does not run.
+    None where none of them lets it run.
     """
-    subject = suites[0].subject
+    tally = next((found for suite in suites if (found := _tally(suite.subject)) is not None), None)
+    if tally is None:
+        return None
+    for suite in suites:
+        for machine, plan in suite.runs:
+            tally.edges = Edges(plan, tally.flow)  # its own: other rules, another plan
+            tally.add(machine, 0)
+    return tally.coverage()
+
+
+def _tally(subject: Subject) -> Tally | None:
+    """An empty one of what *subject* may reach; None where its program may not run."""
     examined = subject.examined()
     if any(d.severity == "error" for d in examined.report.faults):
         return None
-    tally = Tally(plan_of(subject.flow, examined.contracts, examined.checks), subject.flow)
-    for suite in suites:
-        for machine, plan in suite.runs:
-            tally.edges = Edges(plan, subject.flow)  # its own: other rules, another plan
-            tally.add(machine, 0)
-    return tally.coverage()
+    return Tally(plan_of(subject.flow, examined.contracts, examined.checks), subject.flow)

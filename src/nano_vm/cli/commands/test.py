@@ -160,6 +160,7 @@ class _Tried:
         for path, suites in self.suites.items():
             found = coverage(suites)
             if found is None:
+                self.refused(str(path))
                 continue
             self.covered[str(path)] = found
             self.say(safe(f"{path}: {found}"))
@@ -169,6 +170,14 @@ class _Tried:
                 self.say(f"  not reached: {len(found.missed) - SHOWN_MISSED} more")
             self.judge(str(path), found)
         self.say(", ".join(counts))
+
+    def refused(self, path: str) -> None:
+        """A program that may run under none of its test files: nothing of it is covered."""
+        least, why = self.options.min_coverage, ""
+        if least:
+            self.short.append(path)
+            why = f", and --min-coverage is {least:g}"
+        self.say(safe(f"{path}: nothing is covered: the program is refused{why}"))
 
     def judge(self, path: str, found: Coverage) -> None:
         """Whether enough is covered."""
