@@ -459,6 +459,30 @@ def test_a_faulty_file_is_refused_with_the_place(text: str, said: str) -> None:
     assert all(line.startswith("t.test.yaml:") for line in found)
 
 
+@pytest.mark.parametrize("name", ["intent", "interval", "int", "bool", "boolean", "list[x]"])
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("tests: [{name: a, expect: {steps: {'NAME': {brunch: x}}}}]", "steps.NAME.brunch: P051"),
+        ("tests: [{name: a, expect: {calls: {'NAME': -1}}}]", "calls.NAME: P050"),
+        ("tests: [{name: a, expect: {calls: {'NAME': [3]}}}]", "calls.NAME: P050"),
+        ("tests: [{name: a, real_tools: {'NAME': 3}}]", "tests[0].real_tools: P050"),
+        ("real_tools: {'NAME': 3}\ntests: [{name: a}]", "real_tools: P050"),
+        ("properties: [{name: a, at_most: {'NAME': -1}}]", "properties[0].at_most.NAME: P050"),
+        ("properties: [{name: a, only_after: {'NAME': 3}}]", "[0].only_after.NAME: P050"),
+        ("prices: {'NAME': 3}\ntests: [{name: a}]", "prices.NAME: P050"),
+        ("programs: {'NAME': 3}\ntests: [{name: a}]", "programs.NAME: P050"),
+    ],
+)
+def test_a_place_has_the_names_of_the_document_whatever_they_are(
+    name: str, text: str, place: str
+) -> None:
+    with pytest.raises(ProgramError) as caught:
+        read_document(text.replace("NAME", name))
+    found = list(map(str, caught.value.diagnostics))
+    assert place.replace("NAME", name) in found[0]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -164,16 +164,25 @@ def _faults(error: ValidationError) -> Iterator[Diagnostic]:
             yield Diagnostic("P050", loc, said)
 
 
-_MEMBERS = ("constrained-", "list[", "dict[", "function-", "bool", "int")
-"""How the places of pydantic begin that name members of unions, which the document lacks."""
+_UNIONS = {("real_tools",), ("tests", 0, "real_tools"), ("tests", 0, "expect", "calls", "")}
+"""Where values of several types may stand, with 0 and "" for any number and name: pydantic puts the
+type that it tried behind the place, which the document lacks.
+"""
 
 
 def _place(loc: tuple[int | str, ...]) -> Loc:
+    """The place of a fault in the document, without what pydantic adds to it."""
     return tuple(
         part
         for number, part in enumerate(loc)
-        if part != "[key]" and not (number > 1 and str(part).startswith(_MEMBERS))
+        if part != "[key]" and _shape(loc[:number]) not in _UNIONS
     )
+
+
+def _shape(loc: Loc) -> Loc:
+    """*loc* as in `_UNIONS`: numbers as 0, and the tool that is called as ""."""
+    plain = tuple(0 if isinstance(part, int) else part for part in loc)
+    return (*plain[:-1], "") if plain[-2:-1] == ("calls",) else plain
 
 
 def fields_at(loc: Loc) -> list[str]:
