@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 from pathlib import Path
 from textwrap import dedent
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nano_vm import ExecutionVM, Program
+from nano_vm import ExecutionVM, Program, errors
 from nano_vm.cli import main
 from nano_vm.cli.faults import UsageFault
 from nano_vm.cli.program_tests import suite_of
@@ -651,6 +652,33 @@ def test_the_report_for_ci_is_xml_whatever_the_messages_hold(tmp_path: Path) -> 
 # --- the command ---
 
 
+NAMES_OF_EXCEPTIONS = sorted(
+    name
+    for module in (builtins, errors)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and issubclass(kind, BaseException)
+)
+
+
+@pytest.mark.parametrize("name", NAMES_OF_EXCEPTIONS)
+def test_a_tool_raises_every_exception_that_there_is(tmp_path: Path, name: str) -> None:
+    program = "name: p\nsteps: [{id: ask, type: tool, tool: ask}]"
+    reads = """
+    from nano_vm import tool
+
+    @tool(effect="read")
+    def ask(): ...
+    """
+    tests = f"""
+    tools: tools.py
+    tests:
+      - name: t
+        tools: {{ask: {{raises: {name}, message: closed}}}}
+        expect: {{status: failed, error: closed}}
+    """
+    assert faults(tmp_path, program, tests, tools_py=reads) == []
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -737,7 +765,7 @@ def test_the_same_program_in_two_files_is_covered_by_both(
     assert capsys.readouterr().out.endswith("p.yaml: 4 of 4 steps, 2 of 2 branches\n2 passed\n")
 
 
-REFUSING = 'policy: none.yaml\ntests: [{name: r, inputs: {message: x}, expect: {status: refused}}]'
+REFUSING = "policy: none.yaml\ntests: [{name: r, inputs: {message: x}, expect: {status: refused}}]"
 
 
 def test_coverage_is_that_of_the_suites_whose_program_may_run(

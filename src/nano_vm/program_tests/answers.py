@@ -147,12 +147,19 @@ def _raised(name: Any, message: str, where: str) -> BaseException:
         kind = known
     if kind.__name__ != name:
         kind = type(name, (Exception,), {})
-    try:
-        return kind(message)
-    except TypeError:  # one that wants more than a message
-        said = {"__init__": lambda self: None, "__str__": lambda _: message}
-        wordy: type[Exception] = type(name, (kind,), said)
-        return wordy()
+    said = {"__init__": lambda self: None, "__str__": lambda _: message}
+    for made in (
+        lambda: kind(message),
+        lambda: type(name, (kind,), said)(),  # one that wants more than a message
+    ):
+        try:
+            error: BaseException = made()
+            str(error)
+        except Exception:  # noqa: BLE001, S112 - a constructor may raise whatever it likes
+            continue
+        return error
+    named: type[Exception] = type(name, (Exception,), {})
+    return named(message)  # not even so: of that name at least
 
 
 _DECISIONS = {"approve": True, "approved": True, "reject": False, "rejected": False}

@@ -14,7 +14,16 @@ from pathlib import Path
 
 from ..diagnostics import Loc, format_loc
 from ..errors import ProgramError, VMError
-from ..explore.search import MAX_CHOICES, Coverage, Edges, Property, Tally, at_most, never, only_after
+from ..explore.search import (
+    MAX_CHOICES,
+    Coverage,
+    Edges,
+    Property,
+    Tally,
+    at_most,
+    never,
+    only_after,
+)
 from ..language.reader import marks
 from ..machine.compile import plan_of
 from ..machine.machine import Machine
