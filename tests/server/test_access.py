@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -16,7 +18,7 @@ from nano_vm.server import roles
 from nano_vm.server.problems import missing
 from nano_vm.server.routing import Routes, require_permissions, route
 
-from .conftest import World
+from .conftest import HOST, World
 
 ALLOWED: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("allowed.yaml").read_text())
 
@@ -71,6 +73,51 @@ def test_the_matrix(world: World) -> None:
             if allowed:
                 found[name].append(who)
     assert found == ALLOWED
+
+
+def unread(world: World, method: str, path: str, headers: dict[str, str]) -> int:
+    """The status that a request is answered with whose body cannot be read."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError(f"the body of {method} {path} was read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    url = urlsplit(HOST)
+    told = {"host": url.netloc, "content-length": "1000000", "origin": HOST, **headers}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in told.items()],
+        "client": ("127.0.0.1", 1),
+        "server": (url.hostname, url.port),
+        "scheme": url.scheme,
+    }
+    asyncio.run(world.app(scope, receive, send))
+    return int(sent[0]["status"])
+
+
+def test_nothing_is_read_of_a_body_before_it_is_known_who_sends_it(world: World) -> None:
+    cookies = "; ".join(f"{name}={value}" for name, value in world.viewer.cookies.items())
+    tried = 0
+    for name, (method, path, told) in operations(world).items():
+        if method == "GET" or told["x-permission"] == roles.PUBLIC:
+            continue
+        filled = path.replace("{project}", "shop").replace("{", "").replace("}", "")
+        assert unread(world, method, filled, {}) == 401, name
+        assert unread(world, method, filled, {"authorization": "Bearer nvm_x_y"}) == 401, name
+        if told["x-permission"] != roles.SIGNED_IN and "viewer" not in ALLOWED[name]:
+            assert unread(world, method, filled, {"cookie": cookies}) == 403, name
+            tried += 1
+    assert tried > 10
+    assert unread(world, "POST", "/api/v1/nothing", {}) == 401
+    for path in ("/api/v1/login", "/api/v1/setup"):  # which anybody may send a little to
+        assert unread(world, "POST", path, {}) == 413
 
 
 def test_nothing_of_another_project_is_there(world: World) -> None:
@@ -161,3 +208,7 @@ def test_a_route_without_a_permission_keeps_the_server_from_starting() -> None:
     routes.into(other)
     with pytest.raises(VMError, match="run:raed', which no role has"):
         require_permissions(other)
+    beside = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    beside.get("/beside", openapi_extra={"x-permission": "run:read"})(fine)
+    with pytest.raises(VMError, match="/beside is not behind the gate"):
+        require_permissions(beside)

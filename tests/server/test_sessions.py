@@ -10,7 +10,7 @@ import pytest
 
 from nano_vm.errors import VMError
 from nano_vm.server import access, secrets
-from nano_vm.server.guards import MAX_BODY_BYTES
+from nano_vm.server.guards import MAX_BODY_BYTES, MAX_PUBLIC_BODY_BYTES
 from nano_vm.server.routes import people
 
 from .conftest import HOST, PASSWORD, World
@@ -190,6 +190,15 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_read(world: World) -> N
     for content in (b"x" * (MAX_BODY_BYTES + 1), iter([b"x" * 1_000_000] * 18)):
         answer = world.operator.post("/api/v1/projects/shop/inbox", content=content)  # type: ignore[arg-type]
         assert (answer.status_code, answer.json()["title"]) == (413, "too long")
+
+
+def test_a_body_that_anybody_may_send_is_short(world: World) -> None:
+    most = b'{"name":"' + rb"\u00e9" * 1000 + b'","password":"' + rb"\u00e9" * 1000 + b'"}'
+    assert len(most) <= MAX_PUBLIC_BODY_BYTES
+    for path in (LOGIN, "/api/v1/setup"):
+        for content in (b"x" * (MAX_PUBLIC_BODY_BYTES + 1), iter([b"x" * 1000] * 17)):
+            answer = world.client().post(path, content=content)  # type: ignore[arg-type]
+            assert (answer.status_code, answer.json()["title"]) == (413, "too long")
 
 
 def test_the_secret_of_the_server_is_its_own(tmp_path: Path) -> None:

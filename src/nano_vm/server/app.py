@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse, Response
 from ..errors import StoreError
 from ..ui.page import SCRIPT, STYLE, asset
 from . import problems
-from .access import Caller, authorize, caller
+from .access import Caller, caller
 from .guards import Guards
 from .problems import Problem, missing
 from .roles import PUBLIC, SIGNED_IN
 from .routes import admin, hosts, people, programs, runs
-from .routing import Routes, describe, require_permissions, route
+from .routing import Routes, describe, public_paths, require_permissions, route
 from .shapes import Recorded
 from .state import State
 
@@ -40,7 +40,6 @@ def application(state: State) -> FastAPI:
         docs_url=None,  # their pages fetch scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
-        dependencies=[Depends(authorize)],
     )
     app.state.server = state
     for routes in (runs.ROUTES, programs.ROUTES, hosts.ROUTES, admin.ROUTES, people.ROUTES, ROUTES):
@@ -49,7 +48,7 @@ def application(state: State) -> FastAPI:
     describe(app)
     problems.install(app)
     host = urlsplit(state.public_url).netloc if state.public_url is not None else None
-    app.add_middleware(Guards, host=host, secure=state.secure)
+    app.add_middleware(Guards, host=host, secure=state.secure, public=public_paths(app))
     return app
 
 

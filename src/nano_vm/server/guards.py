@@ -23,6 +23,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_BODY_BYTES = 17_000_000
 """A value of a run may have 16 MB (`values.MAX_VALUE_BYTES`)."""
 
+MAX_PUBLIC_BODY_BYTES = 16_000
+"""Of a body that anybody may send: a name and a password of 1000 characters each, with escapes."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?\Z")
@@ -39,17 +42,17 @@ _HEADERS = (
 _TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 
 
-TOO_LONG = f"a body has at most {MAX_BODY_BYTES} bytes"
-
-
 class Guards:
     """The application *app* behind them; *host* is the only one that it answers for, None for this
-    machine's loopback names.
+    machine's loopback names; at *public* paths anybody is answered.
     """
 
-    def __init__(self, app: Any, *, host: str | None, secure: bool) -> None:
+    def __init__(
+        self, app: Any, *, host: str | None, secure: bool, public: frozenset[str]
+    ) -> None:
         self.app = app
         self.host = host
+        self.public = public
         self.headers = [*_HEADERS, *([_TRANSPORT] if secure else [])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,9 +95,11 @@ class Guards:
         if scope["path"] != "/healthz" and not self._answers_for(host):
             await refused(421, "another-host", "this server does not answer for this host name")
             return
+        most = MAX_PUBLIC_BODY_BYTES if scope["path"] in self.public else MAX_BODY_BYTES
+        too_long = f"a body has at most {most} bytes here"
         length = given.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            await refused(413, "too-long", TOO_LONG)
+        if not length.isdigit() or int(length) > most:
+            await refused(413, "too-long", too_long)
             return
         received = 0
 
@@ -102,8 +107,8 @@ class Guards:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
-                raise HTTPException(413, TOO_LONG)
+            if received > most:
+                raise HTTPException(413, too_long)
             return message
 
         await self.app(scope, receiving, sending)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 
 from ..errors import VMError
+from .access import authorize, declared
 from .problems import PROBLEM, SCHEMA
-from .roles import DECLARED
+from .roles import DECLARED, PUBLIC
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -44,13 +47,36 @@ class Json(Response):
     media_type = "application/json"
 
 
+class Gated(APIRoute):
+    """A route behind the gate: nothing of a body is read before it is known who asks and that they
+    may. A dependency would be asked after the body was read and parsed.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        handle = super().get_route_handler()
+
+        async def gated(request: Request) -> Response:
+            await run_in_threadpool(authorize, request)
+            return await handle(request)
+
+        return gated
+
+
 class Routes(list[tuple[str, str, Callable[..., Any], dict[str, Any]]]):
     """Routes that are declared, for an application to take: method, path, handler, and the rest."""
 
     def into(self, app: FastAPI) -> None:
         """Have *app* serve them."""
         for method, path, handler, more in self:
-            app.add_api_route(path, handler, methods=[method], response_model=None, **more)
+            app.router.add_api_route(
+                path,
+                handler,
+                methods=[method],
+                response_model=None,
+                route_class_override=Gated,
+                **more,
+            )
 
 
 def route(
@@ -98,10 +124,11 @@ def describe(app: FastAPI) -> None:
 
 
 def require_permissions(app: FastAPI) -> None:
-    """Keep a server from starting that has a route without a permission.
+    """Keep a server from starting that has a route without a permission, or one that nobody holds
+    requests against.
 
     Raises:
-        VMError: If a route declares none, or one that no role has.
+        VMError: If a route declares none, or one that no role has; if it is not behind the gate.
     """
     for found in app.routes:
         needs = (getattr(found, "openapi_extra", None) or {}).get("x-permission")
@@ -113,3 +140,14 @@ def require_permissions(app: FastAPI) -> None:
                 f"the route {getattr(found, 'path', found)} declares {told}; the server does not "
                 f"start"
             )
+        if not isinstance(found, Gated):
+            raise VMError(f"the route {found.path} is not behind the gate; declare it by `route`")  # type: ignore[attr-defined]
+
+
+def public_paths(app: FastAPI) -> frozenset[str]:
+    """Where anybody is answered."""
+    return frozenset(
+        found.path
+        for found in app.routes
+        if isinstance(found, Gated) and declared(found) == PUBLIC
+    )
