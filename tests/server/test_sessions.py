@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
-from nano_vm.errors import VMError
+from nano_vm.errors import StoreError, VMError
 from nano_vm.server import access, secrets
 from nano_vm.server.guards import MAX_BODY_BYTES, MAX_PUBLIC_BODY_BYTES
 from nano_vm.server.routes import people
@@ -184,6 +185,38 @@ def test_what_every_answer_tells_a_browser(world: World) -> None:
     assert given.headers["x-request-id"] == "from-the-proxy"
     hostile = world.viewer.get(ME, headers={"x-request-id": "a\x1b[31m"})
     assert "\x1b" not in hostile.headers["x-request-id"]
+
+
+def test_an_error_of_ours_is_answered_like_all_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("a secret of the server")
+
+    monkeypatch.setattr(access, "authenticated", fails)
+    client = TestClient(world.app, base_url=HOST, raise_server_exceptions=False)
+    answer = client.get(ME, headers={"x-request-id": "from-the-proxy"})
+    assert (answer.status_code, answer.json()["title"]) == (500, "internal")
+    assert "secret" not in answer.text
+    assert answer.json()["request_id"] == answer.headers["x-request-id"] == "from-the-proxy"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_probe_asks_by_any_name_and_costs_little(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(world.state.store), "counts", None)  # which reads every header
+    for path in ("/healthz", "/readyz"):
+        answer = world.client().get(path, headers={"host": "10.0.0.1"})
+        assert (answer.status_code, answer.json()) == (200, {"ok": True}), path
+
+    def away(*_: Any) -> Any:
+        raise StoreError("away", passing=True)
+
+    monkeypatch.setattr(type(world.state.store), "reading", away)
+    assert world.client().get("/readyz").status_code == 503
+    assert world.client().get("/healthz").status_code == 200
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_read(world: World) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import sqlalchemy as sa
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from ..errors import StoreError
 from ..ui.page import SCRIPT, STYLE, asset
@@ -17,8 +19,8 @@ from .problems import Problem, missing
 from .roles import PUBLIC, SIGNED_IN
 from .routes import admin, hosts, people, programs, runs
 from .routing import Routes, describe, public_paths, require_permissions, route
-from .shapes import Recorded
 from .state import State
+from .tables import projects
 
 API_VERSION = "1"
 
@@ -27,13 +29,30 @@ ROUTES = Routes()
 _MARK = b'<meta name="nano-vm-server" content="v1">'
 
 
+class Application(FastAPI):
+    """FastAPI's, with `Guards` outermost: FastAPI answers an error of ours outside of every
+    middleware that is added to it.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The whole stack, from outside in."""
+        state: State = self.state.server
+        host = urlsplit(state.public_url).netloc if state.public_url is not None else None
+        return Guards(
+            super().build_middleware_stack(),
+            host=host,
+            secure=state.secure,
+            public=public_paths(self),
+        )
+
+
 def application(state: State) -> FastAPI:
     """The application of a server.
 
     Raises:
         VMError: If a route declares no permission.
     """
-    app = FastAPI(
+    app = Application(
         title="llm-nano-vm",
         version=API_VERSION,
         summary="Runs, what they ask, and who may do what",
@@ -47,12 +66,10 @@ def application(state: State) -> FastAPI:
     require_permissions(app)
     describe(app)
     problems.install(app)
-    host = urlsplit(state.public_url).netloc if state.public_url is not None else None
-    app.add_middleware(Guards, host=host, secure=state.secure, public=public_paths(app))
     return app
 
 
-@route(ROUTES, "GET", "/healthz", PUBLIC, answers=Recorded, include_in_schema=False)
+@route(ROUTES, "GET", "/healthz", PUBLIC, include_in_schema=False)
 def healthz() -> JSONResponse:
     """Whether the process answers."""
     return JSONResponse({"ok": True})
@@ -63,7 +80,8 @@ def readyz(request: Request) -> JSONResponse:
     """Whether the store answers; 503 where it does not."""
     state: State = request.app.state.server
     try:
-        state.store.counts()
+        with state.tables.reading() as rows:
+            rows.one(sa.select(projects.c.name).limit(1))
     except StoreError as error:
         raise Problem(503, "store", "the store does not answer") from error
     return JSONResponse({"ok": True})

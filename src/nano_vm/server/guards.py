@@ -13,7 +13,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from ..ui.local import POLICY
-from .problems import PROBLEM
+from .problems import PROBLEM, Problem, document
 from .shapes import json_bytes
 
 Scope = MutableMapping[str, Any]
@@ -25,6 +25,9 @@ MAX_BODY_BYTES = 17_000_000
 
 MAX_PUBLIC_BODY_BYTES = 16_000
 """Of a body that anybody may send: a name and a password of 1000 characters each, with escapes."""
+
+PROBES = frozenset({"/healthz", "/readyz"})
+"""What a supervisor asks, by the address of the process and not by the name of the server."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
@@ -47,9 +50,7 @@ class Guards:
     machine's loopback names; at *public* paths anybody is answered.
     """
 
-    def __init__(
-        self, app: Any, *, host: str | None, secure: bool, public: frozenset[str]
-    ) -> None:
+    def __init__(self, app: Any, *, host: str | None, secure: bool, public: frozenset[str]) -> None:
         self.app = app
         self.host = host
         self.public = public
@@ -73,33 +74,27 @@ class Guards:
                 message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
-        async def refused(status: int, kind: str, detail: str) -> None:
-            body = json_bytes(
-                {
-                    "type": f"urn:nano-vm:problem:{kind}",
-                    "title": kind.replace("-", " "),
-                    "status": status,
-                    "detail": detail,
-                    "request_id": request_id,
-                }
-            )
+        async def refused(problem: Problem) -> None:
+            body = json_bytes(document(problem, request_id))
             head = [
                 (b"content-type", PROBLEM.encode()),
                 (b"content-length", str(len(body)).encode()),
                 (b"connection", b"close"),
             ]
-            await sending({"type": "http.response.start", "status": status, "headers": head})
+            start = {"type": "http.response.start", "status": problem.status, "headers": head}
+            await sending(start)
             await sending({"type": "http.response.body", "body": body})
 
         host = given.get(b"host", b"").decode("latin-1")
-        if scope["path"] != "/healthz" and not self._answers_for(host):
-            await refused(421, "another-host", "this server does not answer for this host name")
+        if scope["path"] not in PROBES and not self._answers_for(host):
+            told = "this server does not answer for this host name"
+            await refused(Problem(421, "another-host", told))
             return
         most = MAX_PUBLIC_BODY_BYTES if scope["path"] in self.public else MAX_BODY_BYTES
         too_long = f"a body has at most {most} bytes here"
         length = given.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > most:
-            await refused(413, "too-long", too_long)
+            await refused(Problem(413, "too-long", too_long))
             return
         received = 0
 

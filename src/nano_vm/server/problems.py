@@ -75,16 +75,21 @@ _OF_ERRORS: tuple[tuple[type[VMError], int, str], ...] = (
 )
 
 
-def answer(request: Request, problem: Problem, **more: Any) -> JSONResponse:
-    """A problem document."""
-    body = {
+def document(problem: Problem, request_id: str, **more: Any) -> dict[str, Any]:
+    """What `SCHEMA` describes."""
+    return {
         "type": f"urn:nano-vm:problem:{problem.kind}",
         "title": problem.kind.replace("-", " "),
         "status": problem.status,
         "detail": problem.detail,
-        "request_id": getattr(request.state, "request_id", ""),
+        "request_id": request_id,
         **more,
     }
+
+
+def answer(request: Request, problem: Problem, **more: Any) -> JSONResponse:
+    """A problem document."""
+    body = document(problem, getattr(request.state, "request_id", ""), **more)
     return JSONResponse(body, problem.status, problem.headers, media_type=PROBLEM)
 
 

@@ -147,7 +147,5 @@ def require_permissions(app: FastAPI) -> None:
 def public_paths(app: FastAPI) -> frozenset[str]:
     """Where anybody is answered."""
     return frozenset(
-        found.path
-        for found in app.routes
-        if isinstance(found, Gated) and declared(found) == PUBLIC
+        found.path for found in app.routes if isinstance(found, Gated) and declared(found) == PUBLIC
     )
