@@ -275,26 +275,77 @@ async def test_a_call_that_hangs_has_a_deadline_and_is_cancelled_there(
     tools.close()
 
 
-async def test_a_changed_contract_is_another_one(serve: Callable[..., Http]) -> None:
-    there = Tools(declared("a", {"x": TEXT}), declared("b"), a="A", b="B")
+def quiet(tools: McpTools) -> None:
+    """As after a while without a word, when a server may have become another one."""
+    tools._connection._heard = -100.0
+
+
+async def test_under_a_changed_contract_a_program_is_checked_again(
+    serve: Callable[..., Http],
+) -> None:
+    there = Tools(declared("a", {"x": TEXT}), declared("b"), a=lambda x, y="": x + y, b="B")
     server = serve(there)
     tools = await mcp_tools(server.url)
-    assert await run(tools, "a", x="1") == "A"
+    vm = ExecutionVM(tools=tools)
+    fits, lacks = program(step("a", "a", args={"x": "1"})), program(step("a", "a"))
+    assert (await vm.run(fits)).steps[0].output == "1"
     there.tools = [
-        declared("a", {"x": TEXT}, required=["x"], description="other words"),
+        declared("a", {"x": TEXT, "y": TEXT}, required=["x"], description="other words"),
         declared("b"),
     ]
-    tools._connection._heard = -100.0  # as after a quiet while
+    quiet(tools)
+    assert (await vm.run(fits)).steps[0].output == "1"
+    quiet(tools)
     calls = len(there.calls)
-    changed = await run(tools, "a", x="1")
-    assert "has another contract for the tool 'a'" in changed.error
-    assert "call mcp_tools() again" in changed.error
+    refused = await vm.run(lacks)
+    assert "the contract of tool 'a' has changed since the run was checked" in refused.error
+    assert "the program is refused: steps[0]: V021: tool 'a' needs argument 'x'" in refused.error
     assert len(there.calls) == calls
     assert await run(tools, "b") == "B"
-    there.tools = [declared("b", description="other words are no other contract")]
-    tools._connection._heard = -100.0
-    assert "has no longer the tool 'a'" in (await run(tools, "a", x="1")).error
-    assert await run(tools, "b") == "B"
+    tools.close()
+
+
+async def test_arguments_are_held_against_a_contract_that_has_changed(
+    serve: Callable[..., Http],
+) -> None:
+    there = Tools(declared("a", {"x": TEXT}), a=lambda x: x)
+    tools = await mcp_tools(serve(there).url)
+    given = program(step("a", "a", args={"x": "$given"}))
+    vm = ExecutionVM(tools=tools)
+    assert (await vm.run(given, {"given": "long"})).ok
+    there.tools = [declared("a", {"x": {"type": "string", "maxLength": 3}})]
+    quiet(tools)
+    assert (await vm.run(given, {"given": "abc"})).ok
+    calls = len(there.calls)
+    assert "longer than 3" in (await vm.run(given, {"given": "long"})).error
+    assert len(there.calls) == calls
+    tools.close()
+
+
+async def test_a_changed_contract_that_no_run_can_go_on_with(serve: Callable[..., Http]) -> None:
+    reads = ToolAnnotations(read_only_hint=True)
+    there = Tools(declared("a", {"x": TEXT}, annotations=reads), declared("b"), a="A", b="B")
+    server = serve(there)
+    tools = await mcp_tools(server.url, trust_hints=True)
+
+    async def changed(*now: Any) -> str:
+        there.tools = [*now, declared("b", description="other words are no other contract")]
+        quiet(tools)
+        calls = len(there.calls)
+        failed = await run(tools, "a", x="1")
+        assert len(there.calls) == calls
+        quiet(tools)
+        assert await run(tools, "b") == "B"
+        return str(failed.error)
+
+    writes = declared("a", {"x": TEXT, "y": TEXT})
+    assert "its effect was 'read' and is 'write'; begin a new run" in await changed(writes)
+    no_schema = declared("a", {"x": {"type": "strin"}}, annotations=reads)
+    assert "arguments of 'a' cannot be used" in await changed(no_schema)
+    quiet(tools)
+    with pytest.raises(ToolError, match=r"another contract for the tool 'a'.*mcp_tools\(\) again"):
+        await tools["a"](x="1")  # by hand: no program is known that could be checked
+    assert "has no longer the tool 'a'" in await changed()
     tools.close()
     async with await mcp_tools(server.url) as fresh:
         assert list(fresh) == ["b"]

@@ -16,7 +16,7 @@ from ..errors import ToolError, VMError
 from ..language.policy import EFFECTS, Effect
 from ..language.schemas import schema_check, schema_fault
 from ..spelling import meant
-from ..tools.contract import tool
+from ..tools.contract import BIND, Recheck, tool
 from ..tools.schema import NOT_GIVEN, with_signature
 from ..values import canonical, short
 from .connection import CONNECT_SECONDS, Connection
@@ -145,8 +145,9 @@ class McpTool:
         """Call it.
 
         Raises:
-            ToolError: If the arguments do not fit, the server refuses, its contract has changed, or
-                what it gives is too large or does not fit.
+            ContractChanged: If the server has another contract for it now; nothing was called.
+            ToolError: If the arguments do not fit, the server refuses, or what it gives is too
+                large or does not fit.
             ConnectionError: If the connection was lost on the way.
         """
         given = {name: value for name, value in arguments.items() if value is not NOT_GIVEN}
@@ -164,14 +165,14 @@ class McpTool:
     def _unchanged(self, listed: list[Any]) -> None:
         """Make sure that the server's contract is that which programs were checked against."""
         found = next((one for one in listed if one.name == self.name), None)
-        if found is not None and contract_of(found) == self.contract:
-            return
-        what = "has no longer" if found is None else "has another contract for"
-        raise ToolError(
-            f"{self.connection} {what} the tool {self.name!r} than when programs were checked; "
-            f"call mcp_tools() again, for a VM that checks them anew",
-            retryable=False,
-        )
+        if found is None:
+            raise ToolError(
+                f"{self.connection} has no longer the tool {self.name!r}, which it had when "
+                f"programs were checked",
+                retryable=False,
+            )
+        if contract_of(found) != self.contract:
+            raise ContractChanged(self, found)
 
     def _value(self, result: Any) -> Any:
         """What the step gives."""
@@ -197,16 +198,58 @@ class McpTool:
         return value
 
     def callable(self) -> Callable[..., Any]:
-        """Itself as a function whose signature says what the server takes."""
+        """Itself as a function whose signature says what the server takes. Bound to a program, it
+        goes on under another contract of the server's once the program was checked against that.
+        """
 
         async def call(**arguments: Any) -> Any:
             return await self(**arguments)
 
+        def bind(recheck: Recheck) -> Callable[..., Any]:
+            current = self
+
+            async def call(**arguments: Any) -> Any:
+                nonlocal current
+                try:
+                    return await current(**arguments)
+                except ContractChanged as changed:
+                    renewed = changed.renewed()
+                    await recheck(renewed.callable())
+                    current = renewed
+                return await current(**arguments)
+
+            return call
+
         call.__name__ = call.__qualname__ = self.name
         call.__doc__ = self.doc
+        setattr(call, BIND, bind)
         with_signature(call, self.schema)
         declare = tool(effect=self.effect, timeout_seconds=self.options.timeout_seconds)
         return declare(call)
+
+
+class ContractChanged(ToolError):
+    """A server has another contract for a tool than the one that programs were checked against."""
+
+    def __init__(self, known: McpTool, listed: Any) -> None:
+        super().__init__(
+            f"{known.connection} has another contract for the tool {known.name!r} than when "
+            f"programs were checked; call mcp_tools() again, for a VM that checks them anew",
+            retryable=False,
+        )
+        self.known, self.listed = known, listed
+
+    def renewed(self) -> McpTool:
+        """The tool as the server has it now.
+
+        Raises:
+            ToolError: If it cannot be used.
+        """
+        known = self.known
+        try:
+            return McpTool(known.connection, self.listed, known.options)
+        except VMError as error:
+            raise ToolError(str(error), retryable=False) from None
 
 
 class _Options:

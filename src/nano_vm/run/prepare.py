@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ..adapters.contract import Adapter
 from ..collector import collector_paused
-from ..diagnostics import Diagnostic, Loc
-from ..errors import ProgramError, VMError
+from ..diagnostics import Diagnostic, Loc, summary
+from ..errors import ProgramError, ToolError, VMError
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, tightest
 from ..language.program import Program
@@ -25,7 +27,7 @@ from ..machine.terms import DEFAULT_TERMS, RunTerms
 from ..prices import Price
 from ..store.records import StoredRun
 from ..store.shared_budget import SharedBudget
-from ..tools.contract import ToolContract
+from ..tools.contract import BIND, ToolContract, contract
 from ..values import canonical
 from ..verify.examine import Examined, examine, untrusted_by
 from .host import Host, Threads, budget_of, served_of
@@ -217,7 +219,7 @@ class Preparer:
         if prepared.plan is not None:
             adapters, _ = self._pools().of(flow)
             prepared.host = Host(
-                functions=prepared.plan.bound(self.functions),
+                functions=prepared.plan.bound(self._functions(prepared, programs)),
                 how=[self.contracts[calling.tool].how for calling in prepared.plan.calls],
                 adapters=adapters,
                 threads=self.threads,
@@ -241,6 +243,54 @@ class Preparer:
                 self.price_sources,
             )
         return prepared
+
+    def _functions(
+        self, prepared: Prepared, programs: Mapping[str, Program] | None
+    ) -> dict[str, Callable[..., Any]]:
+        """What the program of *prepared* calls, by the names of tools."""
+        assert prepared.plan is not None
+        functions = {}
+        for name in {calling.tool for calling in prepared.plan.calls}:
+            function = self.functions[name]
+            bind = getattr(function, BIND, None)
+            if bind is not None:
+                function = bind(partial(self._recheck, prepared, programs, name))
+            functions[name] = function
+        return functions
+
+    async def _recheck(
+        self,
+        prepared: Prepared,
+        programs: Mapping[str, Program] | None,
+        name: str,
+        function: Callable[..., Any],
+    ) -> None:
+        """Check the program of *prepared* again, whose tool *name* has become *function*.
+
+        Raises:
+            ToolError: If it is refused, or what is known of calls under way would be wrong.
+        """
+        changed = f"the contract of tool {name!r} has changed since the run was checked"
+        try:
+            found = contract(name, function)
+        except VMError as error:
+            raise ToolError(f"{changed}: {error}", retryable=False) from None
+        before = self.contracts[name]
+        if found.effect != before.effect:
+            raise ToolError(
+                f"{changed}: its effect was {before.effect!r} and is {found.effect!r}; begin a "
+                f"new run, on a VM that is given the tool anew",
+                retryable=False,
+            )
+        other = self.beside()
+        other.contracts[name] = found
+        examining = partial(other.examine, prepared.program, prepared.untrusted, False, programs)
+        _, examined = await asyncio.wrap_future(self.threads.submit(examining))
+        errors = [fault for fault in examined.report.faults if fault.severity == "error"]
+        if errors:
+            raise ToolError(
+                f"{changed}, and the program is refused: {summary(errors)}", retryable=False
+            )
 
     def _pools(self) -> Pools:
         if self._made_pools is None:

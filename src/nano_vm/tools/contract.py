@@ -16,7 +16,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, TypeVar, overload
@@ -37,6 +37,13 @@ _OPTIONS = "__nano_vm_tool__"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Converter = Callable[[Any], Any]
+
+Recheck = Callable[[Callable[..., Any]], Awaitable[None]]
+"""Checks a program against what one of its tools has become, a function with another contract;
+raises `ToolError` where it is refused."""
+BIND = "__nano_vm_bind__"
+"""The attribute of a tool whose contract can change while programs run: it is called with a
+`Recheck` of the program, and returns what that program calls."""
 
 
 class ArgumentError(StepFault):
