@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .compare import Difference, same
 from .diffs import Diff, StepDiff, diff
-from .forks import Forked, ForkJournal, fork
+from .forks import Ahead, Edits, Forked, ForkJournal, edits_of, fork, fork_ahead
 from .rerun import (
     Check,
     Replay,
@@ -24,9 +24,11 @@ from .rerun import (
 )
 
 __all__ = [
+    "Ahead",
     "Check",
     "Diff",
     "Difference",
+    "Edits",
     "ForkJournal",
     "Forked",
     "Replay",
@@ -35,7 +37,9 @@ __all__ = [
     "Subject",
     "Verified",
     "diff",
+    "edits_of",
     "fork",
+    "fork_ahead",
     "program_of",
     "replay",
     "same",

@@ -10,36 +10,40 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import VMError
+from ..errors import ProgramError, VMError
 from ..given import by_name, instance
 from ..language.program import Program
 from ..language.programs import programs_given
 from ..machine.machine import Machine
-from ..machine.outcome import NotCalled, Suspended
+from ..machine.outcome import Joined, NotCalled, Suspended
 from ..machine.plan import DOUBT, END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded
 from ..records.record import Record, flattened, request_json
 from ..records.status import StepStatus
 from ..records.trace import Trace
+from ..run.durable.resume import pending_run
+from ..run.durable.rows import Rows
 from ..run.durable.stored import parted
+from ..run.live import Begun
 from ..run.options import Said
 from ..run.vm import ExecutionVM
 from ..spelling import meant
-from ..store.records import StoredRun
+from ..store.records import RUNNING, StoredRun
 from ..values import UNSET, admit, canonical, kind_name
 from .compare import same
-from .rerun import Replay, Replayer, subject_of
+from .rerun import Replay, Replayer, Subject, subject_of
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What a fork changes: its program and inputs as they are afterwards, and outputs put in place
-    of recorded ones, by path or step id.
+    """What a fork changes: its program and inputs as they are afterwards, outputs put in place of
+    recorded ones, by path or step id, and the names of all that *changed*.
     """
 
     program: Program
     inputs: dict[str, Any]
     outputs: dict[str, Any]
+    changed: tuple[str, ...] = ()
 
 
 def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> Edits:
@@ -52,17 +56,21 @@ def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> 
     inputs, outputs = trace.inputs, {}
     fields: dict[str, dict[str, Any]] = {}
     recorded = {step.path for step in trace.steps}
+    changed: list[str] = []
     for name, change in by_name(edit, "edit", "write edit={'inputs': {...}}").items():
         if name == "program":
             if not isinstance(change, Program):
                 raise VMError(f"edit: 'program' is a Program, not {kind_name(change)}")
             program = change
+            changed.append(name)
         elif not isinstance(change, Mapping) or not change:
             raise VMError(f"edit: {name!r} is an object with what changes, not {kind_name(change)}")
         elif name == "inputs":
             inputs |= {str(key): value for key, value in change.items()}
+            changed += [f"inputs.{key}" for key in change]
         else:
             rest = dict(change)
+            changed += [f"{name}.{key}" for key in change]
             if "output" in rest:
                 outputs[name] = admit(rest.pop("output"))[0]
             if rest:
@@ -89,7 +97,7 @@ def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> 
         document = program.to_dict()
         document["steps"] = _with_fields(document["steps"], fields)
         program = Program.from_dict(document)
-    return Edits(program, inputs, outputs)
+    return Edits(program, inputs, outputs, tuple(changed))
 
 
 def near_to(name: str, known: list[str]) -> str:
@@ -318,35 +326,157 @@ async def fork(
     subject = subject_of(
         run, program, {**vm.preparer.programs, **programs_given(programs)}, vm.store
     )
-    subject.demand_values()
-    trace = subject.trace
-    replayed = Replayer(subject.program, subject.programs).replay(trace)
-    edits = edits_of(subject.program, trace, edit)
     kept = run_id is not None and vm.store is not None
     host = vm.with_(tools=tools, programs=subject.programs, store=UNSET if kept else None)
-    forked = Forked(
-        replayed,
-        edits.outputs,
-        at=at,
-        effects=effects,
-        tools=tools or (),
-        clock=host.clock.monotonic_ns,
-    )
     # what the run belongs to and is found by holds for the fork; who asked for it is another matter
-    said: Said = {"project": trace.about.get("project"), "labels": trace.about.get("labels")}
-    begun = host.begin(edits.program, edits.inputs, run_id=run_id, seed=trace.seed, **said)
-    made = begun.trace
-    about, own = parted(made.about)
-    made.recording.about = {
-        # a host that has no policy for it does not make public what the run held
-        **({"secrecy": labels} if (labels := trace.about.get("secrecy")) else {}),
-        **about,
-        "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
-        "effects": effects,
-        **own,
-    }
+    about = subject.trace.about
+    said: Said = {"project": about.get("project"), "labels": about.get("labels")}
+    edits = edits_of(subject.program, subject.trace, edit)
+    begun, forked = _begun(
+        host, subject, edits, said, at=at, effects=effects, run_id=run_id, tools=tools or ()
+    )
     if begun.machine is not None and kept:
         await host.execution(begun, origin=forked)
     elif begun.machine is not None:
         await host.execution(begun, journal=ForkJournal(forked))
-    return made
+    return begun.trace
+
+
+def _begun(
+    host: ExecutionVM,
+    subject: Subject,
+    edits: Edits,
+    said: Said,
+    *,
+    at: str | None,
+    effects: bool,
+    run_id: str | None,
+    tools: Iterable[str] = (),
+) -> tuple[Begun, Forked]:
+    """A fork before its first step, and what it takes from the run that it is made from."""
+    subject.demand_values()
+    trace = subject.trace
+    forked = Forked(
+        Replayer(subject.program, subject.programs).replay(trace),
+        edits.outputs,
+        at=at,
+        effects=effects,
+        tools=tools,
+        clock=host.clock.monotonic_ns,
+    )
+    begun = host.begin(edits.program, edits.inputs, run_id=run_id, seed=trace.seed, **said)
+    made = begun.trace
+    about, own = parted(made.about)
+    parent = {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})}
+    made.recording.about = {
+        # a host that has no policy for it does not make public what the run held
+        **({"secrecy": labels} if (labels := trace.about.get("secrecy")) else {}),
+        **about,
+        "parent": {**parent, **({"changed": list(edits.changed)} if edits.changed else {})},
+        "effects": effects,
+        **own,
+    }
+    return begun, forked
+
+
+@dataclass(frozen=True, slots=True)
+class FirstCall:
+    """A call that a fork reaches behind what it takes from its origin. *called* is the tool or
+    model, if it has a name; with *stops* it is not made before a person says so.
+    """
+
+    path: str
+    step: str
+    type: str
+    called: str | None
+    effect: str | None
+    stops: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A fork up to its first calls: the steps whose outcome is *taken*, by path, the calls that
+    come next, and the run for a store, to be driven by any host.
+    """
+
+    taken: tuple[str, ...]
+    calls: tuple[FirstCall, ...]
+    run: StoredRun
+
+
+def fork_ahead(
+    vm: ExecutionVM,
+    run: StoredRun,
+    edits: Edits,
+    *,
+    at: str | None = None,
+    effects: bool = False,
+    run_id: str | None = None,
+    said: Said | None = None,
+) -> Ahead:
+    """A fork of *run* for hosts elsewhere: all that it takes from the records is in it, and no call
+    is made. Behind its first calls nothing more is taken: who drives it makes them.
+
+    *vm* has what the calls will have, see `fork`; *said* is what is said of the new run.
+
+    Raises:
+        VMError: If the run does not replay, or *at* never ran.
+        ProgramError: If the fork would be refused.
+    """
+    subject = subject_of(run)
+    host = vm.with_(programs=subject.programs, store=None)
+    begun, forked = _begun(host, subject, edits, said or {}, at=at, effects=effects, run_id=run_id)
+    trace, machine = begun.trace, begun.machine
+    if machine is None:
+        raise ProgramError(trace.diagnostics)
+    machines: list[Machine] = []
+    calls: list[FirstCall] = []
+    _advance(machine, forked, trace.started_ns, machines, calls)
+    stored = pending_run(host.preparer, edits.program, trace)
+    base = trace.recording.base_ns
+    # as a run that its process has left: it began when the first outcome was taken
+    stored.status, stored.started_ns = RUNNING, trace.started_ns + base
+    taken = tuple(path for path, reused in forked.reused.items() if reused)
+    rows = Rows(stored, trace.recording.ops, base, "")
+    rows.taken |= set(taken)
+    stored.rows = [row for one in machines for row in rows.new(one)]
+    return Ahead(taken, tuple(calls), stored)
+
+
+def _advance(
+    machine: Machine, forked: Forked, now: int, machines: list[Machine], calls: list[FirstCall]
+) -> bool:
+    """Drive *machine* and its children as far as outcomes are taken; whether it ended."""
+    machines.append(machine)
+    forked.recorded.attach(machine)
+    op: Op = machine.start(now)
+    while op.code != END:
+        if op.code == FORK:
+            ended = [
+                machine.ready(number)
+                and _advance(machine.child(number), forked, machine.now, machines, calls)
+                for number in range(machine.fork_size)
+            ]  # each that may begin, also behind one that waits
+            if not all(ended):
+                return False
+            op = machine.resume(Joined(), machine.now)
+            continue
+        following = None if op.code == DOUBT else forked.known(machine, op)
+        if following is None:
+            calls.append(_first_call(machine, op, forked))
+            return False
+        op = following
+    return True
+
+
+def _first_call(machine: Machine, op: Any, forked: Forked) -> FirstCall:
+    tool = op.tool if op.code == TOOL else None
+    model = op.model or machine.terms.default_model if op.code == MODEL else None
+    return FirstCall(
+        machine.path,
+        op.step_id,
+        op.type,
+        tool or model,
+        op.effect if op.code == TOOL else None,
+        op.code == TOOL and op.unsafe and not forked.makes(op),
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, model_validator
 
-VALUES = frozenset({"inputs", "payload"})
+VALUES = frozenset({"inputs", "payload", "edit"})
 """Fields with values of a run, which the language itself holds to what is a value."""
 
 

@@ -47,11 +47,11 @@ from ..sql import kept as answers
 from ..sql import limits as windows
 from ..transfer import export
 from ..waits import Entry as WaitEntry
-from .cells import Bodies, run_cells
+from .cells import Bodies, row_cells, run_cells
 from .database import Connection, Database, marks, padded, parts
 from .read import INBOX, headers, loaded, loaded_each, rows_after, unknown
 from .schema import SCHEMA_VERSION
-from .writer import Job, Writer
+from .writer import Job, Writer, insert_rows
 
 T = TypeVar("T")
 
@@ -753,7 +753,8 @@ class SqlStore(TableStore):
         bodies = Bodies(self.database.keys)
         run.seal = seal_of(run)
         run.signature = signed(run.seal, self.signer) if self.signer is not None else None
-        columns = run_cells(run, bodies) | {"fence": 1, "row_count": 0}
+        columns = run_cells(run, bodies) | {"fence": 1, "row_count": len(run.rows)}
+        cells = [row_cells(row, bodies) for row in run.rows]  # of a fork: what it takes
 
         def job(connection: Connection, added: Bodies) -> bool:
             found = connection.one(
@@ -777,6 +778,7 @@ class SqlStore(TableStore):
                 return False
             run.key, run.fence = int(found[0]), 1
             if new:
+                insert_rows(connection, [(run.key, seq, row) for seq, row in enumerate(cells)])
                 listing.index_labels(connection, run)
                 self._accompany(connection)
             return True
