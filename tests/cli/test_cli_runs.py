@@ -916,6 +916,26 @@ def test_what_a_run_held_is_erased(sh: Shell, ended: str) -> None:
     assert "were erased before" in sh.out[0]
 
 
+def test_what_old_runs_held_is_erased(sh: Shell, ended: str) -> None:
+    assert sh("run", "timer.yaml", "--run-id", "t") == 3
+    assert sh("store", "erase", "--older-than", "1h") == 0
+    assert sh.out == ["erased 0 runs"]
+    assert sh("store", "erase", "--older-than", "0s", "--dry-run") == 0
+    assert sh.out[0].startswith(ended)
+    assert sh.out[1:] == ["would erase 1 run; nothing was changed"]
+    assert sh.json("show", ended)["erased"] is False
+    assert sh.json("store", "erase", "--older-than", "0s", "--status", "failed") == {"erased": 0}
+    assert sh.json("store", "erase", "--older-than", "0s") == {"erased": 1}
+    assert sh.json("show", ended)["erased"] is True
+    assert sh.json("store", "erase", "--older-than", "0s") == {"erased": 0}
+    assert sh("store", "check") == 0
+    assert "run does not go with --older-than" in sh.refused(
+        "store", "erase", ended, "--older-than", "0s", code=2
+    )
+    assert "one of run, --older-than is required" in sh.refused("store", "erase", code=2)
+    assert "go with --older-than" in sh.refused("store", "erase", ended, "--yes", code=2)
+
+
 def test_damage_is_found(sh: Shell, ended: str) -> None:
     connection = sqlite3.connect("runs.db")
     connection.execute("UPDATE nano_rows SET output = CAST('\"forged\"' AS BLOB) WHERE seq = 0")

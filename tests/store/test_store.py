@@ -735,6 +735,23 @@ def test_erasing_a_run(store: SqlStore) -> None:
         store.erase(unfinished.run_id)
 
 
+def test_erasing_what_ended_long_ago(store: SqlStore) -> None:
+    old, new = ended(store, ROWS, finished_ns=10), ended(store, ROWS, finished_ns=30)
+    store.create(new_run())
+    with pytest.raises(ValueError, match="'running' has not ended; choose of success"):
+        store.erase_ended(20, ["running"])
+    found = store.prunable(20, ["success"], held=True)
+    assert [run.run_id for run in found] == [old.run_id]
+    assert store.erase_ended(20, ["success"]) == 1
+    whole = [store.load(run.run_id).salt is not None for run in (old, new)]
+    assert whole == [False, True]
+    assert damage(store) == []
+    assert store.erase_ended(20, ["success"]) == 0
+    assert len(store.prunable(20, ["success"])) == 1, "it can still be deleted"
+    assert store.erase_ended(40, ["failed"]) == 0
+    assert store.erase_ended(40) == 1
+
+
 def test_two_that_erase_the_same_run_at_once(postgres: PostgresServer) -> None:
     import psycopg
 

@@ -267,7 +267,9 @@ def only_one(options: Options, *names: str, required: bool = False) -> None:
     Raises:
         click.UsageError: If that is so.
     """
-    given = [name for name in names if getattr(options, name.lstrip("-")) not in (None, False)]
+    values = {name: getattr(options, name.lstrip("-").replace("-", "_")) for name in names}
+    # by identity: a 0 is given, and equals False
+    given = [name for name, value in values.items() if value is not None and value is not False]
     if len(given) > 1:
         raise click.UsageError(f"{given[0]} does not go with {given[1]}", _context())
     if required and not given:

@@ -413,8 +413,16 @@ class Archive(Store, Protocol):
         """
         ...
 
-    def prunable(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> list[Ended]:
-        """What `prune` would delete, oldest first."""
+    def erase_ended(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> int:
+        """`erase` the runs that ended before *older_than_ns* in one of *statuses*, each in a
+        transaction of its own; of how many the values were there.
+        """
+        ...
+
+    def prunable(
+        self, older_than_ns: int, statuses: Sequence[str] = ENDED, *, held: bool = False
+    ) -> list[Ended]:
+        """What `prune` would delete, oldest first; *held*: what `erase_ended` would erase."""
         ...
 
     def prune(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> int:

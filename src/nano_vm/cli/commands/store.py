@@ -8,14 +8,24 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 import click
 
 from ...errors import StoreError
 from .. import completion
 from ..faults import FAILED, OK, Failure, UsageFault
-from ..grammar import Group, Options, argument, command, flag, option, values
+from ..grammar import (
+    Group,
+    Options,
+    argument,
+    command,
+    flag,
+    only_one,
+    option,
+    together,
+    values,
+)
 from ..output import OutputFile, emit_json, note, on_terminal, say
 from ..parameters import AGE, STORED, takes_public_keys, takes_signing_key, takes_store
 from ..text import safe
@@ -30,56 +40,28 @@ def store() -> None:
     """Look after a store."""
 
 
+OLD_RUNS = "that ended before: 30d, 12h, ..."
+
+takes_old_runs = together(
+    values(
+        "--status",
+        type=click.Choice(("success", "failed", "cancelled")),
+        metavar="STATUS",
+        help="only these: success, failed, cancelled; repeat for more",
+    ),
+    flag("--dry-run", help="only list the runs"),
+    flag("--yes", help="do not ask; without a terminal nobody is asked"),
+)
+
+
 @command(footer=STORED)
-@option(
-    "--older-than",
-    required=True,
-    type=AGE,
-    metavar="AGE",
-    help="that ended before: 30d, 12h, ...",
-)
-@values(
-    "--status",
-    type=click.Choice(("success", "failed", "cancelled")),
-    metavar="STATUS",
-    help="only these: success, failed, cancelled; repeat for more",
-)
-@flag("--dry-run", help="only list the runs that would be deleted")
-@flag("--yes", help="do not ask; without a terminal nobody is asked")
+@option("--older-than", required=True, type=AGE, metavar="AGE", help=OLD_RUNS)
+@takes_old_runs
 @takes_store
 @takes_signing_key
 def prune(options: Options) -> int:
     """Delete runs that ended long ago."""
-    from ...store.records import ENDED
-    from ..stores import store_of
-
-    before, statuses = time.time_ns() - int(options.older_than * 1e9), options.status or ENDED
-    with store_of(options, read=options.dry_run) as store:
-        found = store.prunable(before, statuses)
-        if not options.json:
-            for line in _pruned_lines(found, all_=options.dry_run):
-                say(line)
-        if options.dry_run:
-            if options.json:
-                emit_json({"would_delete": len(found), "runs": [run.run_id for run in found]})
-            else:
-                say(f"would delete {_runs(len(found))}; nothing was changed")
-            return OK
-        if (
-            found
-            and not options.yes
-            and not options.json
-            and on_terminal()
-            and not _agreed(len(found))
-        ):
-            note("nothing was deleted")
-            return FAILED
-        count = store.prune(before, statuses)
-    if options.json:
-        emit_json({"deleted": count})
-    else:
-        say(f"deleted {_runs(count)}")
-    return OK
+    return _swept(options, "delete", "deleted")
 
 
 @command(footer=STORED)
@@ -231,16 +213,28 @@ def head(options: Options) -> int:
 
 
 @command(footer=STORED)
-@argument("run", help="the run's whole id", shell_complete=completion.run_ids)
+@argument("run", required=False, help="the run's whole id", shell_complete=completion.run_ids)
+@option("--older-than", type=AGE, metavar="AGE", help=f"all {OLD_RUNS}")
+@takes_old_runs
 @takes_store
 @takes_signing_key
 def erase(options: Options) -> int:
     """
-    Erase the values of a run that has ended; its seal still verifies.
+    Erase the values of a run that has ended, or of all that ended long ago; seals still verify.
 
-    Its inputs, requests, outputs and labels are erased. What happened when stays, and the seal still
+    Inputs, requests, outputs and labels are erased. What happened when stays, and the seal still
     verifies; values that other runs have too stay with them.
     """
+    only_one(options, "run", "--older-than", required=True)
+    if options.older_than is not None:
+        return _swept(options, "erase", "erased")
+    if options.status or options.dry_run or options.yes:
+        raise UsageFault("--status, --dry-run and --yes go with --older-than")
+    return _erased(options)
+
+
+def _erased(options: Options) -> int:
+    """Erase the values of one run."""
     from ..stores import run_id_of, store_of
 
     with store_of(options) as store:
@@ -260,16 +254,48 @@ def erase(options: Options) -> int:
     return OK
 
 
+def _swept(
+    options: Options, verb: Literal["delete", "erase"], done: Literal["deleted", "erased"]
+) -> int:
+    """Delete runs that ended long ago, or erase their values: listed first, and agreed to."""
+    from ...store.records import ENDED
+    from ..stores import store_of
+
+    before, statuses = time.time_ns() - int(options.older_than * 1e9), options.status or ENDED
+    with store_of(options, read=options.dry_run) as store:
+        found = store.prunable(before, statuses, held=verb == "erase")
+        if not options.json:
+            for line in _listed_lines(found, all_=options.dry_run):
+                say(line)
+        if options.dry_run:
+            if options.json:
+                emit_json({f"would_{verb}": len(found), "runs": [run.run_id for run in found]})
+            else:
+                say(f"would {verb} {_runs(len(found))}; nothing was changed")
+            return OK
+        asked = not options.yes and not options.json and on_terminal()
+        if found and asked and not _agreed(verb, done, len(found)):
+            note(f"nothing was {done}")
+            return FAILED
+        sweep = store.prune if verb == "delete" else store.erase_ended
+        count = sweep(before, statuses)
+    if options.json:
+        emit_json({done: count})
+    else:
+        say(f"{done} {_runs(count)}")
+    return OK
+
+
 SHOWN_RUNS = 20
-"""Runs that are named before they are deleted: what fits a screen."""
+"""Runs that are named before something is done to them: what fits a screen."""
 
 
 def _runs(count: int) -> str:
     return f"{count:,} run{'s' * (count != 1)}"
 
 
-def _pruned_lines(found: list[Ended], *, all_: bool) -> Iterator[str]:
-    """Runs that are deleted, a line each; unless *all_* are asked for only the first."""
+def _listed_lines(found: list[Ended], *, all_: bool) -> Iterator[str]:
+    """Runs that have ended, a line each; unless *all_* are asked for only the first."""
     shown = found if all_ else found[:SHOWN_RUNS]
     for run in shown:
         yield safe(
@@ -280,11 +306,11 @@ def _pruned_lines(found: list[Ended], *, all_: bool) -> Iterator[str]:
         yield f"and {len(found) - len(shown):,} more (--dry-run lists all)"
 
 
-def _agreed(count: int) -> bool:
-    """Whether the person at the terminal wants them to be deleted."""
-    note("what is deleted cannot be had again; nano-vm store export writes runs to a file first")
+def _agreed(verb: str, done: str, count: int) -> bool:
+    """Whether the person at the terminal wants it to be done."""
+    note(f"what is {done} cannot be had again; nano-vm store export writes runs to a file first")
     try:
-        answer = input(f"delete {_runs(count)}? [y/N] ")
+        answer = input(f"{verb} {_runs(count)}? [y/N] ")
     except EOFError:
         return False
     return answer.strip().lower() in ("y", "yes")

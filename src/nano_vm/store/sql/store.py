@@ -11,11 +11,11 @@ import asyncio
 import copy
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from ...errors import StoreError
+from ...errors import StoreError, UnknownRun
 from ...language.kinds import TYPES
 from ..accounts import Amount, Reservation, Shortage, Standing
 from ..clock import machine_clock
@@ -628,23 +628,39 @@ class SqlStore(TableStore):
             StoreError: If the run has not ended.
             UnknownRun: If there is none.
         """
-        done = bool(
-            self.written(lambda connection, bodies: upkeep.erase(connection, bodies, run_id))
-        )
+        done = self._erased(run_id)
         if done:
             self.database.flush()
         return done
 
-    def prunable(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> list[Ended]:
-        """What `prune` would delete, oldest first."""
+    def erase_ended(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> int:
+        """See `Archive.erase_ended`."""
+        done = 0
+        for run in self.prunable(older_than_ns, statuses, held=True):
+            with suppress(UnknownRun):  # somebody has deleted it since
+                done += self._erased(run.run_id)
+        if done:
+            self.database.flush()
+        return done
+
+    def _erased(self, run_id: str) -> bool:
+        return bool(
+            self.written(lambda connection, bodies: upkeep.erase(connection, bodies, run_id))
+        )
+
+    def prunable(
+        self, older_than_ns: int, statuses: Sequence[str] = ENDED, *, held: bool = False
+    ) -> list[Ended]:
+        """See `Archive.prunable`."""
         _must_be_ended(statuses)
+        which = "AND salt IS NOT NULL " if held else ""
         with self.database.reading() as connection:
             return [
                 Ended(*found)
                 for found in connection.all(
                     f"SELECT run_id, program_name, status, finished_ns FROM nano_runs WHERE "
                     f"status IN ({marks(statuses)}) "
-                    "AND finished_ns < ? ORDER BY finished_ns, key",
+                    f"AND finished_ns < ? {which}ORDER BY finished_ns, key",
                     *statuses,
                     older_than_ns,
                 )
@@ -792,8 +808,7 @@ def _must_be_ended(statuses: Sequence[str]) -> None:
     for status in statuses:
         if status not in ENDED:
             raise ValueError(
-                f"a run in status {status!r} has not ended and is not deleted; choose of "
-                f"{', '.join(ENDED)}"
+                f"a run in status {status!r} has not ended; choose of {', '.join(ENDED)}"
             )
 
 
