@@ -475,6 +475,91 @@ INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         ],
         {"steps[0].then[0].parallel_steps[0].args.text"},
     ),
+    "what happens if a call inside a branch fails": (
+        [
+            {
+                "id": "both",
+                "type": "parallel",
+                "parallel_steps": [tool_step("keep", "vault", text="$iban")],
+                "catch": [{"errors": ["*"], "next": "bad"}],
+                "next": "$end",
+            },
+            tool_step("bad", "ping"),
+        ],
+        {"steps[1].args"},
+    ),
+    "what happens if a call inside a loop fails": (
+        [
+            {
+                "id": "again",
+                "type": "loop",
+                "max_iterations": 3,
+                "until": "1 == 1",
+                "steps": [tool_step("keep", "vault", text="$iban")],
+                "catch": [{"errors": ["*"], "next": "bad"}],
+                "next": "$end",
+            },
+            tool_step("bad", "ping"),
+        ],
+        {"steps[1].args"},
+    ),
+    "what a program does before it fails": (
+        [
+            {
+                "id": "inner",
+                "type": "call",
+                "program": {
+                    "name": "inner",
+                    "steps": [tool_step("keep", "vault", text="$x"), tool_step("out", "ping")],
+                },
+                "with": {"x": "$iban"},
+                "catch": [{"errors": ["*"], "next": "$end"}],
+            }
+        ],
+        {"steps[0].program.steps[1].args"},
+    ),
+    "which of the items failed": (
+        [
+            {
+                "id": "each",
+                "type": "map",
+                "over": [1],
+                "as": "row",
+                "on_item_error": "continue",
+                "steps": [
+                    {
+                        "id": "inner",
+                        "type": "call",
+                        "program": {
+                            "name": "inner",
+                            "steps": [tool_step("keep", "vault", text="$x")],
+                            "output": {"kept": True},
+                        },
+                        "with": {"x": "$iban"},
+                    }
+                ],
+            },
+            tool_step("out", "post", text="$each.output"),
+        ],
+        {"steps[1].args.text"},
+    ),
+    "which of the items a program failed by itself": (
+        [
+            {
+                "id": "each",
+                "type": "map",
+                "over": [1],
+                "as": "row",
+                "on_item_error": "continue",
+                "steps": [
+                    {"id": "gate", "type": "assert", "condition": "$n == 3"},
+                    {"id": "ok", "type": "set", "values": {"a": 1}},
+                ],
+            },
+            tool_step("out", "post", text="$each.output"),
+        ],
+        {"steps[1].args.text"},
+    ),
     "what happens if a call with a secret fails": (
         [
             {
@@ -737,6 +822,18 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "an assertion decides nothing": (
         "return len(ways) < 2",
         "return False",
+    ),
+    "what is inside a fork does not fail it": (
+        "at = at.frame.owner\n            if at is not None and isinstance(at.control, Forks)",
+        "at = None\n            if at is not None and isinstance(at.control, Forks)",
+    ),
+    "a loop catches nothing": (
+        "for index in sorted(handlers):",
+        "for index in handlers & {at.index}:",
+    ),
+    "items fail alone": (
+        "and at.control.goes_on:\n                yield at",
+        "and False:\n                yield at",
     ),
     "a loop counts once": (
         "found *= bound\n",

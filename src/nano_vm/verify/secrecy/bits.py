@@ -8,19 +8,18 @@ counts once for each iteration, a map once for each item that it may have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import log2
 
-from ...diagnostics import Loc
 from ...language.expr import Ref, value_references
 from ...language.flow import Names, Node
 from ...language.semantics import Chooses, External, Forks, Literals, Repeats, Term, output
 from ...values import short
-from ..report import Influence, Released
+from ..report import Released
 from ..trust.graph import Reach
 from ..trust.labels import Path, choices
 from .labels import Secrets
-from .sources import Labelled
+from .sources import Decision, Labelled
 
 
 class Bits:
@@ -29,29 +28,18 @@ class Bits:
     def __init__(self, labelled: Labelled) -> None:
         self.labelled = labelled
         self.graph = labelled.graph
-        self._branches: dict[Loc, float] = {}
         self._nodes: dict[tuple[int, str], list[Node]] = {}
 
-    def of_branch(self, loc: Loc) -> float:
-        """What the decision at *loc* can give away in a run."""
-        if not self._branches:
-            for one in self.labelled.decisions():
-                more = times(one.node) * log2(2 if one.of_failure else _ways(one.node))
-                self._branches[one.loc] = self._branches.get(one.loc, 0.0) + more
-        return self._branches[loc]
-
     def released(
-        self, reaches: Mapping[int, Reach], secrets: Secrets, branches: Iterable[Influence]
+        self, reaches: Mapping[int, Reach], secrets: Secrets, decided: Mapping[int, float]
     ) -> Iterator[Released]:
-        """For each label what choices among the program's own values, and branches, give away."""
-        decided: dict[str, float] = {}
-        for branch in branches:
-            decided[branch.label] = decided.get(branch.label, 0.0) + self.of_branch(branch.loc)
+        """For each label what choices among the program's own values, and branches, give away; of
+        these *decided* says how much.
+        """
         for bit, reach in reaches.items():
-            label = secrets.text(bit)
             answers = self._whole(reach) + self._parts(reach)
-            if answers or decided.get(label):
-                yield Released(label, answers, decided.get(label, 0.0))
+            if answers or decided.get(bit):
+                yield Released(secrets.text(bit), answers, decided.get(bit, 0.0))
 
     def _whole(self, reach: Reach) -> float:
         """Answers that are one of several as a whole."""
@@ -95,6 +83,11 @@ class Bits:
             for step, _ in names.steps:
                 yield from ((names, ref) for ref, _ in names.all_reads(step))
             yield from ((names, ref) for ref in value_references(names.program.output))
+
+
+def of_decision(decision: Decision) -> float:
+    """What a decision can give away in a run."""
+    return times(decision.by) * log2(2 if decision.of_failure else _ways(decision.node))
 
 
 def times(node: Node) -> int:

@@ -6,7 +6,8 @@ Ferrante, K. J. Ottenstein, J. D. Warren, "The Program Dependence Graph and Its 
 TOPLAS 9(3), 1987.
 
 That a call fails ends a run too, and is no decision: of what a step's failure gives away nothing is
-said, but where the program itself decides to fail (`fail`, `assert`, a branch that leads nowhere).
+said, but where the program goes on after it, or itself decides to fail (`fail`, `assert`, a branch
+that leads nowhere).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 
 from ...diagnostics import Loc
 from ...language.flow import FrameGraph, Node
-from ...language.semantics import Chooses, Forks, Repeats, Stops, Value
+from ...language.semantics import Chooses, Repeats, Stops, Value
 from ..report import Finding
 from ..trust.graph import Reach
 from .labels import Secrets
@@ -40,13 +41,13 @@ class Regions:
     def carry(self) -> None:
         """Let all that is written in a region have the labels of what decided it."""
         for decision in self.decisions:
-            node, names = decision.node, decision.node.frame.names
-            written = list(self._written(node))
+            node, names = decision.node, decision.by.frame.names
+            written = list(dict.fromkeys(self._written(node)))
             strong = self.labelled.own.strong
             for vertex in dict.fromkeys(self.graph.read(names, ref)[0] for ref in decision.refs):
                 if vertex >= 0:
                     strong[vertex] += [(target, node.index) for target in written]
-            source = f"what step {node.step.id!r} calls"
+            source = f"what step {decision.by.step.id!r} calls"
             for target in written if decision.mask else ():
                 self.labelled.seed(decision.mask, target, source, node.index)
 
@@ -57,7 +58,7 @@ class Regions:
         deciding: dict[int, list[tuple[int, Node]]] = {}
         for one in self.decisions:
             for bit, reach in reaches.items():
-                known = one.mask & bit or reach.reached(one.node.frame.names, one.refs).level
+                known = one.mask & bit or reach.reached(one.by.frame.names, one.refs).level
                 for index in self.region(one.node) if known else ():
                     deciding.setdefault(index, []).append((bit, one.node))
         found: dict[tuple[Loc, str], Finding] = {}
@@ -89,7 +90,6 @@ class Regions:
     def region(self, node: Node) -> list[int]:
         """The nodes that run by how it was decided at *node*."""
         if node.index not in self._regions:
-            self._regions[node.index] = []  # of a decision inside itself
             self._regions[node.index] = list(dict.fromkeys(self._region(node)))
         return self._regions[node.index]
 
@@ -101,10 +101,9 @@ class Regions:
         return node
 
     def _region(self, node: Node) -> Iterator[int]:
-        frame = node.frame
-        if isinstance(node.control, Forks) and node.kind == "step":
+        if node.kind == "step":
             yield from self._inside(node)
-        join = self._immediate(frame).get(node.index, -1)
+        join = self._immediate(node.frame).get(node.index, -1)
         seen = set(self._follow(node)) - {join}
         queue = sorted(seen)
         for index in queue:  # grows as it is walked
@@ -116,11 +115,9 @@ class Regions:
                 if target not in seen and target != join:
                     seen.add(target)
                     queue.append(target)
-        if frame.fail in seen and frame.owner is not None:
-            yield from self.region(frame.owner)
 
     def _inside(self, node: Node) -> Iterator[int]:
-        """All nodes of the frames of a fork."""
+        """All nodes of the frames of a fork or call."""
         frames = {id(frame) for frame in node.frames}
         for other in self.nodes if frames else ():  # frames inside come after those around them
             if id(other.frame) in frames:

@@ -25,13 +25,13 @@ from ...language.policy import Shown
 from ..report import Finding, Influence, Released
 from ..trust.approvals import Approvals, Fact
 from ..trust.graph import STRONG, Graph, Reach, Reached
-from .bits import Bits, text
+from .bits import Bits, of_decision, text
 from .implicit import Regions
 from .labels import Secrets
 from .levels import levels
 from .of_run import SecretArrivals
 from .receivers import Receiver, Receivers
-from .sources import Labelled
+from .sources import Decision, Labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +171,16 @@ def analyse(graph: Graph, secrets: Secrets) -> Secrecy:
     approvals.solve()
     for place in places:
         verdicts.place(place, approvals)
-    bits = Bits(labelled)
-    branches = list(_branches(labelled, reaches, bits))
+    branches = _Branches(labelled, reaches)
     findings = list(verdicts.findings.values())
     if regions is not None:
         findings += regions.findings([place.receiver for place in places], reaches, secrets)
     return Secrecy(
         tuple(findings),
-        (*verdicts.flows.values(), *branches),
+        (*verdicts.flows.values(), *branches.flows()),
         tuple(receivers.without_rule()),
         verdicts.shown,
-        tuple(bits.released(reaches, secrets, branches)),
+        tuple(Bits(labelled).released(reaches, secrets, branches.bits())),
         partial(levels, labelled, reaches, receivers),
     )
 
@@ -219,22 +218,40 @@ def _reached(receiver: Receiver, reach: Reach) -> Reached:
     return found
 
 
-def _branches(labelled: Labelled, reaches: Mapping[int, Reach], bits: Bits) -> Iterator[Influence]:
-    """What labelled values decide, once for each place and label."""
-    seen = set()
-    for decision in labelled.decisions():
-        node, loc = decision.node, decision.loc
-        for bit, reach in reaches.items():
-            reached = reach.reached(node.frame.names, decision.refs)
-            if (loc, bit) in seen or not (reached.level or decision.mask & bit):
-                continue
-            seen.add((loc, bit))
-            source = f"what step {node.step.id!r} calls"
+class _Branches:
+    """What labelled values decide: for each place and label the first decision, and the bits of
+    all.
+    """
+
+    def __init__(self, labelled: Labelled, reaches: Mapping[int, Reach]) -> None:
+        self.secrets = labelled.secrets
+        self.reaches = reaches
+        self.found: dict[tuple[Loc, int], tuple[Decision, Reached]] = {}
+        self._bits: dict[tuple[Loc, int], float] = {}
+        for decision in labelled.decisions():
+            for bit, reach in reaches.items():
+                reached = reach.reached(decision.by.frame.names, decision.refs)
+                if reached.level or decision.mask & bit:
+                    key = decision.loc, bit
+                    self.found.setdefault(key, (decision, reached))
+                    self._bits[key] = self._bits.get(key, 0.0) + of_decision(decision)
+
+    def flows(self) -> Iterator[Influence]:
+        """One for each place and label."""
+        for (loc, bit), (decision, reached) in self.found.items():
+            source = f"what step {decision.by.step.id!r} calls"
             way: tuple[str, ...] = ()
             if reached.level:
-                source, way = reach.told(reached.vertex)
-            step_id = node.step.id
+                source, way = self.reaches[bit].told(reached.vertex)
+            step_id = decision.node.step.id
             target = f"whether {step_id} fails" if decision.of_failure else step_id
-            allowed = f"only a branch, {text(bits.of_branch(loc))}"
-            label = labelled.secrets.text(bit)
+            allowed = f"only a branch, {text(self._bits[loc, bit])}"
+            label = self.secrets.text(bit)
             yield Influence("branch", step_id, target, source, way, allowed, loc, label)
+
+    def bits(self) -> dict[int, float]:
+        """By label, how much all of them give away."""
+        found: dict[int, float] = {}
+        for (_, bit), more in self._bits.items():
+            found[bit] = found.get(bit, 0.0) + more
+        return found

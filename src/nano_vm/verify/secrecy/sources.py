@@ -20,26 +20,28 @@ from ...diagnostics import Loc
 from ...language.expr import Ref, value_references
 from ...language.flow import FrameGraph, Names, Node
 from ...language.program import written
-from ...language.semantics import External, Term, output
+from ...language.semantics import External, Forks, Term, output
 from ..trust.graph import Edges, Graph, Reach
 from .labels import Secrets
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A node at which values decide: by what it reads, and what its tools or the event that it
-    waits for know of the labels in ``mask``.
+    """A node at which values decide how the program goes on: those that the node ``by`` reads, which
+    is the same or, where it is decided by failing, one inside it; and what the tools of ``by`` or
+    the event that it waits for know of the labels in ``mask``.
     """
 
     node: Node
     loc: Loc
+    by: Node
     refs: list[Ref]
     mask: int = 0
 
     @property
     def of_failure(self) -> bool:
         """Whether it is decided by failing."""
-        return self.loc[-1] in ("catch", "on_error")
+        return self.loc[-1] in ("catch", "on_error", "on_item_error")
 
 
 class Labelled:
@@ -94,8 +96,8 @@ class Labelled:
         return self.tools[tool]
 
     def decisions(self) -> list[Decision]:
-        """Where values decide how the program goes on: what it tests, and whether a step fails that
-        it goes on after.
+        """Where values decide how the program goes on: what it tests, and whether a step fails, or
+        one inside it, that it goes on after.
         """
         if not self._decisions:
             self._decisions = list(self._all_decisions())
@@ -103,15 +105,42 @@ class Labelled:
 
     def _all_decisions(self) -> Iterator[Decision]:
         for node, loc, reads in self.graph.decisions:
-            yield Decision(node, loc, [ref for ref, _ in reads])
-        for node in self.graph.failing:
-            mask = 0
-            for call in node.calls:
-                mask |= self.of_tool(call.tool)[0]
-            mask |= brought(self.secrets, node)
-            reads = node.frame.names.all_reads(node.step)
-            field = "catch" if node.step.catch else "on_error"
-            yield Decision(node, (*node.loc, field), [ref for ref, _ in reads], mask)
+            yield Decision(node, loc, node, [ref for ref, _ in reads])
+        nodes = self.graph.flow.nodes
+        for node in nodes:
+            if node.kind == "end" and node.frame.kind == "call":
+                read = list(value_references(node.frame.names.program.output))
+                assert node.frame.owner is not None
+                for at, loc in self._after_failure(node.frame.owner):
+                    yield Decision(at, loc, node, read)
+            elif node.kind == "step":
+                handled = list(self._after_failure(node))
+                if handled:
+                    read = [ref for ref, _ in node.frame.names.all_reads(node.step)]
+                    mask = self.known(node)
+                    yield from (Decision(at, loc, node, read, mask) for at, loc in handled)
+
+    def _after_failure(self, node: Node) -> Iterator[tuple[Node, Loc]]:
+        """Where the program goes on after *node* failed, and where that is written: at the step
+        itself, at a loop around it, or at a fork that it is inside of.
+        """
+        at: Node | None = node
+        while at is not None:
+            handlers = {edge.by for edge in at.edges if edge.label in ("catch", "skip")}
+            for index in sorted(handlers):
+                handler = self.graph.flow.nodes[index]
+                field = "catch" if handler.step.catch else "on_error"
+                yield at, (*handler.loc, field)
+            at = at.frame.owner
+            if at is not None and isinstance(at.control, Forks) and at.control.goes_on:
+                yield at, (*at.loc, "on_item_error")
+
+    def known(self, node: Node) -> int:
+        """The labels of what the tools of *node*, or the event that it waits for, may tell it."""
+        mask = brought(self.secrets, node)
+        for call in node.calls:
+            mask |= self.of_tool(call.tool)[0]
+        return mask
 
     def _inputs(self, frame: FrameGraph) -> None:
         if frame.kind == "run":

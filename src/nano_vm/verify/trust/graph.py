@@ -24,7 +24,6 @@ from ...diagnostics import Loc
 from ...errors import ExprError
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, FrameGraph, Names, Node
-from ...language.program import OnError
 from ...language.semantics import (
     Called,
     External,
@@ -101,7 +100,6 @@ class Graph:
         # each step with a term of which a lattice has something to say: what comes from outside,
         # what a call is given, and what this graph does not know
         self.terms: list[tuple[Node, Term]] = []
-        self.failing: list[Node] = []  # steps after whose failure the program goes on
         self.decisions = list(decisions(flow))
         # schemas of all that is written to a vertex
         self.shapes: dict[int, list[dict[str, Any]]] = {}
@@ -146,8 +144,6 @@ class Graph:
                     self.reads(names, write.over, start + slot, node.index)
             for term in output(step):
                 self._term(node, term, out)
-            if step.catch or step.on_error is OnError.SKIP:
-                self.failing.append(node)
 
     def _structures(self) -> None:
         """An object whose keys are the program's own text is that text only where it is read as a
