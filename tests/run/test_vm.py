@@ -907,6 +907,34 @@ async def test_a_run_that_is_under_way_is_not_forgotten(monkeypatch: pytest.Monk
     assert calls == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize("begun", [True, False])
+async def test_who_waits_for_a_run_is_cancelled_also_in_the_turn_in_which_it_ends(
+    begun: bool,
+) -> None:
+    """Also where the run's own task was cancelled before its first step, which alone is told by
+    the trace.
+    """
+    go = asyncio.Event()
+
+    async def wait() -> Trace:
+        return await run.result()
+
+    # both wait before the run's own task has its first turn
+    waiter, other = asyncio.create_task(wait()), asyncio.create_task(wait())
+    run = ExecutionVM(tools={"t": go.wait}).start(program(step()), run_id="r")
+    assert run.task is not None
+    run.task.add_done_callback(lambda _: waiter.cancel())  # before the waiter is told
+    if begun:
+        await asyncio.sleep(0)
+        go.set()
+    else:
+        run.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert waiter.cancelled()
+    assert (await other).status is (TraceStatus.SUCCESS if begun else TraceStatus.CANCELLED)
+
+
 @pytest.mark.parametrize("run_id", [5, b"x", "\ud800", ""])
 async def test_a_run_id_is_a_text(run_id: Any) -> None:
     with pytest.raises(VMError, match="run id"):

@@ -708,8 +708,8 @@ class Machine:
                                 value = OTHER
                     if value is not OTHER:
                         frame[op.out] = self._last = self._block_last = value
-                        if op.key >= 0:
-                            frame[op.key] = value
+                        if (key := op.key) >= 0:
+                            frame[key] = value
                         records.append((op.index, value, request, started, self.now, where))
                         last = op
                         op = op.next

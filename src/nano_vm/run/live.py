@@ -131,14 +131,22 @@ class _End:
     turn of the event loop more, and four times as long.
     """
 
+    __slots__ = ("_asyncio_future_blocking", "cancelled", "context", "task", "wake")
+    wake: Callable[[Any], object]
+    context: contextvars.Context | None
+
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self.task = task
-        self.cancelled = False
+        self.cancelled = False  # whether somebody asked for the waiter's end
         self._asyncio_future_blocking = False
 
     def __await__(self) -> Generator[Any, None, None]:
         self._asyncio_future_blocking = True  # as `asyncio.isfuture` knows one
-        yield self
+        try:
+            yield self
+        except asyncio.CancelledError:  # the waiter's, or that with which the task itself ended
+            if self.cancelled or not self.task.cancelled():
+                raise
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self.task.get_loop()
@@ -147,16 +155,13 @@ class _End:
         self, wake: Callable[[Any], object], *, context: contextvars.Context | None = None
     ) -> None:
         self.wake, self.context = wake, context
-        self.task.add_done_callback(self.ended, context=context)
-
-    def ended(self, _: asyncio.Task[Any]) -> None:
-        self.wake(self)
+        self.task.add_done_callback(wake, context=context)
 
     def cancel(self, msg: Any = None) -> bool:
         """The waiter is cancelled: it is woken, and the task goes on."""
-        if self.cancelled or not self.task.remove_done_callback(self.ended):
+        first, self.cancelled = not self.cancelled, True
+        if not first or not self.task.remove_done_callback(self.wake):
             return False  # it is being woken already
-        self.cancelled = True
         self.get_loop().call_soon(self.wake, self, context=self.context)
         return True
 

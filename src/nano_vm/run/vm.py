@@ -412,7 +412,8 @@ class ExecutionVM:
         values = None if plan is None else scalar_inputs(context, plan)
         if plan is not None and values is not None:
             root = plan.frames[0]
-            known, frame = (root.needed, values), [*values, *root.blank[len(values) :]]
+            known, frame = (root.needed, values), root.blank.copy()  # no longer than it must be
+            frame[: len(values)] = values
         recording = self._recording(prepared, chosen, known)
         trace = Trace(recording)
         faults: list[Diagnostic] = []
