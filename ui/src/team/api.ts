@@ -80,6 +80,9 @@ export function send<T>(method: string, path: string, value: unknown): Promise<T
 
 const part = encodeURIComponent;
 
+/** How long after a stream was refused it is asked for again. */
+const OPEN_AGAIN_MS = 3000;
+
 /** The runs of one project. */
 export class TeamSource implements Source {
   readonly still = false;
@@ -121,10 +124,24 @@ export class TeamSource implements Source {
   }
 
   follow(id: string, changed: () => void): () => void {
-    const stream = new EventSource(`/api/v1/${this.base}/runs/${part(id)}/events`);
-    stream.addEventListener("standing", changed);
-    stream.addEventListener("end", () => stream.close()); // else a browser would ask again
-    return () => stream.close();
+    let stream: EventSource;
+    let again: ReturnType<typeof setTimeout> | undefined;
+    const open = () => {
+      stream = new EventSource(`/api/v1/${this.base}/runs/${part(id)}/events`);
+      stream.addEventListener("standing", changed);
+      stream.addEventListener("end", () => stream.close()); // else a browser would ask again
+      stream.addEventListener("error", () => {
+        // a browser connects again by itself, but not after an answer that is no stream
+        if (stream.readyState !== EventSource.CLOSED) return;
+        changed();
+        again = setTimeout(open, OPEN_AGAIN_MS);
+      });
+    };
+    open();
+    return () => {
+      clearTimeout(again);
+      stream.close();
+    };
   }
 
   async verify(id: string): Promise<Verified> {
