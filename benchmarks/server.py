@@ -80,7 +80,7 @@ def seed(state: State) -> str:
         rows.run(sa.insert(tables.projects).values(name="bench", settings="{}", created_ns=now))
         account = {"name": "ada", "owner": 1, "disabled": 0, "created_ns": now}
         rows.run(sa.insert(tables.users).values(**account))
-        kept = secrets.hash_of_key(made.text, state.pepper)
+        kept = secrets.keyed_hash(made.text, state.pepper)
         rows.run(sa.insert(tables.keys).values(id=made.id, hash=kept, **row))
 
     state.tables.write(job)

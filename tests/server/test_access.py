@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 import yaml
@@ -18,7 +18,7 @@ from nano_vm.server import roles
 from nano_vm.server.problems import missing
 from nano_vm.server.routing import Routes, require_permissions, route
 
-from .conftest import HOST, World
+from .conftest import HOST, REFUND, World
 
 ALLOWED: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("allowed.yaml").read_text())
 
@@ -170,6 +170,46 @@ def test_a_key_ends_with_the_membership_of_its_maker(world: World) -> None:
     assert key.get("/api/v1/projects/bank/runs").status_code == 404  # whose maker is an admin there
     assert world.admin.delete("/api/v1/projects/shop/members/stranger").status_code == 204
     assert key.get("/api/v1/projects/shop/runs").status_code == 401
+
+
+def test_what_was_not_done_is_not_in_the_log(world: World) -> None:
+    def entries(*actions: str) -> int:
+        found = world.owner.get("/api/v1/audit").json()["entries"]
+        return sum(one["action"] in actions for one in found)
+
+    actions = ("program.put", "key.revoked", "logout", "run.started")
+    keys = "/api/v1/projects/shop/keys"
+    made = world.admin.post(keys, json={"name": "x", "role": "developer"}).json()
+    key = world.client(made["key"])
+    before = entries(*actions)
+    assert world.developer.post(
+        "/api/v1/projects/shop/programs", json={"source": REFUND}
+    ).is_success
+    assert entries(*actions) == before, "it is the newest version already"
+    assert key.post("/api/v1/logout").status_code == 403
+    assert entries(*actions) == before
+    run = {"program": "refund", "inputs": {"order_id": "A", "amount": 1}, "run_id": "once"}
+    for _ in range(2):
+        assert key.post("/api/v1/projects/shop/runs", json=run).is_success
+    assert entries(*actions) == before + 1
+    for _ in range(2):
+        assert world.admin.delete(f"{keys}/{made['id']}").status_code == 204
+    assert entries(*actions) == before + 2
+
+
+def test_what_is_made_is_reached_by_its_address(world: World) -> None:
+    for name in ("a/b", ".", "..", "/"):
+        run = {"program": "refund", "inputs": {"order_id": "A", "amount": 1}, "run_id": name}
+        answer = world.developer.post("/api/v1/projects/shop/runs", json=run)
+        assert answer.status_code == 422, name
+        source = REFUND.replace("name: refund", f"name: '{name}'")
+        answer = world.developer.post("/api/v1/projects/shop/programs", json={"source": source})
+        assert (answer.status_code, "stands in addresses" in answer.text) == (422, True), name
+    for run_id in ("a.b", "...", "a?b", "a#b", "a&b=c", "~"):
+        run = {"program": "refund", "inputs": {"order_id": "A", "amount": 1}, "run_id": run_id}
+        assert world.developer.post("/api/v1/projects/shop/runs", json=run).is_success, run_id
+        address = f"/api/v1/projects/shop/runs/{quote(run_id, safe='')}"
+        assert world.developer.get(address).json()["run"]["id"] == run_id
 
 
 def test_what_is_no_key(world: World) -> None:

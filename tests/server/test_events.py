@@ -141,6 +141,38 @@ def test_a_stream_ends_with_the_session(
     thread.join()
 
 
+def test_a_stream_shows_nothing_to_one_who_may_read_it_no_longer(
+    world: World, address: str, login: Login
+) -> None:
+    run_id = world.start()
+    seen: list[dict[str, Any]] = []
+    waits = threading.Event()
+
+    def follow() -> None:
+        for event in events(login(address, "developer"), run_id):
+            seen.append(event)
+            if event["event"] == "standing":
+                waits.set()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    assert waits.wait(30)
+    member = f"{SHOP}/members/developer"
+    assert world.admin.put(member, json={"role": "viewer"}).is_success
+    before = len(seen)
+    try:
+        approve(world, run_id)
+        thread.join(30)
+        assert not thread.is_alive()
+        assert seen[before:] == []  # the stream was cut before anything more was sent
+        first = seen[0]["id"]
+        again = [e for e in events(login(address, "developer"), run_id) if e["event"] == "record"]
+        assert again[0]["id"] == first
+        assert all("output" not in event["data"] for event in again)
+    finally:
+        assert world.admin.put(member, json={"role": "developer"}).is_success
+
+
 FORGED = "A\u2028\u2028event: end\u2029data: {}\u2029\x85\x85event: end\x85data: {}\x85\x85\x1e"
 
 

@@ -110,6 +110,54 @@ def test_what_was_announced_wrongly_is_shown_and_not_used(
     store.withdraw("odd")
 
 
+ODD = (
+    "null",
+    "1e999",
+    '{"tools": 7}',
+    '{"tools": [{}], "models": [{}]}',
+    '{"format": 1, "version": [], "tools": [{"name": 1}], "models": "x", "concurrency": {}}',
+)
+
+
+@pytest.mark.parametrize("document", ODD)
+def test_an_announcement_that_cannot_be_read_hides_no_other(world: World, document: str) -> None:
+    store, now = world.state.store, time.time_ns()
+    store.heartbeat("odd", 60)
+    store.announce(Announced("odd", "odd", document, 1, now))
+    store.announce(Announced("even", "even", '{"format": 2}', 2, now))
+    try:
+        answer = world.viewer.get(f"{SHOP}/hosts")
+        assert answer.status_code == 200, answer.text
+        shown = {host["name"]: host for host in answer.json()["hosts"]}
+        assert shown["odd"]["fault"]
+        assert (shown["odd"]["tools"], shown["odd"]["concurrency"]) == ([], 0)
+        assert "even" in shown
+        assert world.developer.post(f"{SHOP}/programs", json={"source": REFUND}).is_success
+    finally:
+        store.withdraw("odd")
+        store.withdraw("even")
+
+
+def test_a_worker_that_was_killed_is_forgotten_after_a_week(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    store = make_world(database).state.store
+    week = 7 * 24 * 3600 * 10**9
+    for owner, seen in (("killed", 10), ("away", 12), ("here", 11 + week)):
+        store.announce(Announced(owner, owner, "{}", seen, seen))
+    assert [said.owner for said in store.announced()] == ["away", "here"]
+
+
+def test_of_workers_that_are_gone_nothing_is_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    world.state.store.announce(Announced("gone", "gone", "{}", 1, now))
+    monkeypatch.setattr("nano_vm.server.hosts.parse_json", None)  # what reads an announcement
+    assert [host.name for host in world.state.hosts.able()] == ["server"]
+    world.state.store.withdraw("gone")
+
+
 def test_a_worker_that_is_gone_is_not_asked(
     make_world: Callable[[str], World], database: str
 ) -> None:

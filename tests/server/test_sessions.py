@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import stat
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
 
 from nano_vm.errors import StoreError, VMError
-from nano_vm.server import access, secrets
+from nano_vm.server import access, app, attempts, secrets
+from nano_vm.server.app import application
 from nano_vm.server.guards import MAX_BODY_BYTES, MAX_PUBLIC_BODY_BYTES
-from nano_vm.server.routes import people
+from nano_vm.server.state import State
+from nano_vm.store.protocol import open_tables
 
-from .conftest import HOST, PASSWORD, World
+from .conftest import HOST, PASSWORD, PEPPER, World
 
 ME, LOGIN = "/api/v1/me", "/api/v1/login"
 
@@ -28,6 +34,54 @@ def test_the_token_of_the_console_makes_one_owner(world: World) -> None:
     world.state.setup_token = None
     assert late.status_code == 422
     assert "has an owner already" in late.json()["detail"]
+
+
+def test_a_token_is_over_once_another_server_has_an_owner(
+    make_world: Callable[[str], World], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/runs.db"
+    store = open_tables(url)
+    second = State(store, PEPPER)  # started before the first owner was made
+    assert second.wants_owner()
+    make_world(url)
+    client = TestClient(application(second), base_url=HOST)
+    assert client.get("/api/v1/standing").json()["setup"] is False
+    assert second.setup_token is None
+    store.close()
+
+
+UNREACHED = (
+    "a/b",
+    ".",
+    "..",
+    "alice\u200b",
+    "al\nice",
+    " alice",
+    "alice ",
+    "\u202ealice",
+    "\u2028",
+    "",
+)
+
+
+@pytest.mark.parametrize("name", UNREACHED)
+def test_nobody_has_a_name_that_no_address_reaches(world: World, name: str) -> None:
+    body = {"name": name, "password": PASSWORD}
+    assert world.owner.post("/api/v1/users", json=body).status_code == 422
+    world.state.setup_token = "late"
+    answer = world.client().post("/api/v1/setup", json={**body, "token": "late"})
+    world.state.setup_token = None
+    assert answer.status_code == 422
+    assert "has an owner already" not in answer.text
+
+
+@pytest.mark.parametrize("name", ["mia@example.org", "M\u00fcller, \u738b", "a?b#c\\e", "x" * 200])
+def test_whoever_is_made_is_reached(world: World, name: str) -> None:
+    assert world.owner.post("/api/v1/users", json={"name": name, "password": PASSWORD}).is_success
+    address = f"/api/v1/users/{quote(name, safe='')}"
+    assert world.owner.patch(address, json={"disabled": True}).is_success
+    listed = world.owner.get("/api/v1/users").json()["users"]
+    assert [user["disabled"] for user in listed if user["name"] == name] == [True]
 
 
 def test_without_a_login_there_is_the_page_and_nothing_else(world: World) -> None:
@@ -128,29 +182,91 @@ def test_changing_a_password_ends_sessions(world: World) -> None:
     assert world.login("zoe", "another long one").get(ME).json()["name"] == "zoe"
 
 
+@pytest.fixture
+def forgotten(world: World) -> Iterator[None]:
+    """Attempts of other tests are forgotten before, and those of this one afterwards."""
+
+    def forget() -> None:
+        world.state.tables.write(lambda rows: rows.transaction.run("DELETE FROM nano_attempts"))
+
+    forget()
+    yield
+    forget()
+
+
+def guess(world: World, name: str, password: str = "x" * 12) -> int:
+    body = {"name": name, "password": password}
+    return world.client().post(LOGIN, json=body).status_code
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_who_guesses_waits_longer_and_longer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client = world.client()
-    answers = [
-        client.post(LOGIN, json={"name": f"guess {number}", "password": "x" * 12}).status_code
-        for number in range(people.FREE_ATTEMPTS)
-    ]
-    assert answers == [401] * people.FREE_ATTEMPTS
+    answers = [guess(world, f"guess {number}") for number in range(attempts.FREE_ATTEMPTS)]
+    assert answers == [401] * attempts.FREE_ATTEMPTS
     late = client.post(LOGIN, json={"name": "owner", "password": PASSWORD})
     assert late.status_code == 429  # from there, whoever they say they are
     assert int(late.headers["retry-after"]) >= 1
-    monkeypatch.setattr(people, "_wait_ns", lambda *_: 0)
+    later = time.time_ns() + attempts.LONGEST_WAIT_NS
+    monkeypatch.setattr(attempts.time, "time_ns", lambda: later)
     assert client.post(LOGIN, json={"name": "owner", "password": PASSWORD}).is_success
-    monkeypatch.undo()
-    world.state.tables.write(lambda rows: rows.transaction.run("DELETE FROM nano_attempts"))
+    assert world.client().get("/healthz").is_success
+    # who has an account does not get more guesses at others by it
+    assert [guess(world, "viewer"), guess(world, "admin")] == [401, 429]
 
 
+@pytest.mark.usefixtures("forgotten")
+def test_who_guesses_many_at_once_guesses_no_more(world: World) -> None:
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda number: guess(world, f"guess {number}"), range(12)))
+    assert sorted(answers) == [401] * attempts.FREE_ATTEMPTS + [429] * 7
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_who_logs_in_often_does_not_wait(world: World) -> None:
+    for _ in range(attempts.FREE_ATTEMPTS - 1):
+        assert guess(world, "viewer") == 401
+    for _ in range(attempts.FREE_ATTEMPTS + 2):
+        assert guess(world, "viewer", PASSWORD) == 200
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_the_old_password_is_not_guessed_by_a_stolen_session(world: World) -> None:
+    client = world.login("viewer")
+    body = {"old": "not this one at all", "new": "another long one"}
+    answers = [client.post("/api/v1/password", json=body).status_code for _ in range(6)]
+    assert answers == [403] * attempts.FREE_ATTEMPTS + [429]
+
+
+def test_one_network_is_one_place() -> None:
+    pepper = b"x" * 32
+    places = [
+        attempts.attempt_of("x", ip, pepper).place
+        for ip in ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "192.0.2.1", "testclient")
+    ]
+    assert places[0] == places[1] == "ip 2001:db8::/64"
+    assert len(set(places)) == 4
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_what_was_typed_as_a_name_is_kept_nowhere(world: World) -> None:
+    typed = "my password, in the wrong field"
+    assert [guess(world, typed), guess(world, "viewer")] == [401, 401]
+    with world.state.tables.reading() as rows:
+        for table in ("nano_attempts", "nano_audit", "nano_sessions"):
+            assert typed not in str(rows.transaction.all(f"SELECT * FROM {table}")), table
+    known, unknown = world.owner.get("/api/v1/audit").json()["entries"][:2]
+    assert (known["action"], known["target"], known["detail"]) == ("login.failed", "viewer", {})
+    assert (unknown["target"], unknown["detail"]) == ("", {"unknown_name_chars": len(typed)})
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_an_unknown_name_is_answered_like_a_wrong_password(world: World) -> None:
     said = [
         world.client().post(LOGIN, json={"name": name, "password": "x" * 12}).json()["detail"]
         for name in ("viewer", "nobody at all")
     ]
     assert said[0] == said[1]
-    world.state.tables.write(lambda rows: rows.transaction.run("DELETE FROM nano_attempts"))
 
 
 @pytest.mark.parametrize("origin", [None, "http://evil.example", "null", "http://127.0.0.1:1"])
@@ -201,6 +317,38 @@ def test_an_error_of_ours_is_answered_like_all_else(
     assert answer.json()["request_id"] == answer.headers["x-request-id"] == "from-the-proxy"
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_page_is_sent_again_only_where_it_is_another(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "assets").mkdir()
+    for name in ("index.html", "assets/app.js", "assets/app.css"):
+        (tmp_path / name).write_text(f"<head>{name}")
+    monkeypatch.setattr("nano_vm.ui.page.DIST", tmp_path)
+    app._part.cache_clear()
+    client = world.client()
+    tags = set()
+    for path in ("/", "/assets/app.js", "/assets/app.css"):
+        first = client.get(path)
+        assert (first.status_code, first.headers["cache-control"]) == (200, "no-cache")
+        tags.add(first.headers["etag"])
+        for tag in (first.headers["etag"], f"W/{first.headers['etag']}"):  # as nginx has it
+            again = client.get(path, headers={"if-none-match": tag})
+            assert (again.status_code, again.content) == (304, b"")
+        assert client.get(path, headers={"if-none-match": '"another"'}).content == first.content
+    assert len(tags) == 3
+    app._part.cache_clear()
+
+
+def test_what_is_noted_of_sessions_is_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "MOST_TOUCHED", 3)
+    world.state.touched.clear()
+    for _ in range(5):
+        assert world.login("viewer").get(ME).is_success
+    assert len(world.state.touched) == 3
 
 
 def test_a_probe_asks_by_any_name_and_costs_little(

@@ -37,6 +37,9 @@ ABSOLUTE_NS = 7 * 24 * 3600 * 10**9
 SEEN_NS = 60 * 10**9
 """How often it is noted that a session or a key is used: a write each time would be dear."""
 
+MOST_TOUCHED = 10_000
+"""Sessions and keys of which it is known when that was noted last."""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 ANY_ROLE = "*"
@@ -90,6 +93,11 @@ class Caller:
     def name(self) -> str:
         """Who decides, submits and is in the log."""
         return self.principal.name
+
+    @property
+    def ip(self) -> str:
+        """Where the request comes from, as far as is known."""
+        return ip_of(self._request)
 
     @property
     def scope(self) -> Scope:
@@ -204,8 +212,8 @@ def authorize(request: Request) -> None:
     request.state.caller = Caller(state, request, principal, project, permissions, approves)
 
 
-def caller(request: Request) -> Caller:
-    """Who asks, for a route that is not public."""
+async def caller(request: Request) -> Caller:
+    """Who asks, for a route that is not public; async, so that no thread is asked for it."""
     return cast(Caller, request.state.caller)
 
 
@@ -271,7 +279,7 @@ def _by_key(state: State, rows: Rows, text: str) -> Principal | None:
     if key_id is None:
         return None
     key = rows.one(everywhere(sa.select(keys).where(keys.c.id == key_id)))
-    if key is None or not secrets.same(key.hash, secrets.hash_of_key(text, state.pepper)):
+    if key is None or not secrets.same(key.hash, secrets.keyed_hash(text, state.pepper)):
         return None
     over = key.expires_ns is not None and time.time_ns() > key.expires_ns
     maker = rows.one(sa.select(users).where(users.c.name == key.maker))
@@ -312,6 +320,8 @@ def touch(state: State, principal: Principal) -> None:
     if now - state.touched.get(who, 0) < SEEN_NS:
         return
     state.touched[who] = now
+    if len(state.touched) > MOST_TOUCHED:
+        state.touched.pop(next(iter(state.touched)), None)
     if principal.session is not None:
         statement: Any = (
             sa.update(sessions).where(sessions.c.hash == principal.session).values(seen_ns=now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -96,23 +98,40 @@ def openapi(request: Request) -> JSONResponse:
 
 @route(ROUTES, "GET", "/", PUBLIC, include_in_schema=False)
 @route(ROUTES, "GET", "/projects/{project}/", PUBLIC, include_in_schema=False)
-def index() -> Response:
+def index(request: Request) -> Response:
     """The page, which is the same for all projects: what it shows it asks for."""
-    body = asset("index.html").replace(b"<head>", b"<head>" + _MARK, 1)
-    body = body.replace(b'"./assets/', b'"/assets/')
-    return Response(body, media_type="text/html; charset=utf-8")
+    return _page(request, "index.html", "text/html")
 
 
 @route(ROUTES, "GET", f"/{SCRIPT}", PUBLIC, include_in_schema=False)
-def script() -> Response:
+def script(request: Request) -> Response:
     """The page's program."""
-    return Response(asset(SCRIPT), media_type="text/javascript; charset=utf-8")
+    return _page(request, SCRIPT, "text/javascript")
 
 
 @route(ROUTES, "GET", f"/{STYLE}", PUBLIC, include_in_schema=False)
-def style() -> Response:
+def style(request: Request) -> Response:
     """The page's style sheet."""
-    return Response(asset(STYLE), media_type="text/css; charset=utf-8")
+    return _page(request, STYLE, "text/css")
+
+
+def _page(request: Request, name: str, media_type: str) -> Response:
+    """A part of the pages, which a browser has again only where it is another by now."""
+    body, tag = _part(name)
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=f"{media_type}; charset=utf-8", headers=headers)
+
+
+@cache
+def _part(name: str) -> tuple[bytes, str]:
+    """The bytes of a part of the pages, and what tells them from others."""
+    body = asset(name)
+    if name == "index.html":
+        body = body.replace(b"<head>", b"<head>" + _MARK, 1)
+        body = body.replace(b'"./assets/', b'"/assets/')
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):

@@ -41,10 +41,16 @@ class Entry:
     request_id: str = ""
 
 
-def add(rows: Rows, entry: Entry) -> None:
-    """Write *entry* behind the last one."""
+def hold(rows: Rows) -> Row:
+    """The head of the log, which nobody else writes behind until this transaction ends."""
     head = rows.one(sa.select(audit_head).with_for_update())
     assert head is not None
+    return head
+
+
+def add(rows: Rows, entry: Entry) -> None:
+    """Write *entry* behind the last one."""
+    head = hold(rows)
     values = {
         "number": head.number + 1,
         "at_ns": entry.at_ns,
@@ -86,37 +92,28 @@ def head(rows: Rows) -> str:
     return f"{found.number}:{found.hash}" if found is not None else ""
 
 
+def _following(rows: Rows, number: int) -> list[Row]:
+    """Entries behind the one of that number, as many as are read at once."""
+    statement = sa.select(audit).where(audit.c.number > number).order_by(audit.c.number)
+    return rows.all(everywhere(statement.limit(READ_AT_ONCE)))
+
+
 def lines(tables: Tables) -> Iterator[bytes]:
     """All entries, oldest first, each as JSON in a line without its end."""
-    last = 0
-    while True:
-        statement = (
-            sa.select(audit)
-            .where(audit.c.number > last)
-            .order_by(audit.c.number)
-            .limit(READ_AT_ONCE)
-        )
+    last, found = 0, None
+    while found is None or len(found) == READ_AT_ONCE:
         with tables.reading() as rows:
-            found = rows.all(everywhere(statement))
+            found = _following(rows, last)
         for row in found:
             last = row.number
             yield line_bytes({**shown(row), "previous": row.previous})
-        if len(found) < READ_AT_ONCE:
-            return
 
 
 def faults(rows: Rows) -> Iterator[str]:
     """What is wrong with the log, each in a sentence; nothing if it is as it was written."""
-    previous, number = "", 0
-    while True:
-        found = rows.all(
-            everywhere(
-                sa.select(audit)
-                .where(audit.c.number > number)
-                .order_by(audit.c.number)
-                .limit(READ_AT_ONCE)
-            )
-        )
+    previous, number, found = "", 0, None
+    while found is None or len(found) == READ_AT_ONCE:
+        found = _following(rows, number)
         for row in found:
             if row.number != number + 1:
                 yield f"entries {number + 1} to {row.number - 1} are missing"
@@ -125,8 +122,6 @@ def faults(rows: Rows) -> Iterator[str]:
             if hash_of(row) != row.hash:
                 yield f"entry {row.number} was changed"
             previous, number = row.hash, row.number
-        if len(found) < READ_AT_ONCE:
-            break
     head = rows.one(sa.select(audit_head))
     if head is None:
         yield "the head of the log is missing"

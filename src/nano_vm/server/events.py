@@ -34,7 +34,7 @@ async def stream(
     allowed: Callable[[], bool],
 ) -> AsyncIterator[bytes]:
     """The records of a run that follow number *after*, and how it stands, until it has ended or who
-    asks is no longer *allowed*.
+    asks is no longer *allowed*, which is asked before anything is sent.
     """
     async with watch.following(run_id) as queue:
         yield b"retry: 1000\n\n"
@@ -48,7 +48,7 @@ async def stream(
                 continue
             while not queue.empty():
                 standing = queue.get_nowait()
-            if standing is None:
+            if standing is None or not await asyncio.to_thread(allowed):
                 return
             while after + 1 < standing.rows:
                 rows = await asyncio.to_thread(
@@ -62,8 +62,6 @@ async def stream(
             yield _event("standing", _standing(standing))
             if standing.status in ENDED:
                 yield _event("end", {"status": standing.status})
-                return
-            if not await asyncio.to_thread(allowed):
                 return
 
 

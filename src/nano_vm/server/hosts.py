@@ -7,8 +7,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..diagnostics import Diagnostic
 from ..errors import ProgramError, VMError
@@ -38,6 +39,20 @@ class Worker:
     fault: str | None
 
 
+class Able(NamedTuple):
+    """A host that can drive runs now, with the name of a worker that is of its kind."""
+
+    name: str
+    vm: ExecutionVM
+
+
+class Verdict(NamedTuple):
+    """Which host can drive runs of a program; if none, what each objects to, by its name."""
+
+    vm: ExecutionVM | None
+    refusals: list[tuple[str, list[Diagnostic]]]
+
+
 class Hosts:
     """The hosts of a store; *own* is the server's, if it was started with tools or models."""
 
@@ -46,35 +61,46 @@ class Hosts:
         self.own = own
         self._made: OrderedDict[str, ExecutionVM] = OrderedDict()
         # hosts by themselves and a program that they can drive; each is kept, so its id is its own
-        self._fit: dict[tuple[int, str], ExecutionVM] = {}
+        self._fit: OrderedDict[tuple[int, str], ExecutionVM] = OrderedDict()
         self._lock = threading.Lock()
 
     def workers(self) -> list[Worker]:
-        """All that have announced themselves and did not leave."""
-        alive = living(self.store)
-        found = []
-        for said in self.store.announced():
-            document: Any = {}
-            fault = None
-            try:
-                document = parse_json(said.document)
-                self._host(said.document)
-            except (ValueError, VMError) as error:
-                fault = str(error)
-            shown = document if isinstance(document, dict) else {}
-            found.append(Worker(said, said.owner in alive, shown, fault))
-        return found
+        """All that have announced themselves, and neither left nor were forgotten."""
+        return [self._worker(said, alive) for said, alive in self._announced()]
 
-    def able(self) -> list[tuple[str, ExecutionVM]]:
-        """The hosts that runs can be driven by now, each once, with a name of one that is so."""
-        found: dict[str, tuple[str, ExecutionVM]] = {}
+    def able(self) -> list[Able]:
+        """The hosts that runs can be driven by now, each kind once."""
+        return self.able_of(self._worker(said, True) for said, alive in self._announced() if alive)
+
+    def able_of(self, workers: Iterable[Worker]) -> list[Able]:
+        """As `able`, where the workers are known already."""
+        found: dict[str, Able] = {}
         if self.own is not None:
-            found[""] = "server", self.own
-        for worker in self.workers():
+            found[""] = Able("server", self.own)
+        for worker in workers:
             if worker.alive and worker.fault is None:
                 text = worker.said.document
-                found.setdefault(_key(text), (worker.said.name, self._host(text)))
+                found.setdefault(_key(text), Able(worker.said.name, self._host(text)))
         return list(found.values())
+
+    def judge(self, program: Program, able: Iterable[Able]) -> Verdict:
+        """The first of *able* that can drive runs of *program*, or what each objects to."""
+        refusals = []
+        for host in able:
+            known = id(host.vm), program.digest
+            with self._lock:
+                fit = known in self._fit
+            if fit:
+                return Verdict(host.vm, [])
+            errors = [found for found in host.vm.check(program) if found.severity == "error"]
+            if not errors:
+                with self._lock:
+                    self._fit[known] = host.vm
+                    if len(self._fit) > MOST_VERDICTS:
+                        self._fit.popitem(last=False)
+                return Verdict(host.vm, [])
+            refusals.append((host.name, errors))
+        return Verdict(None, refusals)
 
     def for_program(self, program: Program) -> ExecutionVM:
         """A host that can drive runs of *program*.
@@ -83,26 +109,34 @@ class Hosts:
             ProgramError: If none can: what is wrong with it for the one that it is the least for.
             Problem: If there is no host.
         """
-        refusals: list[tuple[int, list[Diagnostic]]] = []
-        for _, vm in self.able():
-            known = id(vm), program.digest
-            if known in self._fit:
-                return vm
-            errors = [found for found in vm.check(program) if found.severity == "error"]
-            if not errors:
-                self._fit[known] = vm
-                if len(self._fit) > MOST_VERDICTS:
-                    self._fit.pop(next(iter(self._fit)), None)
-                return vm
-            refusals.append((len(errors), errors))
-        if not refusals:
+        verdict = self.judge(program, self.able())
+        if verdict.vm is not None:
+            return verdict.vm
+        if not verdict.refusals:
             raise Problem(
                 409,
                 "no-host",
                 "no worker has said which tools and models it has, so no program can be checked; "
                 "start nano-vm work on this store",
             )
-        raise ProgramError(min(refusals, key=lambda refusal: refusal[0])[1])
+        _, errors = min(verdict.refusals, key=lambda refusal: len(refusal[1]))
+        raise ProgramError(errors)
+
+    def _announced(self) -> list[tuple[Announced, bool]]:
+        """All announcements, each with whether who made it is alive."""
+        announced = self.store.announced()
+        alive = living(self.store)  # asked second: who has announced itself was alive before
+        return [(said, said.owner in alive) for said in announced]
+
+    def _worker(self, said: Announced, alive: bool) -> Worker:
+        document: Any = {}
+        fault = None
+        try:
+            document = parse_json(said.document)
+            self._host(said.document)
+        except (ValueError, VMError) as error:
+            fault = str(error)
+        return Worker(said, alive, document if isinstance(document, dict) else {}, fault)
 
     def _host(self, document: str) -> ExecutionVM:
         key = _key(document)
@@ -112,6 +146,7 @@ class Hosts:
                 vm = self._made[key] = host_of(parse_json(document))
                 if len(self._made) > MOST_HOSTS:
                     self._made.popitem(last=False)
+            self._made.move_to_end(key)
             return vm
 
 

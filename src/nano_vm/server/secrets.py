@@ -93,8 +93,8 @@ def id_of_key(text: str) -> str | None:
     return parts[1] if len(parts) == 3 and parts[0] == "nvm" else None
 
 
-def hash_of_key(text: str, pepper: bytes) -> str:
-    """What is kept of a key."""
+def keyed_hash(text: str, pepper: bytes) -> str:
+    """What is kept of a key, or of what somebody typed: without *pepper* it is not found again."""
     return hmac.new(pepper, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,6 @@ class State:
     pepper: bytes
     public_url: str | None = None
     vm: ExecutionVM | None = None
-    clock: Callable[[], int] = time.time_ns
     setup_token: str | None = field(default=None, init=False)
     touched: dict[str, int] = field(default_factory=dict, init=False)
     tables: Tables = field(init=False)
@@ -44,9 +42,20 @@ class State:
         self.tables = Tables(self.store)
         self.hosts = Hosts(self.store, self.vm)
         self.watch = Watch(self.store)
+        if self._is_nobodys():
+            self.setup_token = secrets.token_urlsafe(TOKEN_BYTES)
+
+    def wants_owner(self) -> bool:
+        """Whether the token that was printed still makes the first owner: another server of the
+        database may have had one made since.
+        """
+        if self.setup_token is not None and not self._is_nobodys():
+            self.setup_token = None
+        return self.setup_token is not None
+
+    def _is_nobodys(self) -> bool:
         with self.tables.reading() as rows:
-            if rows.one(sa.select(users.c.name).limit(1)) is None:
-                self.setup_token = secrets.token_urlsafe(TOKEN_BYTES)
+            return rows.one(sa.select(users.c.name).limit(1)) is None
 
     @property
     def secure(self) -> bool:

@@ -11,10 +11,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from ...errors import VMError
-from ...run.inbox import principal
 from ...values import canonical, parse_json
 from .. import audit, secrets
 from ..access import Caller, approving, caller
+from ..addresses import account_name
 from ..bodies import Body
 from ..problems import Problem
 from ..roles import OWNER, ROLES, Role
@@ -141,7 +141,7 @@ def make_key(given: KeyWanted, who: Who) -> JSONResponse:
     statement = scope.insert(
         keys,
         id=made.id,
-        hash=secrets.hash_of_key(made.text, who.state.pepper),
+        hash=secrets.keyed_hash(made.text, who.state.pepper),
         name=given.name,
         maker=who.name,
         role=given.role,
@@ -158,13 +158,16 @@ def revoke_key(key_id: str, who: Who) -> Response:
     """Revoke a key: it is refused from now on."""
     scope, now = who.scope, time.time_ns()
     own = keys.c.id == key_id
+    entry = who.entry("key.revoked", key_id)
 
     def job(rows: Rows) -> None:
         if rows.one(scope.select(keys).where(own)) is None:
             raise VMError(f"there is no key {key_id!r} in this project")
-        rows.run(scope.update(keys).where(own, keys.c.revoked_ns.is_(None)).values(revoked_ns=now))
+        valid = scope.update(keys).where(own, keys.c.revoked_ns.is_(None))
+        if rows.run(valid.values(revoked_ns=now)):
+            audit.add(rows, entry)
 
-    who.change(job, who.entry("key.revoked", key_id))
+    who.state.tables.write(job)
     return Response(status_code=204)
 
 
@@ -321,7 +324,7 @@ def list_users(who: Who) -> JSONResponse:
 @route(ROUTES, "POST", "/api/v1/users", OWNER, status=201, answers=Recorded)
 def make_user(given: NewUser, who: Who) -> JSONResponse:
     """Make a local account."""
-    name = principal(given.name)
+    name = account_name(given.name)
     values = {
         "name": name,
         "password": secrets.hash_of_password(given.password),

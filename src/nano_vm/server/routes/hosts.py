@@ -8,11 +8,10 @@ from fastapi import Depends
 from fastapi.responses import JSONResponse
 
 from ...language.program import Program
-from ...run.vm import ExecutionVM
 from ...store.protocol import RunFilter
 from ...store.records import PENDING
 from ..access import Caller, caller
-from ..hosts import Worker
+from ..hosts import Verdict, Worker
 from ..routing import PROJECT, Routes, route
 from ..shapes import HostList
 
@@ -29,13 +28,14 @@ def list_hosts(who: Who) -> JSONResponse:
     """Workers that have announced themselves, and the project's pending runs that none can drive,
     each program with the reason.
     """
-    hosts = who.state.hosts
-    shown = [_shown(worker) for worker in hosts.workers()]
-    return JSONResponse({"hosts": shown, "stranded": _stranded(who, hosts.able())})
+    workers = who.state.hosts.workers()
+    return JSONResponse(
+        {"hosts": [_shown(worker) for worker in workers], "stranded": _stranded(who, workers)}
+    )
 
 
 def _shown(worker: Worker) -> dict[str, Any]:
-    told = worker.document
+    told = worker.document if worker.fault is None else {}
     return {
         "name": worker.said.name,
         "alive": worker.alive,
@@ -58,7 +58,9 @@ def _shown(worker: Worker) -> dict[str, Any]:
     }
 
 
-def _stranded(who: Caller, able: list[tuple[str, ExecutionVM]]) -> list[dict[str, Any]]:
+def _stranded(who: Caller, workers: list[Worker]) -> list[dict[str, Any]]:
+    hosts = who.state.hosts
+    able = hosts.able_of(workers)
     counts: dict[str, int] = {}
     programs: dict[str, Any] = {}
     listed = who.scope.store.runs(
@@ -69,27 +71,20 @@ def _stranded(who: Caller, able: list[tuple[str, ExecutionVM]]) -> list[dict[str
         programs[run.program_digest] = run
     found = []
     for digest, run in programs.items():
-        reasons = _reasons(Program.from_dict(run.document["program"]), able)
-        if reasons is not None:
+        verdict = hosts.judge(Program.from_dict(run.document["program"]), able)
+        if verdict.vm is None:
             found.append(
                 {
                     "program": run.program_name,
                     "digest": digest,
                     "runs": counts[digest],
-                    "reasons": reasons,
+                    "reasons": _reasons(verdict),
                 }
             )
     return found
 
 
-def _reasons(program: Program, able: list[tuple[str, ExecutionVM]]) -> list[str] | None:
-    """Why no host can drive runs of *program*; None where one can."""
-    if not able:
-        return ["no worker is alive"]
-    told = []
-    for name, vm in able:
-        errors = [found for found in vm.check(program) if found.severity == "error"]
-        if not errors:
-            return None
-        told += [f"{name}: {found}" for found in errors]
-    return told
+def _reasons(verdict: Verdict) -> list[str]:
+    """Why no host can drive runs of a program."""
+    told = [f"{name}: {found}" for name, errors in verdict.refusals for found in errors]
+    return told or ["no worker is alive"]

@@ -11,28 +11,20 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from ...errors import VMError
-from ...run.inbox import principal as checked_principal
-from .. import audit, secrets
+from ...store.records import DEFAULT_PROJECT
+from .. import attempts, audit, secrets
 from ..access import ABSOLUTE_NS, Caller, Principal, caller, entry_of, ip_of
+from ..addresses import account_name
+from ..attempts import Attempt, attempt_of
 from ..bodies import Body
 from ..problems import Problem
 from ..roles import PUBLIC, SIGNED_IN
 from ..routing import Routes, route
 from ..rows import Rows, everywhere
 from ..state import State
-from ..tables import attempts, members, projects, sessions, users
+from ..tables import members, projects, sessions, users
 
 ROUTES = Routes()
-
-FREE_ATTEMPTS = 5
-"""To log in, that fail, before one has to wait; each further one waits twice as long."""
-
-FIRST_WAIT_NS, LONGEST_WAIT_NS = 2 * 10**9, 15 * 60 * 10**9
-
-FORGIVEN_NS = 3600 * 10**9
-"""How long after the last attempt that failed they are forgotten."""
-
-DEFAULT_PROJECT = "default"
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Password = Annotated[str, Field(max_length=1000)]
@@ -89,7 +81,7 @@ class Standing(BaseModel):
 def standing(request: Request) -> Standing:
     """How one logs in here."""
     state: State = request.app.state.server
-    return Standing(setup=state.setup_token is not None, local=True, oidc=None)
+    return Standing(setup=state.wants_owner(), local=True, oidc=None)
 
 
 @route(ROUTES, "POST", "/api/v1/setup", PUBLIC, status=201, answers=Me)
@@ -99,7 +91,7 @@ def setup(request: Request, given: Setup) -> JSONResponse:
     expected = state.setup_token
     if expected is None or not secrets.same(given.token, expected):
         raise Problem(403, "not-permitted", "this is not the token that the server has printed")
-    name = checked_principal(given.name)
+    name = account_name(given.name)
     kept = secrets.hash_of_password(given.password)
     now = time.time_ns()
     owner = Principal(name, True)
@@ -122,24 +114,25 @@ def setup(request: Request, given: Setup) -> JSONResponse:
 def login(request: Request, given: Login) -> JSONResponse:
     """Log in with a name and a password."""
     state: State = request.app.state.server
-    who = (f"name {given.name}", f"ip {ip_of(request)}")
+    attempt = attempt_of(given.name, ip_of(request), state.pepper)
+    begun = _begun(state, attempt)
     with state.tables.reading() as rows:
-        wait_ns = _wait_ns(rows, who)
         user = rows.one(sa.select(users).where(users.c.name == given.name))
-    if wait_ns > 0:
-        raise _too_many(wait_ns)
     right = secrets.is_password(user.password if user is not None else None, given.password)
     if user is None or not right or user.disabled:
-        entry = entry_of(request, None, "", "login.failed", given.name, {})
-        state.tables.write(lambda rows: _failed(rows, who, entry))
+        # who is not known may have typed a password in the place of a name
+        name, detail = (user.name, {}) if user else ("", {"unknown_name_chars": len(given.name)})
+        entry = entry_of(request, None, "", "login.failed", name, detail)
+        state.tables.write(lambda rows: audit.add(rows, entry))
         raise Problem(401, "not-signed-in", "the name or the password is wrong")
-    state.tables.write(lambda rows: rows.run(sa.delete(attempts).where(attempts.c.who.in_(who))))
+    state.tables.write(lambda rows: attempts.succeeded(rows, attempt, begun))
     return _logged_in(request, state, Principal(user.name, bool(user.owner)))
 
 
 @route(ROUTES, "POST", "/api/v1/logout", SIGNED_IN, status=204)
 def logout(who: Annotated[Caller, Depends(caller)]) -> Response:
     """End this session."""
+    _require_person(who, "a session is ended")
     return _logged_out(who, sessions.c.hash == who.principal.session, "logout")
 
 
@@ -154,6 +147,8 @@ def logout_everywhere(who: Annotated[Caller, Depends(caller)]) -> Response:
 def change_password(given: NewPassword, who: Annotated[Caller, Depends(caller)]) -> Response:
     """Change one's password; all sessions end, this one too."""
     _require_person(who, "a password is changed")
+    attempt = attempt_of(who.name, who.ip, who.state.pepper)
+    begun = _begun(who.state, attempt)
     with who.state.tables.reading() as rows:
         user = rows.one(sa.select(users).where(users.c.name == who.name))
     if not secrets.is_password(user.password if user is not None else None, given.old):
@@ -163,6 +158,7 @@ def change_password(given: NewPassword, who: Annotated[Caller, Depends(caller)])
     def job(rows: Rows) -> None:
         rows.run(sa.update(users).where(users.c.name == who.name).values(password=kept))
         rows.run(sa.delete(sessions).where(sessions.c.user_name == who.name))
+        attempts.succeeded(rows, attempt, begun)
 
     who.change(job, who.entry("password.changed", who.name))
     return _gone(who.state)
@@ -236,6 +232,18 @@ def _logged_in(
     return answer
 
 
+def _begun(state: State, attempt: Attempt) -> attempts.Begun:
+    """That an attempt is counted.
+
+    Raises:
+        Problem: If too many have failed.
+    """
+    begun: attempts.Begun = state.tables.write(lambda rows: attempts.begin(rows, attempt))
+    if begun.wait_ns > 0:
+        raise attempts.too_many(begun.wait_ns)
+    return begun
+
+
 def _logged_out(who: Caller, which: Any, action: str) -> Response:
     statement = sa.delete(sessions).where(which)
     who.change(lambda rows: rows.run(statement), who.entry(action, who.name))
@@ -246,34 +254,3 @@ def _gone(state: State) -> Response:
     answer = Response(status_code=204)
     answer.delete_cookie(state.cookie, path="/", secure=state.secure, httponly=True)
     return answer
-
-
-def _wait_ns(rows: Rows, who: tuple[str, ...]) -> int:
-    found = rows.all(sa.select(attempts).where(attempts.c.who.in_(who)))
-    return max((row.until_ns - time.time_ns() for row in found), default=0)
-
-
-def _too_many(wait_ns: int) -> Problem:
-    seconds = wait_ns // 10**9 + 1
-    return Problem(
-        429,
-        "too-many-attempts",
-        f"too many attempts to log in have failed; try again in {seconds} s",
-        {"Retry-After": str(seconds)},
-    )
-
-
-def _failed(rows: Rows, who: tuple[str, ...], entry: audit.Entry) -> None:
-    audit.add(rows, entry)  # first: whoever else fails waits for its head
-    now = time.time_ns()
-    rows.run(sa.delete(attempts).where(attempts.c.until_ns < now - FORGIVEN_NS))
-    for one in who:
-        found = rows.one(sa.select(attempts).where(attempts.c.who == one).with_for_update())
-        failures = 1 + (found.failures if found is not None else 0)
-        late = failures - FREE_ATTEMPTS
-        wait = min(FIRST_WAIT_NS * 2 ** min(late, 20), LONGEST_WAIT_NS) if late >= 0 else 0
-        values = {"failures": failures, "until_ns": now + wait}
-        if found is None:
-            rows.run(sa.insert(attempts).values(who=one, **values))
-        else:
-            rows.run(sa.update(attempts).where(attempts.c.who == one).values(**values))

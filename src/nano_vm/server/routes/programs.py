@@ -17,7 +17,9 @@ from ...language.flow import Flow
 from ...language.program import Program
 from ...replay import diff
 from ...values import canonical, parse_json
+from .. import audit
 from ..access import Caller, caller
+from ..addresses import addressed
 from ..bodies import Body
 from ..problems import Problem
 from ..routing import PROJECT, Routes, route
@@ -96,9 +98,11 @@ def put_program(given: Put, who: Who) -> JSONResponse:
     The program that is the newest version already is not put again.
     """
     program = Program.from_yaml(given.source)
+    addressed("the name of a program", program.name)
     who.state.hosts.for_program(program)  # which raises what is wrong with it
     scope, digest = who.scope, program.digest
     document = canonical(program.to_dict()).decode()
+    entry = who.entry("program.put", program.name, digest=digest)
 
     def job(rows: Rows) -> Row:
         last = rows.one(
@@ -119,9 +123,10 @@ def put_program(given: Put, who: Who) -> JSONResponse:
             put_ns=time.time_ns(),
         )
         rows.run(scope.insert(programs, **row))
+        audit.add(rows, entry)
         return row
 
-    row = who.change(job, who.entry("program.put", program.name, digest=digest))
+    row = who.state.tables.write(job)
     return JSONResponse(_version(scope, row), 201)
 
 

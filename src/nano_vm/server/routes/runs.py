@@ -21,6 +21,7 @@ from ...ui.asking import Answers, AskedList
 from ...ui.library import Comparison, Programs, RunList, compared, recomputed
 from ...ui.page import page
 from ..access import ANY_ROLE, Caller, caller
+from ..addresses import addressed
 from ..bodies import Body
 from ..events import stream
 from ..problems import Problem
@@ -34,7 +35,8 @@ Who = Annotated[Caller, Depends(caller)]
 
 _ACTIONS = {"approve": "step.approved", "reject": "step.rejected", "resolve": "step.resolved"}
 
-RunId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+RunId = Annotated[str, Field(pattern=r"^[!-.0-~]{1,200}$")]
+"""Of a run that is started here: what has a slash in it would have no address."""
 
 
 class Start(Body):
@@ -94,7 +96,9 @@ def start_run(
     """
     scope = who.scope
     run_id = given.run_id
-    if run_id is None and idempotency_key is not None:
+    if run_id is not None:
+        addressed("the id of a run", run_id)
+    elif idempotency_key is not None:
         told = f"{scope.project}\n{who.name}\n{idempotency_key}".encode("utf-8", "surrogatepass")
         run_id = f"key-{hashlib.sha256(told).hexdigest()[:32]}"
     row, program = program_of(scope, given.program, given.version)
@@ -162,7 +166,7 @@ def follow_run(
     levels = Levels.of(scope.header(run_id).about) or NOTHING_SECRET
     after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
     content = who.may("run:content")
-    allowed = who.still("run:read")
+    allowed = who.still("run:content" if content else "run:read")
     parts = stream(
         who.state.watch, scope, run_id, after, content=content, levels=levels, allowed=allowed
     )

@@ -570,7 +570,11 @@ class SqlStore(TableStore):
         def job(connection: Connection, _: Bodies) -> bool:
             if _HOSTS not in self.database.dialect.tables(connection):
                 return False
-            connection.run(f"DELETE FROM {_HOSTS} WHERE owner = ?", host.owner)
+            connection.run(
+                f"DELETE FROM {_HOSTS} WHERE owner = ? OR seen_ns < ?",
+                host.owner,
+                host.seen_ns - FORGOTTEN_NS,
+            )
             connection.run(
                 f"INSERT INTO {_HOSTS} (owner, name, document, since_ns, seen_ns) "
                 "VALUES (?, ?, ?, ?, ?)",
