@@ -191,8 +191,7 @@ def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A person who sits there, and what is typed."""
 
     def typing(text: str) -> None:
-        for module in ("inbox", "commands.approve"):
-            monkeypatch.setattr(f"nano_vm.cli.{module}.on_terminal", lambda: True)
+        monkeypatch.setattr("nano_vm.cli.inbox.on_terminal", lambda: True)
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
     monkeypatch.setattr("getpass.getuser", lambda: "ann")

@@ -264,3 +264,35 @@ def test_a_record_that_a_server_sends_as_it_happens_holds_nothing_that_pages_do_
     assert (sent["request"], sent["output"]) == (REDACTED, f"kept {MARK}")
     accepting = Levels(levels.inputs, levels.steps, levels.output, {"pages": frozenset({"secret"})})
     assert _shown(0, row, True, accepting)["request"] == {"text": MARK}
+
+
+def test_what_is_asked_of_a_call_in_doubt_hides_its_arguments(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "wire.py").write_text(
+        "def wire(text: str) -> str:\n    raise ConnectionError('lost')\n\n\ntools = {'wire': wire}\n"
+    )
+    (files / "wire.json").write_text(
+        json.dumps(
+            {
+                "inputs": {"iban": "secret"},
+                "tools": {"wire": {"args": {"text": "any"}}},
+            }
+        )
+    )
+    (files / "wire.yaml").write_text(
+        "name: wire\nsteps:\n- {id: send, type: tool, tool: wire, args: {text: $iban}}\n"
+        "output: done\n"
+    )
+    store = ["--store", "sqlite:///doubt.db"]
+    main(
+        [
+            *("run", "wire.yaml", "--tools", "wire.py:tools", "--policy", "wire.json"),
+            *("-i", f"iban={MARK}", "--run-id", "lost", *store),
+        ]
+    )
+    main(["show", "lost", "--json", *store])
+    main(["show", "lost", *store])
+    out = "".join(capsys.readouterr())
+    assert "in doubt at send" in out
+    assert MARK not in out

@@ -4,6 +4,7 @@ to its runs. The worker is killed between request and approval.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -65,8 +66,8 @@ class Shop:
         self.cluster = ["--engine", "temporal", "--address", server.address, "--queue", self.queue]
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "nano_vm", "work", *self.cluster]
+    def worker(self, *more: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "nano_vm", "work", *self.cluster, *more]
         command += ["--tools", "refund.py:tools", "--store", "sqlite:///runs.db"]
         process = subprocess.Popen(command, cwd=self.folder)
         self.processes.append(process)
@@ -175,8 +176,7 @@ def test_a_run_that_waits_ends_with_three_and_can_be_cancelled(
         (["show", "x", "--tls-cert", "a.pem"], 2, "--tls-cert and --tls-key go together"),
         (["show", "x", "--tls-ca", "missing.pem"], 2, "cannot read missing.pem"),
         (["show", "x", "--api-key-env", "NO_SUCH_KEY"], 2, "the variable NO_SUCH_KEY is not set"),
-        (["event", "--match", "paid", "{{}}"], 2, "--match finds runs in a store"),
-        (["work", "--until-idle"], 2, "--until-idle is for a store"),
+        (["event", "--match", "paid", "{{}}"], 2, "--match does not go with --engine temporal"),
         (["approve", "x"], 2, "--shown DIGEST"),
     ],
 )
@@ -189,6 +189,123 @@ def test_what_is_wrong_is_said_in_a_line(
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["work", "--until-idle"],
+        ["work", "--concurrency", "3"],
+        ["work", "--name", "me"],
+        ["work", "--otlp", "http://127.0.0.1:1"],
+        ["work", "--metrics-port", "0"],
+        ["run", "refund.yaml", "--otlp", "http://127.0.0.1:1"],
+        ["run", "refund.yaml", "--metrics-port", "0"],
+        ["run", "refund.yaml", "--store", "sqlite:///runs.db"],
+        ["run", "refund.yaml", "--signing-key", "key.pem"],
+        ["submit", "refund.yaml", "--store", "sqlite:///runs.db"],
+        ["show", "x", "--graph"],
+        ["show", "x", "--store", "sqlite:///runs.db"],
+        ["approve", "x", "--by", "mia", "--shown", "0" * 64, "--signing-key", "key.pem"],
+        ["cancel", "x", "--by", "mia"],
+        ["cancel", "x", "--tools", "refund.py:tools"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_says_nothing_of_a_cluster_is_refused(
+    shop: Shop, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main([arguments[0], *shop.cluster, *arguments[1:]]) == 2
+    err = capsys.readouterr().err
+    option = next(word for word in reversed(arguments) if word.startswith("--"))
+    assert err.startswith(f"nano-vm: {option} does not go with --engine temporal: ")
+    assert err.count("\n") == 1
+
+
+def test_a_trace_file_that_cannot_be_written_is_told_before_the_run_begins(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["run", "refund.yaml", *shop.cluster, "-i", "order_id=A-1", "--run-id", "unwritten"]
+    assert main([*run, "--trace", "missing/trace.json"]) == 2
+    assert "cannot write missing/trace.json" in capsys.readouterr().err
+    assert main(["show", "unwritten", *shop.cluster]) == 1
+    assert "no run 'unwritten'" in capsys.readouterr().err
+
+
+def test_nobody_is_asked_about_what_is_not_asked(
+    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.worker()
+    on = shop.cluster
+    run = ["run", "refund.yaml", *on, "-i", "order_id=A-1", "--run-id"]
+    printed(capsys, *run, f"asked-{shop.queue}", code=3)
+    monkeypatch.setattr("nano_vm.cli.inbox.on_terminal", lambda: True)
+    approve = ["approve", f"asked-{shop.queue}"]
+    assert main([*approve, "nowhere", *on, "--by", "mia"]) == 1
+    err = capsys.readouterr().err
+    assert "asks no approval at 'nowhere'" in err
+    assert f"--engine temporal --address {shop.server.address} says how it stands" in err
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main([*approve, *on, "--by", "mia"]) == 1
+    assert "nothing was recorded" in capsys.readouterr().err
+
+
+def test_a_command_that_is_shown_names_the_cluster_and_how_its_payloads_are_read(
+    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAYLOAD_KEY", "0" * 64)
+    more = ["--payloads", "sqlite:///large.db", "--encryption-key-env", "PAYLOAD_KEY"]
+    assert main(["approve", "x", *shop.cluster, *more]) == 2
+    err = capsys.readouterr().err
+    assert (
+        f"nano-vm show x --engine temporal --address {shop.server.address} {' '.join(more)}" in err
+    )
+    tls = ["--tls", "--tls-ca", "ca.pem", "--tls-cert", "c.pem", "--tls-key", "k.pem"]
+    tls += ["--api-key-env", "KEY"]
+    assert main(["approve", "x", *shop.cluster, *tls]) == 2
+    assert f"--address {shop.server.address} {' '.join(tls)} prints it" in capsys.readouterr().err
+
+
+SECRET = "zq-secret-zq"
+SECRET_TOOLS = f"""\
+def look() -> str:
+    return "{SECRET}"
+
+
+def send(text: str) -> str:
+    raise ConnectionError("lost")
+
+
+tools = {{"look": look, "send": send}}
+"""
+SECRET_POLICY = {
+    "tools": {"look": {"returns": "secret"}, "send": {"args": {"text": "any"}}},
+}
+SECRET_PROGRAM = """\
+name: marked
+steps:
+  - {id: look, type: tool, tool: look}
+  - {id: send, type: tool, tool: send, args: {text: $look.output}}
+output: done
+"""
+
+
+def test_a_terminal_is_shown_no_secret_of_a_run_on_a_cluster(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shop.folder / "refund.py").write_text(SECRET_TOOLS)
+    (shop.folder / "policy.json").write_text(json.dumps(SECRET_POLICY))
+    (shop.folder / "marked.yaml").write_text(SECRET_PROGRAM)
+    shop.worker("--policy", "policy.json")
+    run_id = f"marked-{shop.queue}"
+    run = ["run", "marked.yaml", *shop.cluster, "--policy", "policy.json", "--run-id", run_id]
+    said = {"run": printed(capsys, *run, code=3)}
+    said["show"] = printed(capsys, "show", run_id, *shop.cluster)
+    said["json"] = printed(capsys, "show", run_id, *shop.cluster, "--json")
+    for name, text in said.items():
+        assert SECRET not in text, name
+        assert "redacted" in text, name
+        assert "in_doubt" in text if name == "json" else "in doubt at send" in text, name
 
 
 def test_a_process_that_used_a_cluster_ends_with_its_code(shop: Shop) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnknownRun, VMError
-from ..visible import safe_json
-from .decide import asked_lines, waiting_lines
-from .faults import FAILED, OK, Failure, UsageFault
-from .grammar import Options
-from .inbox import payload, principal
-from .output import emit_json, json_line, note, on_terminal, say
+from ..records.secrecy import NOTHING_SECRET, Levels, shown_to
+from .decide import waiting_lines
+from .faults import FAILED, OK, UsageFault
+from .grammar import Options, typed
+from .inbox import agreed, asked_at, asks_here, payload, principal, recorded
+from .output import emit_json, json_line, note, say
+from .parameters import ADDRESS, NAMESPACE
 from .summary import exit_code, print_steps, summary_lines
 from .text import diagnostic_lines, safe, shown
 
@@ -94,14 +96,63 @@ def _bytes(path: str) -> bytes:
         raise UsageFault(f"cannot read {path}: {error.strerror}") from None
 
 
+_NAMED = "tls_ca tls_cert tls_key api_key_env payloads encryption_key_env".split()
+
+
 def given(options: Options) -> str:
-    """The options that name the cluster, for a command that is shown."""
+    """The options that name the cluster and how its payloads are read, for a command that is shown.
+    Keys are in variables, which only their names are of.
+    """
     told = " --engine temporal"
-    for name, usual in (("address", "127.0.0.1:7233"), ("namespace", "default")):
+    for name, usual in (("address", ADDRESS), ("namespace", NAMESPACE)):
         value = getattr(options, name)
         if value != usual:
             told += f" --{name} {shlex.quote(value)}"
+    if options.tls:
+        told += " --tls"
+    for name in _NAMED:
+        value = getattr(options, name)
+        if value is not None:
+            told += f" --{name.replace('_', '-')} {shlex.quote(value)}"
     return told
+
+
+_OF_A_STORE = {
+    "store": "a cluster has its runs itself; a worker's --store keeps those that have ended",
+    "signing_key": "the store of a worker signs what it keeps",
+    "trust": "the store of a worker says whose signatures count",
+    "graph": "a graph is drawn of a run in a store, where a worker's --store keeps it",
+    "match": "it finds runs in a store; name the run",
+    "until_idle": "a cluster gives its workers what there is, now or later",
+    "concurrency": "a worker takes as many calls at a time as its host has threads",
+    "name": "the cluster knows a worker by its process and host",
+    "metrics_port": "runs of a cluster are not seen from here; its server serves metrics",
+    "otlp": "runs of a cluster are not seen from here; export what a worker's --store keeps",
+}
+"""What says nothing of runs on a cluster, and why."""
+
+_OF_CANCEL = {
+    "by": "a cluster does not record who cancels",
+    **dict.fromkeys(
+        ("tools", "mcp", "model", "answer", "policy", "price", "untrusted"),
+        "the workers of the cluster undo what a run did",
+    ),
+}
+
+
+def refuse(
+    options: Options, others: Mapping[str, str] = MappingProxyType({}), but: Collection[str] = ()
+) -> None:
+    """Refuse what is given and would be ignored: what a store needs, and *others*, with the reason;
+    *but* for what this command uses.
+
+    Raises:
+        UsageFault: If so.
+    """
+    for name, why in {**_OF_A_STORE, **others}.items():
+        if name not in but and typed(name):
+            written = name.replace("_", "-")
+            raise UsageFault(f"--{written} does not go with --engine {options.engine}: {why}")
 
 
 def on_cluster(
@@ -124,15 +175,14 @@ def on_cluster(
 
 def show(options: Options) -> int:
     """As ``nano-vm show``."""
+    refuse(options)
 
     async def found(runs: TemporalRuns) -> tuple[Trace | None, list[dict[str, Any]]]:
         return await runs.trace(options.run), await runs.waiting(options.run)
 
     trace, waiting = on_cluster(options, found)
     if options.json:
-        told = None if trace is None else trace.to_dict()
-        status = "pending" if trace is None else trace.status.value
-        emit_json({"run_id": options.run, "status": status, "waiting": waiting, "trace": told})
+        emit_json(_shown_json(options.run, trace, waiting))
         return OK
     if trace is None:
         say(safe(f"run {options.run} has not begun: no worker has taken it yet"))
@@ -142,8 +192,21 @@ def show(options: Options) -> int:
     return OK
 
 
-def printed(trace: Trace, options: Options) -> None:
+def _shown_json(run_id: str, whole: Trace | None, waiting: list[dict[str, Any]]) -> dict[str, Any]:
+    if whole is None:
+        return {"run_id": run_id, "status": "pending", "waiting": [], "trace": None}
+    levels = Levels.of(whole.about) or NOTHING_SECRET
+    return {
+        "run_id": run_id,
+        "status": whole.status.value,
+        "waiting": [levels.waiting("show", entry) for entry in waiting],
+        "trace": shown_to("show", whole).to_dict(),
+    }
+
+
+def printed(whole: Trace, options: Options) -> None:
     """A run as it stands, and the commands that answer what it waits for."""
+    trace = shown_to("show", whole)
     print_steps(trace)
     for line in diagnostic_lines(trace.diagnostics):
         note(line)
@@ -157,17 +220,13 @@ def printed(trace: Trace, options: Options) -> None:
 
 def approve(options: Options) -> int:
     """As ``nano-vm approve``."""
-    asks = options.shown is None and not options.json and on_terminal()
-    if options.shown is None and not asks:
-        raise UsageFault(
-            f"the following arguments are required: --shown DIGEST, as nano-vm show {options.run} "
-            f"prints it"
-        )
+    refuse(options)
+    asks = asks_here(options, options.run, given(options))
     options.by = principal(options)
 
     async def decide(runs: TemporalRuns) -> str | None:
-        entry = _asked(await runs.waiting(options.run), options)
-        if asks and not _agreed(entry, options):
+        entry = await _asked(runs, options)
+        if asks and not agreed(options.run, entry, options.by, given(options)):
             return None
         digest = entry["shown"] if asks else options.shown
         path = str(entry["path"])
@@ -178,60 +237,44 @@ def approve(options: Options) -> int:
     if path is None:
         note("nothing was recorded")
         return FAILED
-    return recorded(options, "approve", path)
+    return _recorded(options, "approve", path)
 
 
-def _agreed(entry: Mapping[str, Any], options: Options) -> bool:
-    lines, whole = asked_lines(entry)
-    for line in lines:
-        say(line)
-    if not whole:
-        raise Failure("it is too much for a screen: read all of it with --json, then give --shown")
-    answer = input(f"approve it, as {safe(options.by)}? [y/N] ")
-    return answer.strip().lower() in ("y", "yes")
-
-
-def _asked(waiting: list[dict[str, Any]], options: Options) -> dict[str, Any]:
-    """The approval that is asked at the path that is named, or the only one."""
-    asked = [entry for entry in waiting if entry["kind"] == "approval"]
-    if options.path is not None:
-        found = [entry for entry in asked if entry["path"] == options.path]
-        return found[0] if found else {"path": options.path}
-    if len(asked) != 1:
-        paths = ", ".join(entry["path"] for entry in asked)
-        if asked:
-            raise UsageFault(f"run {options.run!r} asks at several places: {paths}; name one")
-        raise Failure(f"run {options.run!r} asks no approval")
-    return asked[0]
+async def _asked(runs: TemporalRuns, options: Options) -> dict[str, Any]:
+    waiting = await runs.waiting(options.run)
+    return asked_at(waiting, options.run, options.path, given(options))
 
 
 def reject(options: Options) -> int:
     """As ``nano-vm reject``."""
+    refuse(options)
     options.by = principal(options)
 
     async def decide(runs: TemporalRuns) -> str:
-        path = str(_asked(await runs.waiting(options.run), options)["path"])
+        path = str((await _asked(runs, options))["path"])
         await runs.reject(
             options.run, path, shown=options.shown, by=options.by, reason=options.reason
         )
         return path
 
-    return recorded(options, "reject", on_cluster(options, decide))
+    return _recorded(options, "reject", on_cluster(options, decide))
 
 
 def event(options: Options, run_id: str, name: str, text: str | None) -> int:
     """As ``nano-vm event``, to one run."""
+    refuse(options)
     brings = payload(text, "the payload")
     options.run = run_id
     is_new = on_cluster(options, lambda runs: runs.send_event(run_id, name, brings, id=options.id))
     if not is_new and not options.json:
         say(safe(f"event {name} of id {options.id} was recorded before; nothing was changed"))
         return OK
-    return recorded(options, "event", name)
+    return _recorded(options, "event", name)
 
 
 def resolve(options: Options, done: Any, by: str) -> int:
     """As ``nano-vm resolve``."""
+    refuse(options)
     options.by = by
     on_cluster(
         options,
@@ -239,11 +282,12 @@ def resolve(options: Options, done: Any, by: str) -> int:
             options.run, options.path, done=done, retry=options.retry, fail=options.fail, by=by
         ),
     )
-    return recorded(options, "resolve", options.path)
+    return _recorded(options, "resolve", options.path)
 
 
 def cancel(options: Options) -> int:
     """As ``nano-vm cancel``: waits until what was done is undone."""
+    refuse(options, _OF_CANCEL)
     trace = on_cluster(options, lambda runs: runs.cancel(options.run))
     if options.json:
         emit_json(trace.to_dict())
@@ -252,21 +296,15 @@ def cancel(options: Options) -> int:
     return OK if trace.status.value == "cancelled" else FAILED
 
 
-def recorded(options: Options, what: str, name: str) -> int:
-    """Say that a word was recorded."""
-    if options.json:
-        by = options.get("by")
-        said = {"by": by} if by is not None else {}
-        emit_json({"run_id": options.run, "recorded": what, "name": name, **said})
-    else:
-        say(safe(f"recorded: {what} {name}, for run {options.run}"))
-    return OK
+def _recorded(options: Options, what: str, name: str) -> int:
+    """Say that a word was recorded; a worker goes on with the run at once."""
+    return recorded(options, options.run, what, name, how="")
 
 
 def finished(trace: Trace, options: Options) -> int:
     """Print how a run ended, or stands; the exit code."""
     if options.json:
-        say(safe_json(json_line({**trace.summary(), "trace": trace.to_dict()})))
+        say(json_line({**trace.summary(), "trace": trace.to_dict()}))
     else:
         say(safe(f"run {trace.run_id}"))
         printed(trace, options)

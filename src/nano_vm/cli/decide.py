@@ -74,19 +74,15 @@ def _asked(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
                 entry.get("show")
             )
         case "effect":
-            arguments = entry.get("request") or {}
-            values = [(f"argument {name(str(key))}: ", value) for key, value in arguments.items()]
             heading = (
                 f"stopped before {path}: the call has an effect, and this fork makes none by itself"
             )
-            return heading, [("tool: ", entry.get("tool")), *values]
+            return heading, [("tool: ", entry.get("tool")), *_arguments(entry.get("request"))]
         case "in_doubt":
             heading = f"in doubt at {path}: the call was begun, and what became of it is unknown"
-            arguments = entry.get("arguments") or {}
-            values = [(f"argument {name(str(key))}: ", value) for key, value in arguments.items()]
             return heading, [
                 ("tool: ", entry.get("tool")),
-                *values,
+                *_arguments(entry.get("arguments")),
                 ("effect key: ", entry.get("effect_key")),
             ]
         case _ if entry.get("event"):
@@ -104,6 +100,13 @@ def _asked(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
                 if key not in ("path", "step_id", "kind", "shown")
             }
             return f"waits at {path} for a time:", _entries(rest)
+
+
+def _arguments(found: Any) -> list[tuple[str, Any]]:
+    """The arguments of a call; what stands in their place where they are hidden."""
+    if isinstance(found, Mapping):
+        return [(f"argument {name(str(key))}: ", value) for key, value in found.items()]
+    return [] if found is None else [("arguments: ", found)]
 
 
 def _entries(shown: Any) -> list[tuple[str, Any]]:

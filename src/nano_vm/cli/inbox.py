@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..run.inbox import Inbox, account
 from ..values import parse_json, short
+from .decide import asked_lines
 from .faults import OK, Failure, UsageFault
 from .grammar import Options
 from .inputs import text_of
@@ -30,6 +32,9 @@ def speaking(options: Options) -> Iterator[tuple[Inbox, Archive, str]]:
 def recorded(
     options: Options, run_id: str, what: str, name: str = "", how: str | None = None
 ) -> int:
+    """Say that a word was recorded, and *how* the run goes on: nothing where that is empty, and by
+    whoever drives the runs of the store where it is left out.
+    """
     if options.json:
         by = getattr(options, "by", None)
         emit_json(
@@ -43,13 +48,13 @@ def recorded(
         return OK
     at = f" {name}" if name else ""
     say(safe(f"recorded: {what}{at}, for run {run_id}"))
-    say(
-        safe(
-            how
-            or f"it goes on by nano-vm work, or nano-vm resume {run_id} --tools "
+    if how is None:
+        how = (
+            f"it goes on by nano-vm work, or nano-vm resume {run_id} --tools "
             f"...{given_url(options)}"
         )
-    )
+    if how:
+        say(safe(how))
     return OK
 
 
@@ -62,11 +67,48 @@ def principal(options: Options) -> str:
     return account()
 
 
-def asked_at(inbox: Inbox, run_id: str, path: str | None) -> dict[str, Any]:
-    """What is asked at *path*, or the one thing that is; where nothing is, only the path: what is
-    wrong is for the inbox to say.
+def asks_here(options: Options, run_id: str, where: str) -> bool:
+    """Whether an approval is asked about on this terminal, as nobody says what was seen; *where* are
+    the options that name the run's place.
+
+    Raises:
+        UsageFault: If there is nobody to ask.
     """
-    asked = [entry for entry in inbox.waiting(run_id) if entry["kind"] == "approval"]
+    asks = options.shown is None and not options.json and on_terminal()
+    if options.shown is None and not asks:
+        raise UsageFault(
+            f"the following arguments are required: --shown DIGEST, as nano-vm show {run_id}{where} "
+            f"prints it; on a terminal it can be left out, and the request is shown and asked about"
+        )
+    return asks
+
+
+def agreed(run_id: str, entry: Mapping[str, Any], by: str, where: str) -> bool:
+    """Show what is asked, all of it, and ask whether it is approved."""
+    if "kind" not in entry:
+        raise Failure(
+            f"run {run_id!r} asks no approval at {entry['path']!r}; nano-vm show {run_id}{where} "
+            f"says how it stands"
+        )
+    lines, whole = asked_lines(entry)
+    for line in lines:
+        say(line)
+    if not whole:
+        raise Failure(
+            f"it is too much for a screen: read all of it with nano-vm show {run_id} --json{where}, "
+            f"and approve it by --shown"
+        )
+    print(f"approve it, as {safe(by)}? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def asked_at(
+    waiting: Iterable[dict[str, Any]], run_id: str, path: str | None, where: str
+) -> dict[str, Any]:
+    """What of *waiting* is asked at *path*, or the one thing that is; where nothing is, only the
+    path: what is wrong is for the inbox to say.
+    """
+    asked = [entry for entry in waiting if entry["kind"] == "approval"]
     if path is not None:
         return next((entry for entry in asked if entry["path"] == path), {"path": path})
     if len(asked) == 1:
@@ -74,7 +116,9 @@ def asked_at(inbox: Inbox, run_id: str, path: str | None) -> dict[str, Any]:
     if asked:
         paths = ", ".join(entry["path"] for entry in asked)
         raise UsageFault(f"run {run_id!r} asks at several places: {paths}; name one")
-    raise Failure(f"run {run_id!r} asks no approval; nano-vm show {run_id} says how it stands")
+    raise Failure(
+        f"run {run_id!r} asks no approval; nano-vm show {run_id}{where} says how it stands"
+    )
 
 
 def payload(text: str | None, what: str) -> Any:

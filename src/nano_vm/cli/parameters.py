@@ -341,6 +341,9 @@ takes_telemetry = together(
 )
 """Where metrics and spans of runs go."""
 
+ADDRESS, NAMESPACE = "127.0.0.1:7233", "default"
+"""Of a Temporal server, where no other is named."""
+
 takes_cluster = together(
     option(
         "--engine",
@@ -351,13 +354,17 @@ takes_cluster = together(
     ),
     option(
         "--address",
-        default="127.0.0.1:7233",
+        default=ADDRESS,
         metavar="HOST:PORT",
-        help="of its server; default: 127.0.0.1:7233",
+        help=f"of its server; default: {ADDRESS}",
         section=CLUSTER,
     ),
     option(
-        "--namespace", default="default", metavar="NAME", help="default: default", section=CLUSTER
+        "--namespace",
+        default=NAMESPACE,
+        metavar="NAME",
+        help=f"default: {NAMESPACE}",
+        section=CLUSTER,
     ),
     option(
         "--queue",

@@ -151,7 +151,7 @@ class Levels:
         step_id = step_of_path(str(entry.get("path", "")))
         hidden = self.hides(receiver, self.level(step_id, "request"))
         return {
-            name: REDACTED if hidden and name in ("request", "args", "error") else value
+            name: REDACTED if hidden and name in ("request", "arguments") else value
             for name, value in entry.items()
         }
 

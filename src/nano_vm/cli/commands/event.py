@@ -54,8 +54,6 @@ def event(options: Options) -> int:
     if options.engine is not None:
         from .. import cluster
 
-        if options.match:
-            raise UsageFault("--match finds runs in a store; on a cluster, name the run")
         return cluster.event(options, words[0], words[1], words[2] if len(words) > 2 else None)
     options.run = None if options.match else words.pop(0)
     brings = payload(words[1] if len(words) > 1 else None, "the payload")

@@ -15,6 +15,7 @@ from ..parameters import STORED, takes_cluster, takes_decision, takes_run, takes
 def reject(options: Options) -> int:
     """Reject what a run asks."""
     from ..inbox import asked_at, principal, recorded, speaking
+    from ..stores import given_url
 
     if options.engine is not None:
         from .. import cluster
@@ -22,6 +23,7 @@ def reject(options: Options) -> int:
         return cluster.reject(options)
     with speaking(options) as (inbox, _, run_id):
         options.by = principal(options)
-        path = asked_at(inbox, run_id, options.path)["path"]
+        waiting = inbox.waiting(run_id)
+        path = asked_at(waiting, run_id, options.path, given_url(options))["path"]
         inbox.reject(run_id, path, shown=options.shown, by=options.by, reason=options.reason)
     return recorded(options, run_id, "reject", path)

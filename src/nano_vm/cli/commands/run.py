@@ -115,26 +115,26 @@ def _on_cluster(options: Options) -> int:
     from .. import cluster
     from ..submission import submission_of
 
-    if options.store is not None:
-        raise UsageFault("--store does not go with --engine: a worker's store keeps its runs")
-    begun = submission_of(options)
-    if options.run_id is not None:
-        cluster.joined(options)
-    trace = cluster.on_cluster(
-        options,
-        lambda runs: runs.run(
-            begun.program, begun.inputs, programs=begun.programs, **begun.options
-        ),
-        begun.vm,
-    )
+    cluster.refuse(options)
+    with ExitStack() as stack:
+        begun = submission_of(options)
+        if begun.vm is not None:
+            stack.callback(begun.vm.close)
+        file = _trace_file(options, stack)
+        if options.run_id is not None:
+            cluster.joined(options)
+        trace = cluster.on_cluster(
+            options,
+            lambda runs: runs.run(
+                begun.program, begun.inputs, programs=begun.programs, **begun.options
+            ),
+            begun.vm,
+        )
+        fault = _write(trace, file) if file is not None else None
     code = cluster.finished(trace, options)
-    if options.trace is not None:
-        with ExitStack() as stack:
-            file = _trace_file(options, stack)
-            fault = _write(trace, file) if file is not None else None
-        if fault:
-            complain(fault)
-            return code or FAILED
+    if fault:
+        complain(fault)
+        return code or FAILED
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
 from ..faults import OK, UsageFault
@@ -54,20 +55,14 @@ def submit(options: Options) -> int:
     from .. import cluster, stores
     from ..submission import submission_of
 
-    store = None if options.engine is not None else stores.store_if_named(options)
-    if store is None and options.engine is None:
-        raise UsageFault("where does the run go? Give --store URL, or --engine temporal")
-    begun = submission_of(options, store)
-    if store is None:
-        run_id = cluster.on_cluster(
-            options,
-            lambda runs: runs.submit(
-                begun.program, begun.inputs, programs=begun.programs, **begun.options
-            ),
-            begun.vm,
-        )
+    if options.engine is not None:
+        cluster.refuse(options)
+        run_id = _on_cluster(options, submission_of(options))
     else:
-        run_id = _stored(begun)
+        store = stores.store_if_named(options)
+        if store is None:
+            raise UsageFault("where does the run go? Give --store URL, or --engine temporal")
+        run_id = _stored(submission_of(options, store))
     if options.json:
         emit_json({"run_id": run_id})
     else:
@@ -75,9 +70,21 @@ def submit(options: Options) -> int:
     return OK
 
 
+def _on_cluster(options: Options, begun: Submission) -> str:
+    from .. import cluster
+
+    with nullcontext() if begun.vm is None else closing(begun.vm):
+        return cluster.on_cluster(
+            options,
+            lambda runs: runs.submit(
+                begun.program, begun.inputs, programs=begun.programs, **begun.options
+            ),
+            begun.vm,
+        )
+
+
 def _stored(begun: Submission) -> str:
     import asyncio
-    from contextlib import closing
 
     assert begun.vm is not None
     with closing(begun.vm):

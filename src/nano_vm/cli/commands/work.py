@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..faults import FAILED, OK, UsageFault
+from ..faults import FAILED, OK
 from ..grammar import Options, command, flag, option
 from ..output import json_line, note, only_ours
 from ..parameters import (
@@ -67,15 +67,13 @@ def _on_cluster(options: Options) -> int:
     import asyncio
     from contextlib import ExitStack
 
-    from .. import cluster, host, rules, stores, telemetry
+    from .. import cluster, host, rules, stores
 
-    if options.until_idle:
-        raise UsageFault("--until-idle is for a store: a cluster gives its workers what there is")
+    cluster.refuse(options, but=("store", "signing_key", "trust"))
     policy = rules.load_policy(options.policy)
     store = stores.store_if_named(options)
     with ExitStack() as stack:
-        observers = telemetry.observers_of(options, store, stack)
-        vm = host.vm_of(options, policy=policy, store=store, observers=observers)
+        vm = host.vm_of(options, policy=policy, store=store)
         stack.callback(vm.close)
         return asyncio.run(cluster.working(vm, options))
 
