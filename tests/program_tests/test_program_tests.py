@@ -444,6 +444,15 @@ def test_a_run_of_a_test_has_the_digest_of_a_run_on_a_vm(tmp_path: Path) -> None
             "tests: [{name: a, expect: {status: good}}]",
             "expect.status: P050: input should be 'succ",
         ),
+        (
+            "prices: {default: [x, 1]}\ntests: [{name: a}]",
+            "1:10: prices.default: P050: the price of 'default' is ['x', 1]; it is a pair of",
+        ),
+        ("prices: {m: [-1, 1]}\ntests: [{name: a}]", "prices.m: P050: the price of 'm' is [-1, 1]"),
+        (
+            "prices: {m: {input: 1}}\nproperties: [{name: a, never: [b]}]",
+            "prices.m: P050: the price",
+        ),
         ("tests: [{name: a, golden: ../a.json}]", "P050: '../a.json' is no file beside the test"),
         ("tests: [{name: a, golden: a.txt}]", "P050: 'a.txt' is no file beside the test file"),
         ("tests: [{name: a, starts_at: monday}]", "P050: 'monday' is no time; write 2027-01-31T"),
@@ -497,6 +506,7 @@ def test_a_place_has_the_names_of_the_document_whatever_they_are(
         ("expect: {steps: {pai: {}}}", "P052: the program has no step 'pai'; did you mean 'pay'?"),
         ("expect: {calls: {pya: 1}}", "P052: the program calls no tool 'pya'; did you mean 'pay'?"),
         ("real_tools: [send]", "P052: the program calls no tool 'send'; it calls pay"),
+        ("untrusted: [messge]", "tests[0].untrusted[0]: P052: the program reads no input 'messge'"),
     ],
 )
 def test_names_that_the_program_lacks_are_faults(tmp_path: Path, text: str, said: str) -> None:
@@ -504,6 +514,14 @@ def test_names_that_the_program_lacks_are_faults(tmp_path: Path, text: str, said
         suite(tmp_path, GUARD, f"tests: [{{name: t, {text}}}]")
     found = list(map(str, caught.value.diagnostics))
     assert any(said in line for line in found), found
+
+
+def test_the_tools_that_every_test_calls_are_tools_of_the_program(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError) as raised:
+        suite(tmp_path, GUARD, "real_tools: [pya]\ntests: [{name: t}]")
+    (only,) = [str(d) for d in raised.value.diagnostics]
+    said = "1:14: real_tools[0]: P052: the program calls no tool 'pya'; did you mean 'pay'?"
+    assert only.endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -574,6 +592,30 @@ def test_a_property_does_not_hold_where_its_search_was_cut_off(tmp_path: Path) -
     assert broken.faults[0] == "broken: pay is never called"
     assert broken.faults[-1] == said.replace(":3:37:", ":4:34:")
     assert every.passed
+
+
+DECLARED = GUARD.replace(
+    "steps:",
+    "inputs: {type: object, properties: {message: {type: string}}, required: [message]}\nsteps:",
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "inputs", "said"),
+    [
+        (GUARD, "{messge: hi}", "input 'message' is needed and not given: step 'judge' reads it"),
+        (GUARD, "{}", "input 'message' is needed and not given"),
+        (DECLARED, "{message: 5}", "inputs do not fit the program's schema"),
+        (DECLARED, "{messge: hi}", "input 'message' is needed and not given"),
+    ],
+)
+def test_a_property_does_not_hold_of_inputs_that_no_run_may_have(
+    tmp_path: Path, program: str, inputs: str, said: str
+) -> None:
+    tests = f"properties: [{{name: a, at_most: {{pay: 5}}, inputs: {inputs}}}]"
+    found = faults(tmp_path, program, tests)
+    assert found, "it passed"
+    assert said in found[0], found
 
 
 def test_tests_cover_steps_and_branches_together(tmp_path: Path) -> None:

@@ -69,10 +69,11 @@ def suite_of(path: Path) -> Suite:
     functions = tools.load_tools(_tools(document.tools, path)) if document.tools else {}
     policy = rules.load_policy(str(path.parent / document.policy)) if document.policy else None
     called = list(dict.fromkeys(tools.tool_names(loaded.program, loaded.programs)))
-    found = misnamed(document, loaded.program, loaded.programs, called)
+    subject = Subject(loaded.program, loaded.programs, functions, policy, document.prices or None)
+    inputs = list(subject.flow.frames[0].names.keys)
+    found = misnamed(document, loaded.program, loaded.programs, tools=called, inputs=inputs)
     if found:
         raise ProgramError(placed(found, text, str(path)))
-    subject = Subject(loaded.program, loaded.programs, functions, policy, document.prices or None)
     return Suite(path, text, document, subject)
 
 

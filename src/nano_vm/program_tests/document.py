@@ -8,7 +8,7 @@ in it means is held against the program, so that a misspelled step cannot make a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..diagnostics import Diagnostic, Loc
-from ..errors import ProgramError
+from ..errors import ProgramError, VMError
 from ..language.policy import Budget
 from ..language.program import ApprovalStep, LLMStep, Program, Step, ToolStep, WaitStep
 from ..language.programs import programs_in
 from ..language.reader import placed, read_text
+from ..prices import checked_price
 from ..spelling import Hints
 from ..values import kind_name, short
 
@@ -108,7 +109,7 @@ class Document(Part):
     programs: dict[Name, Name] = {}
     tools: Name | None = None
     policy: Name | None = None
-    prices: dict[Name, tuple[Any, Any]] = {}
+    prices: dict[Name, Any] = {}
     inputs: dict[Name, Any] = {}
     real_tools: bool | list[Name] = []
     tests: list[Case] = []
@@ -198,6 +199,11 @@ def _own_faults(document: Document) -> Iterator[Diagnostic]:
     if not document.tests and not document.properties:
         hint = "write tests: [{name: ..., expect: {...}}]"
         yield Diagnostic("P050", (), "there is no test in it", hint)
+    for name, price in document.prices.items():
+        try:
+            checked_price(name, price)
+        except VMError as error:
+            yield Diagnostic("P050", ("prices", name), str(error))
     seen: set[str] = set()
     for section in ("tests", "properties"):
         for number, case in enumerate(getattr(document, section)):
@@ -263,12 +269,18 @@ SECTIONS: dict[str, tuple[str, type[Step]]] = {
 
 
 def misnamed(
-    document: Document, program: Program, programs: Mapping[str, Program], tools: list[str]
+    document: Document,
+    program: Program,
+    programs: Mapping[str, Program],
+    *,
+    tools: Sequence[str],
+    inputs: Sequence[str],
 ) -> list[Diagnostic]:
     """The names in *document* that are no step of *program* and those that it calls, or not one of
-    the section's type, and the tools that are not among those that it calls.
+    the section's type, the tools that are not among those that it calls, and the untrusted inputs
+    that are not among those that it reads.
     """
-    return list(_Names(program, programs, tools).faults(document))
+    return list(_Names(program, programs, tools, inputs).faults(document))
 
 
 def step_of(path: str) -> str:
@@ -280,15 +292,23 @@ def step_of(path: str) -> str:
 class _Names:
     """The names of a program."""
 
-    def __init__(self, program: Program, programs: Mapping[str, Program], tools: list[str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        programs: Mapping[str, Program],
+        tools: Sequence[str],
+        inputs: Sequence[str],
+    ) -> None:
         self.steps: dict[str, list[Step]] = {}
         for one in programs_in(program, programs):
             for step, _ in one.walk():
                 self.steps.setdefault(step.id, []).append(step)
         self.tools = tools
+        self.inputs = inputs
         self.hints = Hints()
 
     def faults(self, document: Document) -> Iterator[Diagnostic]:
+        yield from self.real(document.real_tools, ())
         for number, case in enumerate(document.tests):
             yield from self.case(case, ("tests", number))
         for number, stated in enumerate(document.properties):
@@ -313,9 +333,13 @@ class _Names:
             yield from self.step(name, (*loc, "expect", "steps", name))
         for name in expect.calls:
             yield from self.tool(name, (*loc, "expect", "calls", name))
-        if isinstance(case.real_tools, list):
-            for number, name in enumerate(case.real_tools):
-                yield from self.tool(name, (*loc, "real_tools", number))
+        yield from self.real(case.real_tools, loc)
+        for number, name in enumerate(case.untrusted):
+            yield from self.input(name, (*loc, "untrusted", number))
+
+    def real(self, tools: bool | list[str] | None, loc: Loc) -> Iterator[Diagnostic]:
+        for number, name in enumerate(tools) if isinstance(tools, list) else ():
+            yield from self.tool(name, (*loc, "real_tools", number))
 
     def answered(self, name: str, word: str, kind: type[Step], loc: Loc) -> Iterator[Diagnostic]:
         found = list(self.step(name, loc))
@@ -340,6 +364,12 @@ class _Names:
             called = f"it calls {', '.join(self.tools)}" if self.tools else "it calls none"
             meant = self.hints.meant(name, self.tools, otherwise=called)
             yield Diagnostic("P052", loc, f"the program calls no tool {name!r}", meant)
+
+    def input(self, name: str, loc: Loc) -> Iterator[Diagnostic]:
+        if name not in self.inputs:
+            read = f"it reads {', '.join(self.inputs) or 'none'}"
+            meant = self.hints.meant(name, self.inputs, otherwise=read)
+            yield Diagnostic("P052", loc, f"the program reads no input {name!r}", meant)
 
     def edge(self, name: str, loc: Loc) -> Iterator[Diagnostic]:
         step, _, label = name.rpartition(".")
@@ -376,8 +406,8 @@ FIELD_TEXTS = {
     "programs": "Files of programs that `call` steps name, by these names.",
     "tools": "Real tools, tools.py:tools or module:object, for their types and effects.",
     "policy": "A policy's file: a program that does not keep to it is refused.",
-    "prices": "Dollars per million tokens by model, in and out; `default` is that of steps without "
-    "one.",
+    "prices": "Dollars per million tokens by model: [input, output], or {input: ..., output: ..., "
+    "cached: ..., cache_write: ...}; `default` is that of steps without one.",
     "inputs": "Inputs of every test, unless it gives its own.",
     "real_tools": "Tools that are called where a test has no answer: names, or true for all.",
     "tests": "Runs, with their answers and what is expected of them.",

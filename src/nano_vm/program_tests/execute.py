@@ -60,7 +60,7 @@ class Subject:
     programs: Mapping[str, Program]
     functions: Mapping[str, Callable[..., Any]]
     policy: Policy | None = None
-    prices: Mapping[str, tuple[Any, Any]] | None = None
+    prices: Mapping[str, Any] | None = None
 
     @cached_property
     def flow(self) -> Flow:

@@ -28,6 +28,7 @@ from ..language.reader import marks
 from ..machine.compile import plan_of
 from ..machine.machine import Machine
 from ..machine.plan import Plan
+from ..run.inputs import admitted_inputs
 from ..testing import explore
 from .document import Case, Document, PropertyCase
 from .execute import Ran, Subject, execute
@@ -169,6 +170,13 @@ class Suite:
         except ProgramError as error:
             yield from (str(d) for d in error.diagnostics)
             return
+        except VMError as error:
+            yield self._said(test, Difference((), str(error)))
+            return
+        unfit = list(self._unfit(stated))
+        yield from (self._said(test, one) for one in unfit)
+        if unfit:
+            return  # what holds of runs that no host would begin holds of nothing
         yield from (line for failure in found.failures for line in failure.text().splitlines())
         if not found.complete:
             message = (
@@ -177,6 +185,17 @@ class Suite:
                 f"are varied; raise max_runs, give inputs, or write errors: false"
             )
             yield self._said(test, Difference(("max_runs",), message))
+
+    def _unfit(self, stated: PropertyCase) -> Iterator[Difference]:
+        """What is wrong with the inputs that every run of a property is given."""
+        if stated.inputs is None:
+            return
+        plan = _plan(self.subject)
+        if plan is None:
+            return
+        names = self.subject.flow.frames[0].names
+        _, faults = admitted_inputs(stated.inputs, plan.frames[0], names, plan.given)
+        yield from (Difference(("inputs", *d.loc[1:]), d.message) for d in faults)
 
     def _said(self, test: Test, one: Difference) -> str:
         """A difference behind its place."""
@@ -205,7 +224,13 @@ def coverage(suites: Sequence[Suite]) -> Coverage | None:
 
 def _tally(subject: Subject) -> Tally | None:
     """An empty one of what *subject* may reach; None where its program may not run."""
+    plan = _plan(subject)
+    return Tally(plan, subject.flow) if plan is not None else None
+
+
+def _plan(subject: Subject) -> Plan | None:
+    """That of its program; None where it may not run."""
     examined = subject.examined()
     if any(d.severity == "error" for d in examined.report.faults):
         return None
-    return Tally(plan_of(subject.flow, examined.contracts, examined.checks), subject.flow)
+    return plan_of(subject.flow, examined.contracts, examined.checks)
