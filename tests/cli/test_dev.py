@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from patience import HANGS_SECONDS
 
-from nano_vm.cli import main
+from nano_vm.cli import main, program_tests
 from nano_vm.cli.commands import dev
 from nano_vm.cli.watching import Watch, watch
+from nano_vm.program_tests.document import Document, read_document
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_round_says_what_is_wrong_and_where(
     code, lines = round_of(capsys)
     assert code == 1
     assert any(line.startswith("tests  FAILED no answer of the model moves mon") for line in lines)
-    assert lines[-1] == "tests  ok     4 passed; 5 of 5 steps, 2 of 2 branches"
+    assert lines[-1] == "tests         4 passed; 5 of 5 steps, 2 of 2 branches"
     tests.write_text("tests: [{nam: x}]")
     code, lines = round_of(capsys)
     assert code == 1
@@ -70,6 +71,37 @@ def test_a_round_says_what_is_wrong_and_where(
     code, lines = round_of(capsys)
     assert code == 1
     assert "ZeroDivisionError" in lines[-1]
+
+
+def test_a_test_file_that_wants_an_extra_fails_alone(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wants = "from nano_vm.errors import MissingExtra\nraise MissingExtra('mcp', 'a tool')\n"
+    Path("other.py").write_text(wants)
+    Path("a.test.yaml").write_text(
+        "program: program.yaml\ntools: other.py:tools\ntests: [{name: x}]"
+    )
+    code, lines = round_of(capsys)
+    assert code == 1
+    assert [line[:13] for line in lines] == ["check  ok    ", "tests  FAILED", "tests        "]
+    assert "MissingExtra" in lines[1]
+    assert lines[2].startswith("tests         5 passed")
+
+
+def test_a_round_reads_each_test_file_once(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str | None] = []
+
+    def counted(text: str, file: str | None = None) -> Document:
+        read.append(Path(file or "").name)
+        return read_document(text, file)
+
+    monkeypatch.setattr(program_tests, "read_document", counted)
+    Path("other.yaml").write_text(Path("program.yaml").read_text())
+    Path("other.test.yaml").write_text(Path("program.test.yaml").read_text())
+    assert round_of(capsys)[0] == 0
+    assert sorted(map(str, read)) == ["other.test.yaml", "program.test.yaml"]
 
 
 def test_a_recorded_run_is_replayed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,3 +276,23 @@ def test_it_watches_until_it_is_interrupted(project: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(HANGS_SECONDS) == 0
         assert "Traceback" not in lines.read()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_no_round_outlives_the_watch(project: Path, number: signal.Signals) -> None:
+    os.mkfifo("pid")
+    os.mkfifo("never")
+    hung = "import os\nopen('pid', 'w').write(str(os.getpid()))\nopen('never').read()\n"
+    Path("tools.py").write_text(hung)
+    command = [sys.executable, "-m", "nano_vm", "dev", "program.yaml"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        child = int(Path("pid").read_text())  # waits until the round is under way
+        process.send_signal(number)
+        expected = 0 if number == signal.SIGINT else 128 + number
+        assert process.wait(HANGS_SECONDS) == expected
+        assert process.stdout is not None
+        assert b"Traceback" not in process.stdout.read()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ProgramError
 from ..language.reader import placed
-from ..program_tests.document import ENDINGS, misnamed, program_file, read_document
+from ..program_tests.document import ENDINGS, Document, misnamed, program_file, read_document
 from ..program_tests.execute import Subject
 from ..program_tests.suite import Suite
 from . import rules, sources, tools
@@ -52,16 +53,41 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (path for name in sorted(files) if is_test_file(path := Path(at) / name))
 
 
-def suite_of(path: Path) -> Suite:
-    """The tests in the file at *path*, with what they are about.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A test file as it is written; ``program`` is the file of its program, where there is one."""
+
+    path: Path
+    text: str
+    document: Document
+    program: Path | None
+
+
+def written(path: Path) -> Written:
+    """The test file at *path*.
 
     Raises:
-        UsageFault: If a file that it names cannot be used.
-        ProgramError: With every fault of the test file, the program or the policy.
+        UsageFault: If it cannot be read.
+        ProgramError: With every fault of it.
     """
     text = text_of(str(path), str(path))
     document = read_document(text, str(path))
-    program = program_file(document, path)
+    return Written(path, text, document, program_file(document, path))
+
+
+def suite_of(path: Path) -> Suite:
+    """The tests in the file at *path*, with what they are about; as `suite_in`, and `written`."""
+    return suite_in(written(path))
+
+
+def suite_in(file: Written) -> Suite:
+    """The tests in *file*, with what they are about.
+
+    Raises:
+        UsageFault: If a file that it names cannot be used.
+        ProgramError: With every fault of its names, the program or the policy.
+    """
+    path, text, document, program = file.path, file.text, file.document, file.program
     if program is None:
         raise UsageFault(f"{path}: there is no program beside it of that name; write program: FILE")
     named = [f"{name}={path.parent / file}" for name, file in document.programs.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -32,15 +32,30 @@ def stopped_by_signals(
         os.write(2, f"nano-vm: stopped at once; {farewell}\n".encode())
         os._exit(128 + number)
 
-    # one that the parent process had ignored (nohup, a job in the background) stays ignored
-    numbers = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) not in (signal.SIG_IGN, None)
-    ]
-    before = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
+    with _handled((signal.SIGINT, signal.SIGTERM), on_signal):
         yield received
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """The numbers of the signals that have come: SIGINT, SIGTERM and, where there is a terminal that
+    can go away, SIGHUP, while this lasts. Whoever waits reads them; nothing is interrupted.
+    """
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+    with _handled(numbers, lambda number, _: received.append(number)):
+        yield received
+
+
+@contextmanager
+def _handled(numbers: Iterable[int], handler: Callable[[int, object], object]) -> Iterator[None]:
+    """*handler* takes the signals *numbers* while this lasts; one that the parent process had
+    ignored (nohup, a job in the background) stays ignored.
+    """
+    taken = [n for n in set(numbers) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handler) for number in taken}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

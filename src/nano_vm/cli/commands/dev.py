@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +63,7 @@ def dev(options: Options) -> int:
     """
     if options.once:
         return _round(options)
+    from ..signals import noted_signals
     from ..watching import Watch, watch
 
     program = Path(options.program)
@@ -81,11 +84,21 @@ def dev(options: Options) -> int:
         )
         return _Child(process)
 
-    try:
-        watch(Watch(program.parent, tuple(files)), begin, time.sleep)
-    except KeyboardInterrupt:
-        say()
-    return OK
+    with noted_signals() as received:
+
+        def wait(seconds: float) -> None:
+            time.sleep(seconds)
+            if received:  # not before: a round that has just begun would be left behind
+                raise _Ended
+
+        with suppress(_Ended):
+            watch(Watch(program.parent, tuple(files)), begin, wait)
+    say()
+    return OK if received[0] == signal.SIGINT else 128 + received[0]
+
+
+class _Ended(Exception):
+    """A signal ends the watch."""
 
 
 class _Child:
@@ -193,35 +206,31 @@ def _checked(loaded: Loaded, options: Options) -> Iterator[Line]:
 
 def _tested(options: Options) -> Iterator[Line]:
     """What the test files of the program say."""
-    from ...program_tests.document import program_file, read_document
-    from ...program_tests.suite import coverage
-    from ..inputs import text_of
-    from ..program_tests import suite_of, test_files
+    from ...program_tests.suite import Suite, coverage
+    from ..program_tests import suite_in, test_files, written
 
     program = Path(options.program).resolve()
-    suites, passed = [], 0
+    suites: list[Suite] = []
+    passed = failed = 0
     for path in test_files([str(program.parent)]):
         try:
-            about = program_file(read_document(text_of(str(path), str(path))), path)
-            if about is not None and about.resolve() != program:
+            file = written(path)
+            if file.program is not None and file.program.resolve() != program:
                 continue
-            suite = suite_of(path)
+            suites.append(suite_in(file))
         except ProgramError as error:
-            for d in error.diagnostics[:SHOWN]:
-                yield "tests", "FAILED", str(d)
-            continue
-        except UsageFault as error:
-            yield "tests", "FAILED", str(error)
-            continue
-        suites.append(suite)
-        for one in suite.tests:
-            verdict = suite.run(one)
-            passed += verdict.passed
-            for fault in verdict.faults[:1]:
-                yield "tests", "FAILED", f"{one.name}: {fault}"
+            found = [str(d) for d in error.diagnostics[:SHOWN]]
+        except (UsageFault, MissingExtra) as error:
+            found = [str(error)]
+        else:
+            verdicts = list(map(suites[-1].run, suites[-1].tests))
+            passed += sum(verdict.passed for verdict in verdicts)
+            found = [f"{one.test.name}: {one.faults[0]}" for one in verdicts if not one.passed]
+        failed += len(found)
+        yield from (("tests", "FAILED", fault) for fault in found)
     if suites:
-        found = coverage(suites)
-        yield "tests", "ok" if passed else "", f"{passed} passed; {found or 'nothing is covered'}"
+        covered = coverage(suites) or "nothing is covered"
+        yield "tests", "ok" if passed and not failed else "", f"{passed} passed; {covered}"
 
 
 def _replayed(loaded: Loaded, options: Options) -> Iterator[Line]:

@@ -110,19 +110,18 @@ class _Tried:
 
     def file(self, path: Path) -> bool:
         """Run the tests of a file; false where no more are to be run."""
-        from ...program_tests.document import program_file
-        from ..program_tests import suite_of
+        from ..program_tests import suite_in, written
 
         self.say(safe(str(path)))
         try:
-            suite = suite_of(path)
+            file = written(path)
+            suite = suite_in(file)
         except ProgramError as error:
             return self.broken(path, [str(d) for d in error.diagnostics])
         except (UsageFault, MissingExtra) as error:
             return self.broken(path, [str(error)])
-        about = program_file(suite.document, path)
-        assert about is not None
-        self.suites.setdefault(about, []).append(suite)
+        assert file.program is not None  # else it has no suite
+        self.suites.setdefault(file.program, []).append(suite)
         found = self.verdicts[str(path)] = []
         for one in suite.tests:
             if self.options.only is not None and self.options.only not in one.name:
