@@ -18,6 +18,8 @@ import pytest
 import yaml
 from patience import HANGS_SECONDS
 
+from nano_vm.adapters import hostfile
+from nano_vm.adapters.hostfile import read_project
 from nano_vm.cli import main
 from nano_vm.cli.commands.init import ALWAYS, NEXT
 from nano_vm.cli.schemas import MADE_BY
@@ -231,3 +233,22 @@ def test_a_schema_newer_than_the_tool_is_said_where_a_field_is_unknown(
         schema.write_text(broken)
         assert main(["check", "program.yaml"]) == 1
         assert "note:" not in capsys.readouterr().out
+
+
+def test_a_command_reads_the_projects_file_for_its_options_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    read: list[str] = []
+
+    def counted(path: str | Path) -> hostfile.Project:
+        read.append(str(path))
+        return read_project(path)
+
+    monkeypatch.setattr(hostfile, "read_project", counted)
+    for command in (["check", "program.yaml", "--strict"], ["dev", "program.yaml", "--once"]):
+        assert main(command) == 0
+        assert read == ["nano-vm.toml"]
+        read.clear()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import pytest
 
 from nano_vm.cli import main
 from nano_vm.cli.tools import load_tools
-from nano_vm.lsp.project import Projects
+from nano_vm.lsp.project import Known, Projects
 
 
 @pytest.fixture
@@ -57,6 +61,52 @@ def test_files_are_read_again_when_they_change(project: Path) -> None:
     known = projects.of(file)
     assert known.contracts is not None
     assert list(known.contracts) == ["other"]
+
+
+def test_a_module_of_tools_is_imported_again_when_it_changes(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    module = project / "own_tools_of_a_test.py"
+    module.write_text("tools = {'one': lambda x: x}\n")
+    (project / "nano-vm.toml").write_text('tools = "own_tools_of_a_test:tools"\n')
+    projects, file = Projects(load_tools), project / "program.yaml"
+    assert list(projects.of(file).contracts or ()) == ["one"]
+    first = sys.modules[module.stem]
+    module.write_text("tools = {'another': lambda x: x}\n")
+    assert list(projects.of(file).contracts or ()) == ["another"]
+    second = sys.modules.pop(module.stem)
+    assert second is not first
+
+
+def test_what_is_known_is_given_without_a_look_at_the_files(project: Path) -> None:
+    projects, file = Projects(load_tools), project / "program.yaml"
+    known = projects.last(file)
+    assert known.contracts is not None
+    (project / "nano-vm.toml").write_text("tools = ")
+    assert projects.last(file) is known
+    assert "not TOML" in " ".join(projects.of(file).faults)
+    assert projects.last(file) is not known
+    assert projects.of(file) is projects.of(file)
+
+
+def test_a_project_is_read_once_for_documents_that_are_looked_at_together(project: Path) -> None:
+    loaded, together = [], Barrier(4)
+
+    def load(spec: str) -> Mapping[str, Any]:
+        loaded.append(spec)
+        return load_tools(spec)
+
+    projects = Projects(load)
+
+    def look(name: str) -> Known:
+        together.wait()
+        return projects.of(project / name)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(look, ["a.yaml", "b.yaml", "c.yaml", "d.yaml"]))
+    assert len(loaded) == 1
+    assert all(one is found[0] for one in found)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,29 @@ async def test_what_is_wrong_is_said_while_typing_and_mended_by_its_fix(editor: 
     await editor.said(editor.uri, lambda ds: not [d for d in ds if d.code == "V003"])
 
 
+async def test_what_was_found_of_an_earlier_text_is_not_said_of_this_one(editor: Editor) -> None:
+    wrong = PROGRAM.replace("then: pay", "then: pya")
+    editor.open(wrong)
+    (jump,) = [d for d in await editor.said(editor.uri, bool) if d.code == "V003"]
+    editor.change(wrong.replace("steps:", "description: a line more\nsteps:"))
+    hover = await editor.text_document_hover_async(
+        types.HoverParams(editor.document, jump.range.start)
+    )
+    assert hover is None or "V003" not in str(hover.contents)  # whichever of the texts is known
+
+
+async def test_the_graph_of_a_program_in_json_is_that_of_json(editor: Editor) -> None:
+    uri = editor.uri.replace(".yaml", ".json")
+    face = '"description": "\\ud83d\\ude00"'  # two escapes of one character, as JSON has it
+    step = '{"id": "a", "type": "set", "values": {"x": 1}}'
+    editor.open(f'{{"name": "p", {face}, "steps": [{step}]}}', uri)
+    drawn = await editor.workspace_execute_command_async(
+        types.ExecuteCommandParams("nano-vm.graph", [uri, "mermaid"])
+    )
+    text = drawn["text"] if isinstance(drawn, dict) else drawn.text
+    assert "flowchart" in text
+
+
 async def test_completion_offers_fields_types_steps_and_names(editor: Editor) -> None:
     fields = await labels(editor, "steps:\n  - id: a\n    type: llm\n    |")
     assert {"prompt", "allowed_outputs", "max_tokens"} <= set(fields)

@@ -22,9 +22,13 @@ from ..language.program import Strategy
 from ..prices import Price, checked_price, price_table
 from ..spelling import meant
 from ..store.shared_budget import SharedBudget
+from ..tools.named import tools_file
 from ..values import short
 from .names import adapter_named
 from .pool import Member, Pool
+
+HOST_FILE = "nano-vm.toml"
+"""Its name, where it is looked for."""
 
 MAX_FILE_BYTES = 1_000_000
 """Of a host file, as of a program."""
@@ -137,17 +141,17 @@ def read_project(path: str | Path) -> Project:
         VMError: If it cannot be read, or says what it cannot.
     """
     said, folder = _said(path), Path(path).parent
-    tools = said.tools
-    if tools is not None and _is_file(tools):
-        tools = str(folder / tools)
+    tools = beside(folder, said.tools) if said.tools is not None else None
     policy = str(folder / said.policy) if said.policy is not None else None
     servers = tuple(McpServer(name=name, **dict(one)) for name, one in said.mcp.items())
     return Project(tools, policy, (*said.models, *said.pools), servers)
 
 
-def _is_file(spec: str) -> bool:
-    """Whether tools are in a file, and not in a module that Python finds."""
-    return spec.endswith(".py") or spec.rpartition(":")[0].endswith(".py")
+def beside(folder: Path, spec: str) -> str:
+    """*spec*, which stands in a file of *folder*, from where the process stands: its file is
+    beside that file.
+    """
+    return spec if tools_file(spec) is None else str(folder / spec)
 
 
 def read_host(path: str | Path) -> HostFile:

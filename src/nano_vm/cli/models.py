@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ..errors import VMError
 from .faults import UsageFault
 from .inputs import text_of
@@ -31,26 +33,35 @@ class StubModel:
         raise AssertionError("a stub is never called")
 
 
-HOST_FILE = "nano-vm.toml"
-"""Read from the current folder where no other models are named."""
-
-
 def host_file(given: str | None, specs: Sequence[str]) -> str | None:
     """The host file to read: the *given* one, else that of the current folder, unless models are
     named by *specs*.
     """
+    from ..adapters.hostfile import HOST_FILE
+
     if given is None and not specs and Path(HOST_FILE).is_file():
         return HOST_FILE
     return given
 
 
 def project(given: str | None) -> Project:
-    """What the *given* host file, or that of the current folder, says of tools and policy.
+    """What the *given* host file, or that of the current folder, says of tools and policy; read
+    once in a command, since several of its options ask.
 
     Raises:
         UsageFault: If it cannot be read.
     """
-    from ..adapters.hostfile import Project, read_project
+    ctx = click.get_current_context(silent=True)
+    kept: dict[str | None, Project] = (
+        ctx.find_root().meta.setdefault(f"{__name__}.projects", {}) if ctx is not None else {}
+    )
+    if given not in kept:
+        kept[given] = _project(given)
+    return kept[given]
+
+
+def _project(given: str | None) -> Project:
+    from ..adapters.hostfile import HOST_FILE, Project, read_project
 
     if given is None and not Path(HOST_FILE).is_file():
         return Project()

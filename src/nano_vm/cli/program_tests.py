@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..adapters.hostfile import beside
 from ..errors import ProgramError
 from ..language.reader import placed
 from ..program_tests.document import ENDINGS, Document, misnamed, program_file, read_document
@@ -92,7 +93,8 @@ def suite_in(file: Written) -> Suite:
         raise UsageFault(f"{path}: there is no program beside it of that name; write program: FILE")
     named = [f"{name}={path.parent / file}" for name, file in document.programs.items()]
     loaded = sources.load(str(program), named)
-    functions = tools.load_tools(_tools(document.tools, path)) if document.tools else {}
+    real = beside(path.parent, document.tools) if document.tools else None
+    functions = tools.load_tools(real) if real is not None else {}
     policy = rules.load_policy(str(path.parent / document.policy)) if document.policy else None
     called = list(dict.fromkeys(tools.tool_names(loaded.program, loaded.programs)))
     subject = Subject(loaded.program, loaded.programs, functions, policy, document.prices or None)
@@ -101,9 +103,3 @@ def suite_in(file: Written) -> Suite:
     if found:
         raise ProgramError(placed(found, text, str(path)))
     return Suite(path, text, document, subject)
-
-
-def _tools(spec: str, path: Path) -> str:
-    """Where the tools are; a file is beside the test file, a module is found as Python finds it."""
-    file, _, _ = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
-    return str(path.parent / spec) if file.endswith(".py") else spec

@@ -7,7 +7,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +20,10 @@ from ..language.program import Program
 from ..language.programs import programs_in
 from ..language.semantics import tool_calls
 from ..tools.contract import ToolOptions, contract, name_of, options_of
+from ..tools.named import is_dotted, parts_of, tools_file
 from .faults import UsageFault
 
 Result = TypeVar("Result")
-
-_ATTRIBUTE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
 
 def load_tools(spec: str) -> dict[str, Callable[..., Any]]:
@@ -34,10 +32,8 @@ def load_tools(spec: str) -> dict[str, Callable[..., Any]]:
     The object is a dict of callables, a list of functions, or anything with functions that `tool`
     marks. Without an object it is the module's ``tools``, or else the module itself.
     """
-    source, _, attribute = spec.rpartition(":")
-    if not source or not _ATTRIBUTE.match(attribute):  # C:\tools.py has a colon as well
-        source, attribute = spec, ""
-    module = _file_module(source) if source.endswith(".py") else _named_module(source)
+    source, attribute = parts_of(spec)
+    module = _named_module(source) if tools_file(spec) is None else _file_module(source)
     found: Any = module
     if not attribute and hasattr(module, "tools"):
         attribute = "tools"
@@ -99,7 +95,7 @@ def _file_module(path: str) -> ModuleType:
 
 
 def _named_module(name: str) -> ModuleType:
-    if not _ATTRIBUTE.match(name):
+    if not is_dotted(name):
         raise UsageFault(f"--tools takes module:object or file.py:object, not {name!r}")
     _importable(os.getcwd())
     try:

@@ -50,16 +50,15 @@ def svg(thing: Any) -> str | None:
     trace is not known, its timeline.
     """
     if isinstance(thing, Program):
-        return _graph(thing, None)
+        return _graph(Flow(thing, {}), None)
     if isinstance(thing, Trace):
         program = thing.recording.program
-        drawn = _graph(program, thing) if isinstance(program, Program) else None
+        drawn = _graph(Flow(program, {}), thing) if isinstance(program, Program) else None
         return drawn or timeline(thing)
     return None
 
 
-def _graph(program: Program, trace: Trace | None) -> str | None:
-    flow = Flow(program, {})
+def _graph(flow: Flow, trace: Trace | None) -> str | None:
     broken = any(d.severity == "error" for d in flow.diagnostics)
     if broken or len(flow.nodes) > MAX_DRAWN:
         return None
@@ -103,7 +102,7 @@ def _program(program: Program) -> str:
     flow = Flow(program, {})
     head = f"<b>{_text(program.name)}</b>, {len(list(program.walk()))} steps, {program.digest[:12]}"
     faults = [str(d) for d in program.place([*program.warnings, *flow.diagnostics])]
-    return _whole([f"<div>{head}</div>", _pre(faults), _graph(program, None) or ""])
+    return _whole([f"<div>{head}</div>", _pre(faults), _graph(flow, None) or ""])
 
 
 def _report(report: Report) -> str:

@@ -15,7 +15,6 @@ from .project import Known
 from .tree import Place
 
 _DOLLAR = re.compile(r"\$\{?([\w.]*)\Z")
-_EXPRESSIONS = ("condition", "when", "until", "expr")
 
 PARTS = {
     "budget": "Budget",

@@ -36,24 +36,38 @@ class Shown:
 
 @dataclass(slots=True)
 class Findings:
-    """What was found of one text; ``program`` and ``report`` where it can be read."""
+    """What was found of one *text*; ``program`` and ``report`` where it can be read."""
 
+    text: str | None = None
     shown: list[Shown] = field(default_factory=list)
     program: Program | None = None
     report: Report | None = None
     faults: tuple[str, ...] = ()
 
 
+def program_in(text: str, file: Path | None) -> Program:
+    """The program in *text*, which is YAML unless its *file* is called otherwise.
+
+    Raises:
+        ProgramError: If it is none.
+    """
+    name = str(file) if file is not None else None
+    if file is not None and file.suffix == ".json":
+        return Program.from_json(text, file=name)
+    return Program.from_yaml(text, file=name)
+
+
+def flow_of(program: Program, file: Path | None) -> Flow:
+    """The graph of a program in *file*, with those of the files beside it that it calls."""
+    return Flow(program, dict(_called(program, file)))
+
+
 def diagnose(text: str, file: Path | None, known: Known) -> Findings:
     """What is found of *text*."""
     index = Index(text)
-    json = file is not None and file.suffix == ".json"
-    name = str(file) if file is not None else None
-    found = Findings(faults=known.faults)
+    found = Findings(text, faults=known.faults)
     try:
-        found.program = (
-            Program.from_json(text, file=name) if json else Program.from_yaml(text, file=name)
-        )
+        found.program = program_in(text, file)
     except ProgramError as error:
         faults: list[Diagnostic] = list(error.diagnostics)
         if any(d.code == "P001" for d in faults):
@@ -69,7 +83,7 @@ def diagnose(text: str, file: Path | None, known: Known) -> Findings:
 
 
 def _report(program: Program, file: Path | None, known: Known) -> Report:
-    flow = Flow(program, dict(_called(program, file)))
+    flow = flow_of(program, file)
     contracts = known.contracts if known.contracts is not None else assumed(flow, {})
     budget = program.budget
     examined = examine(flow, contracts, policy=known.policy, budget=budget, more=program.warnings)
@@ -91,7 +105,7 @@ def _called(program: Program, file: Path | None) -> Iterator[tuple[str, Program]
             if beside.suffix in (".yaml", ".yml", ".json") and beside.is_file():
                 try:
                     yield step.program, Program.from_file(beside)
-                except (ProgramError, VMError):
+                except VMError:
                     continue
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from .diagnose import Findings
+from ..language.program import Program
+from .diagnose import Findings, program_in
 from .index import Index
 
 SCHEMA_LINE = "program.schema"
@@ -19,16 +20,31 @@ SCHEMA_LINE = "program.schema"
 
 @dataclass(slots=True)
 class Document:
-    """What is open."""
+    """What is open; *found* is what was found last, of this text or of an earlier one."""
 
     uri: str
     index: Index
-    findings: Findings = field(default_factory=Findings)
+    found: Findings = field(default_factory=Findings)
+
+    @property
+    def findings(self) -> Findings:
+        """What was found of the text as it is: nothing before it has been looked at, since places
+        and proofs of an earlier text are not true of it.
+        """
+        return self.found if self.found.text == self.index.text else Findings()
 
     @property
     def path(self) -> Path | None:
         """Its file, where it has one."""
         return path_of(self.uri)
+
+    def program(self) -> Program:
+        """The program that it is.
+
+        Raises:
+            ProgramError: If it is none.
+        """
+        return program_in(self.index.text, self.path)
 
     @property
     def is_program(self) -> bool:

@@ -250,11 +250,6 @@ class Index:
         """The number of the part that a line is in."""
         return max(bisect_right(self._starts, line) - 1, 0)
 
-    @property
-    def broken(self) -> list[int]:
-        """Lines that were left out."""
-        return [part.line + line for part in self.parts for line in part.parsed.broken]
-
     def steps(self) -> Iterator[StepNode]:
         """Every step, in order."""
         for part in self.parts:

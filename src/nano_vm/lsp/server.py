@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lsprotocol import types
@@ -20,11 +21,9 @@ from ..diagnostics.register import explained
 from ..draw.graph import FORMATS
 from ..errors import ProgramError, VMError
 from ..language.canonical import formatted
-from ..language.flow import Flow
-from ..language.program import Program
 from ..program_tests.document import ENDINGS, read_document
 from .complete import Completion, completions
-from .diagnose import Findings, Shown, diagnose, lenses
+from .diagnose import Findings, Shown, diagnose, flow_of, lenses
 from .documents import Document, Documents, path_of
 from .fixes import CannotFormat, commented, fixes
 from .hover import hover
@@ -102,7 +101,6 @@ class ProgramServer(LanguageServer):
 
     def __init__(self, version: str, load_tools: LoadTools | None) -> None:
         super().__init__("nano-vm", version or "0", protocol_cls=Lenient)
-        self.load_tools = load_tools
         self.projects = Projects(load_tools)
         self.documents = Documents()
         self.timers: dict[str, asyncio.TimerHandle] = {}
@@ -113,8 +111,8 @@ class ProgramServer(LanguageServer):
         return self.documents.of(uri, known.source if known is not None else "")
 
     def known(self, document: Document) -> Known:
-        """Its project."""
-        return self.projects.of(document.path)
+        """Its project, as it was when it was looked at last: files are not read for each key."""
+        return self.projects.last(document.path)
 
     # --- places ---
 
@@ -156,25 +154,28 @@ class ProgramServer(LanguageServer):
         if known is None:
             return
         document = self.document(uri)
-        work = partial(_found, document, known.source, self.projects)
+        work = partial(
+            _found, known.source, document.path, self.projects, program=document.is_program
+        )
         future = asyncio.get_running_loop().run_in_executor(None, work)
-        future.add_done_callback(partial(self.tell, uri, document, known.version))
+        future.add_done_callback(partial(self.tell, uri, known.version))
 
-    def tell(
-        self, uri: str, document: Document, version: int | None, future: asyncio.Future[Findings]
-    ) -> None:
+    def tell(self, uri: str, version: int | None, future: asyncio.Future[Findings]) -> None:
         """Send what was found, unless the text has changed since."""
         now = self.workspace.text_documents.get(uri)
         if future.cancelled() or now is None or now.version != version:
             return
-        document.findings = future.result()
-        index = document.index
+        found = future.result()
+        if found.text != now.source:  # a client that gives no versions
+            return
+        document = self.document(uri)
+        document.found = found
         self.text_document_publish_diagnostics(
             types.PublishDiagnosticsParams(
-                uri, [self.diagnostic(index, one) for one in document.findings.shown], version
+                uri, [self.diagnostic(document.index, one) for one in found.shown], version
             )
         )
-        for fault in document.findings.faults:
+        for fault in found.faults:
             self.window_log_message(types.LogMessageParams(types.MessageType.Warning, fault))
         capabilities = self.client_capabilities.workspace
         refresh = capabilities.code_lens if capabilities is not None else None
@@ -193,18 +194,18 @@ class ProgramServer(LanguageServer):
         )
 
 
-def _found(document: Document, text: str, projects: Projects) -> Findings:
-    """What is found of text: of a program, of a test file, or nothing of any other."""
-    path = document.path
+def _found(text: str, path: Path | None, projects: Projects, *, program: bool) -> Findings:
+    """What is found of text: of a *program*, of a test file, or nothing of any other."""
     if path is not None and path.name.endswith(ENDINGS):
         try:
             read_document(text, path.name)
         except ProgramError as error:
             spans = [Span(max((d.line or 1) - 1, 0), 0, 1000) for d in error.diagnostics]
-            return Findings([Shown(d, s) for d, s in zip(error.diagnostics, spans, strict=True)])
-        return Findings()
-    if not document.is_program or not text.strip():
-        return Findings()
+            shown = [Shown(d, s) for d, s in zip(error.diagnostics, spans, strict=True)]
+            return Findings(text, shown)
+        return Findings(text)
+    if not program or not text.strip():
+        return Findings(text)
     return diagnose(text, path, projects.of(path))
 
 
@@ -286,13 +287,11 @@ def _write(server: ProgramServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_FORMATTING)
     def format_all(params: types.DocumentFormattingParams) -> list[types.TextEdit]:
         document = server.document(params.text_document.uri)
-        text = document.index.text
-        path = document.path
+        text, path = document.index.text, document.path
         json = path is not None and path.suffix == ".json"
         try:
-            program = Program.from_json(text) if json else Program.from_yaml(text)
-            new = commented(text, formatted(program, json_form=json))
-        except (ProgramError, VMError):
+            new = commented(text, formatted(document.program(), json_form=json))
+        except VMError:
             return []  # its diagnostics say why
         except CannotFormat as error:
             server.window_show_message(types.ShowMessageParams(types.MessageType.Info, str(error)))
@@ -435,9 +434,9 @@ def _draw(server: ProgramServer) -> None:
         if path_of(uri) is None and not document.index.text:
             raise JsonRpcInvalidParams(f"{uri!r} is not open")
         try:
-            flow = Flow(Program.from_yaml(document.index.text), {})
+            flow = flow_of(document.program(), document.path)
             return {"form": form, "text": FORMATS[form](flow, None)}
-        except (ProgramError, VMError) as error:
+        except VMError as error:
             raise JsonRpcInvalidParams(str(error)) from None
 
     @server.command(EXPLAIN)

@@ -52,10 +52,6 @@ class Node:
         """The value of *key*, of a map."""
         return next((value for name, value in self.pairs if name.value == key), None)
 
-    def key(self, key: str) -> Node | None:
-        """The node of *key* itself."""
-        return next((name for name, _ in self.pairs if name.value == key), None)
-
     def text(self, key: str) -> str | None:
         """The scalar under *key*."""
         found = self.get(key)
@@ -82,11 +78,6 @@ class Part:
     lines: list[str]
     parsed: Parsed
     step: bool = False
-
-    @property
-    def text(self) -> str:
-        """Its lines."""
-        return "\n".join(self.lines)
 
     @property
     def end(self) -> int:

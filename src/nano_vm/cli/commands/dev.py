@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import MissingExtra, ProgramError, VMError
+from ...tools.named import tools_file
 from .. import completion
 from ..faults import FAILED, OK, Failure, UsageFault
 from ..grammar import ARGUMENTS, Options, command, flag, values
@@ -71,7 +72,8 @@ def dev(options: Options) -> int:
         raise UsageFault("dev watches a file, and standard input is none")
     if program.is_dir():
         raise UsageFault(f"{program} is a folder; name the program in it")
-    named = [options.policy, options.host, *options.recorded, _tools_file(options.tools)]
+    tools = tools_file(options.tools) if options.tools is not None else None
+    named = [options.policy, options.host, *options.recorded, tools]
     files = [program, *(Path(name) for name in named if name is not None)]
     files += [Path(entry.partition("=")[2]) for entry in options.program_file]
     command_line = [sys.executable, "-m", "nano_vm", *_arguments(), "--once"]
@@ -122,14 +124,6 @@ def _arguments() -> list[str]:
     """The command line again, as Click was given it."""
     arguments: list[str] = click.get_current_context().find_root().meta[ARGUMENTS]
     return arguments
-
-
-def _tools_file(spec: str | None) -> str | None:
-    """The file that tools are in, where it is one."""
-    if spec is None:
-        return None
-    file = spec if spec.endswith(".py") else spec.rpartition(":")[0]
-    return file if file.endswith(".py") else None
 
 
 def _head(program: str, changed: list[str]) -> None:

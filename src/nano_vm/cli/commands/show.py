@@ -98,7 +98,7 @@ def _draw(run: StoredRun, trace: Trace) -> None:
     from ...draw.png import png
     from ...draw.taken import marks_of_run
     from ...language.flow import Flow
-    from ...language.program import Program
+    from ...replay.rerun import programs_of
     from ..images import messages, protocol
 
     spoken = protocol(os.environ, terminal=sys.stdout.isatty())
@@ -108,7 +108,6 @@ def _draw(run: StoredRun, trace: Trace) -> None:
             "WezTerm do. nano-vm graph PROGRAM --run RUN -o FILE.svg writes one"
         )
         return
-    programs = {name: Program.from_dict(other) for name, other in run.document["programs"].items()}
-    flow = Flow(Program.from_dict(run.document["program"]), programs)
+    flow = Flow(*programs_of(run))
     for message in messages(png(svg(flow, marks_of_run(flow, trace))), spoken):
         emit(message)
