@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import built, chromium, faults_for_readers, open_page  # noqa: F401 - fixtures
+from browsing import built, chromium, open_page  # noqa: F401 - fixtures
 
 from nano_vm.server.state import State
 
 from .conftest import PASSWORD, World
+from .pages import can_be_read, log_in
 from .serving import served
-
-PICTURES = os.environ.get("NANO_VM_SCREENSHOTS")
 
 Open = Callable[..., Any]
 
@@ -30,13 +28,6 @@ def browser(built: None, world: World) -> Iterator[Any]:
 def address(world: World, built: None) -> Iterator[str]:
     with served(world.state) as found:
         yield found
-
-
-def log_in(page: Any, name: str, password: str = PASSWORD) -> None:
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Log in", exact=True).click()
-    page.locator(".team-bar").wait_for()
 
 
 def test_a_refund_from_its_start_to_the_auditor(
@@ -250,7 +241,4 @@ def test_every_page_can_be_read_by_all(
             page.goto(f"{address}/projects/shop/{place}")
         page.locator("main .sheet, .sheet-rows, main .muted, .choice").first.wait_for()
         page.wait_for_timeout(200)  # what is still to come is there
-        if PICTURES:
-            page.screenshot(path=Path(PICTURES) / f"team-{name}-{theme}-{width}.png")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        assert faults_for_readers(page) == [], name
+        can_be_read(page, name, theme, width)

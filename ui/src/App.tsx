@@ -67,6 +67,8 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   const [fault, setFault] = useState<string | null>(null);
   const [live, setLive] = useState(true);
   const seen = useRef<string | undefined>(undefined);
+  const [{ query }] = useAddress();
+  const step = query.get("step");
   const over = view !== null && ENDED.includes(view.status);
   useEffect(() => {
     let gone = false;
@@ -129,6 +131,14 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
           href={`#/compare/${encodeURIComponent(view.parent)}/${encodeURIComponent(view.id)}`}
         >
           Compare with its origin
+        </a>
+      )}
+      {from.forks && (
+        <a
+          className="button"
+          href={`#/fork/${encodeURIComponent(id)}${step === null ? "" : `?step=${encodeURIComponent(step)}`}`}
+        >
+          Fork
         </a>
       )}
       {!from.still && <Verify from={from} id={id} />}

@@ -32,6 +32,8 @@ export interface Source {
   readonly still: boolean;
   /** Whether it is a server of several people, whose pages a bar above leads to. */
   readonly shared: boolean;
+  /** Whether runs can be forked from a page. */
+  readonly forks: boolean;
   /** The one run that a file shows. */
   readonly only: string | null;
   runs(query: RunQuery): Promise<RunList>;
@@ -47,6 +49,7 @@ export interface Source {
 class FileSource implements Source {
   readonly still = true;
   readonly shared = false;
+  readonly forks = false;
 
   constructor(private readonly data: { runs: RunView[] }) {}
 
@@ -88,6 +91,7 @@ class FileSource implements Source {
 class ServerSource implements Source {
   readonly still = false;
   readonly shared = false;
+  readonly forks = false;
   readonly only = null;
 
   async runs(query: RunQuery): Promise<RunList> {

@@ -10,6 +10,7 @@ import type { Source } from "../api";
 import { useAddress } from "../lib/router";
 import { AccountPage } from "./AccountPage";
 import { call, type Me, type Membership, SIGNED_OUT, type Standing, TeamSource } from "./api";
+import { ForkPage } from "./ForkPage";
 import { InstancePage } from "./InstancePage";
 import { LoginPage } from "./LoginPage";
 import { AuditPage, CostsPage, HostsPage } from "./LookPages";
@@ -127,6 +128,8 @@ function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
   if (name === "programs" && first !== undefined) {
     return <ProgramPage key={first} from={from} name={first} />;
   }
+  if (name === "fork" && first !== undefined)
+    return <ForkPage key={first} from={from} id={first} />;
   const Own = OWN[name ?? ""];
   if (Own !== undefined) return <Own from={from} />;
   return children;
@@ -154,6 +157,8 @@ const PLACES: [string, string, string][] = [
   ["Settings", "settings", "settings:write"],
 ];
 
+const OF_RUNS = new Set(["run", "compare", "fork"]);
+
 function Bar({
   me,
   project,
@@ -164,7 +169,7 @@ function Bar({
   left: () => Promise<void>;
 }) {
   const [{ page }] = useAddress();
-  const here = page[0] === "run" || page[0] === "compare" ? "" : (page[0] ?? "");
+  const here = OF_RUNS.has(page[0] ?? "") ? "" : (page[0] ?? "");
   return (
     <nav className="team-bar" aria-label="Pages">
       <select

@@ -97,6 +97,10 @@ export class TeamSource implements Source {
     this.base = `projects/${part(project)}`;
   }
 
+  get forks(): boolean {
+    return this.may("run:fork");
+  }
+
   may(permission: string): boolean {
     return this.permissions.includes(permission);
   }

@@ -1,0 +1,30 @@
+"""What tests of a server's pages do in each of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from browsing import faults_for_readers
+
+from .conftest import PASSWORD
+
+PICTURES = os.environ.get("NANO_VM_SCREENSHOTS")
+
+
+def log_in(page: Any, name: str, password: str = PASSWORD) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in", exact=True).click()
+    page.locator(".team-bar").wait_for()
+
+
+def can_be_read(page: Any, name: str, theme: str, width: int) -> None:
+    """Raises unless the page fits its width and axe finds nothing; with a picture, if they are
+    wanted.
+    """
+    if PICTURES:
+        page.screenshot(path=Path(PICTURES) / f"team-{name}-{theme}-{width}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    assert faults_for_readers(page) == [], name

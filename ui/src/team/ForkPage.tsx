@@ -1,0 +1,331 @@
+import { useEffect, useId, useMemo, useState } from "react";
+import type { RunView, StepView } from "../api";
+import { moment, plural } from "../lib/format";
+import { useAddress } from "../lib/router";
+import {
+  type Change,
+  changed,
+  type Drafts,
+  forkBody,
+  inputChanges,
+  keyOf,
+  stepChanges,
+  stepsToFork,
+} from "../model/forking";
+import { stateOf } from "../model/run";
+import { StateChip } from "../parts/State";
+import { Plain } from "../parts/Text";
+import { call, type TeamSource } from "./api";
+import { Faults, Sheet, useAsked } from "./parts";
+
+interface FirstCall {
+  path: string;
+  step: string;
+  type: string;
+  called: string | null;
+  effect: string | null;
+  stops: boolean;
+}
+
+interface Preview {
+  taken: string[];
+  calls: FirstCall[];
+}
+
+const PREVIEW_MS = 300; // after the last key
+
+/** A run once more, with a change: what is edited, what the fork would do, and the forks there are. */
+export function ForkPage({ from, id }: { from: TeamSource; id: string }) {
+  const [view, setView] = useState<RunView | null>(null);
+  const [fault, setFault] = useState<Error | null>(null);
+  useEffect(() => {
+    from.run(id).then(({ run }) => setView(run), setFault);
+  }, [from, id]);
+  return (
+    <Sheet title={`Fork of ${id}`}>
+      <p>
+        <a href={`#/run/${encodeURIComponent(id)}`}>‹ Back to the run</a>
+      </p>
+      <Faults error={fault} />
+      {view !== null && <ForkForm from={from} view={view} />}
+      <section>
+        <h2>Forks of this run</h2>
+        <Tree from={from} id={id} />
+      </section>
+    </Sheet>
+  );
+}
+
+function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
+  const [{ query }, change] = useAddress();
+  const steps = useMemo(() => stepsToFork(view), [view]);
+  const asked = query.get("step");
+  const step = steps.find((one) => one.path === asked);
+  const [drafts, setDrafts] = useState<Drafts>(new Map());
+  const [anew, setAnew] = useState(false);
+  const [effects, setEffects] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<Error | null>(null);
+  const path = `${from.base}/runs/${encodeURIComponent(view.id)}/fork`;
+  const at = anew ? (step?.path ?? null) : null;
+  const edits = changed(drafts);
+  const body = useMemo(() => {
+    try {
+      return forkBody(drafts, at, effects);
+    } catch (wrong) {
+      return wrong as Error;
+    }
+  }, [drafts, at, effects]);
+  const [preview, refused] = usePreview(path, body);
+
+  const set = (one: Change, text: string) =>
+    setDrafts((old) => new Map(old).set(keyOf(one), { change: one, text }));
+  const fork = async () => {
+    if (typeof body !== "string") return;
+    setBusy(true);
+    try {
+      const made = await call<{ id: string }>("POST", path, body);
+      window.location.hash = `#/run/${encodeURIComponent(made.id)}`;
+    } catch (wrong) {
+      setError(wrong as Error);
+      setBusy(false);
+    }
+  };
+  const changes = step === undefined ? inputChanges(view) : stepChanges(view, step);
+  return (
+    <div className="fork">
+      <form
+        className="sheet wide"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void fork();
+        }}
+      >
+        <h2>What changes</h2>
+        <label>
+          Of
+          <select
+            value={step?.path ?? ""}
+            onChange={(event) => change({ step: event.target.value || null })}
+          >
+            <option value="">the inputs</option>
+            {steps.map((one) => (
+              <option key={one.path} value={one.path}>
+                {one.path} ({one.type})
+              </option>
+            ))}
+          </select>
+        </label>
+        {changes.length === 0 && <p className="muted">This run has no inputs.</p>}
+        {changes.map((one) => (
+          <Draft
+            key={keyOf(one)}
+            change={one}
+            text={drafts.get(keyOf(one))?.text ?? one.before}
+            set={set}
+          />
+        ))}
+        {step !== undefined && (
+          <label className="check">
+            <input
+              type="checkbox"
+              checked={anew}
+              onChange={(event) => setAnew(event.target.checked)}
+            />
+            <span>
+              Take nothing from <code>{step.path}</code> on: ask and read again
+            </span>
+          </label>
+        )}
+        <label className="check">
+          <input
+            type="checkbox"
+            checked={effects}
+            onChange={(event) => setEffects(event.target.checked)}
+          />
+          <span>Make calls that have an effect, too; else the fork waits before each</span>
+        </label>
+        {edits.length > 0 && (
+          <ul className="names" aria-label="Changes">
+            {edits.map(({ change: one }) => (
+              <li key={keyOf(one)}>
+                <strong>
+                  <Plain text={`${one.name}.${one.field}`} />
+                </strong>{" "}
+                <button type="button" className="link" onClick={() => set(one, one.before)}>
+                  leave it as it was
+                </button>
+              </li>
+            ))}
+          </ul>
+        )}
+        <Faults error={error ?? refused} />
+        <button type="submit" className="primary" disabled={busy || preview === null}>
+          {buttonText(preview)}
+        </button>
+      </form>
+      <section aria-label="What the fork does">
+        <h2>What the fork does</h2>
+        {preview !== null && <Steps steps={steps} preview={preview} />}
+      </section>
+    </div>
+  );
+}
+
+function buttonText(preview: Preview | null): string {
+  if (preview === null) return "Fork";
+  const taken = `${plural(preview.taken.length, "step")} taken`;
+  const first = preview.calls.map((one) => one.path).join(", ");
+  return `Fork: ${taken}, ${first === "" ? "no call" : `calls from ${first} on`}`;
+}
+
+/** What a fork would do, asked a moment after the last change; what was wrong with it. */
+function usePreview(path: string, body: string | Error): [Preview | null, Error | null] {
+  const [found, setFound] = useState<[Preview | null, Error | null]>([null, null]);
+  useEffect(() => {
+    if (typeof body !== "string") {
+      setFound([null, body]);
+      return;
+    }
+    let gone = false;
+    const timer = setTimeout(() => {
+      call<Preview>("POST", `${path}/preview`, body).then(
+        (preview) => !gone && setFound([preview, null]),
+        (error: Error) => !gone && setFound([null, error]),
+      );
+    }, PREVIEW_MS);
+    return () => {
+      gone = true;
+      clearTimeout(timer);
+    };
+  }, [path, body]);
+  return found;
+}
+
+function Draft({
+  change,
+  text,
+  set,
+}: {
+  change: Change;
+  text: string;
+  set: (change: Change, text: string) => void;
+}) {
+  const id = useId();
+  const common = {
+    id,
+    value: text,
+    onChange: (event: { target: { value: string } }) => set(change, event.target.value),
+  };
+  return (
+    <div className="field">
+      <span>
+        <label htmlFor={id}>{change.label}</label>
+        {change.kind === "json" && <span className="muted"> as JSON</span>}
+        {text !== change.before && <span className="tag tag-writer">changed</span>}
+      </span>
+      {change.field === "model" ? (
+        <input {...common} placeholder="the worker's default" />
+      ) : (
+        <textarea
+          {...common}
+          className={change.kind === "json" ? "mono" : ""}
+          rows={Math.min(10, Math.max(2, text.split("\n").length))}
+        />
+      )}
+    </div>
+  );
+}
+
+/** The recorded steps as the fork has them: taken from the record, called, or behind a call. */
+function Steps({ steps, preview }: { steps: StepView[]; preview: Preview }) {
+  const taken = new Set(preview.taken);
+  const calls = new Map(preview.calls.map((one) => [one.path, one]));
+  const known = new Set(steps.map((step) => step.path));
+  const paths = [
+    ...steps.map((step) => step.path),
+    ...[...taken, ...calls.keys()].filter((path) => !known.has(path)),
+  ];
+  return (
+    <ol className="fork-steps">
+      {paths.map((path) => {
+        const first = calls.get(path);
+        return (
+          <li key={path}>
+            <code>
+              <Plain text={path} />
+            </code>{" "}
+            {taken.has(path) ? (
+              <StateChip state="done" text="takes its record" />
+            ) : first !== undefined ? (
+              <StateChip
+                state={first.stops ? "waiting" : "running"}
+                text={
+                  first.stops ? "waits before its effect" : `calls ${first.called ?? first.type}`
+                }
+              />
+            ) : (
+              <StateChip
+                state="queued"
+                text={calls.size === 0 ? "is not reached" : "computed behind the calls"}
+              />
+            )}
+          </li>
+        );
+      })}
+    </ol>
+  );
+}
+
+interface Node {
+  id: string;
+  depth: number;
+  parent: string | null;
+  status: string;
+  created: number;
+  submitter: string | null;
+  at: string | null;
+  changed: string[];
+}
+
+function Tree({ from, id }: { from: TeamSource; id: string }) {
+  const path = `runs/${encodeURIComponent(id)}/forks`;
+  const [tree, fault] = useAsked<{ runs: Node[]; whole: boolean }>(from, path);
+  if (tree === null) return <Faults error={fault} />;
+  if (tree.runs.length === 1) return <p className="muted">There is none yet.</p>;
+  return (
+    <>
+      <ul className="tree">
+        {tree.runs.map((one) => (
+          <li key={one.id} style={{ paddingInlineStart: `${Math.min(one.depth, 8) * 1.2}rem` }}>
+            <StateChip state={stateOf(one.status)} />{" "}
+            {one.id === id ? (
+              <strong>
+                <Plain text={one.id} />
+              </strong>
+            ) : (
+              <a href={`#/run/${encodeURIComponent(one.id)}`}>
+                <Plain text={one.id} />
+              </a>
+            )}{" "}
+            <span className="muted">
+              <Plain text={told(one)} /> · {moment(one.created)}
+            </span>{" "}
+            {one.parent !== null && (
+              <a href={`#/compare/${encodeURIComponent(one.parent)}/${encodeURIComponent(one.id)}`}>
+                compare
+              </a>
+            )}
+          </li>
+        ))}
+      </ul>
+      {!tree.whole && <p className="muted">There are more; the list of runs has them all.</p>}
+    </>
+  );
+}
+
+function told(one: Node): string {
+  if (one.parent === null) return "the first";
+  const parts = [...one.changed, ...(one.at === null ? [] : [`again from ${one.at} on`])];
+  return parts.join(", ") || "nothing changed";
+}
