@@ -87,7 +87,7 @@ ui: $(PAGES) ## Build the pages that show runs, where ui/ has changed (wants npm
 bench: $(VENV)/.core ## Print the benchmark table and write its plot
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
-peers: $(VENV)/.test $(VENV)/.peers ## Send a run to a real Phoenix and a real MLflow, and read it back (about 1.5 GB)
+peers: $(VENV)/.test $(VENV)/.peers ## Read a run back from a real Phoenix and a real MLflow, and run the examples for LangGraph (about 1.5 GB)
 	@NANO_VM_PEERS=$(abspath $(VENV))/peers $(BIN)/python -m pytest -q tests/peers $(ARGS)
 
 durable: $(VENV)/.core ## The same for durable runs, beside DBOS, Temporal and Restate (wants npm)
@@ -184,7 +184,7 @@ $(VENV)/.prometheus: $(VENV)/.core
 
 # Servers of others, whose requirements contradict each other: an environment for each, with what is newest.
 $(VENV)/.peers: $(VENV)/.python
-	@for peer in arize-phoenix mlflow; do \
+	@for peer in arize-phoenix mlflow langgraph; do \
 		echo "installing $$peer"; \
 		$(BIN)/python -m venv --clear $(VENV)/peers/$${peer#arize-} \
 			&& $(VENV)/peers/$${peer#arize-}/bin/python -m pip --disable-pip-version-check -qq install $$peer || exit 1; \
