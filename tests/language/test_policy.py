@@ -211,7 +211,23 @@ def test_all_faults_are_told_at_once() -> None:
 def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
     check = schema_check(POLICY_SCHEMA)
     assert check(Policy.from_yaml(FULL).to_dict()) is None
+    labels = {
+        "secret": ["customer"],
+        "inputs": {"ssn": "customer", "iban": {"secrecy": "customer"}, "mail": "untrusted"},
+        "tools": {
+            "find": {"returns": "customer", "args": {"of": "customer"}},
+            "cut": {"declassifies": "customer", "reason": "names are cut"},
+        },
+        "models": {"local": {"accepts": "customer"}},
+        "roles": {"clerk": {"accepts": "customer", "releases": "customer"}},
+        "events": {"paid": {"accepts": "customer", "returns": "customer"}},
+        "accepts": {"output": "customer"},
+    }
+    assert Policy.from_dict(labels)
+    assert check(labels) is None
+    undeclared = {"inputs": {"ssn": "customer"}, "tools": {"find": {"returns": "customer"}}}
     for data in (
+        *({name: said} for name, said in undeclared.items()),
         {"tool": {}},
         pay(max_calls=-1),
         pay(effect="reed"),

@@ -597,7 +597,17 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a label with the name of a word": (
         {"secret": ["public"]},
         "secret: P047: 'secret' is a list of names of labels, not ['public']; write secret: "
-        "[customer, payroll]; secret, public and any are taken",
+        "[customer, payroll]; public, secret, any, trusted, untrusted, args are taken",
+    ),
+    "a label with the name of a word of trust": (
+        {"secret": ["trusted"], "inputs": {"iban": "trusted"}},
+        "secret: P047: 'secret' is a list of names of labels, not ['trusted']; write secret: "
+        "[customer, payroll]; public, secret, any, trusted, untrusted, args are taken",
+    ),
+    "a label with the name of what a tool returns": (
+        {"secret": "args", "tools": {"upper": {"returns": "args"}}},
+        "secret: P047: 'secret' is a list of names of labels, not 'args'; write secret: "
+        "[customer, payroll]; public, secret, any, trusted, untrusted, args are taken",
     ),
     "a declassifier without a reason": (
         {"tools": {"upper": {"declassifies": "secret"}}},
@@ -647,6 +657,7 @@ LOOSER: dict[str, tuple[dict[str, Any], str]] = {
         {"roles": {"officer": {"releases": "secret"}}},
         "policy.roles.officer.releases",
     ),
+    "an event": ({"events": {"*": {"accepts": "any"}}}, "policy.events.*.accepts"),
     "a receiver": ({"accepts": {"output": "any"}}, "policy.accepts.output"),
     "a declassifier": (
         {"tools": {"upper": {"declassifies": "secret", "reason": "why not"}}},
@@ -682,9 +693,93 @@ def test_each_input_is_covered_where_any_is_labelled() -> None:
     (fault,) = [d for d in report.diagnostics if d.severity == "error"]
     assert fault.code == "V059"
     assert str(fault).endswith(
-        "the policy does not say whether input 'iban' is secret; it labels 'ibn', which the program "
-        "does not read; write it under 'inputs' as public or secret, or '*': public for all others"
+        "the policy does not say whether input 'iban' is secret; it names 'ibn', which the program "
+        "does not read; did you mean 'iban'? name it under the policy's 'inputs' as secret or "
+        "public, or write '*' for all others"
     )
+
+
+KEEPING: dict[str, Any] = {"steps": [tool_step("a", "vault", text="$iban")], "output": "done"}
+
+
+def faults_of(document: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
+    found = verified(document, policy).diagnostics
+    return [f"{format_loc(d.loc)}: {d.code}" for d in found if d.severity == "error"]
+
+
+def test_a_misspelled_input_that_would_be_public_is_found() -> None:
+    misspelled = {"ibn": "secret", "*": "public"}
+    assert faults_of(KEEPING, {**POLICY, "inputs": misspelled}) == ["policy.inputs.ibn: V056"]
+    own = {**KEEPING, "policy": {"inputs": {"ibn": "secret"}}}
+    assert faults_of(own, POLICY) == ["policy.inputs.ibn: V056"]
+    assert not faults_of(KEEPING, {**POLICY, "inputs": {"ibn": "secret", "*": "secret"}})
+    assert not faults_of(KEEPING, {**POLICY, "inputs": {**misspelled, "iban": "public"}})
+
+
+def test_inputs_of_value_checks_and_those_that_steps_write_are_covered_too() -> None:
+    checked = {**POLICY["tools"], "vault": {"args": {"text": {"check": "$value in $known"}}}}
+    policy = {**POLICY, "inputs": {"iban": "public", "known": "trusted"}, "tools": checked}
+    assert "policy.tools.vault.args.text: V059" in faults_of(KEEPING, policy)
+    flow = Flow(
+        Program.from_dict(
+            {"name": "p", "steps": [{"id": "a", "type": "set", "values": {"iban": "x"}}]}
+        )
+    )
+    host = Policy.from_dict({"inputs": {"n": "secret"}})
+    left = examine(flow, CONTRACTS, policy=host).not_covered(["iban"])
+    assert [str(d) for d in left] == [
+        "context.iban: V059: the policy does not say whether input 'iban' is secret; name it under "
+        "the policy's 'inputs' as secret or public, or do not give it: a step writes it"
+    ]
+
+
+def test_a_program_says_alone_what_is_accepted_only_of_its_own_labels() -> None:
+    ask = {"id": "say", "type": "llm", "model": "local", "prompt": "$iban"}
+    own: dict[str, Any] = {
+        "models": {"tag:eu": {"accepts": "any"}},
+        "accepts": {"output": "any"},
+        "tools": {"*": {"args": {"*": "any"}}},
+    }
+    program = Program.from_dict({"name": "p", "steps": [ask], "policy": own})
+
+    def found(host: Mapping[str, Any] | None, document: Program = program) -> list[str]:
+        policy = None if host is None else Policy.from_dict(host)
+        tags = {"local": frozenset(["eu"])}
+        report = examine(Flow(document), CONTRACTS, policy=policy, tags=tags).report
+        return [d.code for d in report.diagnostics if d.severity == "error"]
+
+    labels = {"inputs": {"iban": "secret"}}
+    assert sorted(set(found(labels))) == ["V057", "V067"]
+    assert found({**labels, "models": {"local": {"accepts": "any"}}, **own}) == []
+    assert found(None, Program.from_dict({**program.to_dict(), "policy": {**own, **labels}})) == []
+
+
+def test_labels_that_a_tool_returns_are_the_hosts() -> None:
+    @tool(returns_secret=True)
+    def salary(of: str) -> str: ...
+
+    own = {"accepts": {"output": "any"}}
+    steps = [tool_step("pay", "salary", of="anna")]
+    program = Program.from_dict({"name": "p", "steps": steps, "policy": own})
+    report = verify(program, tools={"salary": salary})
+    assert refused(report) == {"steps[0]": "refuted"}
+    assert [d.code for d in report.diagnostics if d.severity == "error"] == ["V057"]
+
+
+def test_only_tools_that_are_called_are_asked_which_labels_they_know() -> None:
+    @tool(returns_secret=["staff"], accepts=["staff"])
+    def salary(of: str) -> str: ...
+
+    policy = {"secret": ["customer"], "inputs": {"iban": ["customer"]}, "tools": {"*": {}}}
+    steps = [tool_step("keep", "vault", text="$iban")]
+    for more, codes in (
+        ([], []),
+        ([tool_step("pay", "salary", of="anna")], ["V065", "V065"]),
+    ):
+        program = Program.from_dict({"name": "p", "steps": [*steps, *more], "output": "done"})
+        report = verify(program, tools={**TOOLS, "salary": salary}, policy=policy)
+        errors = [d.code for d in report.diagnostics if d.severity == "error"]
+        assert errors == codes
 
 
 # --- campaign and mutants -------------------------------------------------------------------------

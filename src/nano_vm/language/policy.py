@@ -947,7 +947,7 @@ _RULE_SCHEMA = _object(
     effect={"enum": list(EFFECTS)},
     returns={
         "anyOf": [
-            {"enum": [*_RETURNS, "public", "secret"]},
+            _TEXT,
             {"type": "array", "items": _TEXT},
             _object(trust={"enum": [*_RETURNS]}, secrecy=_NAMES),
         ]
@@ -955,14 +955,14 @@ _RULE_SCHEMA = _object(
     declassifies=_NAMES,
     reason=_TEXT,
 )
-POLICY_SCHEMA: dict[str, Any] = _object(
+_POLICY_SCHEMA: dict[str, Any] = _object(
     description=_TEXT,
     version={"type": ["string", "number"]},
     inputs={
         "type": "object",
         "additionalProperties": {
             "anyOf": [
-                {"enum": ["trusted", "untrusted", "public", "secret"]},
+                _TEXT,
                 {"type": "array", "items": _TEXT},
                 _object(trust={"enum": ["trusted", "untrusted"]}, secrecy=_NAMES),
             ]
@@ -983,4 +983,26 @@ POLICY_SCHEMA: dict[str, Any] = _object(
     values={"type": "object"},
     budget=_object(**{name: {"type": "number"} for name in Budget.model_fields}),
 )
+
+
+def _one_of(*words: str) -> dict[str, Any]:
+    """What is not a string, or one of *words*."""
+    return {"anyOf": [{"not": _TEXT}, {"enum": list(words)}]}
+
+
+POLICY_SCHEMA: dict[str, Any] = {
+    **_POLICY_SCHEMA,
+    # a string that is no word is the name of a label, where the policy has any
+    "if": {"not": {"required": ["secret"]}},
+    "then": {
+        "properties": {
+            "inputs": {"additionalProperties": _one_of("trusted", "untrusted", "public", "secret")},
+            "tools": {
+                "additionalProperties": {
+                    "properties": {"returns": _one_of(*_RETURNS, "public", "secret")}
+                }
+            },
+        }
+    },
+}
 """A JSON Schema of a policy, by which editors complete and check it."""

@@ -18,6 +18,8 @@ from ..values import short
 
 SECRET, PUBLIC, ANY = "secret", "public", "any"
 WORDS = (PUBLIC, SECRET, ANY)
+TAKEN = (*WORDS, "trusted", "untrusted", "args")
+"""What no label may be called: words that stand where a label may stand, and say something else."""
 
 Labels = tuple[str, ...]
 """Names of labels; `ALL` stands for each that is declared, and nothing for a public value."""
@@ -114,9 +116,9 @@ class LabelReader:
         if data is None:
             return NONE
         names = data if type(data) is list else [data]
-        good = [name for name in names if type(name) is str and name and name not in WORDS]
+        good = [name for name in names if type(name) is str and name and name not in TAKEN]
         if len(good) != len(names) or not names or not all(map(_is_name, good)):
-            hint = "write secret: [customer, payroll]; secret, public and any are taken"
+            hint = f"write secret: [customer, payroll]; {', '.join(TAKEN)} are taken"
             message = f"'secret' is a list of names of labels, not {short(data)}"
             self.faults.add("P047", ("secret",), message, hint)
             return NONE

@@ -8,7 +8,7 @@ Each pass is a function of its own module. `check` runs those that any run needs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -72,6 +72,27 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Unsaid:
+    """The ``names`` of inputs of which the host's policy, which speaks of those ``named``, does not
+    say whether they are ``one`` thing or the ``other``.
+    """
+
+    names: frozenset[str]
+    named: Sequence[str]
+    one: str
+    other: str
+
+    def message(self, name: str) -> str:
+        """What is wrong with one of them."""
+        return f"the policy does not say whether input {name!r} is {self.one}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        return f"name it under the policy's 'inputs' as {self.one} or {self.other}"
+
+
 @dataclass(slots=True)
 class Examined:
     """What a host needs to run a program: the report, what to hold arguments against before calls,
@@ -82,7 +103,7 @@ class Examined:
     contracts: Mapping[str, ToolContract]
     policies: tuple[Policy, ...] = ()
     checks: Mapping[Loc, Sequence[CallRule]] = field(default_factory=dict)
-    uncovered: frozenset[str] = frozenset()
+    uncovered: tuple[Unsaid, ...] = ()
     levels: Callable[[], Mapping[str, Any]] = dict
     """The labels of what a run leaves, as `records.secrecy.Levels` reads them."""
 
@@ -92,13 +113,10 @@ class Examined:
         before it.
         """
         for name in inputs:
-            if name in self.uncovered:
-                message = f"the policy does not say whether input {name!r} is trusted"
-                hint = (
-                    "name it under the policy's 'inputs' as trusted or untrusted, or do not "
-                    "give it: a step writes it"
-                )
-                yield Diagnostic("V059", ("context", name), message, hint)
+            for left in self.uncovered:
+                if name in left.names:
+                    hint = f"{left.remedy}, or do not give it: a step writes it"
+                    yield Diagnostic("V059", ("context", name), left.message(name), hint)
 
 
 def check(
@@ -157,7 +175,8 @@ def examine(
     contracts, faults = _by_policy(flow, contracts, policies)
     found += [*faults, *check_kept(flow, contracts)]
     found += _unknown_inputs(flow, policies, untrusted)
-    found += _uncovered_inputs(flow, policies, untrusted)
+    uncovered = _not_covered(flow, policies, untrusted)
+    found += _uncovered_inputs(flow, policies, uncovered)
     if by_policy := policy is not None or len(policies) > 1:
         found = [replace(d, severity="error") if has(d.code, DOUBT) else d for d in found]
     sound = not any(d.severity == "error" and not has(d.code, HOST) for d in found)
@@ -226,8 +245,7 @@ def examine(
         (*trust.flows, *secrecy.flows) if sound else (),
         secrecy.released,
     )
-    left = _not_covered(flow, policies, untrusted)
-    return Examined(report, contracts, policies, checks, left, secrecy.levels)
+    return Examined(report, contracts, policies, checks, uncovered, secrecy.levels)
 
 
 def _values(
@@ -249,7 +267,6 @@ def _values(
         *secrecy.faults,
         *secrets.faults(),
         *(fault for own in secrets.policies[1:] for fault in widened(secrets, own)),
-        *_unlabelled_inputs(flow, secrets.host),
     ]
     return trust, replace(secrecy, faults=tuple(faults))
 
@@ -521,8 +538,8 @@ def _doubtful(rules: Mapping[str, Rules], untrusted: frozenset[str]) -> Iterator
 def _unknown_inputs(
     flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]
 ) -> Iterator[Diagnostic]:
-    """Inputs that are called untrusted and that the program does not have: a typo would leave the
-    right one trusted.
+    """Inputs that are called untrusted, or labelled, and that the program does not have: a typo
+    would leave the right one trusted, or public.
     """
     checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
     known = dict.fromkeys(
@@ -545,6 +562,7 @@ def _unknown_inputs(
                     f"did you mean {near!r}? name it too",
                     severity,
                 )
+        yield from _mislabelled(policy, known, hints, own=policy is not policies[0])
     for name in untrusted:
         if name not in known:
             hint = hints.meant(name, known, otherwise=f"it reads {', '.join(known) or 'no inputs'}")
@@ -556,33 +574,48 @@ def _unknown_inputs(
             )
 
 
-def _uncovered_inputs(
-    flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]
+def _mislabelled(
+    policy: Policy, known: Collection[str], hints: Hints, *, own: bool
 ) -> Iterator[Diagnostic]:
-    """Inputs that a run is given and of which a host's policy with ``inputs`` does not say whether
-    they are trusted.
-
-    That a name is missing there is as likely a slip of the pen as a decision, and it would be
-    trusted.
+    """Inputs that *policy*, the program's *own* or the host's, labels, and that the program does not
+    have, where the one that may be meant is public. Where the host does not say so, it is asked.
     """
-    uncovered = _not_covered(flow, policies, untrusted)
+    labelled = policy.secrecy.inputs
+    if labelled.get("*", () if own else None) != ():
+        return
+    for name in (one for one, labels in labelled.items() if labels and one not in known):
+        near = hints.nearest(name, known)
+        if near is not None and near not in labelled:
+            message = f"the policy labels input {name!r}, and the program has none"
+            hint = f"did you mean {near!r}? name it too"
+            yield Diagnostic("V056", ("policy", "inputs", name), message, hint)
+
+
+def _uncovered_inputs(
+    flow: Flow, policies: Sequence[Policy], uncovered: Iterable[Unsaid]
+) -> Iterator[Diagnostic]:
+    """Inputs that a run is given and of which a host's policy with ``inputs`` does not say what is
+    said of others there: that a name is missing is as likely a slip of the pen as a decision, and
+    it would be trusted, or public.
+    """
+    for left in uncovered:
+        yield from _unsaid(flow, policies, left)
+
+
+def _unsaid(flow: Flow, policies: Sequence[Policy], left: Unsaid) -> Iterator[Diagnostic]:
     root = flow.frames[0].names
-    needed = {name: loc for name, loc in root.needed.items() if name in uncovered}
-    declared = uncovered & root.declared
+    needed = {name: loc for name, loc in root.needed.items() if name in left.names}
+    declared = left.names & root.declared
     needed |= {name: ("inputs", "properties", name) for name in root.keys if name in declared}
     for policy in policies:
         for rule in policy.tools:
             for argument, one in rule.args.items():
                 at: Loc = ("policy", "tools", rule.pattern, "args", argument)
                 needed |= {
-                    name: at for name in one.reads() if name in uncovered and name not in needed
+                    name: at for name in one.reads() if name in left.names and name not in needed
                 }
     known = {*root.needed, *root.declared}
-    named = [
-        name
-        for name in (*policies[0].untrusted, *policies[0].trusted)
-        if name != "*" and name not in known
-    ]
+    named = [name for name in left.named if name not in known]
     hints = Hints()
     for name, loc in needed.items():
         near = hints.nearest(name, named)
@@ -591,56 +624,32 @@ def _uncovered_inputs(
             if near is not None
             else ""
         )
-        yield Diagnostic(
-            "V059",
-            loc,
-            f"the policy does not say whether input {name!r} is trusted",
-            f"{slip}name it under the policy's 'inputs' as trusted or untrusted, or write '*' for "
-            f"all others",
-        )
-
-
-def _unlabelled_inputs(flow: Flow, host: Policy) -> Iterator[Diagnostic]:
-    """Inputs of a run of which a host's policy that labels some does not say whether they are
-    secret: a missing name is as likely a slip of the pen as a decision, and it would be public.
-    """
-    labelled = host.secrecy.inputs
-    if not labelled or "*" in labelled:
-        return
-    root = flow.frames[0].names
-    places = {name: ("inputs", "properties", name) for name in root.keys if name in root.declared}
-    needed: dict[str, Loc] = {**places, **root.needed}
-    hints = Hints()
-    for name, loc in needed.items():
-        if name in labelled:
-            continue
-        near = hints.nearest(name, [one for one in labelled if one not in needed])
-        slip = f"it labels {near!r}, which the program does not read; " if near else ""
-        yield Diagnostic(
-            "V059",
-            loc,
-            f"the policy does not say whether input {name!r} is secret",
-            f"{slip}write it under 'inputs' as public or secret, or '*': public for all others",
-        )
+        hint = f"{slip}{left.remedy}, or write '*' for all others"
+        yield Diagnostic("V059", loc, left.message(name), hint)
 
 
 def _not_covered(
     flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]
-) -> frozenset[str]:
-    """The names that a run can be given, or that value checks read, and that no entry of the host's
-    ``inputs`` covers.
+) -> tuple[Unsaid, Unsaid]:
+    """What no entry of the host's ``inputs`` says of the trust, and of the labels, of names that a
+    run can be given, or that value checks read.
     """
     host = policies[0]
-    if not host.names_inputs or "*" in (*host.untrusted, *host.trusted):
-        return frozenset()
     checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
     names = {*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())}
+    said = (*host.untrusted, *host.trusted)
     covered = {
         *host.trusted,
         *untrusted,
         *(name for policy in policies for name in untrusted_by(policy, flow)),
     }
-    return frozenset(names - covered)
+    labelled = tuple(host.secrecy.inputs)
+    trust = names - covered if host.names_inputs and "*" not in said else ()
+    labels = names.difference(labelled) if labelled and "*" not in labelled else ()
+    return (
+        Unsaid(frozenset(trust), said, "trusted", "untrusted"),
+        Unsaid(frozenset(labels), labelled, "secret", "public"),
+    )
 
 
 def _own_policies(flow: Flow) -> list[Policy]:

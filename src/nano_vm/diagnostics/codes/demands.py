@@ -59,8 +59,9 @@ CODES: Final = (
     ),
     Code(
         "V056",
-        "An input called untrusted that is not there",
-        "The program reads no input of that name, and one that is nearly called so stays trusted.",
+        "An input called untrusted or secret that is not there",
+        "The program reads no input of that name, and one that is nearly called so stays trusted, or "
+        "public.",
         "Correct the name.",
         policy='inputs: {mial: untrusted, "*": trusted}\n',
         traits=(HOST, NAMES),
@@ -86,10 +87,10 @@ steps: [{id: a, type: tool, tool: fetch, args: {q: $mail}}]
     ),
     Code(
         "V059",
-        "A policy that does not say whether an input is trusted",
+        "A policy that does not say whether an input is trusted, or secret",
         "With `inputs` in a host's policy every input is covered: a missing name is as likely "
         "misspelled as meant.",
-        "Name it as trusted or untrusted, or write `*`.",
+        "Name it as trusted or untrusted, secret or public, or write `*`.",
         policy="inputs: {mail: untrusted}\n",
         traits=(HOST, NAMES),
     ),

@@ -40,16 +40,17 @@ class Secrets:
         self.tags = tags
         declared = [policy.secrecy.labels for policy in policies]
         names = declared[0] or tuple(dict.fromkeys(name for own in declared for name in own))
-        called = [contracts[tool].options for tool in tools if tool in contracts]
+        self.called = {tool: contracts[tool] for tool in tools if tool in contracts}
+        returned = [contract.options.returns_secret for contract in self.called.values()]
         if not names:  # nobody declares any: those that contracts name, else the one
-            found = [name for options in called for name in options.returns_secret]
+            found = [name for labels in returned for name in labels]
             names = tuple(dict.fromkeys(name for name in found if name != SECRET))
         self.names: Labels = names or (SECRET,)
         self.bits = {name: 1 << number for number, name in enumerate(self.names)}
         self.all = (1 << len(self.names)) - 1
-        self.speaks = any(policy.speaks_of_secrets for policy in policies) or any(
-            options.returns_secret for options in called
-        )
+        # whether the host does, by its policy or its tools: then it says what each receiver accepts
+        self.host_speaks = policies[0].speaks_of_secrets or any(returned)
+        self.speaks = self.host_speaks or any(policy.speaks_of_secrets for policy in policies[1:])
         self.refuses_implicit = any(policy.secrecy.implicit == "refuse" for policy in policies)
 
     @property
@@ -127,15 +128,15 @@ class Secrets:
     def argument(self, tool: str, name: str) -> int:
         """The labels that the argument *name* of *tool* accepts."""
         said = []
-        contract = self.contracts.get(tool)
-        if contract is not None and contract.options.accepts is not None:
-            said.append([contract.options.accepts])
         for policy in self.policies:
             rules = [rule for rule in policy.matching(tool) if rule.secrecy.accepts]
             own = [(rule.rank, rule.secrecy.accepts.get(name)) for rule in rules]
             other = [(rule.rank, rule.secrecy.accepts.get("*")) for rule in rules]
             said.append(_closest(own) or _closest(other))
-        return self._all_accept(said)
+        contract = self.contracts.get(tool)
+        if contract is not None and contract.options.accepts is not None:
+            said[0].append(contract.options.accepts)
+        return self._all_accept(said) or 0
 
     def model(self, name: str | None) -> int | None:
         """The labels that all accept who may answer for a model; None where no rule is for it."""
@@ -152,7 +153,7 @@ class Secrets:
             exact = [labels for (named, own, _), labels in found if named and own]
             tagged = [labels for (named, own, _), labels in found if named and not own]
             said.append(exact or tagged or _closest(found))
-        return self._all_accept(said) if any(said) else None
+        return self._all_accept(said)
 
     def role(self, name: str) -> int:
         """The labels that a person of a role may be shown."""
@@ -171,8 +172,8 @@ class Secrets:
 
     def receiver(self, name: str) -> int:
         """The labels that another receiver accepts."""
-        said = [policy.secrecy.accepts.get(name) for policy in self.policies]
-        return self._all_accept([[labels] for labels in said if labels is not None])
+        found = [policy.secrecy.accepts.get(name) for policy in self.policies]
+        return self._all_accept([[] if said is None else [said] for said in found]) or 0
 
     def _passing(self, kind: str, name: str) -> Iterator[list[Passing]]:
         for policy in self.policies:
@@ -184,14 +185,17 @@ class Secrets:
             )
 
     def _accepted(self, found: Iterable[list[Passing]]) -> int:
-        return self._all_accept(
-            [rule.accepts for rule in rules if rule.accepts is not None] for rules in found
-        )
+        said = [[rule.accepts for rule in rules if rule.accepts is not None] for rules in found]
+        return self._all_accept(said) or 0
 
-    def _all_accept(self, said: Iterable[Sequence[Labels]]) -> int:
+    def _all_accept(self, said: Sequence[Sequence[Labels]]) -> int | None:
+        """What all accept that speak of a receiver, the host's first; None where nobody does, or
+        the host does not and labels are its own: what a program's policy says narrows that of the
+        host, and stands alone only for labels of its own.
+        """
         masks = [self.accepting(labels) for one in said for labels in one]
-        if not masks:
-            return 0
+        if not masks or (self.host_speaks and not said[0]):
+            return None
         mask = self.all
         for one in masks:
             mask &= one
@@ -203,25 +207,27 @@ class Secrets:
         """Labels that nobody declares, and those that receivers accept and no source has."""
         hints = Hints()
         sources: set[str] = set()
-        for where, labels, _ in self._named():
+        for where, labels, _ in self._named(self.called):
             for name in labels:
                 if name != SECRET and name not in self.bits:
                     known = ", ".join(self.names)
                     hint = hints.meant(name, self.names, otherwise=f"the labels are {known}")
                     message = f"label {name!r} is declared by nobody"
                     yield Diagnostic("V065", where, message, hint)
-        for _, labels, receives in self._named():
+        for _, labels, receives in self._named(self.contracts):
             if not receives:
                 sources.update(self.names if SECRET in labels else labels)
-        for where, labels, receives in self._named():
+        for where, labels, receives in self._named(self.called):
             for name in labels:
                 if receives and name in self.bits and name not in sources:
                     message = f"label {name!r} is accepted here, and no value has it"
                     hint = "say which input, tool or event has it, or remove it"
                     yield Diagnostic("V066", where, message, hint)
 
-    def _named(self) -> Iterator[tuple[Loc, Labels, bool]]:
-        """Each place that names labels, and whether it is that of a receiver."""
+    def _named(self, contracts: Mapping[str, ToolContract]) -> Iterator[tuple[Loc, Labels, bool]]:
+        """Each place of policies and *contracts* that names labels, and whether it is that of a
+        receiver.
+        """
         for policy in self.policies:
             said, at = policy.secrecy, ("policy",)
             for name, labels in said.inputs.items():
@@ -242,7 +248,7 @@ class Secrets:
                 yield (*at, "events", name, "returns"), passing.gives or NONE, False
             for name, labels in said.accepts.items():
                 yield (*at, "accepts", name), _explicit(labels), True
-        for name, contract in self.contracts.items():
+        for name, contract in contracts.items():
             options = contract.options
             yield ("policy", "tools", name, "returns"), options.returns_secret, False
             yield ("policy", "tools", name, "args"), _explicit(options.accepts or NONE), True
@@ -268,7 +274,7 @@ def widened(secrets: Secrets, own: Policy) -> Iterator[Diagnostic]:
     """
     host = copy(secrets)
     host.policies = secrets.policies[:1]
-    if not host.host.speaks_of_secrets:
+    if not host.host_speaks:
         return
     for name in own.secrecy.labels:
         if host.host.secrecy.labels and name not in host.host.secrecy.labels:
@@ -313,5 +319,8 @@ def _accepted_by(own: Policy, host: Secrets) -> Iterator[tuple[Loc, Labels, int,
     for name, passing in own.secrecy.roles.items():
         labels = passing.accepts or NONE
         yield ("roles", name, "accepts"), labels, host.role(name), f"role {name!r}"
+    for name, passing in own.secrecy.events.items():
+        labels = passing.accepts or NONE
+        yield ("events", name, "accepts"), labels, host.event(name), f"event {name!r}"
     for name, labels in own.secrecy.accepts.items():
         yield ("accepts", name), labels, host.receiver(name), repr(name)
