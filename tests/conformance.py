@@ -390,6 +390,9 @@ class Subject:
             "rows": [store.rows_after(run.run_id, 1, limit=2) for run in headers],
             "has": [store.has(f"run-{n}") for n in range(3)],
             "ids": [store.ids_starting_with(start, 3) for start in ("run-1", "run-", "", "x")],
+            "ids of projects": [
+                store.ids_starting_with("", 9, project=name) for name in ("default", "a", "x")
+            ],
             "counts": [store.counts(), store.counts(RUN_STATUSES), store.counts([])],
             "pages": {str(f): list(_pages(store, f)) for f in FILTERS},
             "costs": {by: store.costs(by) for by in GROUPS},

@@ -95,6 +95,17 @@ class _Calls:
     def _run(self, run_id: str, path: str = "") -> str:
         return self._in(f"runs/{quote(run_id, safe='')}{path}")
 
+    def _standing(self, run_id: str, seen: str) -> _Call:
+        query = f"?{_query({'seen': seen})}" if seen else ""
+        return _Call("GET", self._in(f"standings/{quote(run_id, safe='')}{query}"))
+
+    def _program(self, name: str, version: int | None) -> _Call:
+        rest = "" if version is None else f"/versions/{version}"
+        return _Call("GET", self._in(f"programs/{quote(name, safe='')}{rest}"))
+
+    def _put(self, source: str) -> _Call:
+        return _Call("POST", self._in("programs"), {"source": source})
+
     def _since(self, run_id: str, version: str) -> _Call:
         """A run, which is not drawn again where it is as it was in *version*."""
         return _Call("GET", self._run(run_id, f"?{_query({'seen': version})}"))
@@ -106,6 +117,7 @@ class _Calls:
         version: int | None,
         run_id: str | None,
         labels: Mapping[str, str] | None,
+        seed: int | None,
     ) -> _Call:
         body = {
             "program": program,
@@ -113,6 +125,7 @@ class _Calls:
             "inputs": dict(inputs or {}),
             "run_id": run_id,
             "labels": dict(labels or {}),
+            "seed": seed,
         }
         # so that the same run is joined where the answer to the first attempt was lost
         headers = {} if run_id is not None else {"Idempotency-Key": str(uuid4())}
@@ -196,11 +209,12 @@ class Client(_Calls):
         version: int | None = None,
         run_id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        seed: int | None = None,
     ) -> str:
         """Start a run of the project's *program*, and give its id; the same *run_id* joins a run that
         is there.
         """
-        call = self._located()._start(program, inputs, version, run_id, labels)
+        call = self._located()._start(program, inputs, version, run_id, labels, seed)
         return str(self._send(call)["id"])
 
     def run(
@@ -255,6 +269,41 @@ class Client(_Calls):
             except StoreError as error:
                 cut = error
             time.sleep(following.wait_seconds(cut))
+
+    def me(self) -> dict[str, Any]:
+        """Who this client is: their name, and what they may do."""
+        found: dict[str, Any] = self._send(_Call("GET", "/api/v1/me"))
+        return found
+
+    def api(self) -> dict[str, Any]:
+        """The server's API, as an OpenAPI document."""
+        found: dict[str, Any] = self._send(_Call("GET", "/api/v1/openapi.json"))
+        return found
+
+    def program(self, name: str, version: int | None = None) -> dict[str, Any]:
+        """A version of a program of the project, or the newest: ``source``, ``version``, ``digest``."""
+        found: dict[str, Any] = self._send(self._located()._program(name, version))
+        return found
+
+    def put_program(self, source: str) -> dict[str, Any]:
+        """Put a program, as YAML or JSON; one that is the newest version already stays so."""
+        found: dict[str, Any] = self._send(self._located()._put(source))
+        return found
+
+    def standings(self, **query: str) -> dict[str, Any]:
+        """How runs stand, newest first, with times in nanoseconds: a page of them, and in ``after``
+        what the next is asked for with. *query* as of `runs`, with ``limit``, how many.
+        """
+        path = self._located()._in(f"standings?{_query(query)}")
+        found: dict[str, Any] = self._send(_Call("GET", path))
+        return found
+
+    def standing(self, run_id: str, seen: str = "") -> dict[str, Any]:
+        """How a run stands, by its id or the beginning of it: ``run``, all that is known of it, and
+        its ``version``; None in place of the run where it is as it was in version *seen*.
+        """
+        found: dict[str, Any] = self._send(self._located()._standing(run_id, seen))
+        return found
 
     def wait(
         self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
@@ -384,9 +433,10 @@ class AsyncClient(_Calls):
         version: int | None = None,
         run_id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        seed: int | None = None,
     ) -> str:
         """As `Client.start`."""
-        call = (await self._located())._start(program, inputs, version, run_id, labels)
+        call = (await self._located())._start(program, inputs, version, run_id, labels, seed)
         return str((await self._send(call))["id"])
 
     async def run(
@@ -440,6 +490,39 @@ class AsyncClient(_Calls):
             except StoreError as error:
                 cut = error
             await asyncio.sleep(following.wait_seconds(cut))
+
+    async def me(self) -> dict[str, Any]:
+        """As `Client.me`."""
+        found: dict[str, Any] = await self._send(_Call("GET", "/api/v1/me"))
+        return found
+
+    async def api(self) -> dict[str, Any]:
+        """As `Client.api`."""
+        found: dict[str, Any] = await self._send(_Call("GET", "/api/v1/openapi.json"))
+        return found
+
+    async def program(self, name: str, version: int | None = None) -> dict[str, Any]:
+        """As `Client.program`."""
+        call = (await self._located())._program(name, version)
+        found: dict[str, Any] = await self._send(call)
+        return found
+
+    async def put_program(self, source: str) -> dict[str, Any]:
+        """As `Client.put_program`."""
+        found: dict[str, Any] = await self._send((await self._located())._put(source))
+        return found
+
+    async def standings(self, **query: str) -> dict[str, Any]:
+        """As `Client.standings`."""
+        path = (await self._located())._in(f"standings?{_query(query)}")
+        found: dict[str, Any] = await self._send(_Call("GET", path))
+        return found
+
+    async def standing(self, run_id: str, seen: str = "") -> dict[str, Any]:
+        """As `Client.standing`."""
+        call = (await self._located())._standing(run_id, seen)
+        found: dict[str, Any] = await self._send(call)
+        return found
 
     async def wait(
         self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
@@ -644,7 +727,11 @@ def _read(answer: httpx.Response) -> Any:
         VMError: If it refused.
     """
     if answer.is_success:
-        return json.loads(answer.content) if answer.content else None
+        try:
+            return json.loads(answer.content) if answer.content else None
+        except ValueError:
+            told = "what answered is no server of nano-vm: it sent no JSON"
+            raise ServerError(told, answer.status_code) from None
     try:
         problem = json.loads(answer.content)
         kind = str(problem["type"]).rpartition(":")[2]

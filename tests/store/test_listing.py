@@ -138,6 +138,9 @@ def test_ids_by_their_beginning(store: SqlStore) -> None:
     assert store.ids_starting_with("order%", 9) == store.ids_starting_with("é", 9) == []
     assert len(store.ids_starting_with("", 99)) == 7
     assert (store.has("order-1"), store.has("order")) == (True, False)
+    kept(store, "order-3", project="shop")
+    assert store.ids_starting_with("order", 9, project="shop") == ["order-3"]
+    assert store.ids_starting_with("order-1", 2, project="default") == ["order-1", "order-10"]
 
 
 def test_rows_from_where_one_stands(store: SqlStore) -> None:

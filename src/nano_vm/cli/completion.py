@@ -117,7 +117,7 @@ def tested(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> I
 def run_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     """Ids of runs in the store that is named so far."""
     url = ctx.params.get("store") or os.environ.get(VARIABLE)
-    if not url:
+    if not url or ctx.params.get("server"):
         return []
     with suppress(Exception):  # no store, no completions: there is nobody to be told
         store = opened(url, there=True, read=True)
@@ -134,7 +134,7 @@ def asked_paths(ctx: click.Context, parameter: click.Parameter, incomplete: str)
     """Where the run that is named so far waits for a person."""
     url = ctx.params.get("store") or os.environ.get(VARIABLE)
     run = ctx.params.get("run")
-    if not url or not run:
+    if not url or not run or ctx.params.get("server"):
         return []
     with suppress(Exception):  # as above
         store = opened(url, there=True, read=True)

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from ..run.inbox import Inbox, account
+from ..run.inbox import account
 from ..values import parse_json, short
 from .decide import asked_lines
 from .faults import OK, Failure, UsageFault
 from .grammar import Options
 from .inputs import text_of
 from .output import emit_json, on_terminal, say
-from .stores import given_url, run_id_of, store_of
 from .text import safe
 
-if TYPE_CHECKING:
-    from ..store.protocol import Archive
 
-
-@contextmanager
-def speaking(options: Options) -> Iterator[tuple[Inbox, Archive, str]]:
-    """Where words are recorded, the store, and the id of the run that they are about."""
-    with store_of(options) as store:
-        yield Inbox(store, None, time), store, run_id_of(store, options.run)
-
-
-def recorded(
-    options: Options, run_id: str, what: str, name: str = "", how: str | None = None
-) -> int:
-    """Say that a word was recorded, and *how* the run goes on: nothing where that is empty, and by
-    whoever drives the runs of the store where it is left out.
-    """
+def recorded(options: Options, run_id: str, what: str, name: str = "", *, how: str) -> int:
+    """Say that a word was recorded, and *how* the run goes on: nothing where that is empty."""
     if options.json:
         by = getattr(options, "by", None)
         emit_json(
@@ -48,11 +31,6 @@ def recorded(
         return OK
     at = f" {name}" if name else ""
     say(safe(f"recorded: {what}{at}, for run {run_id}"))
-    if how is None:
-        how = (
-            f"it goes on by nano-vm work, or nano-vm resume {run_id} --tools "
-            f"...{given_url(options)}"
-        )
     if how:
         say(safe(how))
     return OK

@@ -15,6 +15,7 @@ RULES = "what programs may do"
 TELEMETRY = "what is reported of runs"
 STORE = "the store, and keys that sign what runs record"
 
+SERVER = "a server, in place of a store"
 CLUSTER = "a Temporal cluster, in place of a store"
 
 STORED = """\
@@ -259,6 +260,14 @@ takes_store = together(
     takes_json(),
 )
 """The store that a command is about."""
+
+takes_server = option(
+    "--server",
+    metavar="URL",
+    help="a server of nano-vm that has the runs; default: NANO_VM_SERVER; its key: NANO_VM_KEY",
+    section=SERVER,
+)
+"""The server that has the runs that a command is about."""
 
 takes_said = together(
     values(

@@ -11,9 +11,9 @@ from .faults import UsageFault
 from .grammar import Options
 
 if TYPE_CHECKING:
+    from ..run.durable.facts import Brief
     from ..run.options import Said
     from ..store.protocol import RunFilter
-    from ..store.records import StoredRun
 
 
 def said_of(options: Options, *, kept: bool) -> Said:
@@ -77,12 +77,11 @@ def filter_of(options: Options) -> RunFilter:
         raise UsageFault(str(error)) from None
 
 
-def said_words(run: StoredRun) -> str:
+def said_words(run: Brief) -> str:
     """What was said of a run, in a line; empty where nothing was."""
     from ..store.records import DEFAULT_PROJECT
 
-    labels = run.labels if type(run.labels) is dict else {}
-    words = [f"{name}={value}" for name, value in labels.items()]
-    if run.project != DEFAULT_PROJECT:
-        words.insert(0, f"project {run.project}")
+    words = [f"{name}={value}" for name, value in run["labels"].items()]
+    if run["project"] != DEFAULT_PROJECT:
+        words.insert(0, f"project {run['project']}")
     return ", ".join(words)

@@ -51,6 +51,8 @@ class Recording:
     given_signature: str | None = None
     # of a copy that hides something: what it is a copy of
     whole: Recording | None = None
+    # of one that was read as somebody was shown it: digest and seal of what it is a copy of
+    said: tuple[str, str] | None = None
     # what made the run fail, if that was an exception of a call in this process
     raised: BaseException | None = None
 
@@ -162,6 +164,8 @@ class Recording:
             )
         if self.whole is not None:
             return self.whole.digest()
+        if self.said is not None:
+            return self.said[0]
         if self._digest is None:
             chain = Chain.of_run(self.program_digest, self.inputs)
             for record in self.full():

@@ -57,6 +57,13 @@ class Levels:
             _labels(found.get("accepts")),
         )
 
+    @classmethod
+    def all_hidden(cls, inputs: Iterable[str], step_ids: Iterable[str]) -> Levels:
+        """Those by which nothing that was said in a run is shown to anybody."""
+        hidden = frozenset({"withheld"})
+        fields = dict.fromkeys(map(str, FIELDS), hidden)
+        return cls(dict.fromkeys(inputs, hidden), dict.fromkeys(step_ids, fields), hidden)
+
     @property
     def known(self) -> Labels:
         """All labels that any field of a step has."""
@@ -201,12 +208,12 @@ def error_of(receiver: Receiver, trace: Trace) -> str | None:
     return levels.run_error(receiver, trace.recording)
 
 
-def shown_to(receiver: Receiver, trace: Trace) -> Trace:
-    """*trace* as *receiver* is shown it; itself, where nothing in it is secret. Its digest and seal
-    are those of the whole.
+def shown_to(receiver: Receiver, trace: Trace, levels: Levels | None = None) -> Trace:
+    """*trace* as *receiver* is shown it, by its own levels unless others are given; itself, where
+    nothing in it is secret. Its digest and seal are those of the whole.
     """
     recording = trace.recording
-    levels = Levels.of(recording.about)
+    levels = levels or Levels.of(recording.about)
     if levels is None:
         return trace
     copy = Recording(

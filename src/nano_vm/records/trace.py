@@ -242,6 +242,8 @@ class Trace:
         whole = self.recording.whole
         if whole is not None:
             return Trace(whole).seal
+        if self.recording.said is not None:
+            return self.recording.said[1]
         head = b""
         salt = bytes.fromhex(self.salt)
         for line in self.lines():
@@ -473,3 +475,20 @@ def recording_of(data: Any) -> Recording:
     read.waiting = end.get("waiting", [])
     read.diagnostics = tuple(Diagnostic.from_dict(d) for d in end.get("diagnostics", []))
     return read
+
+
+def shown_trace(data: Any) -> Trace:
+    """A run as somebody who has all of it shows it, in the JSON form of a trace. What is hidden in
+    it is covered by its digest and seal too, so these are as they were said.
+
+    Raises:
+        TraceError: If it is not a trace.
+    """
+    try:
+        recording = recording_of(data)
+        recording.said = str(data["digest"]), str(data["seal"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, VMError) as error:
+        raise TraceError(
+            f"not a trace of format {TRACE_FORMAT}: {kind_name(error)}: {error}"
+        ) from None
+    return Trace(recording)

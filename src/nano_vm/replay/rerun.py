@@ -161,9 +161,13 @@ def programs_of(run: StoredRun) -> tuple[Program, dict[str, Program]]:
     Raises:
         VMError: If what is stored is no program.
     """
-    document = run.document
+    return programs_in(run.document, run.run_id)
+
+
+def programs_in(document: Mapping[str, Any], run_id: str) -> tuple[Program, dict[str, Program]]:
+    """The same of the *document* of a run."""
     if not isinstance(document.get("program"), dict):
-        raise VMError(f"run {run.run_id!r} has no program stored with it")
+        raise VMError(f"run {run_id!r} has no program stored with it")
     called = {
         name: Program.from_dict(other) for name, other in document.get("programs", {}).items()
     }

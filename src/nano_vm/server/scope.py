@@ -15,8 +15,12 @@ from ..store.records import StoredRun
 from ..ui.asking import Asking, asked
 from ..ui.library import RunList, StoreLibrary
 from ..values import parse_json
+from .problems import Problem
 from .rows import Tables
 from .tables import projects
+
+SHOWN_IDS = 5
+"""Runs that a short id could mean and that are named."""
 
 
 class Scope(StoreLibrary):
@@ -53,6 +57,21 @@ class Scope(StoreLibrary):
             UnknownRun: If the project has none of this id.
         """
         return self._own(self.store.load(run_id, rows=False))
+
+    def find(self, text: str) -> str:
+        """The id of the run that *text* is, or is the beginning of.
+
+        Raises:
+            UnknownRun: If the project has none.
+            Problem: If it has several.
+        """
+        found = self.store.ids_starting_with(text, SHOWN_IDS + 1, project=self.project)
+        if text in found or len(found) == 1:
+            return text if text in found else found[0]
+        if not found:
+            raise UnknownRun(f"there is no run {text!r}")
+        some = ", ".join(found[:SHOWN_IDS]) + (", ..." if len(found) > SHOWN_IDS else "")
+        raise Problem(409, "ambiguous", f"{text!r} begins the id of several runs: {some}")
 
     def recorded(self, run_id: str) -> StoredRun:
         """As `Library.recorded`."""

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from ..draw.chart import ChartData
 from ..draw.view import RunView
+from ..run.durable.facts import Brief, Facts
 
 
 def json_bytes(value: Any) -> bytes:
@@ -32,6 +33,21 @@ class Current(TypedDict):
 
     version: str
     run: RunView | None
+
+
+class BriefList(TypedDict):
+    """Runs, newest first; ``after`` is what the next page is asked for with."""
+
+    runs: list[Brief]
+    after: str | None
+    damaged: list[str]
+
+
+class CurrentFacts(TypedDict):
+    """How a run stands, and its version; ``run`` is None where it is as it was seen."""
+
+    version: str
+    run: Facts | None
 
 
 class Started(TypedDict):

@@ -492,9 +492,15 @@ class Model:
         """See `Store.has`."""
         return run_id in self._runs
 
-    def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
+    def ids_starting_with(
+        self, beginning: str, limit: int, *, project: str | None = None
+    ) -> list[str]:
         """See `Store.ids_starting_with`."""
-        return sorted(run_id for run_id in self._runs if run_id.startswith(beginning))[:limit]
+        return sorted(
+            run_id
+            for run_id, kept in self._runs.items()
+            if run_id.startswith(beginning) and project in (None, kept.run.project)
+        )[:limit]
 
     def counts(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
         """See `Store.counts`."""

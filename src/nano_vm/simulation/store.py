@@ -320,9 +320,11 @@ class SimulatedStore(StoreProtocol):
         """See `Store.has`."""
         return bool(self._read(lambda: self.model.has(run_id)))
 
-    def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
+    def ids_starting_with(
+        self, beginning: str, limit: int, *, project: str | None = None
+    ) -> list[str]:
         """See `Store.ids_starting_with`."""
-        return self._read(lambda: self.model.ids_starting_with(beginning, limit))
+        return self._read(lambda: self.model.ids_starting_with(beginning, limit, project=project))
 
     def counts(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
         """See `Store.counts`."""

@@ -299,8 +299,10 @@ class Store(Protocol):
         """Whether there is a run of this id."""
         ...
 
-    def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
-        """Ids of runs that begin with a string, in their order."""
+    def ids_starting_with(
+        self, beginning: str, limit: int, *, project: str | None = None
+    ) -> list[str]:
+        """Ids of runs, of all or of one project, that begin with a string, in their order."""
         ...
 
     def counts(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:

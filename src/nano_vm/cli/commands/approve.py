@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..faults import FAILED
 from ..grammar import Options, command, option
 from ..output import note
-from ..parameters import STORED, takes_cluster, takes_decision, takes_run, takes_store
+from ..parameters import STORED, takes_cluster, takes_decision, takes_run, takes_server, takes_store
 
 EXAMPLES = """\
 nano-vm approve 3f2a                                      on a terminal: shows it and asks
@@ -22,24 +22,27 @@ nano-vm approve 3f2a ask --shown 3073ee8b0c41 --by ann    its digest as 'nano-vm
     help="of the request that you have seen; 12 digits are enough",
 )
 @takes_store
+@takes_server
 @takes_cluster
 def approve(options: Options) -> int:
     """Approve what a run asks."""
-    from ..inbox import agreed, asked_at, asks_here, principal, recorded, speaking
-    from ..stores import given_url
+    from ..inbox import agreed, asked_at, asks_here, recorded
+    from ..places import is_cluster, place_of
 
-    if options.engine is not None:
+    if is_cluster(options):
         from .. import cluster
 
         return cluster.approve(options)
-    where = given_url(options)
-    with speaking(options) as (inbox, _, run_id):
-        asks = asks_here(options, run_id, where)
-        options.by = principal(options)
-        entry = asked_at(inbox.waiting(run_id), run_id, options.path, where)
-        if asks and not agreed(run_id, entry, options.by, where):
+    with place_of(options, honours=("shown", "reason")) as place:
+        run = place.run(options.run)
+        run_id = run["run_id"]
+        asks = asks_here(options, run_id, place.given)
+        options.by = place.decider(options)
+        entry = asked_at(run["waiting"], run_id, options.path, place.given)
+        if asks and not agreed(run_id, entry, options.by, place.given):
             note("nothing was recorded")
             return FAILED
         shown = entry["shown"] if asks else options.shown
-        inbox.approve(run_id, entry["path"], shown=shown, by=options.by, reason=options.reason)
-    return recorded(options, run_id, "approve", entry["path"])
+        place.approve(run_id, entry["path"], shown, options.by, options.reason)
+        how = place.goes_on(run_id)
+    return recorded(options, run_id, "approve", entry["path"], how=how)

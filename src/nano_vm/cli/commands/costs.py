@@ -12,13 +12,13 @@ from .. import completion
 from ..faults import OK, UsageFault
 from ..grammar import Options, command, flag, option, values
 from ..output import emit_json, say
-from ..parameters import STORED, takes_filter, takes_store
+from ..parameters import STORED, takes_filter, takes_server, takes_store
 from ..text import dollars, safe
 
 if TYPE_CHECKING:
     from ...prices import Price
     from ...store.accounts import Account, Standing
-    from ...store.protocol import Cost, RunFilter, Store
+    from ...store.protocol import Cost
 
 EXAMPLES = """\
 nano-vm costs --store sqlite:///runs.db --by program --by model --since 30d
@@ -58,6 +58,7 @@ GROUPS = ("project", "program", "model", "member", "step", "day")
 )
 @takes_filter
 @takes_store
+@takes_server
 def costs(options: Options) -> int:
     """
     Sum what the model calls of runs have cost.
@@ -68,17 +69,19 @@ def costs(options: Options) -> int:
 
     With --by member or --what-if each attempt that a pool made is a call, and every run is read.
     """
+    from ..places import place_of, store_only
+    from ..said import filter_of
+
+    store_only(options, _HONOURED)  # before a file is read
     if options.budgets:
         return _show_budgets(options)
     if options.host is not None:
         raise UsageFault("--host needs --budgets: costs are those that were recorded")
-    from ..said import filter_of
-    from ..stores import store_of
-
     by = options.by or ("model",)
     prices = _prices(options.what_if)
-    with store_of(options, read=True) as store:
-        found, would = _summed(store, by, filter_of(options), prices)
+    with place_of(options, honours=_HONOURED, read=True) as place:
+        found, priced = place.costs(by, filter_of(options), prices)
+    would = {_key(cost): cost for cost in priced}
     if options.plot is not None:
         _plot(options.plot, by, found)
     if options.json:
@@ -89,6 +92,9 @@ def costs(options: Options) -> int:
     if not found:
         say("no model was called")
     return OK
+
+
+_HONOURED = "by plot status program_name label submitter since until".split()
 
 
 def _show_budgets(options: Options) -> int:
@@ -164,19 +170,6 @@ def _prices(path: str | None) -> Mapping[str, Price] | None:
         return prices_in(path)
     except VMError as error:
         raise UsageFault(f"--what-if: {error}") from None
-
-
-def _summed(
-    store: Store, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
-) -> tuple[list[Cost], dict[tuple[str, ...], Cost]]:
-    """What was spent, and by its key what would have been by *prices*."""
-    from ...store.spending import spent_in, summed
-
-    if prices is None and "member" not in by:
-        return store.costs(by, filter), {}
-    calls = list(spent_in(store, filter))
-    would = summed(calls, by, prices) if prices is not None else []
-    return summed(calls, by), {_key(cost): cost for cost in would}
 
 
 def _key(cost: Cost) -> tuple[str, ...]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..faults import OK, Failure, UsageFault
 from ..grammar import Options, argument, command, flag, option
 from ..output import emit_json, say
-from ..parameters import STORED, takes_cluster, takes_store
+from ..parameters import STORED, takes_cluster, takes_server, takes_store
 from ..text import safe
 
 if TYPE_CHECKING:
-    from ...store.records import StoredRun
+    from ...run.durable.facts import Facts
 
 EXAMPLES = """\
 nano-vm event 3f2a paid '{"amount": 30}'
@@ -40,57 +39,58 @@ nano-vm event --match paid '{"order": "A7", "amount": 30}' --id evt_1
     help="the sender's: what has the same name and id is recorded once",
 )
 @takes_store
+@takes_server
 @takes_cluster
 def event(options: Options) -> int:
     """Send an event to a run, or to the one that waits for its values."""
-    from ...run.inbox import Inbox
     from ..inbox import payload, recorded
-    from ..stores import given_url, run_id_of, store_of
+    from ..places import is_cluster, place_of
 
     words = list(options.words)
     usage = "nano-vm event RUN NAME [JSON], or nano-vm event --match NAME JSON"
     if not (len(words) == 2 if options.match else 2 <= len(words) <= 3):
         raise UsageFault(f"an event is sent by {usage}")
-    if options.engine is not None:
+    if is_cluster(options):
         from .. import cluster
 
         return cluster.event(options, words[0], words[1], words[2] if len(words) > 2 else None)
     options.run = None if options.match else words.pop(0)
     brings = payload(words[1] if len(words) > 1 else None, "the payload")
-    with store_of(options) as store:
-        run_id = None if options.run is None else run_id_of(store, options.run)
-        if run_id is not None:
-            run = store.load(run_id, rows=False)
-            if run.status in ("pending", "running", "suspended"):
+    run_id = None
+    with place_of(options, honours=("match", "id")) as place:
+        if options.run is not None:
+            run = place.run(options.run)
+            run_id = run["run_id"]
+            if run["status"] in ("pending", "running", "suspended"):
                 _known_event(run, words[0])
-        is_new = Inbox(store, None, time).send_event(words[0], brings, run_id=run_id, id=options.id)
+        is_new = place.send_event(run_id, words[0], brings, options.id)
     if not is_new and not options.json:
         say(safe(f"event {words[0]} of id {options.id} was recorded before; nothing was changed"))
         return OK
     if run_id is not None:
-        return recorded(options, run_id, "event", words[0])
+        return recorded(options, run_id, "event", words[0], how=place.goes_on(run_id))
     if options.json:
         emit_json({"recorded": "event" if is_new else None, "name": words[0]})
     else:
         say(
             safe(f"recorded: event {words[0]}, for the run that waits for its values, now or later")
         )
-        say(safe(f"it goes on by nano-vm work{given_url(options)}"))
+        say(safe(f"it goes on by nano-vm work{place.given}"))
     return OK
 
 
-def _known_event(run: StoredRun, name: str) -> None:
+def _known_event(run: Facts, name: str) -> None:
     """Raises if no step of the run's program can ever wait for *name*: it would be kept for
     nothing.
     """
-    names = list(_events(run.document))
+    names = list(_events(run["document"]))
     if name not in names and not any("$" in other for other in names):
         known = (
             f"it waits for {', '.join(map(repr, names))}"
             if names
             else "it has no step that waits for an event"
         )
-        raise Failure(f"the program of run {run.run_id!r} waits for no event {name!r}; {known}")
+        raise Failure(f"the program of run {run['run_id']!r} waits for no event {name!r}; {known}")
 
 
 def _events(document: Any) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..grammar import Options, command, option
-from ..parameters import STORED, takes_cluster, takes_decision, takes_run, takes_store
+from ..parameters import STORED, takes_cluster, takes_decision, takes_run, takes_server, takes_store
 
 
 @command(examples="nano-vm reject 3f2a ask --by ann --reason 'too much'", footer=STORED)
@@ -11,19 +11,22 @@ from ..parameters import STORED, takes_cluster, takes_decision, takes_run, takes
 @takes_decision
 @option("--shown", metavar="DIGEST", help="of the request that you have seen")
 @takes_store
+@takes_server
 @takes_cluster
 def reject(options: Options) -> int:
     """Reject what a run asks."""
-    from ..inbox import asked_at, principal, recorded, speaking
-    from ..stores import given_url
+    from ..inbox import asked_at, recorded
+    from ..places import is_cluster, place_of
 
-    if options.engine is not None:
+    if is_cluster(options):
         from .. import cluster
 
         return cluster.reject(options)
-    with speaking(options) as (inbox, _, run_id):
-        options.by = principal(options)
-        waiting = inbox.waiting(run_id)
-        path = asked_at(waiting, run_id, options.path, given_url(options))["path"]
-        inbox.reject(run_id, path, shown=options.shown, by=options.by, reason=options.reason)
-    return recorded(options, run_id, "reject", path)
+    with place_of(options, honours=("shown", "reason")) as place:
+        run = place.run(options.run)
+        run_id = run["run_id"]
+        options.by = place.decider(options)
+        path = asked_at(run["waiting"], run_id, options.path, place.given)["path"]
+        place.reject(run_id, path, options.shown, options.by, options.reason)
+        how = place.goes_on(run_id)
+    return recorded(options, run_id, "reject", path, how=how)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from .. import completion
 from ..grammar import Options, argument, command, flag, only_one, option
-from ..parameters import STORED, takes_cluster, takes_run, takes_signing_key, takes_store
+from ..parameters import (
+    STORED,
+    takes_cluster,
+    takes_run,
+    takes_server,
+    takes_signing_key,
+    takes_store,
+)
 
 EXAMPLES = """\
 nano-vm resolve 3f2a pay --done '"receipt 77"' --by ann     it took place, and gave this
@@ -20,24 +27,26 @@ nano-vm resolve 3f2a pay --retry --by ann                   it did not: make it
 @option("--fail", metavar="REASON", help="it failed")
 @option("--by", metavar="NAME", help="who says so; default: your account")
 @takes_store
+@takes_server
 @takes_cluster
 @takes_signing_key
 def resolve(options: Options) -> int:
     """Record the outcome of a call whose result is unknown."""
     from ...run.inbox import account
     from ...values import UNSET
-    from ..inbox import payload, recorded, speaking
+    from ..inbox import payload, recorded
+    from ..places import is_cluster, place_of
 
     only_one(options, "--done", "--retry", "--fail", required=True)
     done = payload(options.done, "--done") if options.done is not None else UNSET
-    options.by = options.by if options.by is not None else account()
-    if options.engine is not None:
+    if is_cluster(options):
         from .. import cluster
 
-        return cluster.resolve(options, done, options.by)
-    with speaking(options) as (inbox, _, run_id):
-        inbox.resolve(
-            run_id, options.path, done=done, retry=options.retry, fail=options.fail, by=options.by
-        )
+        return cluster.resolve(options, done, options.by or account())
+    with place_of(options, honours=("done", "retry", "fail")) as place:
+        run_id = place.run(options.run)["run_id"]
+        options.by = place.decider(options, asked=False)
+        place.resolve(run_id, options.path, options.by, done, options.retry, options.fail)
+        how = place.goes_on(run_id)
     said = "done" if done is not UNSET else "retry" if options.retry else "fail"
-    return recorded(options, run_id, f"resolve ({said})", options.path)
+    return recorded(options, run_id, f"resolve ({said})", options.path, how=how)

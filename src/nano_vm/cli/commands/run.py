@@ -23,6 +23,7 @@ from ..parameters import (
     takes_price,
     takes_program,
     takes_said,
+    takes_server,
     takes_telemetry,
 )
 from ..text import diagnostic_lines, safe, shown
@@ -66,6 +67,7 @@ nano-vm run refund.yaml --tools refund.py:tools --model local --json | jq .diges
 @takes_said
 @takes_keys
 @takes_telemetry
+@takes_server
 @takes_cluster
 def run(options: Options) -> int:
     """
@@ -100,11 +102,17 @@ def run(options: Options) -> int:
       A 'call' may name a file, relative to the file that it stands in, inside the program's folder.
       Any other is given as --program name=FILE.
     """
-    if options.engine is not None:
+    from ..places import is_cluster, server_of
+
+    if is_cluster(options):
         return _on_cluster(options)
+    url = server_of(options)
     with only_ours(options.json) as line:
         with ExitStack() as stack:
-            code, trace = _run(options, stack)
+            if url is None:
+                code, trace = _run(options, stack)
+            else:
+                code, trace = _on_server(url, options, stack)
         if options.json:
             line(json_text({**trace.summary(), "trace": trace.to_dict()}))
     return code
@@ -138,6 +146,24 @@ def _on_cluster(options: Options) -> int:
     return code
 
 
+def _on_server(url: str, options: Options, stack: ExitStack) -> tuple[int, Trace]:
+    """Run on a server, until the run has ended or waits."""
+    from ..sending import begun_on, followed
+    from ..summary import exit_code
+
+    file = _trace_file(options, stack)
+    with begun_on(url, options) as begun:
+        trace = followed(begun, silent=options.json)
+        given = begun.place.given
+    code = exit_code(trace, None)
+    fault = _write(trace, file) if file is not None else None
+    _print_end(trace, begun.loaded, options, given)
+    if fault:
+        complain(fault)
+        code = code or FAILED
+    return code, trace
+
+
 def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     import asyncio
 
@@ -169,7 +195,8 @@ def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     code = exit_code(trace, signalled)
     # before anything is printed: a reader may be gone
     fault = _write(trace, file) if file is not None else None
-    _print_end(trace, loaded, options, kept=store is not None)
+    where = stores.given_url(options) if store is not None else None
+    _print_end(trace, loaded, options, where)
     if fault:
         complain(fault)
         code = code or FAILED
@@ -264,8 +291,10 @@ def _joined(store: Store, run_id: str) -> None:
         note(f"nano-vm: run {run_id} is there already ({known.status})")
 
 
-def _print_end(trace: Trace, loaded: Loaded, options: Options, *, kept: bool) -> None:
-    """How it ended: what is wrong to stderr, the rest to stdout."""
+def _print_end(trace: Trace, loaded: Loaded, options: Options, given: str | None) -> None:
+    """How it ended: what is wrong to stderr, the rest to stdout. *given* is the option that names
+    where the run is kept, if it is.
+    """
     from ...records.secrecy import shown_to
     from ..summary import summary_lines
 
@@ -276,17 +305,16 @@ def _print_end(trace: Trace, loaded: Loaded, options: Options, *, kept: bool) ->
         note("refused: no step was run")
     elif trace.error is not None:
         note(f"error: {safe(trace.error)}")
-    if trace.waiting and not kept:
+    if trace.waiting and given is None:
         note("it waits, and was not kept: only with --store URL can it go on")
     if options.json:
         return
-    if kept:
+    if given is not None:
         from ..decide import waiting_lines
-        from ..stores import given_url
 
         if not trace.diagnostics:
             say(safe(f"run {trace.run_id}"))
-        for line in waiting_lines(trace.run_id, trace.waiting, given_url(options)):
+        for line in waiting_lines(trace.run_id, trace.waiting, given):
             say(line)
     else:
         for waiting in trace.waiting:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import StoreError
 from ..faults import FAILED, OK
 from ..grammar import Options, command, flag, option
 from ..output import complain, emit_json, say
-from ..parameters import COUNT, DOLLARS, STORED, takes_filter, takes_store
+from ..parameters import COUNT, DOLLARS, STORED, takes_filter, takes_server, takes_store
 from ..text import dollars, safe
 from ..times import age
 
 if TYPE_CHECKING:
-    from ...store.records import StoredRun
+    from ...run.durable.facts import Brief, Facts
+    from ..places import Place
 
 EXAMPLES = """\
 nano-vm runs --store sqlite:///runs.db --status suspended
@@ -29,6 +31,7 @@ SHORT_ID = 12
 
 @command(examples=EXAMPLES, footer=STORED)
 @takes_store
+@takes_server
 @flag("--waiting", help="only those that wait, with all that they wait for")
 @takes_filter
 @option("--parent", metavar="RUN", help="only forks of this run")
@@ -42,59 +45,67 @@ SHORT_ID = 12
 )
 def runs(options: Options) -> int:
     """List the runs of a store."""
-    from ...run.durable.lease import living
-    from ...run.inbox import presented
+    from ..places import place_of
     from ..said import filter_of
-    from ..standing import header, standing_lines
-    from ..stores import store_of
+    from ..standing import listed, standing_lines
 
     if options.waiting:
         options.status = ("suspended",)
-    with store_of(options, read=True) as store:
-        owners = living(store)
-        damaged: list[str] = []
-        found = store.runs(filter_of(options), limit=options.limit, damaged=damaged)
-        if options.json and options.waiting:
-            emit_json([header(run, owners) | {"waiting": presented(run.waiting)} for run in found])
+    damaged: list[str] = []
+    with place_of(options, honours=_HONOURED, read=True) as place:
+        found = place.runs(filter_of(options), options.limit, damaged)
+        if options.waiting:
+            whole = _whole(place, found, damaged)
+            if options.json:
+                emit_json([listed(run) for run in whole])
+            else:
+                for one in whole:
+                    for line in (_line(one), *standing_lines(one, place)):
+                        say(line)
         elif options.json:
-            emit_json([header(run, owners) for run in found])
-        elif options.waiting:
-            for run in found:
-                say("  ".join(_cells(run, owners)).rstrip())
-                try:
-                    whole = store.load(run.run_id)
-                except StoreError as error:
-                    damaged.append(str(error))
-                    continue
-                for line in standing_lines(whole, owners, options):
-                    say(line)
+            emit_json([listed(run) for run in found])
         elif sys.stdout.isatty():
-            _print_table(list(found), owners)
+            _print_table(found)
         else:
             for run in found:
-                say("  ".join(_cells(run, owners)).rstrip())
+                say(_line(run))
     for problem in damaged:
         complain(problem)
     return FAILED if damaged else OK
 
 
-def _cells(run: StoredRun, owners: Any) -> tuple[str, ...]:
-    from ...records.secrecy import NOTHING_SECRET, Levels
+_HONOURED = (
+    "waiting status program_name label submitter since until parent min_cost limit"
+).split()
+
+
+def _whole(place: Place, found: Sequence[Brief], damaged: list[str]) -> Iterator[Facts]:
+    """Runs of a list with all that is known of each."""
+    for run in found:
+        try:
+            yield place.run(run["run_id"])
+        except StoreError as error:
+            damaged.append(str(error))
+
+
+def _line(run: Brief) -> str:
+    return "  ".join(_cells(run)).rstrip()
+
+
+def _cells(run: Brief) -> tuple[str, ...]:
     from ..said import said_words
     from ..standing import standing
 
-    cost = dollars(Decimal(run.cost_usd)) if run.cost_usd is not None else "-"
-    count = f"{run.steps} step{'s' * (run.steps != 1)}"
-    levels = Levels.of(run.about) or NOTHING_SECRET
-    told = levels.any_error("show", run.error)
-    error = f"{safe(told)}" if run.status == "failed" and type(told) is str else ""
-    parent = f"from {run.parent}" if run.parent is not None else ""
-    words = "; ".join(filter(None, (parent, safe(said_words(run)), error)))
+    cost = dollars(Decimal(run["cost_usd"])) if run["cost_usd"] is not None else "-"
+    count = f"{run['steps']} step{'s' * (run['steps'] != 1)}"
+    told = run["error"] if run["status"] == "failed" else None
+    parent = f"from {run['parent']}" if run["parent"] is not None else ""
+    words = "; ".join(filter(None, (parent, safe(said_words(run)), safe(told or ""))))
     return (
-        f"{run.run_id:<32}",
-        f"{safe(run.program_name or '-'):<20}",
-        f"{safe(standing(run, owners)):<20}",
-        f"{age(run.created_ns):>5}",
+        f"{run['run_id']:<32}",
+        f"{safe(run['program'] or '-'):<20}",
+        f"{safe(standing(run)):<20}",
+        f"{age(run['created_ns']):>5}",
         f"{count:>9}",
         f"{cost:>8}",
         words[:200],
@@ -110,7 +121,7 @@ STYLES = {
 }
 
 
-def _print_table(found: list[StoredRun], owners: Any) -> None:
+def _print_table(found: Sequence[Brief]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -121,12 +132,12 @@ def _print_table(found: list[StoredRun], owners: Any) -> None:
     for name in ("age", "steps", "cost"):
         table.add_column(name, no_wrap=True, justify="right")
     for run in found:
-        cells = [cell.strip() for cell in _cells(run, owners)]
-        made = len(run.run_id) == 32 and all(c in "0123456789abcdef" for c in run.run_id)
-        cells[0] = run.run_id[:SHORT_ID] if made else run.run_id
-        cells[4] = str(run.steps)
+        cells = [cell.strip() for cell in _cells(run)]
+        made = len(cells[0]) == 32 and all(c in "0123456789abcdef" for c in cells[0])
+        cells[0] = cells[0][:SHORT_ID] if made else cells[0]
+        cells[4] = str(run["steps"])
         status = Text(
-            cells[2], style="bold red" if "in doubt" in cells[2] else STYLES.get(run.status, "")
+            cells[2], style="bold red" if "in doubt" in cells[2] else STYLES.get(run["status"], "")
         )
         table.add_row(
             Text(cells[0], style="bold"),

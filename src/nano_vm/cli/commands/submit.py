@@ -20,6 +20,7 @@ from ..parameters import (
     takes_price,
     takes_program,
     takes_said,
+    takes_server,
 )
 
 if TYPE_CHECKING:
@@ -44,30 +45,47 @@ nano-vm submit refund.yaml --engine temporal -i order_id=A-1001
 @option("--run-id", metavar="ID", help="the run's id; one that is there is joined", section=STORE)
 @takes_said
 @takes_keys
+@takes_server
 @takes_cluster
 def submit(options: Options) -> int:
     """
     Begin a run that workers do, and print its id.
 
-    It is in a store, or on a Temporal cluster. For a store the tools and models must be given, by
-    which the program is verified; a cluster's workers verify it by their own in any case.
+    It is in a store, on a server, or on a Temporal cluster. For a store the tools and models must be
+    given, by which the program is verified; workers of a server or a cluster verify it by their own.
+    On a server the program may be one of its project: NAME, or NAME@VERSION.
     """
-    from .. import cluster, stores
-    from ..submission import submission_of
+    from ..places import is_cluster, server_of
 
-    if options.engine is not None:
-        cluster.refuse(options)
-        run_id = _on_cluster(options, submission_of(options))
-    else:
-        store = stores.store_if_named(options)
-        if store is None:
-            raise UsageFault("where does the run go? Give --store URL, or --engine temporal")
-        run_id = _stored(submission_of(options, store))
+    url = None if is_cluster(options) else server_of(options)
+    run_id = _elsewhere(options) if url is None else _on_server(url, options)
     if options.json:
         emit_json({"run_id": run_id})
     else:
         say(run_id)
     return OK
+
+
+def _on_server(url: str, options: Options) -> str:
+    from ..sending import begun_on
+
+    with begun_on(url, options) as begun:
+        return begun.run_id
+
+
+def _elsewhere(options: Options) -> str:
+    from .. import cluster, stores
+    from ..submission import submission_of
+
+    if options.engine is not None:
+        cluster.refuse(options)
+        return _on_cluster(options, submission_of(options))
+    store = stores.store_if_named(options)
+    if store is None:
+        raise UsageFault(
+            "where does the run go? Give --store URL, --server URL, or --engine temporal"
+        )
+    return _stored(submission_of(options, store))
 
 
 def _on_cluster(options: Options, begun: Submission) -> str:

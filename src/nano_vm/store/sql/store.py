@@ -476,14 +476,18 @@ class SqlStore(TableStore):
         with self.database.reading() as connection:
             return connection.one("SELECT 1 FROM nano_runs WHERE run_id = ?", run_id) is not None
 
-    def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
+    def ids_starting_with(
+        self, beginning: str, limit: int, *, project: str | None = None
+    ) -> list[str]:
         """See `Store.ids_starting_with`."""
+        within = "" if project is None else "AND project = ? "
         with self.database.reading() as connection:
             found = connection.all(
-                "SELECT run_id FROM nano_runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id "
-                "LIMIT ?",
+                f"SELECT run_id FROM nano_runs WHERE run_id >= ? AND run_id < ? {within}"
+                f"ORDER BY run_id LIMIT ?",
                 beginning,
                 beginning + LAST_CHARACTER,
+                *(() if project is None else (project,)),
                 limit,
             )
         return [run_id for (run_id,) in found]
