@@ -22,6 +22,7 @@ from postgres import postgres, url_of  # noqa: F401 - a fixture
 import nano_vm.run.inbox
 from nano_vm import ExecutionVM, TraceStatus, VMError
 from nano_vm.errors import AlreadyDecided, Changed, Expired, NotPermitted, StoreError, UnknownRun
+from nano_vm.machine import pending
 from nano_vm.run.inbox import Inbox, presented, principal, process_of
 from nano_vm.store.protocol import open_store
 from nano_vm.store.records import Message, StoredRun
@@ -339,7 +340,7 @@ async def test_a_beginning_that_two_requests_have_is_none(
     asks = [{"id": name, "type": "approval", "role": "boss", "show": name} for name in ("a", "b")]
     await vm.run(program({"id": "p", "type": "parallel", "parallel_steps": asks}), run_id="r")
     digests = {"a": "ab" * 32, "b": "ab" * 31 + "cd"}
-    monkeypatch.setattr(nano_vm.run.inbox, "shown_digest", lambda entry: digests[entry["step_id"]])
+    monkeypatch.setattr(pending, "shown_digest", lambda entry: digests[entry["step_id"]])
     with pytest.raises(Changed, match="begins the digest of several requests"):
         vm.approve("r", "p/a", shown="ab" * 6, by="ann")
     with pytest.raises(Changed, match="is not the digest"):

@@ -14,9 +14,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from nano_vm import ExecutionVM
-from nano_vm.machine.outcome import Cancelled, Value
+from nano_vm.adapters import Pool
+from nano_vm.machine.outcome import Cancelled, Failed, TimedOut, Value
 from nano_vm.temporal.activities import Activities
-from nano_vm.temporal.terms import NOT_MADE, Admission, Start, ToolCall
+from nano_vm.temporal.terms import NOT_MADE, Admission, ModelCall, Start, ToolCall
 
 PAYS = program(step(tool="pay", args={"amount": "$n"}))
 
@@ -115,3 +116,41 @@ async def test_a_call_that_is_cut_off_while_it_is_checked_is_not_made(
                 await task
             assert refused.value.type == NOT_MADE
     assert paid == []
+
+
+ASKED = ModelCall([{"role": "user", "content": "?"}], "q", "q", seconds=0.05)
+
+
+async def asked(model: Any) -> Any:
+    activities = Activities(ExecutionVM(model))
+    return await ActivityEnvironment().run(activities.call_model, ASKED.to_dict())
+
+
+@pytest.mark.parametrize("ends", ["late", "by its error"])
+async def test_the_attempts_of_a_pool_are_told_however_its_call_ends(ends: str) -> None:
+    class Model:
+        model = "slow"
+
+        async def complete(self, messages: list[dict[str, Any]]) -> str:
+            if ends == "late":
+                await asyncio.sleep(60)
+            raise ConnectionError("lost")
+
+    outcome = await asked(Pool([Model()], name="judges"))
+    assert isinstance(outcome, TimedOut if ends == "late" else Failed)
+    assert outcome.extra is not None
+    assert [one["member"] for one in outcome.extra["route"]["attempts"]] == ["slow"]
+
+
+async def test_the_first_call_of_an_adapter_is_not_in_the_time_of_the_call() -> None:
+    class Model:
+        loaded = False
+
+        async def ready(self) -> None:
+            await asyncio.sleep(0.2)
+            self.loaded = True
+
+        async def complete(self, messages: list[dict[str, Any]]) -> str:
+            return f"loaded: {self.loaded}"
+
+    assert (await asked(Model())).text == "loaded: True"

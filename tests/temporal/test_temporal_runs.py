@@ -12,11 +12,21 @@ from typing import Any
 import pytest
 from build import NOW, llm, mapped, parallel, program, step
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
-from nano_vm.errors import AlreadyDecided, Changed, Expired, ProgramError, UnknownRun, VMError
+from nano_vm.errors import (
+    AlreadyDecided,
+    Changed,
+    Expired,
+    NotPermitted,
+    ProgramError,
+    UnknownRun,
+    VMError,
+)
 from nano_vm.temporal import NanoPlugin, TemporalRuns, activities, driver, worker, workflow
 from nano_vm.temporal import runs as run_module
 from temporal.cluster import Server
@@ -77,7 +87,7 @@ async def test_an_approval_is_decided_once_by_what_was_shown(temporal_server: Se
         assert entry["show"] == {"sum": 5}
         with pytest.raises(Changed, match="is not the digest"):
             await runs.approve("approved", "ok", shown="f" * 64, by="ann")
-        with pytest.raises(Changed, match="asks for no decision"):
+        with pytest.raises(Changed, match="asks no approval"):
             await runs.approve("approved", "b", shown=entry["shown"], by="ann")
         await runs.approve("approved", "ok", shown=entry["shown"], by="ann", reason="fine")
         trace = await runs.result("approved")
@@ -88,6 +98,56 @@ async def test_an_approval_is_decided_once_by_what_was_shown(temporal_server: Se
         assert decided.extra["by"] == "ann"
         with pytest.raises(Expired, match="has ended"):
             await runs.approve("approved", "ok", shown=entry["shown"], by="bob")
+
+
+async def test_a_decision_needs_the_role_also_where_the_run_cannot_be_looked_at(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        runs.roles = {"ann": ["boss"], "bob": "bossy", "cy": "boss"}.__getitem__
+        await runs.run(program({**APPROVAL, "show": {}}), run_id="roles")
+        with pytest.raises(NotPermitted, match="'bob' lacks the role 'boss'"):
+            await runs.reject("roles", "ok", by="bob")
+
+        async def nothing(run_id: str) -> list[dict[str, Any]]:
+            return []
+
+        with monkeypatch.context() as patched:
+            patched.setattr(runs, "waiting", nothing)
+            with pytest.raises(Changed, match="asks another role at 'ok' by now"):
+                await runs.reject("roles", "ok", by="bob")
+        await runs.reject("roles", "ok", by="cy")
+        assert (await runs.result("roles")).error_kind == "refused"
+
+
+async def test_what_the_server_refuses_is_an_error_of_this_package(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = RPCError("namespace rate limit exceeded", RPCStatusCode.RESOURCE_EXHAUSTED, b"")
+    already = WorkflowAlreadyStartedError("there", "NanoProgram")
+
+    def failing(error: Exception) -> Callable[..., Any]:
+        async def fail(*arguments: Any, **options: Any) -> Any:
+            raise error
+
+        return fail
+
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        monkeypatch.setattr(runs.client, "start_workflow", failing(full))
+        with pytest.raises(VMError, match="the Temporal server says: namespace rate limit"):
+            await runs.submit(program(step()), run_id="there")
+        monkeypatch.setattr(runs.client, "start_workflow", failing(already))
+        monkeypatch.setattr(WorkflowHandle, "describe", failing(full))
+        with pytest.raises(VMError, match="the Temporal server says: namespace rate limit"):
+            await runs.submit(program(step()), run_id="there")
+        failed = WorkflowUpdateFailedError(ApplicationError("no such update", type="Other"))
+        monkeypatch.setattr(WorkflowHandle, "execute_update", failing(failed))
+        with pytest.raises(VMError, match="run 'there': Other: no such update"):
+            await runs._settle("there")
+        ended = ApplicationError("over", type=run_module.ENDED_MEANWHILE)
+        failing_so = failing(WorkflowUpdateFailedError(ended))
+        monkeypatch.setattr(WorkflowHandle, "execute_update", failing_so)
+        assert await runs._settle("there") == ""
 
 
 async def test_two_decisions_at_once_are_one(temporal_server: Server) -> None:
@@ -364,7 +424,23 @@ async def test_a_call_that_kills_its_workers_is_not_made_for_ever(
     async with runs_of(temporal_server, {"t": tool(effect="read")(call)}) as runs:
         trace = await runs.run(program(step()), run_id="killer")
     assert trace.error == "Step 'a' failed: LostCall: its worker died 2 times in a row"
+    assert trace.error_kind == "tool"
     assert len(frozen.calls) == 3
+
+
+async def test_a_model_call_that_kills_its_workers_fails_as_one_of_a_model(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = Frozen(monkeypatch, times=100)
+    monkeypatch.setattr(driver, "MAX_LOST", 1)
+
+    class Model:
+        async def complete(self, messages: list[dict[str, Any]]) -> str:
+            return await frozen("asked")
+
+    async with runs_of(temporal_server, llm=Model()) as runs:
+        trace = await runs.run(program(llm("q")), run_id="model-killer")
+    assert (trace.error_kind, len(frozen.calls)) == ("model", 2)
 
 
 # --- cancelling -----------------------------------------------------------------------------------

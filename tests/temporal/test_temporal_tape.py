@@ -176,14 +176,16 @@ WAIT = {"path": "e", "step_id": "e", "kind": "wait", "event": "paid", "match": {
 
 def test_a_decision_is_used_once() -> None:
     words = Words()
-    with pytest.raises(Changed, match="asks for no decision at 'w'"):
+    with pytest.raises(Changed, match="asks no approval at 'w'"):
         words.look("approval", "w", None, 0)
     words.ask(dict(APPROVAL))
     words.look("approval", "w", shown_digest(APPROVAL), 0)
     words.look("approval", "w", shown_digest(APPROVAL)[:12], 0)
-    for wrong in ("0" * 64, shown_digest(APPROVAL)[:11], shown_digest(APPROVAL)[:12] + "x"):
+    for wrong in ("0" * 64, shown_digest(APPROVAL)[:12] + "x"):
         with pytest.raises(Changed, match="is not the digest"):
             words.look("approval", "w", wrong, 0)
+    with pytest.raises(Changed, match="is too short for a digest"):
+        words.look("approval", "w", shown_digest(APPROVAL)[:11], 0)
     words.say("w", {"approved": True, "by": "ann", "at_ns": 5})
     with pytest.raises(AlreadyDecided, match="by 'ann'"):
         words.look("approval", "w", None, 0)
@@ -199,8 +201,18 @@ def test_a_decision_after_the_deadline_is_too_late() -> None:
     words = Words()
     words.ask({**APPROVAL, "deadline_ns": 100})
     words.look("approval", "w", None, 99)
-    with pytest.raises(Expired):
-        words.look("approval", "w", None, 100)
+    with pytest.raises(Expired) as late:
+        words.look("approval", "w", None, 170)
+    assert late.value.deadline_ns == 100
+
+
+def test_a_decision_is_of_the_role_that_is_asked_when_it_comes() -> None:
+    words = Words()
+    words.ask(dict(APPROVAL))
+    words.look("approval", "w", None, 0, ["boss"])
+    for looked_up in (["clerk"], []):
+        with pytest.raises(Changed, match="asks another role at 'w' by now"):
+            words.look("approval", "w", None, 0, looked_up)
 
 
 def test_an_event_that_comes_early_is_kept_for_the_step_that_it_fits() -> None:

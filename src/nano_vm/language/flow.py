@@ -469,6 +469,11 @@ class Flow:
         steps = (calls for names in programs for calls in names.calls.values())
         return list(dict.fromkeys(call.tool for calls in steps for call in calls))
 
+    def document(self) -> dict[str, Any]:
+        """The program and those that it calls by name, as they are stored and sent."""
+        called = {name: program.to_dict() for name, program in self.called.items()}
+        return {"program": self.program.to_dict(), "programs": called}
+
     @property
     def digest(self) -> str | None:
         """The digest of the program together with those that it calls by name; None where it calls

@@ -208,6 +208,12 @@ def consumed(error: BaseException) -> LLMUsage | None:
     return _nothing_if_refused(error, error.status)
 
 
+def route_of(error: BaseException) -> dict[str, Any] | None:
+    """The attempts of a pool that *error* ended, as they are recorded."""
+    route = getattr(error, "route", None)
+    return {"route": route} if type(route) is dict else None
+
+
 def _nothing_if_refused(error: BaseException, status: Any) -> LLMUsage | None:
     """Nothing where the provider refused the call, or no connection to it came about."""
     refused = type(status) is int and 400 <= status <= 599

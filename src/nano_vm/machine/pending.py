@@ -5,7 +5,8 @@ is to answer.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,3 +51,34 @@ def shown_digest(entry: Mapping[str, Any]) -> str:
     return hashlib.sha256(
         canonical({key: entry[key] for key in sorted(entry) if key not in _NOT_SHOWN})
     ).hexdigest()
+
+
+PREFIX_HEX = 12
+"""Digits of a request's digest that name it, where they are unique in its run: 48 bits, as many as
+a person may copy.
+"""
+
+_HEX = re.compile(r"[0-9a-f]+\Z")
+
+
+def shown_fault(
+    shown: str, entry: Mapping[str, Any], waiting: Iterable[Mapping[str, Any]], run: str
+) -> str | None:
+    """Why *shown* is neither the digest of *entry* nor its beginning and that of no other request in
+    *waiting*; None where it is. *run* says which run asks.
+    """
+    own = shown_digest(entry)
+    if own == shown:
+        return None
+    hexadecimal = _HEX.match(shown) is not None
+    if hexadecimal and len(shown) >= PREFIX_HEX and own.startswith(shown):
+        if sum(shown_digest(other).startswith(shown) for other in waiting) == 1:
+            return None
+        return f"{shown!r} begins the digest of several requests of {run}; give more digits"
+    if hexadecimal and len(shown) < PREFIX_HEX and own.startswith(shown):
+        return f"{shown!r} is too short for a digest; give at least {PREFIX_HEX} of its digits"
+    told = shown if len(shown) <= PREFIX_HEX else f"{shown[:PREFIX_HEX]}…"
+    return (
+        f"{told!r} is not the digest of the request as it stands: it is mistyped, or {run} asks "
+        f"something else at {entry['path']!r} than what was shown; look at it again"
+    )

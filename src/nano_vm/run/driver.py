@@ -18,7 +18,7 @@ from ..adapters.contract import Adapter, answer_parts, completed, plain_answer
 from ..adapters.protocol import Completion
 from ..errors import LeaseLost, ModelError, StoreError
 from ..language.answers import Spoken, ending
-from ..machine.faults import consumed, effect_key, model_error, tool_error
+from ..machine.faults import consumed, effect_key, model_error, route_of, tool_error
 from ..machine.machine import FOREVER, Light, Machine
 from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from ..machine.plan import (
@@ -276,7 +276,7 @@ class Driver:
             if lane.cancelled():
                 return machine.resume(Cancelled(called=called), now)
             if expired:
-                return machine.resume(TimedOut(called=called, extra=_route(error)), now)
+                return machine.resume(TimedOut(called=called, extra=route_of(error)), now)
             # not ours: the tool itself was cancelled somewhere inside
             inner = TimeoutError("the tool's own call was cancelled")
             fault = tool_error(op, inner) if op.code == TOOL else model_error(error)
@@ -305,7 +305,7 @@ class Driver:
         if lane.cancelled():  # it answered its cancellation with an error
             return machine.resume(Cancelled(called=True), now)
         if op.code == MODEL:
-            failed = Failed(model_error(error), consumed(error), extra=_route(error))
+            failed = Failed(model_error(error), consumed(error), extra=route_of(error))
             return machine.resume(failed, now)
         return machine.resume(Failed(tool_error(op, error)), now)
 
@@ -736,12 +736,6 @@ class _Until:
                     wanted = coroutine.send(sent)
             except StopIteration:
                 return
-
-
-def _route(error: BaseException) -> dict[str, Any] | None:
-    """The attempts of a pool that *error* ended, as they are recorded."""
-    route = getattr(error, "route", None)
-    return {"route": route} if type(route) is dict else None
 
 
 def _left() -> Abandoned:

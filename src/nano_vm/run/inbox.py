@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import AlreadyDecided, Changed, Expired, NotPermitted, VMError
 from ..language.correlation import MATCHABLE_FIELDS, fits
-from ..machine.pending import shown_digest
+from ..machine.pending import shown_digest, shown_fault
 from ..store.protocol import Store
 from ..store.records import ENDED, RUNNING, SUSPENDED, Message, StoredRun
 from ..store.seals import message_holds
@@ -32,15 +31,9 @@ from .system import SYSTEM, Process, Seen
 if TYPE_CHECKING:
     from .aio import AsyncInbox
 
-PREFIX_HEX = 12
-"""Digits of a request's digest that name it, where they are unique in its run: 48 bits, as many as
-a person may copy.
-"""
-
 PRINCIPAL_CHARS = 200
 """A name, an address or a URI of somebody; what is longer is a mistake."""
 
-_HEX = re.compile(r"[0-9a-f]+\Z")
 _DECISIONS = {"approval": ("approve", "reject"), "in_doubt": ("resolve", "outcome")}
 _KINDS = {"approval": ("approval",), "in_doubt": ("in_doubt", "effect")}
 _ASKS = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}
@@ -204,16 +197,9 @@ class Inbox:
             None,
         )
         role = entry["role"] if entry is not None else None
-        if entry is not None and self.roles is not None and role not in self._roles_of(by):
-            raise NotPermitted(
-                f"{by!r} lacks the role {role!r} that {path!r} asks for", by=by, role=role
-            )
+        if entry is not None:
+            require_role(self.roles, by, role, path)
         return role
-
-    def _roles_of(self, by: str) -> tuple[str, ...]:
-        assert self.roles is not None
-        found = self.roles(by)
-        return (found,) if isinstance(found, str) else tuple(found)
 
     def resolve(
         self,
@@ -352,6 +338,21 @@ def _valid(message: Message, waits: Iterable[Mapping[str, Any]]) -> None:
             )
 
 
+def require_role(roles: Roles | None, by: str, role: Any, path: str) -> None:
+    """Refuse *by*, who lacks the role that is asked at *path*; without *roles* anybody may.
+
+    Raises:
+        NotPermitted: If so.
+    """
+    if roles is None:
+        return
+    found = roles(by)
+    if role not in ((found,) if isinstance(found, str) else tuple(found)):
+        raise NotPermitted(
+            f"{by!r} lacks the role {role!r} that {path!r} asks for", by=by, role=role
+        )
+
+
 def require_reason(reason: Any) -> None:
     """Refuse what is no reason of a decision.
 
@@ -412,31 +413,10 @@ def account() -> str:
 
 
 def _seen(shown: str, run: StoredRun, entry: Mapping[str, Any]) -> None:
-    """Raises `Changed` unless *shown* is the digest of *entry*, or its beginning and that of no
-    other request of the run.
-    """
-    if shown_digest(entry) == shown:
-        return
-    hexadecimal = _HEX.match(shown) is not None
-    if hexadecimal and len(shown) >= PREFIX_HEX:
-        found = [other for other in run.waiting if shown_digest(other).startswith(shown)]
-        if any(other is entry for other in found):
-            if len(found) == 1:
-                return
-            raise Changed(
-                f"{shown!r} begins the digest of several requests of run {run.run_id!r}; give "
-                f"more digits"
-            )
-    if hexadecimal and len(shown) < PREFIX_HEX and shown_digest(entry).startswith(shown):
-        raise Changed(
-            f"{shown!r} is too short for a digest; give at least {PREFIX_HEX} of its digits"
-        )
-    told = shown if len(shown) <= PREFIX_HEX else f"{shown[:PREFIX_HEX]}…"
-    raise Changed(
-        f"{told!r} is not the digest of the request as it stands: it is mistyped, or run "
-        f"{run.run_id!r} asks something else "
-        f"at {entry['path']!r} than what was shown; look at it again"
-    )
+    """Raises `Changed` unless *shown* identifies *entry*."""
+    fault = shown_fault(shown, entry, run.waiting, f"run {run.run_id!r}")
+    if fault is not None:
+        raise Changed(fault)
 
 
 def _pending(

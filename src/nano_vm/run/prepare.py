@@ -78,8 +78,7 @@ class Prepared:
     def document(self) -> dict[str, Any]:
         """The program and those that it calls, as they are stored; nobody changes it."""
         if self._document is None:
-            called = {name: program.to_dict() for name, program in self.flow.called.items()}
-            self._document = {"program": self.program.to_dict(), "programs": called}
+            self._document = self.flow.document()
         return self._document
 
     def about(self, budget: Any = None, said: Mapping[str, Any] | None = None) -> dict[str, Any]:

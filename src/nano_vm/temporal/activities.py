@@ -27,7 +27,7 @@ from ..adapters.contract import answer_parts, completed, plain_answer
 from ..errors import StepFault, StoreError, VMError
 from ..language.program import Program
 from ..machine.arguments import order
-from ..machine.faults import consumed, effect_key, model_error, tool_error
+from ..machine.faults import consumed, effect_key, model_error, route_of, tool_error
 from ..machine.outcome import (
     Answer,
     BadResult,
@@ -48,6 +48,7 @@ from .keeping import keep
 from .plans import PLANS, calls_of, facts_of
 from .terms import (
     ADMIT,
+    ADMIT_SECONDS,
     CALL_MODEL,
     CALL_TOOL,
     FAULT,
@@ -171,6 +172,7 @@ class Made:
     expired: bool = False
     cancelled: bool = False
     called: bool = True
+    stopped: BaseException | None = None  # with which it ended where it was cut off
 
 
 async def made(call: Callable[[], Any], seconds: float, begun: asyncio.Event | None = None) -> Made:
@@ -195,11 +197,12 @@ async def made(call: Callable[[], Any], seconds: float, begun: asyncio.Event | N
         task.cancel()
         await asyncio.wait([task], timeout=1.0)
     called = begun is None or begun.is_set()
-    if task.cancelled():
+    try:
+        value, error = task.result()
+    except asyncio.CancelledError as stopped:
         own = None if expired or cancelled else TimeoutError("the tool's own call was cancelled")
-        return Made(None, own, expired, cancelled, called)
-    value, error = task.result()
-    return Made(value, error, expired, cancelled and error is not None, called)
+        return Made(None, own, expired, cancelled, called, stopped)
+    return Made(value, error, expired, cancelled and error is not None, called, error)
 
 
 @dataclass(slots=True)
@@ -266,7 +269,7 @@ class Activities:
         facts = {name: facts_of(contracts[name]) for name in sorted(plan.tools)}
         programs = prepared.document()["programs"]
         names = {*plan.tools, *(model or "" for model in plan.models)}
-        PLANS.of(start.program, programs, facts, seconds=HEARTBEAT_SECONDS * 200)
+        PLANS.of(start.program, programs, facts, seconds=ADMIT_SECONDS)
         return Admission(
             digest,
             list(recording.inputs),
@@ -432,18 +435,23 @@ class Activities:
             return plain_answer(answer) or answer_parts(completed(answer))
 
         async with alive():
+            try:
+                await adapter.wake()
+            except asyncio.CancelledError:
+                if not cancel_requested():
+                    raise NotMade from None  # the worker stops, or the server has given the call up
+                return Cancelled(called=False)
             came = await made(ask, call.seconds)
         usage = came.value[1] if came.value is not None else None
         if came.expired:
-            return TimedOut(called=True, usage=usage)
+            route = None if came.stopped is None else route_of(came.stopped)
+            return TimedOut(called=True, usage=usage, extra=route)
         if came.cancelled:
             return Cancelled(called=True)
         if came.error is not None:
             error = came.error
             logger.debug("step %r raised", call.step_id, exc_info=error)
-            route = getattr(error, "route", None)
-            extra = {"route": route} if type(route) is dict else None
-            return Failed(model_error(error), consumed(error), extra=extra)
+            return Failed(model_error(error), consumed(error), extra=route_of(error))
         text, usage, extra = came.value
         return Answer(text, usage, extra)
 

@@ -22,7 +22,7 @@ from temporalio.converter import (
     PayloadCodec,
 )
 
-from ..machine.outcome import KINDS, Outcome, Value, outcome_json, outcome_of
+from ..machine.outcome import KINDS, Value, outcome_json, outcome_of
 
 MARK = "nano-vm"
 """The metadata of a payload that is an outcome: how it is written."""
@@ -92,8 +92,3 @@ def data_converter(
         payload_codec=known.payload_codec if codec is None else codec,
         external_storage=known.external_storage if storage is None else storage,
     )
-
-
-def outcome_bytes(outcome: Outcome) -> int:
-    """About how many bytes *outcome* takes in a payload."""
-    return len(json_bytes(outcome_json(outcome)))

@@ -74,6 +74,9 @@ GRACE_SECONDS = 10.0
 """How much longer than a call's own deadline the server waits for the worker to say that it passed.
 """
 
+LOAD_SECONDS = 600.0
+"""The same of calls of models, before which an adapter may load one, and whose time begins then."""
+
 LONGEST_CALL = timedelta(days=366)
 """Of calls without a deadline: a worker that dies meanwhile is noticed by its heartbeat."""
 
@@ -340,11 +343,7 @@ class Driver:
         queue = self.admission.queues.get(op.tool)
         entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue, values)
         if entries == [UNKNOWN_PROGRAM]:
-            document = {"program": self.planned.flow.program.to_dict()}
-            document["programs"] = {
-                name: one.to_dict() for name, one in self.planned.flow.called.items()
-            }
-            facts["document"] = document
+            facts["document"] = self.planned.flow.document()
             entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue, values)
         return entries
 
@@ -409,12 +408,11 @@ class Driver:
         tape, begun = self.tape.of(machine.frame_name), self.now()
         self._called[machine.frame_name] = len(tape), begun
         self.calls.made += 1
+        grace = GRACE_SECONDS if isinstance(op, ToolOp) else LOAD_SECONDS
         common: dict[str, Any] = {
             "args": [facts, *values],
             "start_to_close_timeout": (
-                timedelta(seconds=op.timeout_ns / 1e9 + GRACE_SECONDS)
-                if op.timeout_ns
-                else LONGEST_CALL
+                timedelta(seconds=op.timeout_ns / 1e9 + grace) if op.timeout_ns else LONGEST_CALL
             ),
             "retry_policy": ONCE,
             "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -448,8 +446,8 @@ class Driver:
     ) -> list[Entry]:
         """The entries of a call that ended with a failure of Temporal's own."""
         unsafe = isinstance(op, ToolOp) and op.unsafe
+        kind = "tool" if isinstance(op, ToolOp) else "model"
         if not is_lost(error) and not is_not_made(error):
-            kind = "tool" if isinstance(op, ToolOp) else "model"
             return [outcome_of_failure(error, unsafe=unsafe, kind=kind)]
         if self.cancelled and machine.side_call != "undo":
             return [Cancelled(called=True)]
@@ -459,7 +457,7 @@ class Driver:
         tape = self.tape.of(machine.frame_name)
         if sum(isinstance(entry, Lost) for _, entry in tape[-MAX_LOST:]) >= MAX_LOST:
             told = f"its worker died {MAX_LOST} times in a row"
-            return [Failed(StepError(op.type, "LostCall", told, retryable=False))]
+            return [Failed(StepError(kind, "LostCall", told, retryable=False))]
         return [Lost((began,))]
 
     def stop(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 from temporalio.client import (
@@ -21,7 +21,7 @@ from temporalio.converter import PayloadCodec
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-from ..errors import Expired, NotPermitted, ProgramError, UnknownRun, VMError
+from ..errors import Expired, ProgramError, UnknownRun, VMError
 from ..language.program import Program
 from ..language.programs import program_given, programs_given
 from ..machine.pending import shown_digest
@@ -30,7 +30,7 @@ from ..records.trace import Trace
 from ..run.durable.stored import said_of
 from ..run.host import budget_of
 from ..run.ids import run_ids
-from ..run.inbox import account, principal, require_reason, resolution
+from ..run.inbox import Roles, account, principal, require_reason, require_role, resolution
 from ..run.inputs import is_run_id, names_of
 from ..run.options import RUN_OPTIONS, RunOptions, unknown_options
 from ..run.vm import ExecutionVM
@@ -56,6 +56,9 @@ from .worker import TASK_QUEUE
 
 IDENTITY = "nano-vm-identity"
 """The memo that says which program and inputs a run has: the same id joins only the same run."""
+
+ENDED_MEANWHILE = "AcceptedUpdateCompletedWorkflow"
+"""The type of the failure of an update whose execution has ended before it was answered."""
 
 
 async def connect(
@@ -106,7 +109,7 @@ class TemporalRuns:
         task_queue: str = TASK_QUEUE,
         *,
         vm: ExecutionVM | None = None,
-        roles: Callable[[str], Iterable[str]] | None = None,
+        roles: Roles | None = None,
     ) -> None:
         self.client, self.task_queue, self.vm, self.roles = client, task_queue, vm, roles
 
@@ -192,12 +195,21 @@ class TemporalRuns:
                 static_summary=program.name,
             )
         except WorkflowAlreadyStartedError:
-            about = await self._handle(run_id).describe()
-            if not named or await about.memo_value(IDENTITY, "") != identity:
+            if not named or await self._identity(run_id) != identity:
                 raise VMError(
                     f"run {run_id!r} exists, with another program or other inputs"
                 ) from None
+        except RPCError as error:
+            raise _unknown(run_id, error) from None
         return run_id
+
+    async def _identity(self, run_id: str) -> Any:
+        """Which program and inputs a run has that is there."""
+        try:
+            about = await self._handle(run_id).describe()
+        except RPCError as error:
+            raise _unknown(run_id, error) from None
+        return await about.memo_value(IDENTITY, "")
 
     def _start(
         self,
@@ -230,7 +242,7 @@ class TemporalRuns:
             VMError: If it was terminated, or ended by a fault.
         """
         try:
-            return _trace(await self._handle(run_id).result())
+            return Trace.from_dict(await self._handle(run_id).result())
         except WorkflowFailureError as error:
             raise VMError(f"run {run_id!r} did not end by itself: {error.cause}") from error
         except RPCError as error:
@@ -265,6 +277,11 @@ class TemporalRuns:
             return str(await self._handle(run_id).execute_update(SETTLED))
         except WorkflowUpdateRPCTimeoutOrCancelledError:
             return ""
+        except WorkflowUpdateFailedError as error:
+            cause = error.cause
+            if isinstance(cause, ApplicationError) and cause.type == ENDED_MEANWHILE:
+                return ""
+            raise VMError(f"run {run_id!r}: {cause}") from error
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise _unknown(run_id, error) from None
@@ -275,7 +292,7 @@ class TemporalRuns:
     async def trace(self, run_id: str) -> Trace | None:
         """The trace of a run as far as it has come; None before a worker has admitted it."""
         told = await self._query(run_id, TRACE)
-        return None if told is None else _trace(told)
+        return None if told is None else Trace.from_dict(told)
 
     async def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a run waits for; ``shown`` identifies each request as it stands."""
@@ -327,15 +344,23 @@ class TemporalRuns:
     ) -> None:
         principal(by)
         require_reason(reason)
-        if self.roles is not None:
-            entries = [e for e in await self.waiting(run_id) if e["path"] == path]
-            role = entries[0].get("role") if entries else None
-            if entries and role not in tuple(self.roles(by)):
-                raise NotPermitted(
-                    f"{by!r} lacks the role {role!r} that {path!r} asks for", by=by, role=role
-                )
         told = {"path": path, "approved": approved, "reason": reason, "by": by, "shown": shown}
+        if self.roles is not None:
+            told["roles"] = await self._permitted(run_id, path, by)
         await self._update(run_id, DECIDE, told)
+
+    async def _permitted(self, run_id: str, path: str, by: str) -> list[Any]:
+        """The role that is asked at *path*, which *by* has; nothing where none is found. The run
+        takes the decision only if it asks that role still.
+        """
+        asked = [
+            entry["role"]
+            for entry in await self.waiting(run_id)
+            if entry["path"] == path and entry["kind"] == "approval"
+        ]
+        for role in asked:
+            require_role(self.roles, by, role, path)
+        return asked
 
     async def resolve(
         self,
@@ -392,10 +417,6 @@ class TemporalRuns:
 
     def _handle(self, run_id: str) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(run_id)
-
-
-def _trace(told: Mapping[str, Any]) -> Trace:
-    return Trace.from_dict(told)
 
 
 def _unknown(run_id: str, error: RPCError) -> VMError:

@@ -7,6 +7,7 @@ from ..machine.outcome import Joined, Suspended
 from ..machine.plan import DOUBT, END, FORK, PAUSE
 from ..machine.simulate import in_lanes
 from ..records.status import TraceStatus
+from .computed import BEGAN
 from .tape import Tape, fed
 
 
@@ -16,7 +17,7 @@ def snapshot(machine: Machine, tape: Tape) -> int:
     """
     entries = tape.of(machine.frame_name)
     if not entries:  # it has not begun
-        return 1
+        return BEGAN
     now, at = entries[0][0], 1
     op, standing = machine.start(now), False
     while op.code != END or at < len(entries):

@@ -26,6 +26,9 @@ NOT_MADE = "NotMade"
 ENDED, WAITS = "ended", "waits"
 """The answers to `SETTLED`."""
 
+ADMIT_SECONDS = 600.0
+"""How long a worker may take to prove a program, or to make its plan."""
+
 HEARTBEAT_SECONDS = 3.0
 """After so long without a sign of life a worker's calls are lost."""
 

@@ -6,12 +6,12 @@ Nothing here waits, or knows of Temporal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import AlreadyDecided, Changed, Expired, VMError
 from ..language.correlation import fits
-from ..machine.pending import shown_digest
+from ..machine.pending import shown_fault
 
 Entry = dict[str, Any]
 """What a run waits for, as `Trace.waiting` has it, with its deadline."""
@@ -19,10 +19,7 @@ Entry = dict[str, Any]
 Check = Callable[[Any], str | None]
 """What is wrong with an event's payload; None where nothing is."""
 
-PREFIX_HEX = 12
-"""Digits of a request's digest that are enough to name it, where they begin no other's."""
-
-_ASKED = {"approval": "asks for no decision", "in_doubt": "is in doubt about no call"}
+_ASKED = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}
 
 
 class Words:
@@ -79,8 +76,16 @@ class Words:
 
     # --- what is said ---
 
-    def look(self, kind: str, path: str, shown: str | None, now: int) -> Entry:
-        """The request of *kind* at *path*, where it can be answered; *now* is since the epoch.
+    def look(
+        self,
+        kind: str,
+        path: str,
+        shown: str | None,
+        now: int,
+        roles: Collection[Any] | None = None,
+    ) -> Entry:
+        """The request of *kind* at *path*, where it can be answered; *now* is since the epoch. With
+        *roles*, which who answers has, it asks one of them.
 
         Raises:
             Changed, AlreadyDecided, Expired: If it cannot.
@@ -99,23 +104,17 @@ class Words:
             more = f"; it does at {', '.join(known)}" if known else ""
             raise Changed(f"the run {_ASKED[kind]} at {path!r}{more}")
         if entry.get("deadline_ns") is not None and now >= entry["deadline_ns"]:
-            raise Expired(f"{path!r} could be decided until its deadline", deadline_ns=now)
-        if shown is not None:
-            self._seen(shown, entry)
-        return entry
-
-    def _seen(self, shown: str, entry: Entry) -> None:
-        digests = [shown_digest(other) for other in self.waiting.values()]
-        own = shown_digest(entry)
-        if own == shown:
-            return
-        begins = [digest for digest in digests if digest.startswith(shown)]
-        if len(shown) < PREFIX_HEX or begins != [own]:
-            raise Changed(
-                f"{shown[:PREFIX_HEX]!r} is not the digest of the request as it stands at "
-                f"{entry['path']!r}: it is mistyped, or the run asks something else; look at it "
-                f"again"
+            raise Expired(
+                f"{path!r} could be decided until its deadline", deadline_ns=entry["deadline_ns"]
             )
+        if roles is not None and entry.get("role") not in roles:
+            raise Changed(f"the run asks another role at {path!r} by now; look at it again")
+        fault = None
+        if shown is not None:
+            fault = shown_fault(shown, entry, self.waiting.values(), "the run")
+        if fault is not None:
+            raise Changed(fault)
+        return entry
 
     def say(self, path: str, word: Mapping[str, Any]) -> None:
         """Answer the request at *path* with *word*, which `look` let pass."""

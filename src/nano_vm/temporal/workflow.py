@@ -24,6 +24,7 @@ from .plans import PLANS, PlanNotReady
 from .snapshot import snapshot
 from .terms import (
     ADMIT,
+    ADMIT_SECONDS,
     DECIDE,
     ENDED,
     EVENT,
@@ -47,9 +48,6 @@ MAX_CALLS = 500
 
 MAX_EVENTS, MAX_BYTES = 3_000, 5_000_000
 """Events and bytes of one history, far below the 51,200 and 50 MB at which a server ends a run."""
-
-ADMIT_SECONDS = 600.0
-"""How long a worker may take to prove a program."""
 
 KEEP_SECONDS, KEEP_LATEST_SECONDS = 120.0, 3600.0
 """How long a worker may take to put a run into a store, and how long that is tried."""
@@ -206,7 +204,9 @@ class NanoProgram:
 
     def _look(self, kind: str, told: dict[str, Any]) -> None:
         try:
-            self.words.look(kind, told["path"], told.get("shown"), workflow.time_ns())
+            self.words.look(
+                kind, told["path"], told.get("shown"), workflow.time_ns(), told.get("roles")
+            )
         except VMError as error:
             raise _refused(error) from None
 

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any, Protocol
 
 from ...adapters.protocol import Clock
@@ -45,7 +44,6 @@ from ...machine.recorded import HELD, Recorded
 from ...records.record import StepError
 from ...records.status import TraceStatus
 from ...records.trace import Trace
-from ...records.usage import LLMUsage
 from ...store.protocol import Store
 from ...store.records import STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
 from ...store.seals import RunSeal
@@ -56,6 +54,7 @@ from .interruption import Interruption
 from .lease import LATE, Debt, Lease, outcomes_of
 from .outbox import Outbox, patiently
 from .rows import Rows
+from .stored import columns_of
 
 logger = logging.getLogger("nano_vm")
 
@@ -431,22 +430,12 @@ class Journal:
         self.pile = []
         if suspended:
             rows += self.rows.paused(machine)
-        # to look at 10,000 records takes a tenth of what resuming them does
-        asks = any(op.type == "llm" for op in self.ops)
-        usage = trace.usage() if asks else LLMUsage(cost_usd=Decimal(0))
         update: dict[str, Any] = {
-            "status": trace.status.value,
             "owner": None,
             "waiting": waiting,
             "wake_ns": min(self.wakes, default=None) if suspended else None,
-            "steps": self.rows.count,
-            "tokens": usage.total_tokens,
-            "cost_usd": str(usage.cost_usd) if usage.cost_usd is not None else None,
-            "error": trace.error,
-            "error_kind": trace.error_kind,
+            **columns_of(trace, self.ops, self.rows.count),
         }
-        if not suspended:
-            update |= {"output": trace.output, "finished_ns": trace.finished_ns + self.base_ns}
         # what was heard on the way may have come too late to be used: it wakes the run once more
         useless = [message for message in self.heard.inbox if message.id in self.heard.first]
         seen = [message.id for message in (*useless, *self.heard.ignored)]

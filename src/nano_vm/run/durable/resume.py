@@ -42,7 +42,7 @@ from .lease import Lease, living
 from .limits import StoredLimits
 from .listener import NOTICED_SECONDS, Listener
 from .outbox import patiently
-from .stored import about_of, parted, trace_of
+from .stored import about_of, new_run, trace_of
 
 T = TypeVar("T")
 
@@ -68,20 +68,7 @@ class Claimed:
 
 def pending_run(preparer: Preparer, program: Program, trace: Trace) -> StoredRun:
     """A new run as it is stored."""
-    about, said = parted(trace.about)
-    return StoredRun(
-        trace.run_id,
-        program.name,
-        trace.program_digest,
-        preparer.clock.time_ns(),
-        preparer.prepare(program).document(),
-        trace.inputs,
-        about,
-        trace.recording.given_seed,
-        bytes.fromhex(trace.salt),
-        parent=about.get("parent", {}).get("run_id"),
-        **said,
-    )
+    return new_run(trace, preparer.prepare(program).document(), preparer.clock.time_ns())
 
 
 class Durable(forking.Begins):
