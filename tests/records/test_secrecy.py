@@ -4,9 +4,11 @@ holds a mark, unless the policy says that it accepts one.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from nano_vm import ExecutionVM, Program, Trace
 from nano_vm.cli import main
 from nano_vm.draw.view import view_of
-from nano_vm.records.secrecy import REDACTED, Levels, shown_to, step_of_path
+from nano_vm.records.record import step_of
+from nano_vm.records.secrecy import REDACTED, Levels, shown_to
+from nano_vm.records.trace import recording_of
+from nano_vm.replay import accepted, diff, replay, subject_of, verify
 from nano_vm.telemetry.logs import JsonFormatter, Logs
 from nano_vm.telemetry.otel import OpenTelemetry
 from nano_vm.testing import ScriptedLLM
@@ -115,7 +120,7 @@ def swept(files: Path, ask: str, policy: str, capsys: pytest.CaptureFixture[str]
     for name in ("r1", "r2"):
         run = [
             *("run", "marked.yaml", "--tools", "tools.py:tools", "--model", answers(files)),
-            *("--policy", policy, "-i", f"iban={MARK} 0", "-i", f"ask={ask}"),
+            *("--policy", policy, "-i", f"iban={MARK} {name}", "-i", f"ask={ask}"),
             *("--store", "sqlite:///runs.db", "--run-id", name, "--trace", f"{name}.json"),
         ]
         main(run)
@@ -249,7 +254,7 @@ def test_a_run_without_secrets_is_shown_as_it_is() -> None:
     ],
 )
 def test_a_path_names_a_step(path: str, step_id: str) -> None:
-    assert step_of_path(path) == step_id
+    assert step_of(path) == step_id
 
 
 def test_a_record_that_a_server_sends_as_it_happens_holds_nothing_that_pages_do_not_accept() -> (
@@ -262,8 +267,119 @@ def test_a_record_that_a_server_sends_as_it_happens_holds_nothing_that_pages_do_
     levels = Levels(steps={"inner": {"request": frozenset({"secret"}), "output": frozenset()}})
     sent = _shown(0, row, True, levels)
     assert (sent["request"], sent["output"]) == (REDACTED, f"kept {MARK}")
-    accepting = Levels(levels.inputs, levels.steps, levels.output, {"pages": frozenset({"secret"})})
+    accepting = replace(levels, accepts={"pages": frozenset({"secret"})})
     assert _shown(0, row, True, accepting)["request"] == {"text": MARK}
+
+
+PUBLIC = {"tools": {"*": {"args": {"*": "any"}}}}
+
+
+def ended(document: dict[str, Any], policy: dict[str, Any], iban: str = MARK) -> Trace:
+    names: dict[str, Any] = {}
+    exec(TOOLS, names)
+    vm = ExecutionVM(tools=names["tools"], policy={**PUBLIC, **policy})
+    return vm.run_sync(Program.from_dict({"name": "p", **document}), {"iban": iban})
+
+
+LOOK = {"id": "look", "type": "tool", "tool": "record", "args": {"of": "a"}}
+BAD = {"id": "bad", "type": "tool", "tool": "broken", "args": {"text": "$iban"}, "on_error": "skip"}
+CODED = {"iban": "secret"}
+RETURNING = {"*": {"args": {"*": "any"}, "returns": "secret"}}
+OUTPUTS: dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]] = {
+    "of an input": ([], "$iban + 1", {"inputs": CODED}),
+    "behind a step that failed and is skipped": ([BAD], "$iban + 1", {"inputs": CODED}),
+    "of what a tool returned": (
+        [LOOK],
+        "$look.output.name + 1",
+        {"inputs": {"iban": "public"}, "tools": RETURNING},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_the_error_of_an_output_is_labelled_as_what_it_reads(name: str) -> None:
+    steps, output, policy = OUTPUTS[name]
+    steps = steps or [{"id": "a", "type": "set", "values": {"x": 1}}]
+    accepts = {"accepts": {"output": "any", "errors": "any"}}
+    document = {"steps": steps, "output": {"v": {"expr": output}}}
+    trace = ended(document, {**policy, **accepts})
+    assert MARK in str(trace.error)
+    shown = shown_to("show", trace)
+    assert shown.error == REDACTED
+    assert MARK not in shown.to_json()
+    levels = Levels.of(trace.about)
+    assert levels is not None
+    assert levels.any_error("pages", trace.error) == REDACTED
+    seen = {"accepts": {"output": "any", "show": "any"}}
+    assert shown_to("show", ended(document, {**policy, **seen})).error == trace.error
+
+
+def test_the_error_of_a_step_is_shown_where_only_the_output_is_secret() -> None:
+    failing = {"id": "a", "type": "assert", "condition": "1 == 2", "message": "never"}
+    document = {"steps": [failing], "output": {"v": "$iban"}}
+    trace = ended(document, {"inputs": CODED, "accepts": {"output": "any"}})
+    assert shown_to("show", trace).error == trace.error == "Step 'a' failed: AssertionError: never"
+
+
+def test_a_comparison_shows_nothing_that_its_receiver_does_not_accept() -> None:
+    document = {"steps": [{**BAD, "tool": "post"}], "output": {"v": "$iban"}}
+    policy = {"inputs": CODED, "accepts": {"output": "any"}}
+    found = diff(ended(document, policy), ended(document, policy, f"{MARK} 2"))
+    assert {"inputs", "output"} <= set(found.whole)
+    assert MARK in str(found)
+    for receiver in ("show", "pages", "export"):
+        shown = accepted(receiver, found)
+        assert MARK not in f"{shown}{shown.to_dict()}{shown!r}"
+        assert shown.divergence == found.divergence == "bad"
+        assert [name for name in shown.whole if name != "duration_ms"] == ["inputs", "output"]
+    page = found._repr_html_()
+    assert REDACTED in str(page)
+    assert MARK not in str(page)
+    told = {**policy, "accepts": {"output": "any", "export": "any"}}
+    other = diff(ended(document, told), ended(document, told, f"{MARK} 2"))
+    assert MARK in str(other._repr_html_())
+
+
+def edited(trace: Trace, change: Any) -> Trace:
+    """The trace as one who can compute digest and seal would change it."""
+    data = copy.deepcopy(trace.to_dict())
+    change(*data["records"])
+    return Trace(recording_of(data))
+
+
+CHANGES: dict[str, Any] = {
+    "an output": lambda run, step, end: step.update(output=f"{MARK} x"),
+    "a request": lambda run, step, end: step.update(request={"held": f"{MARK} x"}),
+    "an input": lambda run, step, end: run["inputs"].update(iban="x"),
+    "an input that is none": lambda run, step, end: run["inputs"].update(iban=[MARK]),
+    "the output of the run": lambda run, step, end: end.update(output={"v": f"{MARK} x"}),
+    "the status of a step": lambda run, step, end: step.update(status="skipped"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_record_that_differs_is_shown_without_what_is_not_accepted(name: str) -> None:
+    document = {
+        "inputs": {
+            "type": "object",
+            "properties": {"iban": {"enum": [MARK, "x"]}},
+            "required": ["iban"],
+        },
+        "steps": [{"id": "a", "type": "set", "values": {"held": "see $iban"}}],
+        "output": {"v": "$held"},
+    }
+    program = Program.from_dict({"name": "p", **document})
+    whole = ended(document, {"inputs": CODED, "accepts": {"output": "any"}})
+    trace = edited(whole, CHANGES[name])
+    again = replay(trace, program)
+    verified = verify(subject_of(trace, program))
+    assert not again
+    assert not verified
+    for shown in (again.shown_to("show"), verified.shown_to("show")):
+        assert not shown
+        assert MARK not in f"{shown}{shown.to_dict()}"
+    assert again.shown_to("show").steps == again.steps
+    assert MARK in f"{again}{verified}" or name == "the status of a step"
 
 
 def test_what_is_asked_of_a_call_in_doubt_hides_its_arguments(

@@ -14,6 +14,7 @@ from ..language.flow import Flow
 from ..language.program import Program
 from ..records.secrecy import shown_to
 from ..records.trace import Trace
+from ..replay.accepted import accepted
 from ..replay.diffs import Diff
 from ..values import as_text, short
 from ..verify.report import Report
@@ -121,6 +122,7 @@ def _report(report: Report) -> str:
 
 
 def _diff(diff: Diff) -> str:
+    diff = accepted("export", diff)  # as a trace is
     same = "the same" if diff.same else f"differs first at {diff.divergence or 'its end'}"
     colours = {"a": "#c0392b", "b": "#1a7f37"}
     lines = "\n".join(

@@ -23,14 +23,14 @@ from ..language.flow import Flow
 from ..language.program import Program
 from ..language.semantics import CALLS
 from ..machine.faults import effect_key
-from ..records.record import Record, edge_of
+from ..records.record import Record, edge_of, step_of
 from ..records.secrecy import Levels, Receiver, shown_to
 from ..records.trace import Trace
 from ..replay import program_of
 from ..replay.rerun import programs_of
 from ..run.durable.stored import begun_calls, paused_rows, trace_of
 from ..run.inbox import presented
-from ..store.records import RUNNING, STEP, SUSPENDED, Message, Row, StoredRun, step_of
+from ..store.records import RUNNING, STEP, SUSPENDED, Message, Row, StoredRun
 from ..values import canonical
 from .chart import Chart, ChartData, Ended, Stop, box_of
 

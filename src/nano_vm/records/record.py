@@ -365,3 +365,16 @@ def flattened(records: Iterable[Record]) -> Iterator[Record]:
 def error_text(step_id: str, error: StepError) -> str:
     """What `Trace.error` says of the step that failed the run."""
     return f"Step '{step_id}' failed: {as_text(str(error))}"
+
+
+def step_of(path: str) -> str:
+    """The id of the step that *path* leads to; ``x/undo`` and ``x/reconcile`` where it is a call
+    beside step x.
+    """
+    if path.isidentifier():  # as most: it is nested in nothing
+        return path
+    *before, last = path.split("/")
+    name = last.partition("#")[0].partition("[")[0]
+    if name in ("undo", "reconcile") and before:
+        return f"{before[-1].partition('#')[0]}/{name}"
+    return name

@@ -8,12 +8,11 @@ here. A value is hidden as a whole: labels are of names, and nothing is looked f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .record import Attempt, Record, StepError
+from .record import Attempt, Record, StepError, step_of
 from .recording import Recording
 from .result import StepResult
 from .status import StepStatus
@@ -33,13 +32,14 @@ Receiver = Literal["errors", "show", "export", "pages", "telemetry", "logs"]
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """The labels of a run's fields: of its inputs, of each step by its id, of its output; and who
-    accepts which.
+    """The labels of a run's fields: of its inputs, of each step by its id, of its output and of what
+    went wrong as that was computed; and who accepts which.
     """
 
     inputs: Mapping[str, Labels] = field(default_factory=dict)
     steps: Mapping[str, Mapping[str, Labels]] = field(default_factory=dict)
     output: Labels = frozenset()
+    output_error: Labels = frozenset()
     accepts: Mapping[str, Labels] = field(default_factory=dict)
 
     @classmethod
@@ -54,6 +54,7 @@ class Levels:
             _labels(found.get("inputs")),
             {step: _labels(fields) for step, fields in found.get("steps", {}).items()},
             frozenset(found.get("output", ())),
+            frozenset(found.get("output_error", ())),
             _labels(found.get("accepts")),
         )
 
@@ -62,12 +63,14 @@ class Levels:
         """Those by which nothing that was said in a run is shown to anybody."""
         hidden = frozenset({"withheld"})
         fields = dict.fromkeys(map(str, FIELDS), hidden)
-        return cls(dict.fromkeys(inputs, hidden), dict.fromkeys(step_ids, fields), hidden)
+        steps = dict.fromkeys(step_ids, fields)
+        return cls(dict.fromkeys(inputs, hidden), steps, hidden, hidden)
 
     @property
     def known(self) -> Labels:
-        """All labels that any field of a step has."""
-        return frozenset().union(*(found for one in self.steps.values() for found in one.values()))
+        """All labels that anything of the run has."""
+        found = (self.of_run(field) for field in ("inputs", "output", "error", "waiting"))
+        return frozenset().union(*found)
 
     def hides(self, receiver: Receiver, labels: Iterable[str]) -> bool:
         """Whether *receiver* does not accept all of *labels*."""
@@ -155,7 +158,7 @@ class Levels:
         """What a run waits for, without the arguments of a call in doubt that *receiver* does not
         accept. What a person is shown, and what an event is found by, their own rules accept.
         """
-        step_id = step_of_path(str(entry.get("path", "")))
+        step_id = step_of(str(entry.get("path", "")))
         hidden = self.hides(receiver, self.level(step_id, "request"))
         return {
             name: REDACTED if hidden and name in ("request", "arguments") else value
@@ -163,20 +166,50 @@ class Levels:
         }
 
     def run_error(self, receiver: Receiver, recording: Recording) -> str | None:
-        """The error of a run as *receiver* is shown it: that of the step that failed it last."""
+        """The error of a run as *receiver* is shown it: that of the step that failed it last, or of
+        its output.
+        """
         if recording.error is None:
             return None
         failed = [step for step in recording.results() if step.status is StepStatus.FAILED]
         found = [self.level(step.step_id, "error") for step in failed]
+        if not _by_step(recording):
+            found.append(self.output_error)
         return REDACTED if any(self.hides(receiver, one) for one in found) else recording.error
 
     def any_error(self, receiver: Receiver, error: Any) -> Any:
-        """The error of a run whose steps are not at hand: hidden where that of any step is."""
-        found = [self.level(step_id, "error") for step_id in self.steps]
-        return REDACTED if any(self.hides(receiver, one) for one in found) else error
+        """The error of a run whose steps are not at hand: hidden where that of any step is, or that
+        of its output.
+        """
+        return REDACTED if self.hides(receiver, self.of_run("error")) else error
+
+    def of_run(self, field: str) -> Labels:
+        """The labels of a field of the run itself; what it waits for is a part of its steps."""
+        steps = self.steps.values()
+        match field:
+            case "inputs":
+                return frozenset().union(*self.inputs.values())
+            case "output":
+                return self.output
+            case "error":
+                errors = (fields.get("error", frozenset()) for fields in steps)
+                return self.output_error.union(*errors)
+            case "waiting":
+                return frozenset().union(*(found for one in steps for found in one.values()))
+        return frozenset()
 
 
 NOTHING_SECRET = Levels()
+
+
+def _by_step(recording: Recording) -> bool:
+    """Whether a step failed the run, and nothing behind its last."""
+    own = [record for record in recording.full() if not record.step.step_id.endswith(_BESIDE)]
+    last = own[-1] if own else None
+    return last is not None and last.status is StepStatus.FAILED and "caught" not in last.beside
+
+
+_BESIDE = ("/undo", "/reconcile")
 
 
 def _labels(data: Any) -> dict[str, Labels]:
@@ -237,35 +270,3 @@ def shown_to(receiver: Receiver, trace: Trace, levels: Levels | None = None) -> 
     copy.output = levels.run_output(receiver, recording.output)
     copy.whole = recording
     return Trace(copy)
-
-
-def hidden_pairs(
-    receiver: Receiver, traces: Iterable[Trace], path: str | None, pairs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What differs between runs in the step at *path*, or outside of steps, as *receiver* is shown
-    it: values are hidden where any field of it is in any of *traces*.
-    """
-    found = [levels for trace in traces if (levels := Levels.of(trace.recording.about))]
-    if path is None:
-        hide = any(levels.hides(receiver, levels.known) for levels in found)
-    else:
-        step_id = step_of_path(path)
-        hide = any(
-            levels.hides(receiver, levels.level(step_id, one)) for levels in found for one in FIELDS
-        )
-    return {
-        name: (REDACTED, REDACTED) if hide and name not in _MEASURED else pair
-        for name, pair in pairs.items()
-    }
-
-
-_MEASURED = frozenset({"status", "tokens", "cost_usd", "duration_ms", "branch", "retries", "type"})
-
-
-_PATH = re.compile(r"\[\d+\]|#\d+")
-
-
-def step_of_path(path: str) -> str:
-    """The id of the step that has this *path* in a run."""
-    head, _, last = _PATH.sub("", path).rpartition("/")
-    return f"{head.rpartition('/')[2]}/{last}" if last in ("undo", "reconcile") else last

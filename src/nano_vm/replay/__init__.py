@@ -3,11 +3,13 @@ is recorded.
 
 A trace or a stored run and its program come in. `rerun` gives the outcomes to a new machine and
 tells the first record that the machine would not have made; `diffs` tells two runs or two programs
-apart; `forks` runs with a change, and takes what did not change from the records.
+apart; `accepted` hides what a receiver may not see of either; `forks` runs with a change, and takes
+what did not change from the records.
 """
 
 from __future__ import annotations
 
+from .accepted import accepted
 from .compare import Difference, same
 from .diffs import Diff, StepDiff, diff
 from .forks import Ahead, Edits, Forked, ForkJournal, edits_of, fork, fork_ahead
@@ -36,6 +38,7 @@ __all__ = [
     "StepDiff",
     "Subject",
     "Verified",
+    "accepted",
     "diff",
     "edits_of",
     "fork",

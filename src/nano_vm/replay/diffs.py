@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import pictures
@@ -51,13 +51,15 @@ class Diff:
     of steps, ``steps`` all steps of both.
 
     ``divergence`` is the path of the first step that differs, ``paths`` the steps of each side in
-    order.
+    order; ``traces`` are the runs. Values are shown as they are; `accepted` hides those that a
+    receiver does not accept.
     """
 
     kind: str
     whole: dict[str, tuple[Any, Any]]
     steps: tuple[StepDiff, ...]
     paths: tuple[tuple[str, ...], tuple[str, ...]]
+    traces: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def same(self) -> bool:
@@ -151,7 +153,7 @@ def _diff_runs(a: Trace, b: Trace) -> Diff:
     }
     whole = {name: pair for name, pair in pairs.items() if not same(*pair)}
     steps = [{step.path: _run_fields(step) for step in trace.steps} for trace in (a, b)]
-    return _diff("run", whole, steps[0], steps[1])
+    return replace(_diff("run", whole, steps[0], steps[1]), traces=(a, b))
 
 
 def _cost(cost: Any) -> str | None:

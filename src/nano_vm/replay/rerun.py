@@ -5,7 +5,7 @@ is made here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..collector import collector_paused
@@ -30,6 +30,7 @@ from ..machine.recorded import (
 from ..machine.terms import RunTerms
 from ..records.record import flattened
 from ..records.recording import Recording
+from ..records.secrecy import NOTHING_SECRET, Levels, Receiver
 from ..records.status import TraceStatus
 from ..records.trace import Trace
 from ..run.durable.stored import trace_of
@@ -39,6 +40,7 @@ from ..store.seals import seal_of, sealed_as, signature_holds
 from ..store.signing import public_keys, signer_of
 from ..tools.contract import ToolContract
 from ..values import short
+from .accepted import accepted_difference, levels_of
 from .compare import Difference, compare, compare_ends, difference_of
 
 
@@ -57,6 +59,7 @@ class Replay:
     steps: int
     trace: Trace | None = None
     complete: bool = True
+    levels: Levels = field(default=NOTHING_SECRET, repr=False, compare=False)
 
     @property
     def identical(self) -> bool:
@@ -72,6 +75,11 @@ class Replay:
             far = "" if self.complete else ", as far as it went"
             return f"{name}: identical{far}; {self.steps} steps"
         return f"{name}: differs after {self.difference.index} records: {self.difference}"
+
+    def shown_to(self, receiver: Receiver) -> Replay:
+        """The same as *receiver* is shown it, without values that it does not accept."""
+        difference = accepted_difference(receiver, self.levels, self.difference)
+        return replace(self, difference=difference)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -252,7 +260,8 @@ class Replayer:
         ended = trace.status is not TraceStatus.RUNNING and (
             stored is None or stored.status in ENDED
         )
-        begun = Replay(trace.run_id, trace.program_name, None, 0, complete=ended)
+        levels = levels_of(trace)
+        begun = Replay(trace.run_id, trace.program_name, None, 0, complete=ended, levels=levels)
         if trace.program_digest != self.digest:
             differs = Difference("program", recorded=trace.program_digest, computed=self.digest)
             return replace(begun, difference=differs)
@@ -406,6 +415,7 @@ class Verified:
     run_id: str
     program_name: str
     checks: tuple[Check, ...]
+    replayed: Replay | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return all(check.ok is not False for check in self.checks)
@@ -418,6 +428,14 @@ class Verified:
         return "\n".join(
             [*lines, *(f"  {check.name}: {word[check.ok]}: {check.text}" for check in self.checks)]
         )
+
+    def shown_to(self, receiver: Receiver) -> Verified:
+        """The same as *receiver* is shown it, without values that it does not accept."""
+        if self.replayed is None:
+            return self
+        shown = _steps_check(self.replayed.shown_to(receiver))
+        checks = (shown if check.name == shown.name else check for check in self.checks)
+        return replace(self, checks=tuple(checks))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -456,6 +474,7 @@ def verify(subject: Subject, *, keys: Iterable[str] | None = None) -> Verified:
             + ("" if fits else f", not of {replayer.digest}"),
         )
     )
+    found = None
     if stored is not None and stored.salt is None:
         checks.append(
             Check(
@@ -464,14 +483,18 @@ def verify(subject: Subject, *, keys: Iterable[str] | None = None) -> Verified:
         )
     elif fits:
         found = replayer.replay(trace, stored)
-        far = "" if found.complete else "; it has not ended"
-        text = (
-            str(found.difference)
-            if found.difference is not None
-            else f"{found.steps}, each the only legal one{far}"
-        )
-        checks.append(Check("steps", found.identical, text))
-    return Verified(trace.run_id, trace.program_name, tuple(checks))
+        checks.append(_steps_check(found))
+    return Verified(trace.run_id, trace.program_name, tuple(checks), found)
+
+
+def _steps_check(found: Replay) -> Check:
+    far = "" if found.complete else "; it has not ended"
+    text = (
+        str(found.difference)
+        if found.difference is not None
+        else f"{found.steps}, each the only legal one{far}"
+    )
+    return Check("steps", found.identical, text)
 
 
 def _signature_check(subject: Subject, trusted: frozenset[str] | None) -> Iterator[Check]:

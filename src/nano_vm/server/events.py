@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from ..records.secrecy import Levels, step_of_path
+from ..records.record import step_of
+from ..records.secrecy import Levels
 from ..store.protocol import RunState
 from ..store.records import ENDED, STEP, Row
 from ..values import UNSET
@@ -84,7 +85,7 @@ def _shown(number: int, row: Row, content: bool, levels: Levels) -> dict[str, An
         "usage": None if row.usage is None else row.usage.to_dict(),
     }
     if content:
-        step_id = step_of_path(row.path)
+        step_id = step_of(row.path)
         if row.request is not UNSET:
             shown["request"] = levels.shown("pages", step_id, "request", row.request)
         if row.output is not UNSET:

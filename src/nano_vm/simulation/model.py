@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import LeaseLost, StoreError, UnknownRun
 from ..language.correlation import mark_of_wait, marks_of_event
+from ..records.record import step_of
 from ..store.accounts import Amount, Books, Reservation, Shortage, Standing
 from ..store.kept import KeptAnswer, KeptHere
 from ..store.limits import CallLimits, Counted, Entered
@@ -42,7 +43,6 @@ from ..store.records import (
     Message,
     Row,
     StoredRun,
-    step_of,
 )
 from ..store.seals import message_holds, seal_of
 from ..store.waits import Entry, fault_of, same_event, takes, unanswered

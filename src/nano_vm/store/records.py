@@ -18,7 +18,7 @@ from struct import error as WrongNumber
 from typing import Any
 
 from ..errors import StoreError, VMError
-from ..records.record import Attempt, Record, StepError, StepName, failures_of
+from ..records.record import Attempt, Record, StepError, StepName, failures_of, step_of
 from ..records.status import StepStatus
 from ..records.usage import LLMUsage
 from ..values import UNSET, canonical, parse_json, short
@@ -141,19 +141,6 @@ class Row:
 
 
 _tuple = tuple.__new__  # a named tuple of all its fields, at half the price of a call of its class
-
-
-def step_of(path: str) -> str:
-    """The id of the step that *path* leads to; ``x/undo`` and ``x/reconcile`` where it is a call
-    beside step x.
-    """
-    if path.isidentifier():  # as most: it is nested in nothing
-        return path
-    *before, last = path.split("/")
-    name = last.partition("#")[0].partition("[")[0]
-    if name in ("undo", "reconcile") and before:
-        return f"{before[-1].partition('#')[0]}/{name}"
-    return name
 
 
 class Erased(str):

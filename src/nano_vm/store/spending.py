@@ -15,9 +15,10 @@ from typing import Any
 
 from ..errors import StoreError
 from ..prices import Price, cost_of, priced_name
+from ..records.record import step_of
 from ..records.usage import LLMUsage
 from .protocol import COST_GROUPS, Cost, RunFilter, Store
-from .records import STEP, Row, StoredRun, step_of
+from .records import STEP, Row, StoredRun
 
 SPENDING_GROUPS = (*COST_GROUPS, "member")
 """What can be summed by here."""

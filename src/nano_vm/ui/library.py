@@ -14,9 +14,9 @@ from typing_extensions import TypedDict  # of typing, pydantic reads it from Pyt
 from ..draw.view import RunView, view_of
 from ..errors import UnknownRun
 from ..language.program import Program
-from ..records.secrecy import NOTHING_SECRET, Levels, error_of, hidden_pairs
+from ..records.secrecy import NOTHING_SECRET, Levels, error_of
 from ..records.trace import Trace
-from ..replay import Replay, diff, replay
+from ..replay import Replay, accepted, diff, replay
 from ..run.durable.lease import living
 from ..run.durable.stored import trace_of
 from ..store.protocol import Archive, RunFilter
@@ -123,7 +123,7 @@ def shown(library: Library, run_id: str, programs: Programs) -> RunView:
 def recomputed(library: Library, run_id: str, programs: Programs) -> Replay:
     """A run recomputed from its records, each held against what the program makes of it."""
     run = library.recorded(run_id)
-    return replay(run, programs.of(run), programs=programs.called)
+    return replay(run, programs.of(run), programs=programs.called).shown_to("pages")
 
 
 def compared(library: Library, a: str, b: str, programs: Programs) -> Comparison:
@@ -131,29 +131,27 @@ def compared(library: Library, a: str, b: str, programs: Programs) -> Comparison
     runs = [library.recorded(run_id) for run_id in (a, b)]
     views = [view_of(run, programs.of(run), programs.called) for run in runs]
     traces = [run if isinstance(run, Trace) else trace_of(run) for run in runs]
-    found = diff(*traces)
+    found = accepted("pages", diff(*traces))
     return {
         "a": views[0],
         "b": views[1],
         "same": found.same,
         "divergence": found.divergence,
-        "whole": _pairs(traces, None, found.whole),
+        "whole": _pairs(found.whole),
         "steps": [
             {
                 "path": step.path,
                 "side": step.side,
                 "differs": step.differs,
-                "fields": _pairs(traces, step.path, step.fields),
+                "fields": _pairs(step.fields),
             }
             for step in found.steps
         ],
     }
 
 
-def _pairs(traces: Sequence[Trace], path: str | None, pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs in the step at *path*, as pages are shown it."""
-    shown = hidden_pairs("pages", traces, path, pairs)
-    return {name: [canonical(side).decode() for side in pair] for name, pair in shown.items()}
+def _pairs(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    return {name: [canonical(side).decode() for side in pair] for name, pair in pairs.items()}
 
 
 class StoreLibrary:

@@ -234,7 +234,8 @@ def _replayed(loaded: Loaded, options: Options) -> Iterator[Line]:
 
     for name in options.recorded:
         subject = subject_of(load_run(name, Options(store=None)), loaded.program, loaded.programs)
-        found = replay(subject.stored or subject.trace, subject.program, programs=subject.programs)
+        run = subject.stored or subject.trace
+        found = replay(run, subject.program, programs=subject.programs).shown_to("show")
         yield "replay", "ok" if found else "FAILED", f"{name}: {found}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +41,7 @@ def diff(options: Options) -> int:
     """
     from ...language.program import Program
     from ...records.trace import Trace
+    from ...replay import accepted
     from ...replay import diff as between
     from ...run.durable.stored import trace_of
 
@@ -49,25 +49,12 @@ def diff(options: Options) -> int:
     a, b = (side if isinstance(side, Trace | Program) else trace_of(side) for side in sides)
     if isinstance(a, Program) != isinstance(b, Program):
         raise UsageFault("diff takes two runs or two programs, and these are one of each")
-    found = between(a, b)
-    if isinstance(a, Trace) and isinstance(b, Trace):
-        found = _accepted(found, (a, b))
+    found = accepted("show", between(a, b))
     if options.json:
         emit_json(found.to_dict())
     else:
         _print_diff(found)
     return OK if found.same else FAILED
-
-
-def _accepted(found: Diff, traces: tuple[Trace, Trace]) -> Diff:
-    """*found* without values that a terminal does not accept."""
-    from ...records.secrecy import hidden_pairs
-
-    steps = tuple(
-        replace(step, fields=hidden_pairs("show", traces, step.path, step.fields))
-        for step in found.steps
-    )
-    return replace(found, steps=steps, whole=hidden_pairs("show", traces, None, found.whole))
 
 
 def _side(name: str, options: Options) -> Trace | StoredRun | Program:

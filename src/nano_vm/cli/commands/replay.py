@@ -30,7 +30,9 @@ def replay(options: Options) -> int:
     from ..recorded import load_run, subject_named
 
     subject = subject_named(load_run(options.run, options), options)
-    found = again(subject.stored or subject.trace, subject.program, programs=subject.programs)
+    found = again(
+        subject.stored or subject.trace, subject.program, programs=subject.programs
+    ).shown_to("show")
     if options.json:
         emit_json(found.to_dict())
     else:

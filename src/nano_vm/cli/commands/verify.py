@@ -32,7 +32,8 @@ def verify(options: Options) -> int:
 
     keys = public_keys(options.key, "--key") if options.key else None
     found = [
-        verified(subject_named(run, options), keys=keys) for run in load_runs(options.run, options)
+        verified(subject_named(run, options), keys=keys).shown_to("show")
+        for run in load_runs(options.run, options)
     ]
     if options.json:
         emit_json([one.to_dict() for one in found] if len(found) != 1 else found[0].to_dict())

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict  # of typing, pydantic reads it from Pyt
 
 from ...language.semantics import CALLS
 from ...records.digest import TRACE_FORMAT
-from ...records.record import flattened
+from ...records.record import flattened, step_of
 from ...records.secrecy import (
     NOTHING_SECRET,
     REDACTED,
@@ -23,7 +23,6 @@ from ...records.secrecy import (
     Levels,
     Receiver,
     shown_to,
-    step_of_path,
 )
 from ...records.trace import Trace, shown_trace
 from ...store.records import RUNNING, SUSPENDED, Message, StoredRun, late_outcomes
@@ -176,7 +175,7 @@ def facts_of(
 
 def _withheld(run: StoredRun, trace: Trace) -> Levels:
     step_ids = {record.step.step_id for record in flattened(trace.recording.full())}
-    step_ids |= {step_of_path(message.name) for message in run.inbox}
+    step_ids |= {step_of(message.name) for message in run.inbox}
     return Levels.all_hidden(run.inputs, [*step_ids, ""])
 
 
@@ -197,7 +196,7 @@ def _said(message: Message, late: bool, hidden: bool) -> Said:
 
 def _late(message: Message, levels: Levels, receiver: Receiver) -> Late:
     field: Field = "output" if "output" in message.body else "error"
-    gave = levels.shown(receiver, step_of_path(message.name), field, message.body.get(field))
+    gave = levels.shown(receiver, step_of(message.name), field, message.body.get(field))
     return {"path": message.name, "created_ns": message.created_ns, "gave": gave}
 
 

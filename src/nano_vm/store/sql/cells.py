@@ -15,6 +15,7 @@ from zlib import crc32
 
 from ...errors import StoreError
 from ...language.kinds import TYPES
+from ...records.record import step_of
 from ...records.usage import LLMUsage
 from ...values import UNSET, canonical
 from ..encryption import StoreKeys
@@ -27,7 +28,6 @@ from ..records import (
     checked_row,
     checked_run,
     counts_of,
-    step_of,
     used,
 )
 from .schema import CALL, ROW_CELLS, RUN_FIELDS

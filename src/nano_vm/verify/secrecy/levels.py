@@ -16,7 +16,7 @@ from ...language.flow import Names, Node
 from ...language.secrecy import RECEIVERS
 from ..trust.graph import STRONG, Reach
 from .receivers import Receivers
-from .sources import Labelled, around, brought, reads_of_outputs
+from .sources import Labelled, around, reads_of_outputs
 
 
 def levels(
@@ -32,7 +32,9 @@ def levels(
     for receiver in receivers.output():
         output |= fields.read(receiver.names, receiver.refs)
         output |= fields.written(receiver.outputs)
-    inputs = {name: secrets.input(name) for name in labelled.graph.flow.frames[0].names.keys}
+    names = labelled.graph.flow.frames[0].names
+    quoted = fields.quoted(names, value_references(names.program.output))
+    inputs = {name: secrets.input(name) for name in names.keys}
     return {
         "inputs": {name: secrets.listed(mask) for name, mask in inputs.items() if mask},
         "steps": {
@@ -41,6 +43,7 @@ def levels(
             if any(found.values())
         },
         "output": secrets.listed(output),
+        "output_error": secrets.listed(quoted),
         "accepts": {name: secrets.listed(secrets.receiver(name)) for name in RECEIVERS},
     }
 
@@ -56,18 +59,18 @@ class _Fields:
     def step(self, node: Node) -> None:
         """Add what is known of *node*."""
         names, step_id = node.frame.names, node.step.id
-        request = self.read(names, [ref for ref, _ in names.all_reads(node.step)])
-        error = request
+        refs = [ref for ref, _ in names.all_reads(node.step)]
+        request = self.read(names, refs)
+        error = self.quoted(names, refs) | self.labelled.known(node)
         for call in node.calls:
-            returned, _, _ = self.labelled.of_tool(call.tool)
-            error |= returned
             if call.use != "step":
-                given = self.read(names, value_references(list(call.args.values())))
+                returned, _, _ = self.labelled.of_tool(call.tool)
+                beside = list(value_references(list(call.args.values())))
+                given, quoted = self.read(names, beside), self.quoted(names, beside)
                 self.add(f"{step_id}/{call.use}", output=given | returned, request=given)
-                self.add(f"{step_id}/{call.use}", error=given | returned)
-        error |= brought(self.labelled.secrets, node)
+                self.add(f"{step_id}/{call.use}", error=quoted | returned)
         for inner, ref in reads_of_outputs(node):
-            error |= self.read(inner, [ref])
+            error |= self.quoted(inner, [ref])
         self.add(step_id, output=self.written((node,)), request=request)
         for other in around(node):
             self.add(other.step.id, error=error)
@@ -84,6 +87,16 @@ class _Fields:
         mask = 0
         for bit, reach in self.reaches.items():
             if reach.reached(names, refs).level == STRONG:
+                mask |= bit
+        return mask
+
+    def quoted(self, names: Names, refs: Iterable[Ref]) -> int:
+        """The labels of what an error may quote of what *refs* read: whatever of it is restricted."""
+        graph = self.labelled.graph
+        vertices = {graph.read(names, ref)[0] for ref in refs} - {-1}
+        mask = 0
+        for bit, reach in self.reaches.items():
+            if any(reach.level[vertex] == STRONG for vertex in vertices):
                 mask |= bit
         return mask
 
