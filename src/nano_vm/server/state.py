@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from .watch import Watch
 
 if TYPE_CHECKING:
     from ..run.vm import ExecutionVM
+    from .oidc import Provider
 
 TOKEN_BYTES = 24
 
@@ -25,13 +25,15 @@ TOKEN_BYTES = 24
 @dataclass(slots=True)
 class State:
     """A server over *store*. ``public_url`` is where it is reached, if not by a loopback address;
-    ``vm`` is the server's own host, beside those of workers.
+    ``vm`` is the server's own host, beside those of workers; ``provider`` is where people log in
+    beside passwords.
     """
 
     store: TableStore
     pepper: bytes
     public_url: str | None = None
     vm: ExecutionVM | None = None
+    provider: Provider | None = None
     setup_token: str | None = field(default=None, init=False)
     touched: dict[str, int] = field(default_factory=dict, init=False)
     tables: Tables = field(init=False)
@@ -69,8 +71,13 @@ class State:
         """
         return "__Host-nano_vm_session" if self.secure else "nano_vm_session"
 
-    def origins(self, request: Request) -> Iterable[str]:
+    @property
+    def flow_cookie(self) -> str:
+        """The name of the cookie of a login that has begun at the provider."""
+        return f"{self.cookie}_flow"
+
+    def origin(self, request: Request) -> str:
         """Where its own pages come from."""
         if self.public_url is not None:
-            return (self.public_url,)
-        return (f"http://{request.headers.get('host', '')}",)
+            return self.public_url
+        return f"http://{request.headers.get('host', '')}"

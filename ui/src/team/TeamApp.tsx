@@ -82,14 +82,23 @@ export function TeamApp({
   }
   if (me === null) {
     const entered = (found: Me) => {
-      if (token !== null) window.location.hash = "#/";
+      if (token !== null || page[0] === "login") window.location.hash = "#/";
       setState({ standing: { ...state.standing, setup: false }, me: found });
     };
-    return <LoginPage standing={state.standing} token={token} entered={entered} tools={tools} />;
+    return (
+      <LoginPage
+        standing={state.standing}
+        token={token}
+        refusal={page[0] === "login" ? (page[1] ?? null) : null}
+        entered={entered}
+        tools={tools}
+      />
+    );
   }
   const left = async () => {
-    await call("POST", "logout").catch(() => undefined);
-    setState({ ...state, me: null });
+    const out = await call<{ next: string | null }>("POST", "logout").catch(() => null);
+    if (out?.next != null) window.location.assign(out.next);
+    else setState({ ...state, me: null });
   };
   return (
     <div className="team">

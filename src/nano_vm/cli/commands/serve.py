@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from ..parameters import (
 
 if TYPE_CHECKING:
     from ...run.vm import ExecutionVM
+    from ...server.oidc import Provider
     from ...server.state import State
     from ...store.protocol import Archive
 
@@ -32,6 +34,8 @@ nano-vm serve --store sqlite:///runs.db
 nano-vm serve --store sqlite:///runs.db --with-worker --tools refund.py:tools --model local
 nano-vm serve --bind 0.0.0.0:8642 --public-url https://runs.example.org   (behind TLS)
 """
+
+OIDC_VARIABLE = "NANO_VM_OIDC"
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -56,6 +60,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     "default: beside the database's file",
     shell_complete=completion.files,
 )
+@option(
+    "--oidc",
+    metavar="FILE",
+    help="a TOML file: the OpenID Connect provider by which people log in, and what its groups "
+    "may do; default: NANO_VM_OIDC",
+    shell_complete=completion.files,
+)
 @flag("--with-worker", help="run what is started here in this process too")
 @takes_concurrency()
 @takes_host
@@ -71,7 +82,7 @@ def serve(options: Options) -> int:
 
     The first start prints a token by which the first owner of the instance makes an account. It
     listens on this machine alone unless --public-url says how it is reached by TLS. Needs the extra
-    'server'. Ctrl-C ends it.
+    'server', and for --oidc 'oidc'. Ctrl-C ends it.
     """
     from ...errors import StoreError, VMError
     from ...store.protocol import open_tables
@@ -94,7 +105,8 @@ def serve(options: Options) -> int:
             pepper = pepper_of(_secret_file(options.secret_file, url))
         except VMError as error:
             raise UsageFault(f"--secret-file: {error}") from None
-        state = State(store, pepper, public_url, _host(store, options))
+        provider = _provider(options.oidc)
+        state = State(store, pepper, public_url, _host(store, options), provider)
         _serve(state, options, host, port)
     finally:
         store.close()
@@ -134,6 +146,30 @@ def _host(store: Archive, options: Options) -> ExecutionVM | None:
     if not options.with_worker and not given:
         return None
     return vm_of(options, policy=load_policy(options.policy), store=store)
+
+
+def _provider(given: str | None) -> Provider | None:
+    """Where people log in beside passwords, if that is said.
+
+    Raises:
+        UsageFault: If its file is wrong.
+        MissingExtra: If what it needs is not installed.
+    """
+    from ...errors import MissingExtra, VMError
+    from ...server.providers import provider_in
+
+    path = given or os.environ.get(OIDC_VARIABLE)
+    if not path:
+        return None
+    try:
+        known, secret = provider_in(Path(path))
+    except VMError as error:
+        raise UsageFault(f"--oidc: {error}") from None
+    try:
+        from ...server.oidc import Provider
+    except ImportError:
+        raise MissingExtra("logging in by OpenID Connect", "oidc") from None
+    return Provider(known, secret)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, Field
 from ...errors import VMError
 from ...store.records import DEFAULT_PROJECT
 from .. import attempts, audit, secrets
-from ..access import ABSOLUTE_NS, Caller, Principal, caller, entry_of, ip_of
+from ..access import Caller, Principal, caller, entry_of, ip_of
 from ..addresses import account_name
 from ..attempts import Attempt, attempt_of
 from ..bodies import Body
+from ..entering import Entrance, drop_cookie
 from ..problems import Problem
 from ..roles import PUBLIC, SIGNED_IN
 from ..routing import Routes, route
@@ -70,7 +71,9 @@ class Me(BaseModel):
 
 
 class Standing(BaseModel):
-    """What a page needs to know before anybody is logged in."""
+    """What a page needs to know before anybody is logged in: whether the first owner is to be made,
+    whether passwords are taken, and what the provider is called.
+    """
 
     setup: bool
     local: bool
@@ -81,7 +84,12 @@ class Standing(BaseModel):
 def standing(request: Request) -> Standing:
     """How one logs in here."""
     state: State = request.app.state.server
-    return Standing(setup=state.wants_owner(), local=True, oidc=None)
+    known = state.provider.known if state.provider is not None else None
+    return Standing(
+        setup=state.wants_owner(),
+        local=known is None or known.passwords,
+        oidc=known.label if known is not None else None,
+    )
 
 
 @route(ROUTES, "POST", "/api/v1/setup", PUBLIC, status=201, answers=Me)
@@ -114,6 +122,9 @@ def setup(request: Request, given: Setup) -> JSONResponse:
 def login(request: Request, given: Login) -> JSONResponse:
     """Log in with a name and a password."""
     state: State = request.app.state.server
+    if state.provider is not None and not state.provider.known.passwords:
+        told = f"here one logs in by {state.provider.known.label}"
+        raise Problem(403, "not-permitted", told)
     attempt = attempt_of(given.name, ip_of(request), state.pepper)
     begun = _begun(state, attempt)
     with state.tables.reading() as rows:
@@ -129,18 +140,34 @@ def login(request: Request, given: Login) -> JSONResponse:
     return _logged_in(request, state, Principal(user.name, bool(user.owner)))
 
 
-@route(ROUTES, "POST", "/api/v1/logout", SIGNED_IN, status=204)
-def logout(who: Annotated[Caller, Depends(caller)]) -> Response:
+class LoggedOut(BaseModel):
+    """Where one logs out at the provider too, for who logged in there."""
+
+    next: str | None
+
+
+@route(ROUTES, "POST", "/api/v1/logout", SIGNED_IN, answers=LoggedOut)
+def logout(request: Request, who: Annotated[Caller, Depends(caller)]) -> Response:
     """End this session."""
     _require_person(who, "a session is ended")
-    return _logged_out(who, sessions.c.hash == who.principal.session, "logout")
+    state = who.state
+    with state.tables.reading() as rows:
+        user = rows.one(sa.select(users).where(users.c.name == who.name))
+    _end_sessions(who, sessions.c.hash == who.principal.session, "logout")
+    next_ = None
+    if state.provider is not None and user is not None and user.issuer is not None:
+        next_ = state.provider.goodbye(f"{state.origin(request)}/")
+    answer = JSONResponse({"next": next_})
+    drop_cookie(answer, state, state.cookie)
+    return answer
 
 
 @route(ROUTES, "POST", "/api/v1/logout-everywhere", SIGNED_IN, status=204)
 def logout_everywhere(who: Annotated[Caller, Depends(caller)]) -> Response:
     """End all sessions of who asks."""
     _require_person(who, "sessions are ended")
-    return _logged_out(who, sessions.c.user_name == who.name, "logout.everywhere")
+    _end_sessions(who, sessions.c.user_name == who.name, "logout.everywhere")
+    return _gone(who.state)
 
 
 @route(ROUTES, "POST", "/api/v1/password", SIGNED_IN, status=204)
@@ -198,37 +225,11 @@ def _me(state: State, principal: Principal) -> Me:
 def _logged_in(
     request: Request, state: State, principal: Principal, status: int = 200
 ) -> JSONResponse:
-    """The answer to who has proved who they are: a new session, whatever cookie came with it."""
-    cookie, now = secrets.new_cookie(), time.time_ns()
-    before = request.cookies.get(state.cookie)
-
-    def job(rows: Rows) -> None:
-        if before:
-            kept = secrets.hash_of_cookie(before)
-            rows.run(sa.delete(sessions).where(sessions.c.hash == kept))
-        rows.run(sa.delete(sessions).where(sessions.c.created_ns < now - ABSOLUTE_NS))
-        rows.run(
-            sa.insert(sessions).values(
-                hash=secrets.hash_of_cookie(cookie),
-                user_name=principal.name,
-                created_ns=now,
-                seen_ns=now,
-                ip=ip_of(request),
-            )
-        )
-        audit.add(rows, entry_of(request, principal, "", "login", principal.name, {}))
-
-    state.tables.write(job)
+    """The answer to who has proved who they are."""
+    entrance = Entrance(request, state)
+    state.tables.write(lambda rows: entrance.write(rows, principal))
     answer = JSONResponse(_me(state, principal).model_dump(), status)
-    answer.set_cookie(
-        state.cookie,
-        cookie,
-        max_age=ABSOLUTE_NS // 10**9,
-        httponly=True,
-        secure=state.secure,
-        samesite="lax",
-        path="/",
-    )
+    entrance.give(answer)
     return answer
 
 
@@ -244,13 +245,12 @@ def _begun(state: State, attempt: Attempt) -> attempts.Begun:
     return begun
 
 
-def _logged_out(who: Caller, which: Any, action: str) -> Response:
+def _end_sessions(who: Caller, which: Any, action: str) -> None:
     statement = sa.delete(sessions).where(which)
     who.change(lambda rows: rows.run(statement), who.entry(action, who.name))
-    return _gone(who.state)
 
 
 def _gone(state: State) -> Response:
     answer = Response(status_code=204)
-    answer.delete_cookie(state.cookie, path="/", secure=state.secure, httponly=True)
+    drop_cookie(answer, state, state.cookie)
     return answer
