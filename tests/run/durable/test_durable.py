@@ -1129,3 +1129,13 @@ def test_each_process_names_itself_with_the_first_call_that_it_begins() -> None:
         "dddd": Unfinished("tool", 4, "y"),
     }
     assert begun_calls([intent("a")]) == {"a": Unfinished("tool", 1, None)}
+
+
+def test_a_program_without_a_name_is_stored(tmp_path: Path) -> None:
+    unnamed = Program.from_yaml("steps: [{id: a, type: set, values: {x: 1}}]")
+    vm = ExecutionVM(store=f"sqlite:///{tmp_path}/runs.db")
+    vm.run_sync(unnamed, run_id="a-1")
+    (listed,) = vm.runs().runs
+    assert replay(vm.load("a-1"), unnamed)
+    vm.close()
+    assert listed.program_name == unnamed.name

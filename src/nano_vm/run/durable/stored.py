@@ -93,7 +93,7 @@ def new_run(trace: Trace, document: dict[str, Any], created_ns: int) -> StoredRu
     about, said = parted(trace.about)
     return StoredRun(
         trace.run_id,
-        document["program"]["name"],
+        trace.program_name,
         trace.program_digest,
         created_ns,
         document,
