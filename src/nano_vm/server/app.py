@@ -19,7 +19,17 @@ from .access import Caller, caller
 from .guards import Guards
 from .problems import Problem, missing
 from .roles import PUBLIC, SIGNED_IN
-from .routes import admin, forks, hosts, oidc, people, programs, runs, standings
+from .routes import (
+    admin,
+    forks,
+    hosts,
+    oidc,
+    people,
+    policies,
+    programs,
+    runs,
+    standings,
+)
 from .routing import Routes, describe, public_paths, require_permissions, route
 from .state import State
 from .tables import projects
@@ -63,7 +73,17 @@ def application(state: State) -> FastAPI:
         openapi_url=None,
     )
     app.state.server = state
-    parts = (runs, standings, forks, programs, hosts, admin, people, oidc)
+    parts = (
+        runs,
+        standings,
+        forks,
+        programs,
+        policies,
+        hosts,
+        admin,
+        people,
+        oidc,
+    )
     for routes in (*(part.ROUTES for part in parts), ROUTES):
         routes.into(app)
     require_permissions(app)

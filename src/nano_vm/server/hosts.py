@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..diagnostics import Diagnostic
 from ..errors import ProgramError, VMError
+from ..language.policy import Policy
 from ..language.program import Program
 from ..run.durable.lease import living
 from ..run.elsewhere import host_of
@@ -62,6 +63,8 @@ class Hosts:
         self._made: OrderedDict[str, ExecutionVM] = OrderedDict()
         # hosts by themselves and a program that they can drive; each is kept, so its id is its own
         self._fit: OrderedDict[tuple[int, str], ExecutionVM] = OrderedDict()
+        # programs that keep to a policy, by its digest, on a host
+        self._kept: OrderedDict[tuple[int, str, str], ExecutionVM] = OrderedDict()
         self._lock = threading.Lock()
 
     def workers(self) -> list[Worker]:
@@ -102,15 +105,18 @@ class Hosts:
             refusals.append((host.name, errors))
         return Verdict(None, refusals)
 
-    def for_program(self, program: Program) -> ExecutionVM:
-        """A host that can drive runs of *program*.
+    def for_program(self, program: Program, policy: Policy | None) -> ExecutionVM:
+        """A host that can drive runs of *program*, which keeps to *policy*, its project's.
 
         Raises:
-            ProgramError: If none can: what is wrong with it for the one that it is the least for.
+            ProgramError: If none can: what is wrong with it for the one that it is the least for;
+                or that it is not proved to keep to *policy*.
             Problem: If there is no host.
         """
         verdict = self.judge(program, self.able())
         if verdict.vm is not None:
+            if policy is not None:
+                self._demand(program, policy, verdict.vm)
             return verdict.vm
         if not verdict.refusals:
             raise Problem(
@@ -121,6 +127,20 @@ class Hosts:
             )
         _, errors = min(verdict.refusals, key=lambda refusal: len(refusal[1]))
         raise ProgramError(errors)
+
+    def _demand(self, program: Program, policy: Policy, vm: ExecutionVM) -> None:
+        known = id(vm), program.digest, policy.digest
+        with self._lock:
+            kept = known in self._kept
+        if kept:
+            return
+        errors = [d for d in under(vm, policy).check(program) if d.severity == "error"]
+        if errors:
+            raise ProgramError(errors)
+        with self._lock:
+            self._kept[known] = vm
+            if len(self._kept) > MOST_VERDICTS:
+                self._kept.popitem(last=False)
 
     def _announced(self) -> list[tuple[Announced, bool]]:
         """All announcements, each with whether who made it is alive."""
@@ -148,6 +168,14 @@ class Hosts:
                     self._made.popitem(last=False)
             self._made.move_to_end(key)
             return vm
+
+
+def under(vm: ExecutionVM, policy: Policy) -> ExecutionVM:
+    """The same host under *policy*, to check programs by."""
+    other = vm.with_()
+    other.preparer.policy = policy
+    other.preparer.forget()
+    return other
 
 
 def _key(document: str) -> str:

@@ -311,13 +311,49 @@ class HostList(TypedDict):
     stranded: list[Stranded]
 
 
+class PolicyRow(TypedDict):
+    """A version of a project's policy."""
+
+    version: int
+    digest: str
+    put_by: str
+    put: float
+
+
+class PolicyList(TypedDict):
+    """The versions of a project's policy, newest first."""
+
+    policies: list[PolicyRow]
+
+
+class PolicyVersion(TypedDict):
+    """A version of a project's policy, as it was put."""
+
+    version: int
+    digest: str
+    put_by: str
+    put: float
+    source: str
+
+
+class Counterexample(TypedDict):
+    """A run that was executed and breaks the statement of a proof, by its number in the report."""
+
+    proof: int
+    run: RunView
+
+
 class Checked(TypedDict):
     """What is to be said of a program: its faults, proofs, worst case and flows, and its graph;
-    ``host`` names the worker that it was held against.
+    ``host`` names the worker that it was held against, ``policy`` is the version of the project's.
+    ``bound`` is the worst case in words.
     """
 
     host: str | None
     name: str | None
+    policy: int | None
+    bound: str | None
+    counterexamples: list[Counterexample]
     diagnostics: list[dict[str, Any]]
     report: dict[str, Any] | None
     chart: ChartData | None

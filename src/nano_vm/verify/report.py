@@ -251,6 +251,24 @@ class Report:
             self._proofs_digest.append(hashlib.sha256(canonical(said)).hexdigest())
         return self._proofs_digest[0]
 
+    def beside(self, other: Report) -> Report:
+        """This report with what *other* has more, of the same program under another policy."""
+        known = {str(found) for found in self.diagnostics}
+        proofs = {(proof.kind, proof.tool, proof.statement) for proof in self.proofs}
+        flows = {str(flow) for flow in self.flows}
+        return Report(
+            self.program,
+            self.digest,
+            (*self.diagnostics, *(d for d in other.diagnostics if str(d) not in known)),
+            (
+                *self.proofs,
+                *(p for p in other.proofs if (p.kind, p.tool, p.statement) not in proofs),
+            ),
+            self.ceiling,
+            (*self.flows, *(flow for flow in other.flows if str(flow) not in flows)),
+            self.released,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {

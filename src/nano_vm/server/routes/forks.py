@@ -25,6 +25,7 @@ from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..scope import Scope
 from ..shapes import ForkMade, ForkNode, ForkPreview, ForkTree, json_bytes
+from .policies import demanded
 from .programs import program_of
 from .runs import RunId
 
@@ -146,7 +147,7 @@ def _ahead(
         "labels": run.labels if labels is None else labels,
     }
     return fork_ahead(
-        who.state.hosts.for_program(edits.program),
+        who.state.hosts.for_program(edits.program, demanded(scope)),
         run,
         edits,
         at=given.at,

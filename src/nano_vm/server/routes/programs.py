@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -12,27 +13,42 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from ...draw.chart import Chart, ChartData
+from ...draw.view import view_of
 from ...errors import ProgramError
 from ...language.flow import Flow
 from ...language.program import Program
 from ...replay import diff
+from ...run.vm import ExecutionVM
 from ...values import canonical, parse_json
+from ...verify.report import Report
 from .. import audit
 from ..access import Caller, caller
 from ..addresses import addressed
 from ..bodies import Body
+from ..hosts import under
 from ..problems import Problem
-from ..routing import PROJECT, Routes, route
+from ..routing import PROJECT, Json, Routes, route
 from ..rows import Row, Rows
 from ..scope import Scope
-from ..shapes import Checked, ProgramDifference, ProgramList, ProgramVersion
+from ..shapes import (
+    Checked,
+    Counterexample,
+    ProgramDifference,
+    ProgramList,
+    ProgramVersion,
+    json_bytes,
+)
 from ..tables import programs
+from .policies import demanded, in_force
 
 ROUTES = Routes()
 
 Who = Annotated[Caller, Depends(caller)]
 
 Number = Annotated[int, Path(ge=1, lt=2**63)]
+
+MOST_COUNTEREXAMPLES = 8
+"""Runs that a check answers with; who has mended these asks again."""
 
 KEPT_PROGRAMS = 256
 """Programs that are not read anew at each start."""
@@ -99,8 +115,8 @@ def put_program(given: Put, who: Who) -> JSONResponse:
     """
     program = Program.from_yaml(given.source)
     addressed("the name of a program", program.name)
-    who.state.hosts.for_program(program)  # which raises what is wrong with it
     scope, digest = who.scope, program.digest
+    who.state.hosts.for_program(program, demanded(scope))  # which raises what is wrong with it
     document = canonical(program.to_dict()).decode()
     entry = who.entry("program.put", program.name, digest=digest)
 
@@ -131,38 +147,52 @@ def put_program(given: Put, who: Who) -> JSONResponse:
 
 
 @route(ROUTES, "POST", f"{PROJECT}/programs/check", "program:read", answers=Checked)
-def check_program(given: Put, who: Who) -> JSONResponse:
+def check_program(given: Put, who: Who) -> Json:
     """What is to be said of a program before it is put: every fault with its place, proofs with
     their counterexamples, the worst case, and its graph. It is held against the worker that has the
-    least to object.
+    least to object, and against the project's policy.
     """
     try:
         program = Program.from_yaml(given.source)
     except ProgramError as error:
+        unread = {"host": None, "name": None, "policy": None, "bound": None, "report": None}
         found = [d.to_dict() for d in error.diagnostics]
-        answer: Checked = {
-            "host": None,
-            "name": None,
-            "diagnostics": found,
-            "report": None,
-            "chart": None,
-        }
-        return JSONResponse(answer)
-    reports = [(name, vm.verify(program)) for name, vm in who.state.hosts.able()]
-    host, report = min(
+        return Json(
+            json_bytes({**unread, "diagnostics": found, "chart": None, "counterexamples": []})
+        )
+    force = in_force(who.scope)
+    reports = [(host.name, host.vm, host.vm.verify(program)) for host in who.state.hosts.able()]
+    name, vm, report = min(
         reports,
-        key=lambda one: sum(d.severity == "error" for d in one[1].faults),
-        default=(None, None),
+        key=lambda one: sum(d.severity == "error" for d in one[2].faults),
+        default=(None, None, None),
     )
-    return JSONResponse(
-        {
-            "host": host,
-            "name": program.name,
-            "diagnostics": [d.to_dict() for d in report.faults] if report is not None else [],
-            "report": report.to_dict() if report is not None else None,
-            "chart": _chart(program),
-        }
-    )
+    if vm is not None and report is not None and force is not None:
+        report = report.beside(under(vm, force[1]).verify(program))
+    bound = report.ceiling if report is not None else None
+    answer: Checked = {
+        "host": name,
+        "name": program.name,
+        "policy": force[0] if force is not None else None,
+        "bound": str(bound) if bound is not None else None,
+        "diagnostics": [d.to_dict() for d in report.faults] if report is not None else [],
+        "report": report.to_dict() if report is not None else None,
+        "chart": _chart(program),
+        "counterexamples": list(_counterexamples(report, program, vm)),
+    }
+    return Json(json_bytes(answer))
+
+
+def _counterexamples(
+    report: Report | None, program: Program, vm: ExecutionVM | None
+) -> Iterator[Counterexample]:
+    """The first runs that break what is demanded, each as a page shows a run."""
+    if report is None or vm is None:
+        return
+    broken = [(i, proof.run) for i, proof in enumerate(report.proofs) if proof.run is not None]
+    for number, found in broken[:MOST_COUNTEREXAMPLES]:
+        view = view_of(found.run.trace, program, vm.preparer.programs)
+        yield {"proof": number, "run": {**view, "chart": None}}
 
 
 @route(

@@ -27,6 +27,7 @@ from ..events import stream
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import Costs, Current, Recorded, Started, Verified, json_bytes
+from .policies import demanded
 from .programs import program_of
 
 ROUTES = Routes()
@@ -102,7 +103,7 @@ def start_run(
         told = f"{scope.project}\n{who.name}\n{idempotency_key}".encode("utf-8", "surrogatepass")
         run_id = f"key-{hashlib.sha256(told).hexdigest()[:32]}"
     row, program = program_of(scope, given.program, given.version)
-    vm = who.state.hosts.for_program(program)
+    vm = who.state.hosts.for_program(program, demanded(scope))
     run = vm.pending(
         program,
         given.inputs,
