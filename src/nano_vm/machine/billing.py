@@ -81,6 +81,42 @@ def most_of(
     return max(bound_of(price, prompt, answer) for price in known) * served.attempts
 
 
+def serving(served: Mapping[str | None, Served] | None, model: str | None) -> Served | None:
+    """The pool that serves a *model*, if one of *served* does."""
+    if served is None:
+        return None
+    pool = served.get(model) or served.get(None)
+    return pool if pool is not None and pool.members else None
+
+
+def tokens_of(served: Served | None, prompt: int, answer: int) -> int:
+    """The most tokens that a call can use: of a pool, in each of its attempts."""
+    return (prompt + answer) * (1 if served is None else served.attempts)
+
+
+def charge_of(
+    reserved: int,
+    usage: LLMUsage | None,
+    extra: Mapping[str, Any] | None,
+    served: Served | None,
+) -> tuple[int, Decimal | None]:
+    """What a call is charged with for which *reserved* tokens were set aside, and dollars where
+    these are known; without usage, which nobody knows then, all of it.
+    """
+    if usage is None:
+        return reserved, None
+    return usage.total_tokens + unmetered(reserved, extra, served), usage.cost_usd
+
+
+def unmetered(reserved: int, extra: Mapping[str, Any] | None, served: Served | None) -> int:
+    """The tokens *reserved* for those attempts of a pool of which nobody knows what they used."""
+    route = (extra or {}).get("route")
+    if route is None or served is None:
+        return 0
+    lost = sum("usage" not in attempt for attempt in route["attempts"])
+    return min(lost, served.attempts) * (reserved // served.attempts)
+
+
 def unpriced(name: str | None, served: Served | None, prices: Prices | None) -> str:
     """What of the model *name* has no price, in words."""
     missing = served.unpriced(prices) if served is not None else []

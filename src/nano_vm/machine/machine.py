@@ -62,7 +62,16 @@ from ..values import (
     writable,
 )
 from .arguments import ROOM
-from .billing import Meter, Served, most_of, priced, unpriced
+from .billing import (
+    Meter,
+    Served,
+    charge_of,
+    most_of,
+    priced,
+    serving,
+    tokens_of,
+    unpriced,
+)
 from .faults import (
     CANCELLED,
     CANCELLED_AT_END,
@@ -1471,7 +1480,7 @@ class Machine:
             return None
         ledger, served = self.ledger, self._served(op)
         prompt, answer = self._prompt_tokens(op), op.max_tokens or DEFAULT_MAX_TOKENS
-        most = _tokens(served, prompt, answer)
+        most = tokens_of(served, prompt, answer)
         if most > ledger.tokens:
             share = "" if not self.frame_name else "this branch's share of "
             return _budget(
@@ -1508,7 +1517,7 @@ class Machine:
             prompt = self._counted_by_host(op)
         name = op.model or self.terms.default_model
         cost = most_of(name, served, self.terms.prices, prompt, answer)
-        return _tokens(served, prompt, answer), cost
+        return tokens_of(served, prompt, answer), cost
 
     def _counted_by_host(self, op: ModelOp) -> int:
         count = self.terms.count_tokens
@@ -1685,11 +1694,7 @@ class Machine:
 
     def _served(self, op: ModelOp) -> Served | None:
         """The pool that serves the model of *op*, if one does."""
-        served = self.terms.served
-        if served is None:
-            return None
-        pool = served.get(op.model) or served.get(None)
-        return pool if pool is not None and pool.members else None
+        return serving(self.terms.served, op.model)
 
     def _priced(
         self, op: Op, usage: LLMUsage | None, extra: dict[str, Any] | None = None
@@ -1709,37 +1714,19 @@ class Machine:
         charge.
         """
         if self.meter is not None and self.meter.charged is None:
-            self._settle_outside(self.meter, usage, extra)
+            self.meter.charged = charge_of(self.meter.tokens, usage, extra, self._served(self._op))
         if usage is None:
             self._reserved, self._reserved_cost = 0, None
             return
         ledger = self.ledger
         if ledger.tokens < UNLIMITED:
-            unmetered = self._unmetered(self._reserved, extra)
-            ledger.tokens += self._reserved - usage.total_tokens - unmetered
+            charged, _ = charge_of(self._reserved, usage, extra, self._served(self._op))
+            ledger.tokens += self._reserved - charged
         if ledger.cost is not None and self._reserved_cost is not None:
             # where the cost is not known, the reservation is the charge
             if usage.cost_usd is not None:
                 ledger.cost += self._reserved_cost - usage.cost_usd
         self._reserved, self._reserved_cost = 0, None
-
-    def _settle_outside(
-        self, meter: Meter, usage: LLMUsage | None, extra: Mapping[str, Any] | None
-    ) -> None:
-        """The same for budgets that are kept outside."""
-        if usage is None:
-            meter.charged = meter.tokens, None
-        else:
-            unmetered = self._unmetered(meter.tokens, extra)
-            meter.charged = usage.total_tokens + unmetered, usage.cost_usd
-
-    def _unmetered(self, reserved: int, extra: Mapping[str, Any] | None) -> int:
-        """The tokens *reserved* for those attempts of a pool of which nobody knows what they used."""
-        route, served = (extra or {}).get("route"), self._served(self._op)
-        if route is None or served is None:
-            return 0
-        lost = sum("usage" not in attempt for attempt in route["attempts"])
-        return min(lost, served.attempts) * (reserved // served.attempts)
 
     # --- unknown outcomes ---
 
@@ -2358,11 +2345,6 @@ def machine_of(
 NOT_ASKED = "; its reconcile is not asked before the process that made the call is gone"
 
 _LOST_CALLS = "the run has used all its {} ({}), those that were lost in a crash included"
-
-
-def _tokens(served: Served | None, prompt: int, answer: int) -> int:
-    """The most that a call can use: of a pool, in each of its attempts."""
-    return (prompt + answer) * (1 if served is None else served.attempts)
 
 
 def _budget(message: str) -> StepError:

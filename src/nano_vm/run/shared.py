@@ -12,7 +12,8 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -73,6 +74,20 @@ def shared_budgets(given: Any) -> dict[str, SharedBudget]:
     return found
 
 
+class Whose(NamedTuple):
+    """The run in which calls count."""
+
+    run_id: str
+    program: str
+    project: str
+
+    @classmethod
+    def of(cls, recording: Recording) -> Whose:
+        """The run of *recording*."""
+        project = str(recording.about.get("project", DEFAULT_PROJECT))
+        return cls(recording.run_id, recording.program_name, project)
+
+
 class Shared:
     """The accounts of one run while it is driven here; *id* is of this run in this process."""
 
@@ -80,14 +95,12 @@ class Shared:
         self,
         budgets: Mapping[str, SharedBudget],
         kept: KeepsBudgets,
-        recording: Recording,
+        whose: Whose,
         clock: Clock,
         id: str,
     ) -> None:
-        self._kept, self._clock, self._id = kept, clock, id
-        self._program, self._run_id = recording.program_name, recording.run_id
-        self._project = str(recording.about.get("project", DEFAULT_PROJECT))
-        self._budgets = covering(budgets, self._program, self._project)
+        self._kept, self._clock, self._id, self._whose = kept, clock, id, whose
+        self._budgets = covering(budgets, whose.program, whose.project)
         self._numbers = itertools.count()
         self._open: dict[str, Amount] = {}
         self._later = Later(
@@ -102,18 +115,25 @@ class Shared:
             StoreError: If the store does not answer.
         """
         tokens, cost = machine.most(op)
+        taken = await self.take(tokens, cost, op.model or machine.terms.default_model)
+        if isinstance(taken, Failed):
+            return taken
+        machine.meter = Meter(taken, tokens)
+        return None
+
+    async def take(self, tokens: int, cost: Decimal | None, model: str | None) -> str | Failed:
+        """Reserve for a call of *model* that can use so much: by which name, or as `reserve`."""
         if cost is None and (name := costly(self._budgets)) is not None:
-            who = op.model or machine.terms.default_model
-            message = f"no price is known for model {who!r}, and budget {name!r} limits cost"
+            message = f"no price is known for model {model!r}, and budget {name!r} limits cost"
             return Failed(StepError.of(BudgetExceeded(message)))
         amount = Amount(1, tokens, 0 if cost is None else picodollars(cost))
         day = day_of(self._clock.time_ns())
         accounts = tuple(
-            budget.account(name, self._program, self._project, day)
+            budget.account(name, self._whose.program, self._whose.project, day)
             for name, budget in self._budgets.items()
         )
         call_id = f"{self._id}.{next(self._numbers)}"
-        reservation = Reservation(call_id, self._run_id, accounts, amount)
+        reservation = Reservation(call_id, self._whose.run_id, accounts, amount)
         try:
             await self.end()  # what was used before is not reserved any more
             short = await patiently(self._clock, lambda _: self._kept.reserve(reservation))
@@ -123,16 +143,19 @@ class Shared:
         if short is not None:
             error = StepError.of(BudgetExceeded(str(short)))
             return Failed(error, extra={"budget": short.to_dict()})
-        machine.meter = Meter(call_id, tokens)
         self._open[call_id] = amount
-        return None
+        return call_id
 
     def release(self, machine: Machine) -> None:
         """Give back what was reserved for a call that is not made."""
         meter, machine.meter = machine.meter, None
         if meter is not None:
-            del self._open[meter.id]
-            self._settle(meter.id, NOTHING)
+            self.give_back(meter.id)
+
+    def give_back(self, call_id: str) -> None:
+        """The same, by the name under which it was reserved."""
+        del self._open[call_id]
+        self._settle(call_id, NOTHING)
 
     def settle(self, machine: Machine) -> None:
         """Replace what was reserved for a call by what the machine charges, if it has ended."""
@@ -140,11 +163,15 @@ class Shared:
         if meter is None or meter.charged is None:
             return
         machine.meter = None
-        reserved = self._open.pop(meter.id)
-        tokens, cost = meter.charged
-        self._settle(
-            meter.id, Amount(1, tokens, reserved.picodollars if cost is None else picodollars(cost))
-        )
+        self.charge(meter.id, *meter.charged)
+
+    def charge(self, call_id: str, tokens: int, cost: Decimal | None) -> None:
+        """Replace what was reserved under *call_id* by what the call is charged with; a cost that is
+        not known is the one that was reserved.
+        """
+        reserved = self._open.pop(call_id)
+        spent = reserved.picodollars if cost is None else picodollars(cost)
+        self._settle(call_id, Amount(1, tokens, spent))
 
     async def end(self) -> None:
         """Wait until all that was settled is stored."""
@@ -160,7 +187,7 @@ class Shared:
         self._open.clear()
 
     def _settle(self, call_id: str, used: Amount) -> None:
-        self._later.give(self._run_id, lambda: self._kept.settle(call_id, used))
+        self._later.give(self._whose.run_id, lambda: self._kept.settle(call_id, used))
 
 
 def covering(

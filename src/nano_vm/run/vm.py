@@ -60,6 +60,7 @@ from ..verify.report import Report
 from .aio import AsyncReads
 from .announced import announced
 from .batch.runs import BatchResult, run_many
+from .counting import Counting
 from .driver import Driver
 from .driver import Journal as DriverJournal
 from .durable.journal import Origin
@@ -84,7 +85,7 @@ from .live import Begun, LiveRuns, Run, execute, identity_of, observed
 from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Prepared, Preparer
-from .shared import Shared, shared_budgets, standings
+from .shared import Shared, Whose, shared_budgets, standings
 from .system import SYSTEM, System
 
 _TOOLS = "write tools={'search': search}"
@@ -509,7 +510,7 @@ class ExecutionVM:
         budgets = self.preparer.budgets
         if not budgets:
             return None
-        return Shared(budgets, self._books, recording, self.clock, self.system.run_id())
+        return Shared(budgets, self._books, Whose.of(recording), self.clock, self.system.run_id())
 
     def _tell_refused(self, trace: Trace) -> None:
         if self.observers:
@@ -608,6 +609,11 @@ class ExecutionVM:
     def store(self) -> Store | None:
         """Where runs are stored, if the VM has a store."""
         return self._durable.store if self._durable is not None else None
+
+    @property
+    def counting(self) -> Counting:
+        """What counts calls of models that another engine's worker makes with this host."""
+        return Counting(self.preparer, self._durable)
 
     def require_store(self) -> Store:
         """Where runs are stored.

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ..adapters.contract import answer_parts, completed, plain_answer
+from ..adapters.contract import Adapter, answer_parts, completed, plain_answer
 from ..errors import StepFault, StoreError, VMError
 from ..language.program import Program
 from ..machine.arguments import order
@@ -40,8 +40,12 @@ from ..machine.outcome import (
 )
 from ..machine.plan import Calling, ModelOp, Plan
 from ..records.record import StepError
+from ..run.counting import Counted, Counting
+from ..run.prepare import Prepared
+from ..run.shared import Whose
 from ..run.vm import ExecutionVM
 from ..store.protocol import Archive
+from ..store.records import DEFAULT_PROJECT
 from ..tools.contract import IDEMPOTENCY_KEY, Parameter, ToolContract, checked
 from ..values import admit, canonical
 from .keeping import keep
@@ -212,6 +216,14 @@ class Known:
     program: Program
     vm: ExecutionVM
     plan: Plan | None = None
+    adapters: Mapping[str | None, Adapter] | None = None  # with the pools of the program's own
+
+    def prepared(self, untrusted: tuple[str, ...] = ()) -> Prepared:
+        """The program as this worker runs it: what is known of it is so from now on."""
+        prepared = self.vm.preparer.prepare(self.program, untrusted)
+        self.plan = prepared.plan
+        self.adapters = prepared.host.adapters if prepared.host is not None else None
+        return prepared
 
 
 @dataclass(slots=True)
@@ -225,6 +237,11 @@ class Activities:
     _known: OrderedDict[bytes, Known] = field(default_factory=OrderedDict, init=False)
     _by_digest: dict[str, Known] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)  # the host's own knowledge of programs
+    _counting: Counting = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counting = self.vm.counting
+        self._counting.require()
 
     def all(self) -> list[Callable[..., Any]]:
         """Each of them, as a worker takes them."""
@@ -261,10 +278,10 @@ class Activities:
             if begun.machine is None:
                 refused = begun.trace.to_dict()
                 return Admission(digest, [], {}, refused=refused).to_dict()
-            prepared = vm.preparer.prepare(known.program, tuple(sorted(set(start.untrusted))))
+            prepared = known.prepared(tuple(sorted(set(start.untrusted))))
             plan = prepared.plan
             assert plan is not None
-            known.plan, self._by_digest[digest] = plan, known
+            self._by_digest[digest] = known
         contracts = vm.tools
         facts = {name: facts_of(contracts[name]) for name in sorted(plan.tools)}
         programs = prepared.document()["programs"]
@@ -336,14 +353,14 @@ class Activities:
             came = await self.made(contract, function, values, call.seconds, life)
         return self.outcome(contract, call, came)
 
-    def learn(self, call: ToolCall) -> None:
+    def learn(self, call: ToolCall | ModelCall) -> None:
         """Know the program of *call*, which is sent along. Called in a thread: it takes the time of
         a plan, and waits where another program is proved.
         """
         assert call.document is not None
         with self._lock:
             known = self.known(call.document)
-            known.plan = known.vm.plan(known.program)
+            known.prepared()
             self._by_digest[call.program] = known
 
     def hold(self, call: ToolCall, given: Mapping[str, Any]) -> bool:
@@ -413,11 +430,40 @@ class Activities:
     async def call_model(self, told: dict[str, Any]) -> Any:
         """Call a model: the outcome."""
         call = ModelCall.of(told)
-        adapters = self.vm.preparer.adapters
-        adapter = adapters.get(call.model) or adapters.get(None)
-        if adapter is None:
-            fault = StepError("refused", "NoModel", "this worker has no models", retryable=False)
-            return Failed(fault)
+        async with alive() as life, self._limits(call):
+            try:
+                if call.document is not None:
+                    await asyncio.to_thread(self.learn, call)
+                adapters = self.adapters(call)
+                if adapters is None:
+                    return UNKNOWN_PROGRAM
+                adapter = adapters.get(call.model) or adapters.get(None)
+                if adapter is None:
+                    told_why = "this worker has no models"
+                    return Failed(StepError("refused", "NoModel", told_why, retryable=False))
+                await adapter.wake()
+                counted = await self.counted(call, adapters)
+            except asyncio.CancelledError:
+                if not cancel_requested():
+                    raise NotMade from None  # the worker stops, or the server has given the call up
+                return Cancelled(called=False)
+            except StoreError as error:
+                logger.warning("a call of step %r is not made: %s", call.step_id, error)
+                raise NotMade from None
+            if isinstance(counted, Failed):
+                return counted
+            outcome = await self.asked(call, adapter, call.model in adapters, counted, life)
+        return outcome
+
+    async def asked(
+        self,
+        call: ModelCall,
+        adapter: Adapter,
+        named: bool,
+        counted: Counted | None,
+        life: Life,
+    ) -> Outcome:
+        """What came of asking a model, which is charged where a budget counts it."""
         op = ModelOp(
             options=call.options,
             model=call.model,
@@ -425,35 +471,55 @@ class Activities:
             schema=call.schema,
             step_id=call.step_id,
         )
-        named = call.model in adapters
-        keywords = adapter.keywords(op, key_of(call.path), named=named, bounded=call.bounded)
+        bounded = call.bounded or counted is not None
+        keywords = adapter.keywords(op, key_of(call.path), named=named, bounded=bounded)
 
         async def ask() -> tuple[Any, ...]:
+            life.check()
             answer = adapter.complete(adapter.fitting(call.messages), **keywords)
             if inspect.isawaitable(answer):
                 answer = await answer
             return plain_answer(answer) or answer_parts(completed(answer))
 
-        async with alive():
-            try:
-                await adapter.wake()
-            except asyncio.CancelledError:
-                if not cancel_requested():
-                    raise NotMade from None  # the worker stops, or the server has given the call up
-                return Cancelled(called=False)
-            came = await made(ask, call.seconds)
-        usage = came.value[1] if came.value is not None else None
-        if came.expired:
-            route = None if came.stopped is None else route_of(came.stopped)
-            return TimedOut(called=True, usage=usage, extra=route)
-        if came.cancelled:
-            return Cancelled(called=True)
-        if came.error is not None:
-            error = came.error
-            logger.debug("step %r raised", call.step_id, exc_info=error)
-            return Failed(model_error(error), consumed(error), extra=route_of(error))
-        text, usage, extra = came.value
-        return Answer(text, usage, extra)
+        try:
+            outcome = _answered(call, await made(ask, call.seconds))
+        except NotMade:
+            if counted is not None:
+                await counted.give_back()
+            raise
+        if counted is not None:
+            usage = getattr(outcome, "usage", None)
+            await counted.end(usage, getattr(outcome, "extra", None))
+        return outcome
+
+    def adapters(self, call: ModelCall) -> Mapping[str | None, Adapter] | None:
+        """The models that *call* can mean; None where they are pools of a program that this worker
+        does not know.
+        """
+        if not call.program:
+            return self.vm.preparer.adapters
+        known = self._by_digest.get(call.program)
+        return None if known is None else known.adapters
+
+    @asynccontextmanager
+    async def _limits(self, call: ModelCall) -> AsyncIterator[None]:
+        try:
+            async with self._counting.limits(own_pools=call.program != ""):
+                yield
+        except StoreError as error:
+            logger.warning("the limits of pools are in a store: %s", error)
+            raise NotMade from None
+
+    async def counted(
+        self, call: ModelCall, adapters: Mapping[str | None, Adapter]
+    ) -> Counted | Failed | None:
+        """The call in the budgets that runs share."""
+        info = activity.info()
+        project = call.project or DEFAULT_PROJECT
+        whose = Whose(info.workflow_id or "", call.program_name, project)
+        name = f"{info.workflow_run_id}.{info.activity_id}"
+        most = call.options.get("max_tokens")
+        return await self._counting.begin(whose, name, adapters, call.model, call.messages, most)
 
     # --- the store ---
 
@@ -471,6 +537,21 @@ class Activities:
                 if error.passing:
                     raise
                 raise ApplicationError(str(error), type=FAULT, non_retryable=True) from error
+
+
+def _answered(call: ModelCall, came: Made) -> Outcome:
+    """What came of a call of a model, as an outcome."""
+    usage = came.value[1] if came.value is not None else None
+    if came.expired:
+        route = None if came.stopped is None else route_of(came.stopped)
+        return TimedOut(called=True, usage=usage, extra=route)
+    if came.cancelled:
+        return Cancelled(called=True)
+    if came.error is not None:
+        logger.debug("step %r raised", call.step_id, exc_info=came.error)
+        return Failed(model_error(came.error), consumed(came.error), extra=route_of(came.error))
+    text, usage, extra = came.value
+    return Answer(text, usage, extra)
 
 
 def key_of(path: str) -> str:

@@ -341,11 +341,7 @@ class Driver:
             facts["large"] = large
             arguments.update(dict.fromkeys(large))
         queue = self.admission.queues.get(op.tool)
-        entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue, values)
-        if entries == [UNKNOWN_PROGRAM]:
-            facts["document"] = self.planned.flow.document()
-            entries = await self.call(machine, op, CALL_TOOL, facts, op.tool, queue, values)
-        return entries
+        return await self.known(machine, op, CALL_TOOL, facts, op.tool, queue, values)
 
     def tool_call(self, machine: Machine, op: ToolOp) -> dict[str, Any]:
         """The message to the activity that calls the tool of *op*."""
@@ -390,9 +386,29 @@ class Driver:
             None if op.allowed is None else list(op.allowed),
             op.schema,
             machine.reserves,
+            self.planned.flow.program.name,
+            self.admission.about.get("project", ""),
+            self.planned.digest if op.model in self.planned.pools else "",
         ).to_dict()
         queue = self.admission.queues.get(op.model or "")
-        return await self.call(machine, op, CALL_MODEL, facts, op.model, queue)
+        return await self.known(machine, op, CALL_MODEL, facts, op.model, queue)
+
+    async def known(
+        self,
+        machine: Machine,
+        op: ToolOp | ModelOp,
+        activity: str,
+        facts: dict[str, Any],
+        summary: str | None,
+        queue: str | None,
+        values: Iterable[Any] = (),
+    ) -> list[Any]:
+        """As `call`; again with the program, where the worker does not know it."""
+        entries = await self.call(machine, op, activity, facts, summary, queue, values)
+        if entries == [UNKNOWN_PROGRAM]:
+            facts["document"] = self.planned.flow.document()
+            entries = await self.call(machine, op, activity, facts, summary, queue, values)
+        return entries
 
     async def call(
         self,

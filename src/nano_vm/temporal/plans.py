@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -18,7 +18,7 @@ from typing import Any
 from ..collector import collector_paused
 from ..errors import VMError
 from ..language.flow import Flow
-from ..language.program import Program
+from ..language.program import ModelPool, Program
 from ..machine.compile import plan_of
 from ..machine.plan import Op, Plan, ToolOp
 from ..tools.contract import ToolContract
@@ -43,6 +43,8 @@ class Planned:
     plan: Plan
     # by the id of an op: the index of the op of its step, which it may be an undo or reconcile of
     places: dict[int, int]
+
+    pools: frozenset[str]  # names of models that are pools of the programs' own
 
     @property
     def digest(self) -> str:
@@ -127,7 +129,15 @@ def _made(
     )
     known = {name: contract_of(name, facts) for name, facts in contracts.items()}
     plan = plan_of(flow, known)
-    return Planned(flow, plan, {id(call): op.index for op in plan.ops for call in calls_of(op)})
+    places = {id(call): op.index for op in plan.ops for call in calls_of(op)}
+    return Planned(flow, plan, places, frozenset(_pools(flow)))
+
+
+def _pools(flow: Flow) -> Iterator[str]:
+    for frame in flow.roots:
+        for name, model in frame.names.program.models.items():
+            if isinstance(model, ModelPool):
+                yield name
 
 
 def calls_of(op: Op) -> list[ToolOp]:

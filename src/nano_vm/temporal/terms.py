@@ -165,6 +165,11 @@ class ModelCall(Message):
     allowed: list[str] | None = None
     schema: dict[str, Any] | None = None
     bounded: bool = False  # whether a budget counts its tokens
+    program_name: str = ""  # by which budgets that runs share know the run, and its project
+    project: str = ""
+    # of a model that is a pool of the program's own
+    program: str = ""
+    document: dict[str, Any] | None = None  # the program, for a worker that does not know it
 
 
 UNKNOWN_PROGRAM = "unknown program"

@@ -35,7 +35,7 @@ from ..kept import Kept
 from ..live import Begun, call_in, execute
 from ..observers import Notifier, Observer
 from ..prepare import Preparer
-from ..shared import Shared
+from ..shared import Shared, Whose
 from ..system import SYSTEM, System
 from .journal import Journal, Origin
 from .lease import Lease, living
@@ -268,7 +268,8 @@ class Durable(forking.Begins):
         budgets = self.preparer.budgets
         if not budgets:
             return None
-        return Shared(budgets, self.store, recording, self.preparer.clock, self.system.run_id())
+        whose = Whose.of(recording)
+        return Shared(budgets, self.store, whose, self.preparer.clock, self.system.run_id())
 
     async def _look_again(self, trace: Trace, leaving: Leaving) -> None:
         """Go on with a run that waits for what came before it waited."""

@@ -13,7 +13,7 @@ from ..records import (
     StoredRun,
 )
 from ..signing import SigningKey
-from ..sql import events, listing, receipts
+from ..sql import accounts, events, listing, receipts
 from ..transfer import document_digest, read_export, run_lines
 from ..waits import matched
 from .cells import Bodies, row_cells, run_cells
@@ -81,6 +81,8 @@ def _take(connection: Connection, run: StoredRun) -> bool:
     if run.status == SUSPENDED:
         events.register(connection, {key: ((), matched(run.waiting))})
     settle(connection, bodies)
+    # of a run that a cluster had, whose worker died on the way
+    accounts.charge(connection, [run.run_id])
     return True
 
 
