@@ -13,11 +13,29 @@ from .diagnostics import Diagnostic, summary
 
 
 class VMError(Exception):
-    """Base of every exception that this package raises."""
+    """Base of every exception that this package raises.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, VMError
+        >>> try:
+        ...     ExecutionVM(tools={"pay": 5})
+        ... except VMError as error:
+        ...     print(error)
+        tool 'pay' is int, which cannot be called
+    """
 
 
 class ProgramError(VMError, ValueError):
-    """A malformed program; ``diagnostics`` holds every fault found, in document order."""
+    """A malformed program; ``diagnostics`` holds every fault found, in document order.
+
+    Examples:
+        >>> from nano_vm import Program, ProgramError
+        >>> try:
+        ...     Program.from_yaml("steps: [{id: a, type: llm}]")
+        ... except ProgramError as error:
+        ...     print(error.diagnostics[0].message)
+        llm step 'a' needs a 'prompt' or 'messages'
+    """
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
@@ -73,7 +91,16 @@ class InvalidAnswer(StepFault):
 
 
 class ToolError(StepFault):
-    """A tool that failed; a tool may raise it itself to set ``retryable``."""
+    """A tool that failed; a tool may raise it itself to set ``retryable``.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program, ToolError
+        >>> def pay():
+        ...     raise ToolError("the bank is closed")
+        >>> program = Program.from_yaml("steps: [{id: a, type: tool, tool: pay}]")
+        >>> ExecutionVM(tools={"pay": pay}).run_sync(program).error
+        "Step 'a' failed: ToolError: the bank is closed"
+    """
 
     kind = "tool"
 
@@ -83,7 +110,18 @@ class ToolError(StepFault):
 
 
 class OutcomeUnknown(StepFault):
-    """Raised by a tool that does not know whether its effect took place: the step is *in doubt*."""
+    """Raised by a tool that does not know whether its effect took place: the step is *in doubt*.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, OutcomeUnknown, Program, tool
+        >>> @tool(effect="write")
+        ... def pay():
+        ...     raise OutcomeUnknown("the bank closed the connection")
+        >>> program = Program.from_yaml("steps: [{id: a, type: tool, tool: pay, max_retries: 3}]")
+        >>> trace = ExecutionVM(tools={"pay": pay}).run_sync(program)
+        >>> trace.status.value, trace.waiting[0]["kind"]
+        ('suspended', 'in_doubt')
+    """
 
     kind = "in_doubt"
     retryable = False
@@ -101,6 +139,15 @@ class ModelError(StepFault):
     (a status of 4xx or 5xx, or one that is not ``retryable``) has consumed nothing, unless it was
     ``answered``: what that or a lost call consumed nobody knows, its cost is None, and a budget
     charges all that was reserved for it.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, ModelError, Program
+        >>> class Down:
+        ...     async def complete(self, messages, **kwargs):
+        ...         raise ModelError("the key is not known", status=401, retryable=False)
+        >>> program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Hello!}]")
+        >>> ExecutionVM(Down()).run_sync(program).error_kind
+        'model'
     """
 
     kind = "model"
@@ -126,7 +173,14 @@ class ModelError(StepFault):
 
 
 class RateLimited(ModelError):
-    """The provider asks to wait; ``retry_after_seconds`` is how long, where it said so."""
+    """The provider asks to wait; ``retry_after_seconds`` is how long, where it said so.
+
+    Examples:
+        >>> from nano_vm import RateLimited
+        >>> error = RateLimited("the provider is busy", status=429, retry_after_seconds=3)
+        >>> error.retryable, error.retry_after_seconds
+        (True, 3)
+    """
 
     kind = "rate_limit"
 
@@ -155,6 +209,15 @@ class TruncatedAnswer(ModelError):
 
     The VM makes it of a `Completion` whose ``finish_reason`` says so; an adapter that has no text
     to give may raise it.
+
+    Examples:
+        >>> from nano_vm import Completion, ExecutionVM, Program
+        >>> class Short:
+        ...     async def complete(self, messages, **kwargs):
+        ...         return Completion("Dear customer, we", finish_reason="length")
+        >>> program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Write a letter.}]")
+        >>> ExecutionVM(Short()).run_sync(program).error_kind
+        'truncated'
     """
 
     kind = "truncated"
@@ -170,6 +233,15 @@ class FilteredAnswer(ModelError):
     The VM makes it of a `Completion` whose ``finish_reason`` says so. An adapter raises it where
     the provider answers with an error instead: ``status`` is that of a filter which refused the
     prompt, so that nothing was consumed.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, FilteredAnswer, Program
+        >>> class Filtered:
+        ...     async def complete(self, messages, **kwargs):
+        ...         raise FilteredAnswer("the prompt was filtered", status=400)
+        >>> program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Hello!}]")
+        >>> ExecutionVM(Filtered()).run_sync(program).error_kind
+        'filtered'
     """
 
     kind = "filtered"
@@ -258,7 +330,17 @@ class TraceError(VMError, ValueError):
 
 
 class RunFailed(VMError):
-    """Raised by `Trace.raise_for_status`; ``trace`` is the trace of the run."""
+    """Raised by `Trace.raise_for_status`; ``trace`` is the trace of the run.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program, RunFailed
+        >>> program = Program.from_yaml("steps: [{id: a, type: fail, error: Closed, message: not today}]")
+        >>> try:
+        ...     ExecutionVM().run_sync(program).raise_for_status()
+        ... except RunFailed as error:
+        ...     print(error)
+        unnamed: failed: Step 'a' failed: Closed: not today
+    """
 
     def __init__(self, message: str, trace: Any) -> None:
         super().__init__(message)
@@ -271,6 +353,17 @@ class PlannerError(VMError):
 
     ``reply`` is what the model wrote, None where it gave no answer; ``diagnostics`` are the faults
     of the program in it, and ``counterexamples`` the runs that would break a demand, as text.
+
+    Examples:
+        >>> import asyncio
+        >>> from nano_vm import Planner, PlannerError
+        >>> from nano_vm.testing import ScriptedLLM
+        >>> planner = Planner(ScriptedLLM(["I would rather not."]), tools={"pay": lambda: "paid"})
+        >>> try:
+        ...     asyncio.run(planner.generate("pay the customer"))
+        ... except PlannerError as error:
+        ...     print(error.reply)
+        I would rather not.
     """
 
     def __init__(

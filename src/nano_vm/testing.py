@@ -172,12 +172,18 @@ def explore(
     A property is called with the `ExploredRun` and breaks by returning False or by an
     AssertionError; `at_most`, `never` and `only_after` give common ones.
 
-        exploration = explore(program, tools=tools, properties=at_most("issue_refund", 1))
-        exploration.check()                      # AssertionError with the shortest run that breaks
-        it
-
     Raises:
         ProgramError: If the program has faults.
+
+    Examples:
+        >>> from nano_vm import Program
+        >>> from nano_vm.testing import explore, never
+        >>> program = Program.from_yaml(
+        ...     "steps: [{id: gate, type: condition, condition: $sure, then: pay, otherwise: $end},"
+        ...     " {id: pay, type: tool, tool: pay}]"
+        ... )
+        >>> explore(program, properties=never("pay"), inputs={"sure": True}).ok
+        False
     """
     flow = Flow(program_given(program), programs_given(programs))
     named = by_name(tools, "tools", "write tools={'search': search}")

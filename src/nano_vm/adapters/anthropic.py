@@ -99,6 +99,13 @@ class AnthropicAdapter(SdkAdapter):
     Raises:
         MissingExtra: The ``anthropic`` package is not installed.
         ValueError: *cache* or *thinking* is none of the above.
+
+    Examples:
+        >>> from nano_vm import AnthropicAdapter, ExecutionVM
+        >>> adapter = AnthropicAdapter("claude-sonnet-4-5", api_key="...", cache="5m")
+        >>> vm = ExecutionVM(adapter)
+        >>> adapter.model
+        'claude-sonnet-4-5'
     """
 
     _package = "anthropic"

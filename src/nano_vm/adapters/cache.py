@@ -57,6 +57,15 @@ class Cached:
 
     Raises:
         VMError: If an argument cannot be one, or the file is none that this has written.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> from nano_vm.adapters import Cached
+        >>> from nano_vm.testing import ScriptedLLM
+        >>> vm = ExecutionVM(Cached(ScriptedLLM(["yes"])))  # it answers once
+        >>> program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Is it so?}]")
+        >>> vm.run_sync(program).output, vm.run_sync(program).output
+        ('yes', 'yes')
     """
 
     stream = None  # an answer that may be known already is not had in pieces

@@ -61,6 +61,13 @@ class LiteLLMAdapter:
     Raises:
         MissingExtra: The ``litellm`` package is not installed.
         VMError: The installed version is one of `STOLEN_VERSIONS`.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, LiteLLMAdapter
+        >>> adapter = LiteLLMAdapter("groq/llama-3.3-70b-versatile", api_key="...")
+        >>> vm = ExecutionVM(adapter)
+        >>> adapter.model
+        'groq/llama-3.3-70b-versatile'
     """
 
     images = True

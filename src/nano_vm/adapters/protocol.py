@@ -34,6 +34,16 @@ class Completion:
     provider hands it over apart: it is recorded beside the answer and is no part of it. ``route`` is
     how a pool came to the answer: its attempts, each with its member, model and usage. ``cached``
     says that no model was asked: the answer was known.
+
+    Examples:
+        >>> from nano_vm import Completion, ExecutionVM, LLMUsage, Program
+        >>> class Yes:
+        ...     async def complete(self, messages, **kwargs):
+        ...         return Completion("yes", LLMUsage(9, 1, 10), "yes-1", "stop")
+        >>> program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Is it so?}]")
+        >>> trace = ExecutionVM(Yes()).run_sync(program)
+        >>> trace.output, trace.total_tokens()
+        ('yes', 10)
     """
 
     text: str
@@ -47,7 +57,17 @@ class Completion:
 
 @runtime_checkable
 class LLMAdapter(Protocol):
-    """Calls a model. The one thing that an adapter must have."""
+    """Calls a model. The one thing that an adapter must have.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> class Parrot:
+        ...     async def complete(self, messages, **kwargs):
+        ...         return messages[-1]["content"]
+        >>> program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Hello!}]")
+        >>> ExecutionVM(Parrot()).run_sync(program).output
+        'Hello!'
+    """
 
     async def complete(
         self, messages: list[Message], **kwargs: Any

@@ -45,6 +45,13 @@ class ScriptedLLM:
         ScriptedLLM(["yes", "Dear customer, ..."])
         ScriptedLLM({"refund": "yes", "": "no"})        # "" occurs in everything
         ScriptedLLM(steps={"judge": "yes", "draft": ["Dear Sir", "Dear Madam"]})
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> from nano_vm.testing import ScriptedLLM
+        >>> program = Program.from_yaml("steps: [{id: judge, type: llm, prompt: Is it so?}]")
+        >>> ExecutionVM(ScriptedLLM(steps={"judge": "yes"})).run_sync(program).output
+        'yes'
     """
 
     images = True

@@ -25,6 +25,15 @@ class Diagnostic:
 
     ``loc`` is the path into the document; ``file``, ``line`` and ``column`` (both from 1) are set
     where the program was read from text.
+
+    Examples:
+        >>> from nano_vm import Program, ProgramError
+        >>> try:
+        ...     Program.from_yaml("steps: [{id: a, type: sett}]")
+        ... except ProgramError as error:
+        ...     diagnostic = error.diagnostics[0]
+        >>> diagnostic.code, diagnostic.line, diagnostic.hint
+        ('P014', 1, "did you mean 'set'?")
     """
 
     code: str

@@ -190,6 +190,16 @@ class Exploration:
 def at_most(tool: str, count: int) -> dict[str, Property]:
     """The property that no run calls *tool* more than *count* times: attempts, undo and reconcile
     calls are calls.
+
+    Examples:
+        >>> from nano_vm import Program
+        >>> from nano_vm.testing import at_most, explore
+        >>> program = Program.from_yaml(
+        ...     "steps: [{id: gate, type: condition, condition: $sure, then: pay, otherwise: $end},"
+        ...     " {id: pay, type: tool, tool: pay}]"
+        ... )
+        >>> explore(program, properties=at_most("pay", 1), inputs={"sure": True}).ok
+        True
     """
 
     def holds(run: ExploredRun) -> bool:
@@ -199,7 +209,18 @@ def at_most(tool: str, count: int) -> dict[str, Property]:
 
 
 def never(tool: str) -> dict[str, Property]:
-    """The property that no run calls *tool*."""
+    """The property that no run calls *tool*.
+
+    Examples:
+        >>> from nano_vm import Program
+        >>> from nano_vm.testing import explore, never
+        >>> program = Program.from_yaml(
+        ...     "steps: [{id: gate, type: condition, condition: $sure, then: pay, otherwise: $end},"
+        ...     " {id: pay, type: tool, tool: pay}]"
+        ... )
+        >>> explore(program, properties=never("pay"), inputs={"sure": False}).ok
+        True
+    """
     return {f"{tool} is never called": lambda run: all(call.tool != tool for call in run.calls)}
 
 
@@ -208,6 +229,16 @@ def only_after(tool: str, branch: str) -> dict[str, Property]:
     since the call before it.
 
     A branch that is taken in a sibling, whose end the call does not wait for, is not before it.
+
+    Examples:
+        >>> from nano_vm import Program
+        >>> from nano_vm.testing import explore, only_after
+        >>> program = Program.from_yaml(
+        ...     "steps: [{id: gate, type: condition, condition: $sure, then: pay, otherwise: $end},"
+        ...     " {id: pay, type: tool, tool: pay}]"
+        ... )
+        >>> explore(program, properties=only_after("pay", "gate.then"), inputs={"sure": True}).ok
+        True
     """
     step_id, _, label = branch.rpartition(".")
 

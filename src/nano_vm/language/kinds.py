@@ -9,7 +9,14 @@ from enum import Enum
 
 
 class StepType(str, Enum):
-    """The types of steps, in the order by which stores number them: a new one comes last."""
+    """The types of steps, in the order by which stores number them: a new one comes last.
+
+    Examples:
+        >>> from nano_vm import Program, StepType
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> program.steps[0].type is StepType("set")
+        True
+    """
 
     TOOL = "tool"
     LLM = "llm"

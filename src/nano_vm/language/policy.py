@@ -43,6 +43,14 @@ VALUE = "value"
 class Budget(Part):
     """Hard limits of a run; what is absent is not limited. ``max_seconds`` leaves approvals and
     waits out.
+
+    Examples:
+        >>> from nano_vm import Budget, ExecutionVM, Program
+        >>> program = Program.from_yaml(
+        ...     "steps: [{id: a, type: set, values: {x: 1}}, {id: b, type: set, values: {y: 2}}]"
+        ... )
+        >>> ExecutionVM(budget=Budget(max_steps=1)).run_sync(program).error_kind
+        'budget'
     """
 
     max_steps: Count | None = None
@@ -135,6 +143,14 @@ class Policy:
     ``trusted`` those that are not. A host's policy that names any must cover each input of a run.
     ``replaces`` are digests of policies: runs that were begun under one of them may go on under
     this one.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Policy, Program
+        >>> policy = Policy.from_dict({"tools": {"pay": {"max_calls": 1}}})
+        >>> vm = ExecutionVM(tools={"pay": lambda: "paid"}, policy=policy)
+        >>> once = Program.from_yaml("steps: [{id: a, type: tool, tool: pay}]")
+        >>> print(vm.verify(once).proofs[0])
+        proved: 'pay' is called at most once, attempts included
     """
 
     tools: tuple[ToolRule, ...] = ()

@@ -82,7 +82,14 @@ class Holds(Enum):
 
 
 class OnError(str, Enum):
-    """What a step does when its attempts and catches are used up."""
+    """What a step does when its attempts and catches are used up.
+
+    Examples:
+        >>> from nano_vm import OnError, Program
+        >>> program = Program.from_yaml("steps: [{id: a, type: tool, tool: look, on_error: skip}]")
+        >>> program.steps[0].on_error is OnError.SKIP
+        True
+    """
 
     FAIL = "fail"
     SKIP = "skip"
@@ -121,7 +128,15 @@ class Shaped(dict[str, Any]):
 
 
 class Step(Part):
-    """One step. ``Step(type=..., ...)`` builds the class of that type."""
+    """One step. ``Step(type=..., ...)`` builds the class of that type.
+
+    Examples:
+        >>> from nano_vm import Program
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> step = program.steps[0]
+        >>> step.id, step.type.value
+        ('a', 'set')
+    """
 
     id: str
     type: StepType
@@ -565,7 +580,14 @@ class ModelPool(Part):
 
 
 class Program(Part):
-    """A program: declared steps, and what surrounds them. Immutable."""
+    """A program: declared steps, and what surrounds them. Immutable.
+
+    Examples:
+        >>> from nano_vm import Program
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> program.name, [step.id for step in program.steps]
+        ('hello', ['a'])
+    """
 
     dsl: Literal[1] = 1
     name: str = "unnamed"

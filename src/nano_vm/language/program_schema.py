@@ -126,9 +126,17 @@ OTHERWISE = (
 """What it shows where a field has another meaning than elsewhere: part, field, text."""
 
 
+def without_examples(schema: dict[str, Any]) -> dict[str, Any]:
+    """*schema*, whose descriptions are docstrings, without their examples: those are in Python."""
+    for part in [schema, *schema["$defs"].values()]:
+        if "description" in part:
+            part["description"] = part["description"].partition("\n\nExamples:")[0]
+    return schema
+
+
 def json_schema() -> dict[str, Any]:
     """See `Program.json_schema`."""
-    schema = Program.model_json_schema(by_alias=True)
+    schema = without_examples(Program.model_json_schema(by_alias=True))
     for part in [schema, *schema["$defs"].values()]:
         if part.get("type") != "object":
             continue

@@ -42,7 +42,15 @@ FILE_TOKENS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the host bounds, whatever a program says."""
+    """What the host bounds, whatever a program says.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Limits, Program
+        >>> program = Program.from_yaml("steps: [{id: a, type: set, values: {text: $text}}]")
+        >>> vm = ExecutionVM(limits=Limits(value_bytes=1_000))
+        >>> vm.run_sync(program, {"text": 2_000 * "x"}).status.value
+        'failed'
+    """
 
     steps: int = MAX_STEPS
     """Executed steps of a run: as many as a program may have."""

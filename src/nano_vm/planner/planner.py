@@ -71,11 +71,18 @@ class Planner:
     name; ``budget`` bounds each program that is written. ``max_tokens`` and ``timeout_seconds``
     bound the one call.
 
-        planner = Planner(adapter, tools={"search": search}) program = await planner.generate("Find
-        the latest AI news and summarize", context={"topic": "AI"})
-
     Raises:
         VMError: If one of them cannot be what it is given for.
+
+    Examples:
+        >>> import asyncio
+        >>> from nano_vm import Planner
+        >>> from nano_vm.testing import ScriptedLLM
+        >>> model = ScriptedLLM(['{"steps": [{"id": "pay", "type": "tool", "tool": "pay"}]}'])
+        >>> planner = Planner(model, tools={"pay": lambda: "paid"})
+        >>> program = asyncio.run(planner.generate("pay the customer"))
+        >>> [step.id for step in program.steps]
+        ['pay']
     """
 
     def __init__(

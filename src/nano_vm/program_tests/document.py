@@ -19,6 +19,7 @@ from ..diagnostics import Diagnostic, Loc
 from ..errors import ProgramError, VMError
 from ..language.policy import Budget
 from ..language.program import ApprovalStep, LLMStep, Program, Step, ToolStep, WaitStep
+from ..language.program_schema import without_examples
 from ..language.programs import programs_in
 from ..language.reader import placed, read_text
 from ..prices import checked_price
@@ -390,7 +391,7 @@ def aside(path: str) -> str:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of test files, by which editors complete and check them."""
-    schema = Document.model_json_schema()
+    schema = without_examples(Document.model_json_schema())
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "tests of an llm-nano-vm program"
     schema["patternProperties"] = {"^x-": True}

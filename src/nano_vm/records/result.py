@@ -24,6 +24,13 @@ class StepResult:
     a step that its `when` skipped; what a `when` read that held is ``extra["when"]``), ``retries``
     the number of failed attempts before the last, ``duration_ms`` the time from being reached to
     its end, with waits between attempts.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> result = ExecutionVM().run_sync(program).steps[0]
+        >>> result.path, result.type, result.output
+        ('a', 'set', {'x': 1})
     """
 
     step_id: str

@@ -6,7 +6,14 @@ from enum import Enum
 
 
 class StepStatus(str, Enum):
-    """How a step stands or ended."""
+    """How a step stands or ended.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program, StepStatus
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> ExecutionVM().run_sync(program).steps[0].status is StepStatus.SUCCESS
+        True
+    """
 
     PENDING = "pending"
     RUNNING = "running"
@@ -21,6 +28,12 @@ class StepStatus(str, Enum):
 class TraceStatus(str, Enum):
     """How a run stands or ended. ``SUSPENDED`` waits for a person, a time or an event; see
     `Trace.waiting`.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program, TraceStatus
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> ExecutionVM().run_sync(program).status is TraceStatus.SUCCESS
+        True
     """
 
     RUNNING = "running"

@@ -30,6 +30,13 @@ class Trace:
     """What happened in one run. Made by the VM; `from_json` reads one back.
 
     It shows how the run stands: that of a run under way grows.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> trace = ExecutionVM().run_sync(program)
+        >>> trace.status.value, trace.output, [step.path for step in trace.steps]
+        ('success', {'x': 1}, ['a'])
     """
 
     __slots__ = ("__weakref__", "recording")

@@ -15,6 +15,13 @@ class LLMUsage:
     ``cache_write_tokens`` were written to it; of the completion's, ``reasoning_tokens`` were thought
     and not said. They decide what a call costs and are no part of a digest: the same answer may be
     cached today and not tomorrow.
+
+    Examples:
+        >>> from decimal import Decimal
+        >>> from nano_vm import LLMUsage
+        >>> usage = LLMUsage(9, 1, 10, Decimal("0.0002"))
+        >>> usage.total_tokens, usage.cost_usd
+        (10, Decimal('0.0002'))
     """
 
     prompt_tokens: int = 0

@@ -96,6 +96,18 @@ class Inbox:
     With *trusted* public keys, what none of them has signed counts as not said: no run uses it, and
     nobody is second to it. Needs neither tools nor an event loop. Every method blocks for a
     transaction; those of ``aio`` are awaited.
+
+    Examples:
+        >>> import time
+        >>> from nano_vm import ExecutionVM, Program
+        >>> from nano_vm.run.inbox import Inbox
+        >>> from nano_vm.store.protocol import open_store
+        >>> program = Program.from_yaml("steps: [{id: ask, type: approval, role: manager, show: {x: 1}}]")
+        >>> store = open_store("sqlite:///asked.db")
+        >>> trace = ExecutionVM(store=store).run_sync(program, run_id="a-1")
+        >>> inbox = Inbox(store, {"ann": ["manager"]}.__getitem__, time)
+        >>> inbox.approve("a-1", "ask", shown=trace.waiting[0]["shown"], by="ann")
+        >>> store.close()
     """
 
     def __init__(

@@ -44,7 +44,19 @@ class Begun:
 
 
 class Run:
-    """A handle to a run: ``await run`` or ``await run.result()`` gives its trace."""
+    """A handle to a run: ``await run`` or ``await run.result()`` gives its trace.
+
+    Examples:
+        >>> import asyncio
+        >>> from nano_vm import ExecutionVM, Program
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> async def main():
+        ...     run = ExecutionVM().start(program, run_id="hello-1")
+        ...     trace = await run
+        ...     return run.run_id, trace.output
+        >>> asyncio.run(main())
+        ('hello-1', {'x': 1})
+    """
 
     __slots__ = ("__weakref__", "task", "trace", "waiters")
 

@@ -49,6 +49,17 @@ class Event:
     ``replayed`` marks what is computed again from records when a run is resumed or forked: the observer
     got it when it happened, and no call is made for it. ``record`` is what ``result`` is made of, at
     its first reading: that takes longer than a step.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> class Printer:
+        ...     def observe(self, event):
+        ...         print(event.kind, event.path or "-")
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> trace = ExecutionVM(observers=[Printer()]).run_sync(program)
+        run_started -
+        step_finished a
+        run_finished -
     """
 
     # Not a frozen dataclass: the two events of a step would cost 2 us more.
@@ -152,6 +163,16 @@ class Observer(Protocol):
     """Sees every run of a VM: give it by ``ExecutionVM(observers=[...])``.
 
     One that has an attribute ``event_kinds``, a set, receives events of those kinds only.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> class Ends:
+        ...     event_kinds = {"run_finished"}
+        ...     def observe(self, event):
+        ...         print(event.run_id, event.trace.status.value)
+        >>> program = Program.from_yaml("{name: hello, steps: [{id: a, type: set, values: {x: 1}}]}")
+        >>> trace = ExecutionVM(observers=[Ends()]).run_sync(program, run_id="hello-1")
+        hello-1 success
     """
 
     def observe(self, event: Event) -> None:

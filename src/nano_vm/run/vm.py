@@ -131,6 +131,15 @@ class ExecutionVM:
 
     Raises:
         VMError: If an adapter, tool or price cannot be one.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> vm = ExecutionVM(tools={"double": lambda number: 2 * number})
+        >>> program = Program.from_yaml(
+        ...     "steps: [{id: a, type: tool, tool: double, args: {number: $n}}]"
+        ... )
+        >>> vm.run_sync(program, {"n": 21}).output
+        42
     """
 
     def __init__(

@@ -71,6 +71,11 @@ class RunFilter:
 
     Raises:
         ValueError: If no run has such a status or label, or ``min_cost_usd`` is no amount.
+
+    Examples:
+        >>> from nano_vm.store.protocol import RunFilter
+        >>> RunFilter(status="suspended", labels={"team": "billing"}).labels
+        {'team': 'billing'}
     """
 
     status: str | Sequence[str] | None = None
@@ -596,6 +601,16 @@ def open_store(url: str, **options: Any) -> Archive:
     Raises:
         MissingExtra: If it is in PostgreSQL, whose driver is not installed.
         StoreError: If it cannot be opened.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program
+        >>> from nano_vm.store.protocol import open_store
+        >>> store = open_store("sqlite:///runs.db")
+        >>> program = Program.from_yaml("steps: [{id: a, type: set, values: {x: 1}}]")
+        >>> trace = ExecutionVM(store=store).run_sync(program, run_id="a-1")
+        >>> [run.run_id for run in store.page().runs]
+        ['a-1']
+        >>> store.close()
     """
     from .sql.store import SqlStore
 

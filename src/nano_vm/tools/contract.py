@@ -102,6 +102,15 @@ def tool(
     from outside, unless ``returns`` is ``trusted``, or ``args`` for a pure function, whose result
     is as trusted as its arguments. ``returns_secret`` says that it returns what not everybody may
     know, or names the labels of it; ``accepts`` names the labels that it may be given, `()` none.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Program, tool
+        >>> @tool(effect="read", returns="trusted")
+        ... def price(weight: int) -> int:
+        ...     return 2 * weight
+        >>> program = Program.from_yaml("steps: [{id: a, type: tool, tool: price, args: {weight: 3}}]")
+        >>> ExecutionVM(tools={"price": price}).run_sync(program).output
+        6
     """
     if effect is not None and effect not in EFFECTS:
         raise VMError(f"effect is one of {', '.join(EFFECTS)}, not {effect!r}")

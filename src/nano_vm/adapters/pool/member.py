@@ -40,6 +40,14 @@ class Member:
 
     Raises:
         VMError: If an argument cannot be one.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, Member, Pool, Program
+        >>> from nano_vm.testing import ScriptedLLM
+        >>> first = Member(ScriptedLLM(["yes"]), name="first", requests_per_minute=50, tags=["eu"])
+        >>> program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Is it so?}]")
+        >>> ExecutionVM(Pool([first], require=["eu"])).run_sync(program).output
+        'yes'
     """
 
     def __init__(

@@ -90,6 +90,15 @@ class Pool:
 
     Raises:
         VMError: If there is no member, two have one name, or an argument cannot be one.
+
+    Examples:
+        >>> from nano_vm import ExecutionVM, ModelError, Pool, Program
+        >>> from nano_vm.testing import ScriptedLLM
+        >>> down = ScriptedLLM([ModelError("down", status=503)], model="down")
+        >>> vm = ExecutionVM(Pool([down, ScriptedLLM(["yes"], model="up")]))
+        >>> program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Is it so?}]")
+        >>> vm.run_sync(program).output
+        'yes'
     """
 
     def __init__(
