@@ -179,7 +179,7 @@ $(VENV)/.prometheus: $(VENV)/.core
 			&& { [ "$$(id -u)" != 0 ] || apt-get update -qq; } \
 			&& cd $(VENV)/prometheus && apt-get download -qq prometheus >/dev/null 2>&1 \
 			&& dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; } \
-		|| echo "make: no Prometheus here, so the two tests that ask it are left out"
+		|| echo "make: no Prometheus here, so the tests that ask it are left out"
 	@touch $@
 
 # Servers of others, whose requirements contradict each other: an environment for each, with what is newest.

@@ -394,6 +394,7 @@ class Subject:
                 store.ids_starting_with("", 9, project=name) for name in ("default", "a", "x")
             ],
             "counts": [store.counts(), store.counts(RUN_STATUSES), store.counts([])],
+            "oldest": [store.oldest(), store.oldest(RUN_STATUSES), store.oldest([])],
             "pages": {str(f): list(_pages(store, f)) for f in FILTERS},
             "costs": {by: store.costs(by) for by in GROUPS},
             "costs of some": [store.costs(COST_GROUPS, wanted) for wanted in FILTERS],

@@ -7,12 +7,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from build import NOW, llm, mapped, program, step
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
+from scraping import asked, found, prometheus_over
 
 from nano_vm import Completion, ExecutionVM, ModelError, VMError, tool
 from nano_vm.adapters import Cached
@@ -246,6 +245,12 @@ async def test_a_store_tells_its_queue(tmp_path: Path) -> None:
         "nano_vm_waiting{'kind': 'in_doubt'}": 0,
     }
     assert found["nano_vm_store_up{}"] == 1
+    ages = {
+        status: found[f"nano_vm_oldest_run_age_seconds{{'status': '{status}'}}"]
+        for status in ("pending", "running", "suspended")
+    }
+    assert ages["running"] == 0
+    assert 0 < ages["pending"] < ages["suspended"] < 600
     store.close()
 
 
@@ -343,15 +348,6 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "observability"
-UNPACKED = ROOT / ".venv" / "prometheus" / "usr" / "bin"
-"""Where `make test` puts Debian's, on a machine that has none."""
-
-
-def found(name: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path=UNPACKED)
-    if path is None:
-        pytest.skip(f"{name} is not on this machine, and `make test` could not fetch it")
-    return path
 
 
 async def a_whole_registry(tmp_path: Path) -> CollectorRegistry:
@@ -522,59 +518,18 @@ def test_promtool_finds_nothing_to_mend(tmp_path: Path) -> None:
     assert tests.returncode == 0, tests.stdout + tests.stderr
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, CollectorRegistry]]:
-    """A real Prometheus that scrapes a registry twice a second; its address."""
-    prometheus = found("prometheus")
+    """A real Prometheus that scrapes a registry; its address."""
     registry = CollectorRegistry()
     exporter, thread = start_http_server(0, "127.0.0.1", registry)
-    target = f"127.0.0.1:{exporter.server_port}"
-    config = tmp_path / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\n"
-        f"scrape_configs: [{{job_name: vm, static_configs: [{{targets: ['{target}']}}]}}]\n"
-    )
-    address = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen(
-        [
-            prometheus,
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address={address}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     try:
-        yield f"http://{address}", registry
+        with prometheus_over(f"127.0.0.1:{exporter.server_port}", tmp_path) as address:
+            yield address, registry
     finally:
-        process.terminate()
-        process.wait(20)
         exporter.shutdown()
         exporter.server_close()
         thread.join()
-
-
-def asked(url: str, query: str, seconds: float = 60) -> list[Any]:
-    """The answer to a query, as soon as there is one."""
-    end = time.monotonic() + seconds
-    address = f"{url}/api/v1/query?query={urllib.parse.quote(query)}"
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(address, timeout=10) as response:
-                result: list[Any] = json.load(response)["data"]["result"]
-        except OSError:  # it is not up yet
-            result = []
-        if result and result[0]["value"][1] != "NaN":
-            return result
-        time.sleep(0.2)
-    raise AssertionError(f"no answer to {query}")
 
 
 @pytest.mark.slow

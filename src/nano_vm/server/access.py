@@ -19,7 +19,7 @@ from fastapi import Request
 from ..values import canonical, parse_json
 from . import audit, secrets
 from .problems import Problem, missing
-from .roles import ALL, OWNER, PUBLIC, ROLES, SIGNED_IN
+from .roles import ALL, METRICS, OWNER, PUBLIC, ROLES, SIGNED_IN
 from .rows import Row, Rows, Unscoped, everywhere
 from .scope import Scope
 from .tables import keys, members, projects, sessions, users
@@ -186,7 +186,7 @@ def authorize(request: Request) -> None:
     if "\x00" in request.url.path or b"%00" in request.scope["query_string"]:
         raise Problem(400, "not-understood", "an address holds a NUL, which no text has")
     check_origin(state, request)
-    if needs == PUBLIC:
+    if needs == PUBLIC or (needs == METRICS and _has_metrics_token(state, request)):
         return
     project = request.path_params.get("project")
     with state.tables.reading() as rows:
@@ -196,7 +196,7 @@ def authorize(request: Request) -> None:
             member = _member(rows, principal, project)
     touch(state, principal)
     permissions = principal.permissions(member) if project is not None else frozenset[str]()
-    if needs == OWNER:
+    if needs in (OWNER, METRICS):
         if not principal.owner or principal.key_id is not None:
             raise Problem(403, "not-permitted", "an owner of the instance may do this, logged in")
     elif needs == SIGNED_IN:
@@ -210,6 +210,12 @@ def authorize(request: Request) -> None:
     if principal.owner:
         approves = [ANY_ROLE]
     request.state.caller = Caller(state, request, principal, project, permissions, approves)
+
+
+def _has_metrics_token(state: State, request: Request) -> bool:
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    expected = state.metrics_token
+    return expected is not None and kind.lower() == "bearer" and secrets.same(given, expected)
 
 
 async def caller(request: Request) -> Caller:

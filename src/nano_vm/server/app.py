@@ -17,8 +17,9 @@ from ..ui.page import SCRIPT, STYLE, asset
 from . import problems
 from .access import Caller, caller
 from .guards import Guards
+from .metrics import Counted, exposed
 from .problems import Problem, missing
-from .roles import PUBLIC, SIGNED_IN
+from .roles import METRICS, PUBLIC, SIGNED_IN
 from .routes import (
     admin,
     forks,
@@ -42,20 +43,21 @@ _MARK = b'<meta name="nano-vm-server" content="v1">'
 
 
 class Application(FastAPI):
-    """FastAPI's, with `Guards` outermost: FastAPI answers an error of ours outside of every
-    middleware that is added to it.
+    """FastAPI's, with `Guards` and what counts requests outermost: FastAPI answers an error of ours
+    outside of every middleware that is added to it.
     """
 
     def build_middleware_stack(self) -> ASGIApp:
         """The whole stack, from outside in."""
         state: State = self.state.server
         host = urlsplit(state.public_url).netloc if state.public_url is not None else None
-        return Guards(
+        guards = Guards(
             super().build_middleware_stack(),
             host=host,
             secure=state.secure,
             public=public_paths(self),
         )
+        return Counted(guards, state.requests)
 
 
 def application(state: State) -> FastAPI:
@@ -108,6 +110,14 @@ def readyz(request: Request) -> JSONResponse:
     except StoreError as error:
         raise Problem(503, "store", "the store does not answer") from error
     return JSONResponse({"ok": True})
+
+
+@route(ROUTES, "GET", "/metrics", METRICS, include_in_schema=False)
+def metrics(request: Request) -> Response:
+    """Metrics of this process and of the store, for Prometheus."""
+    state: State = request.app.state.server
+    body, media_type = exposed(state.observer, request.headers.get("accept", ""))
+    return Response(body, headers={"Content-Type": media_type})
 
 
 @route(ROUTES, "GET", "/api/v1/openapi.json", SIGNED_IN, answers=dict[str, Any])

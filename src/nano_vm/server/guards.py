@@ -26,8 +26,8 @@ MAX_BODY_BYTES = 17_000_000
 MAX_PUBLIC_BODY_BYTES = 16_000
 """Of a body that anybody may send: a name and a password of 1000 characters each, with escapes."""
 
-PROBES = frozenset({"/healthz", "/readyz"})
-"""What a supervisor asks, by the address of the process and not by the name of the server."""
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What a supervisor or Prometheus asks, by the address of the process and not by the name of the server."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 

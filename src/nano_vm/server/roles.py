@@ -32,6 +32,9 @@ SIGNED_IN = "signed-in"
 OWNER = "owner"
 """Of a route for owners of the instance."""
 
+METRICS = "metrics"
+"""Of a route that answers who has the token of metrics, and owners of the instance."""
+
 _VIEWER: frozenset[str] = frozenset({"run:read", "program:read", "cost:read", "host:read"})
 _OPERATOR = _VIEWER | {"run:start", "run:cancel", "step:approve"}
 _DEVELOPER = _VIEWER | {"run:content", "run:start", "run:cancel", "run:fork", "program:write"}
@@ -50,5 +53,5 @@ project.
 
 ALL: frozenset[str] = ROLES["admin"]
 
-DECLARED = frozenset({*ALL, PUBLIC, SIGNED_IN, OWNER})
+DECLARED = frozenset({*ALL, PUBLIC, SIGNED_IN, OWNER, METRICS})
 """What a route can declare."""

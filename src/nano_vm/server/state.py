@@ -11,12 +11,14 @@ from fastapi import Request
 
 from ..store.protocol import TableStore
 from .hosts import Hosts
+from .metrics import Requests, observer_of
 from .rows import Tables
 from .tables import users
 from .watch import Watch
 
 if TYPE_CHECKING:
     from ..run.vm import ExecutionVM
+    from ..telemetry.prometheus import Prometheus
     from .oidc import Provider
 
 TOKEN_BYTES = 24
@@ -26,7 +28,7 @@ TOKEN_BYTES = 24
 class State:
     """A server over *store*. ``public_url`` is where it is reached, if not by a loopback address;
     ``vm`` is the server's own host, beside those of workers; ``provider`` is where people log in
-    beside passwords.
+    beside passwords; ``observer`` counts its runs. Who has the ``metrics_token`` is given metrics.
     """
 
     store: TableStore
@@ -34,16 +36,24 @@ class State:
     public_url: str | None = None
     vm: ExecutionVM | None = None
     provider: Provider | None = None
+    observer: Prometheus | None = None
+    metrics_token: str | None = None
     setup_token: str | None = field(default=None, init=False)
     touched: dict[str, int] = field(default_factory=dict, init=False)
     tables: Tables = field(init=False)
     hosts: Hosts = field(init=False)
     watch: Watch = field(init=False)
+    requests: Requests = field(init=False)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.store)
         self.hosts = Hosts(self.store, self.vm)
         self.watch = Watch(self.store)
+        self.requests = Requests(self.store, self.watch)
+        if self.observer is None:
+            self.observer = observer_of(self.store)
+        if self.observer is not None:
+            self.observer.registry.register(self.requests)
         if self._is_nobodys():
             self.setup_token = secrets.token_urlsafe(TOKEN_BYTES)
 

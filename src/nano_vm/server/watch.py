@@ -55,6 +55,10 @@ class Watch:
                 del self._followers[run_id]
                 self._last.pop(run_id, None)
 
+    def listeners(self) -> int:
+        """How many follow a run now."""
+        return sum(len(followers) for followers in list(self._followers.values()))
+
     async def _look(self) -> None:
         try:
             while self._followers:

@@ -507,6 +507,15 @@ class Model:
         found = Counter(kept.run.status for kept in self._by_key.values())
         return {status: found[status] for status in statuses if found[status]}
 
+    def oldest(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
+        """See `Store.oldest`."""
+        found: dict[str, int] = {}
+        for kept in self._by_key.values():
+            status, made = kept.run.status, kept.run.created_ns
+            if status in statuses:
+                found[status] = min(found.get(status, made), made)
+        return found
+
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
         """See `Store.rows_after`."""
         rows = self._kept(run_id).run.rows[max(seq + 1, 0) :]

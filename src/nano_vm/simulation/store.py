@@ -330,6 +330,10 @@ class SimulatedStore(StoreProtocol):
         """See `Store.counts`."""
         return self._read(lambda: self.model.counts(statuses))
 
+    def oldest(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
+        """See `Store.oldest`."""
+        return self._read(lambda: self.model.oldest(statuses))
+
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
         """See `Store.rows_after`."""
         return self._read(lambda: self.model.rows_after(run_id, seq, limit=limit))

@@ -314,6 +314,12 @@ class Store(Protocol):
         """How many runs have each of *statuses*; those that none has are left out."""
         ...
 
+    def oldest(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
+        """When the oldest run of each of *statuses* was made, in nanoseconds since 1970; those that
+        none has are left out.
+        """
+        ...
+
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
         """The rows of a run that follow row number *seq*; the first has number 0. They are never
         changed, so who has some asks for the others.

@@ -8,6 +8,7 @@ a step. Labels have bounded values: programs, tools, models and kinds of errors 
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -431,13 +432,18 @@ class Prometheus:
         runs = GaugeMetricFamily(
             "nano_vm_stored_runs", "Runs of the store that have not ended", labels=["status"]
         )
+        oldest = GaugeMetricFamily(
+            "nano_vm_oldest_run_age_seconds",
+            "How long ago the oldest run of the store was made that has not ended",
+            labels=["status"],
+        )
         waits = GaugeMetricFamily(
             "nano_vm_waiting",
             f"What suspended runs wait for, of the newest {WAITING_LOOKED_AT:,}",
             labels=["kind"],
         )
         try:
-            counts = store.counts()
+            counts, made = store.counts(), store.oldest()
             kinds = dict.fromkeys(("approval", "wait", "in_doubt"), 0)
             suspended = RunFilter(status="suspended")
             for run in store.runs(suspended, limit=WAITING_LOOKED_AT, damaged=[]):
@@ -450,9 +456,11 @@ class Prometheus:
         up.add_metric([], 1)
         for status in ("pending", "running", "suspended"):
             runs.add_metric([status], counts.get(status, 0))
+            age_ns = time.time_ns() - made[status] if status in made else 0
+            oldest.add_metric([status], max(age_ns, 0) / 1e9)
         for kind, count in kinds.items():
             waits.add_metric([kind], count)
-        yield from (up, runs, waits)
+        yield from (up, runs, oldest, waits)
 
 
 class Serving:

@@ -24,6 +24,7 @@ from ..parameters import (
 )
 
 if TYPE_CHECKING:
+    from ...run.observers import Observer
     from ...run.vm import ExecutionVM
     from ...server.oidc import Provider
     from ...server.state import State
@@ -36,6 +37,8 @@ nano-vm serve --bind 0.0.0.0:8642 --public-url https://runs.example.org   (behin
 """
 
 OIDC_VARIABLE = "NANO_VM_OIDC"
+METRICS_TOKEN = "NANO_VM_METRICS_TOKEN"
+MIN_TOKEN_CHARS = 16
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -98,6 +101,7 @@ def serve(options: Options) -> int:
     except StoreError as error:
         raise UsageFault(f"--store: {error}") from None
     try:
+        from ...server.metrics import observer_of
         from ...server.secrets import pepper_of
         from ...server.state import State
 
@@ -106,7 +110,10 @@ def serve(options: Options) -> int:
         except VMError as error:
             raise UsageFault(f"--secret-file: {error}") from None
         provider = _provider(options.oidc)
-        state = State(store, pepper, public_url, _host(store, options), provider)
+        token = _metrics_token()
+        observer = observer_of(store)
+        vm = _host(store, options, observer)
+        state = State(store, pepper, public_url, vm, provider, observer, token)
         _serve(state, options, host, port)
     finally:
         store.close()
@@ -137,7 +144,24 @@ def _serve(state: State, options: Options, host: str, port: int) -> None:
         run(state, listening, options.concurrency if options.with_worker else None)
 
 
-def _host(store: Archive, options: Options) -> ExecutionVM | None:
+def _metrics_token() -> str | None:
+    """What a scraper of metrics proves itself with, if anything.
+
+    Raises:
+        UsageFault: If it could be guessed.
+    """
+    token = os.environ.get(METRICS_TOKEN)
+    if not token:
+        return None
+    if len(token) < MIN_TOKEN_CHARS or not token.isascii() or any(c.isspace() for c in token):
+        raise UsageFault(
+            f"{METRICS_TOKEN} has at least {MIN_TOKEN_CHARS} characters, in ASCII without spaces: "
+            f"openssl rand -hex 24 makes one"
+        )
+    return token
+
+
+def _host(store: Archive, options: Options, observer: Observer | None) -> ExecutionVM | None:
     """The host of this process, if it was given one."""
     from ..host import vm_of
     from ..rules import load_policy
@@ -145,7 +169,9 @@ def _host(store: Archive, options: Options) -> ExecutionVM | None:
     given = options.tools is not None or options.model or options.host or options.answer
     if not options.with_worker and not given:
         return None
-    return vm_of(options, policy=load_policy(options.policy), store=store)
+    observers = [] if observer is None else [observer]
+    policy = load_policy(options.policy)
+    return vm_of(options, policy=policy, store=store, observers=observers)
 
 
 def _provider(given: str | None) -> Provider | None:

@@ -505,6 +505,19 @@ class SqlStore(TableStore):
             )
         return dict(found)
 
+    def oldest(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
+        """See `Store.oldest`."""
+        with self.database.reading() as connection:
+            found = {
+                # each is the first of its part of the index; grouped, all of them would be read
+                status: connection.all(
+                    "SELECT created_ns FROM nano_runs WHERE status = ? ORDER BY created_ns LIMIT 1",
+                    status,
+                )
+                for status in statuses
+            }
+        return {status: rows[0][0] for status, rows in found.items() if rows}
+
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
         """See `Store.rows_after`."""
         with self.database.reading() as connection:
