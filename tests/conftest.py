@@ -16,6 +16,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["processor_time"]
+
 _NO_SKIPS = any(
     os.environ.get(name, "").lower() not in ("", "0", "false")
     for name in ("CI", "NANO_VM_NO_SKIPS")

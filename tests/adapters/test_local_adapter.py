@@ -75,12 +75,10 @@ async def test_what_runs_here_has_no_cost_and_ends() -> None:
         Program.from_dict({"steps": [asks]}), budget={"max_cost_usd": 0.01}
     )
     assert trace.raise_for_status().total_cost_usd() == 0
-    completion = await adapter.complete(STORY, ignore_eos=True)
+    assert adapter.max_tokens == DEFAULT_MAX_TOKENS
+    completion = await LocalAdapter(max_tokens=48).complete(STORY, ignore_eos=True)
     assert completion.usage is not None
-    assert (completion.finish_reason, completion.usage.completion_tokens) == (
-        "length",
-        DEFAULT_MAX_TOKENS,
-    )
+    assert (completion.finish_reason, completion.usage.completion_tokens) == ("length", 48)
 
 
 @pytest.mark.real_llm
@@ -174,11 +172,11 @@ async def test_stream_gives_the_same(adapter: LocalAdapter) -> None:
 
 @pytest.mark.real_llm
 async def test_same_call_same_answer(adapter: LocalAdapter) -> None:
-    alone = await adapter.complete(STORY, max_tokens=24)
-    beside = await asyncio.gather(*(adapter.complete(STORY, max_tokens=24) for _ in range(6)))
+    alone = await adapter.complete(STORY, max_tokens=12)
+    beside = await asyncio.gather(*(adapter.complete(STORY, max_tokens=12) for _ in range(6)))
     assert [answer.text for answer in beside] == [alone.text] * 6
     drawn = [
-        await adapter.complete(STORY, max_tokens=24, temperature=0.9, seed=seed)
+        await adapter.complete(STORY, max_tokens=12, temperature=0.9, seed=seed)
         for seed in (1, 1, 2)
     ]
     assert drawn[0].text == drawn[1].text != drawn[2].text

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+from campaigns import first
 
 from nano_vm.server.state import State
 
@@ -228,8 +229,11 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 360])
+LOOKS = [("light", 1440), ("dark", 360), ("light", 360), ("dark", 1440)]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("theme", "width"), first(2, LOOKS))
 def test_every_page_can_be_read_by_all(
     world: World, address: str, open_page: Open, theme: str, width: int
 ) -> None:

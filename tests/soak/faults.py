@@ -149,13 +149,13 @@ class Fault:
         }
 
 
-async def suffer(place: Bench, fault: Fault, faults: list[str]) -> int:
-    """Runs with *fault* at the first transaction, the second, and so on, up to the last of a run;
-    how many there were.
+async def suffer(place: Bench, fault: Fault, every: int, faults: list[str]) -> int:
+    """Runs with *fault* at the first transaction, the second, and so on, up to the last of a run,
+    or at *every* second or third of them; how many there were.
     """
-    number = 0
+    number = 1 - every
     while True:
-        number += 1
+        number += every
         run_id = f"{fault.name} {fault.moment} {number}".replace(" ", "-")
         vm, hits = place.open(), fault.hits
         seen: dict[str, int] = {}
@@ -180,7 +180,7 @@ async def suffer(place: Bench, fault: Fault, faults: list[str]) -> int:
             faults.append(f"{run_id}: {seen[run_id]} rows were acknowledged, {there} are there")
         await end(place, run_id)
         if not hit:
-            return number - 1
+            return number - every
 
 
 async def end(place: Bench, run_id: str) -> None:
@@ -479,25 +479,27 @@ def corrupted(folder: Path, seed: int, flips: int, faults: list[str]) -> dict[st
     }
 
 
-async def suffer_all(place: LiteBench | PostgresBench, faults: list[str]) -> list[dict[str, Any]]:
-    """Each fault of a database at each transaction."""
+async def suffer_all(
+    place: LiteBench | PostgresBench, every: int, faults: list[str]
+) -> list[dict[str, Any]]:
+    """Each fault of a database at each transaction, or at *every* second or third."""
     rows = []
     for fault in place.faults_of():
-        transactions = await suffer(place, fault, faults)
+        transactions = await suffer(place, fault, every, faults)
         rows.append({**fault.row(), "transactions": transactions})
         if transactions < 5:
             faults.append(f"{fault.name}, {fault.moment}: hit {transactions} transactions only")
     return rows
 
 
-def campaign(folder: Path, kind: str, *, flips: int) -> dict[str, Any]:
+def campaign(folder: Path, kind: str, *, flips: int, every: int) -> dict[str, Any]:
     """All faults of a database."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     faults: list[str] = []
     place: LiteBench | PostgresBench
     if kind == "sqlite":
         place = LiteBench(folder / "runs", f"sqlite:///{folder}/runs/runs.db")
-        rows = asyncio.run(suffer_all(place, faults))
+        rows = asyncio.run(suffer_all(place, every, faults))
         rows += [torn(folder, 1, faults), corrupted(folder, 2, flips, faults)]
     else:
         (folder / "postgres").mkdir()
@@ -505,7 +507,7 @@ def campaign(folder: Path, kind: str, *, flips: int) -> dict[str, Any]:
         try:
             place = PostgresBench(folder / "runs", server.database())
             place.server = server
-            rows = asyncio.run(suffer_all(place, faults))
+            rows = asyncio.run(suffer_all(place, every, faults))
             faults += examine(place, SHORT)["faults"]
         finally:
             server.stop()
@@ -519,9 +521,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="sqlite", choices=["sqlite", "postgres"])
     parser.add_argument("--flips", type=int, default=60)
+    parser.add_argument("--every", type=int, default=1, help="leave out transactions between")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nano-vm-faults-"))
-    result = campaign(folder, given.url, flips=given.flips)
+    result = campaign(folder, given.url, flips=given.flips, every=given.every)
     result["faults"] = result["faults"][:20]
     return concluded(result, folder)
 

@@ -104,14 +104,14 @@ def test_calls_over_a_budget_are_found() -> None:
 
 @pytest.mark.slow
 def test_faults_of_a_file() -> None:
-    result = as_it_must_be(soak("faults", "--flips", "20"))
+    result = as_it_must_be(soak("faults", "--flips", "20", "--every", "2"))
     assert all(row.get("transactions", 9) >= 5 for row in result["rows"])
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_faults_of_a_server() -> None:
-    as_it_must_be(soak("faults", "--url", "postgres"))
+    as_it_must_be(soak("faults", "--url", "postgres", "--every", "4"))
 
 
 @pytest.mark.slow

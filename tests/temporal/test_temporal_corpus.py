@@ -5,12 +5,11 @@ the same digests.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from campaigns import PART, VARIABLE, WHOLE
+from campaigns import is_whole
 from test_corpus import HostScripts, Ran, cases, execute, load, merged, resolved
 
 from nano_vm import ExecutionVM, Limits, Program
@@ -18,6 +17,9 @@ from nano_vm.temporal import TemporalRuns
 from temporal.cluster import Hosts, Server, serving
 
 AT_ONCE = 12
+SHARE = 6
+"""`make test` tries one case of so many: here a case is cheap, and the server is what costs."""
+
 LONGEST_SECONDS = 0.4
 """Virtual time of the cases that `make test` runs; here it is real."""
 
@@ -33,10 +35,10 @@ NOT_HERE = {
 
 def chosen() -> Iterator[tuple[str, dict[str, Any], Ran]]:
     """The cases to be tried, and their traces on asyncio; a part of them in `make test`."""
-    whole = os.environ.get(VARIABLE) == WHOLE
+    whole = is_whole()
     for number, one in enumerate(cases()):
         name, case = str(one.id), one.values[0]
-        if "load" in case or name in NOT_HERE or (number % PART and not whole):
+        if "load" in case or name in NOT_HERE or (number % SHARE and not whole):
             continue
         case = merged(case, {"run": {"run_id": f"corpus-{number}", "seed": 7}})
         ran = execute(case)

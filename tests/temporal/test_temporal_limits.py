@@ -79,7 +79,7 @@ async def test_the_largest_value_passes(temporal_server: Server, tmp_path: Path)
 
 @pytest.mark.campaign
 async def test_many_runs_wait_and_are_decided(temporal_server: Server) -> None:
-    count = cases(2000) // 4 if cases(6) == 1 else 2000
+    count = cases(2000)
     made = program({"id": "ok", "type": "approval", "role": "boss", "show": {}})
     client = await temporal_server.client()
     free = asyncio.Semaphore(24)

@@ -22,6 +22,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal
 
 from ..diagnostics import Diagnostic, Loc
@@ -740,5 +741,6 @@ def _programs_around(node: Node) -> Iterator[Program]:
         at = at.frame.owner
 
 
+@cache  # pydantic looks at the signature of each default's factory, which takes longer than the graph
 def _end_step() -> Step:
     return SetStep.model_construct(id="$end", values={})

@@ -1,0 +1,116 @@
+"""How much of a processor each test takes, its processes included; and what keeps that little.
+
+A test that takes `SLOW_SECONDS` is marked `slow`, so that `make test-quick` stays quick. Which of
+those that ran have no such mark is said at the end of each run.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import shutil
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from nano_vm.collector import THRESHOLDS
+
+SLOW_SECONDS = 0.15
+LISTED = 20
+"""How many of the tests without a mark are named."""
+
+_EXEMPT = ("slow", "campaign", "real_llm")
+_UNMARKED = "processor seconds without a mark"
+
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES = 2 << 30
+"""A whole run leaves 200 MB of folders, where tests fail or are interrupted."""
+
+_STANDS_SECONDS = 300.0
+_ARMED_FOR_SECONDS = 30.0
+"""Arming starts and ends a thread, which costs a busy machine more than most tests take."""
+
+
+def _processor_seconds() -> float:
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
+
+
+def _put_folders_into_memory() -> None:
+    """What tests commit to a database in their folder is flushed to a disk otherwise, thousands of
+    times: the processor waits, and no test is about a loss of power.
+    """
+    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+class _Watch:
+    """Prints where every thread stands where a test hangs; it never ends a test."""
+
+    def __init__(self) -> None:
+        self.output = os.dup(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2)
+        self.armed = float("-inf")
+
+    def renew(self) -> None:
+        now = time.monotonic()
+        if now >= self.armed + _ARMED_FOR_SECONDS:
+            faulthandler.dump_traceback_later(_STANDS_SECONDS, file=self.output)
+            self.armed = now
+
+    def end(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        os.close(self.output)
+
+
+_watch = pytest.StashKey[_Watch]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _put_folders_into_memory()
+    gc.set_threshold(*THRESHOLDS)  # a tenth of the suite is the collector otherwise
+    config.stash[_watch] = _Watch()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _watch in config.stash:
+        config.stash[_watch].end()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # the tests themselves, nearly a million objects, which stay to the end
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    item.config.stash[_watch].renew()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    before = _processor_seconds()
+    yield
+    taken = _processor_seconds() - before
+    if taken >= SLOW_SECONDS and not any(item.get_closest_marker(mark) for mark in _EXEMPT):
+        item.user_properties.append((_UNMARKED, taken))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    found = [
+        (taken, report.nodeid)
+        for report in terminalreporter.getreports("passed")
+        for name, taken in report.user_properties
+        if name == _UNMARKED and report.when == "call"
+    ]
+    if not found:
+        return
+    terminalreporter.section(f"not marked slow, and took {SLOW_SECONDS} s of a processor or more")
+    for taken, name in sorted(found, reverse=True)[:LISTED]:
+        terminalreporter.write_line(f"{taken:6.2f} s  {name}")
+    if len(found) > LISTED:
+        terminalreporter.write_line(f"and {len(found) - LISTED} more")
