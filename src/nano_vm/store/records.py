@@ -49,6 +49,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")  # as Kubernetes has n
 
 _NO_CALL = "null,null"
 
+_NOTHING = ("null", None)  # as `_hidden` gives it
+
+_STATUS_JSON: dict[StepStatus | None, str] = {
+    None: "null",
+    **{status: f'"{status.value}"' for status in STATUSES},
+}
+
 
 @dataclass(slots=True)
 class Row:
@@ -79,16 +86,16 @@ class Row:
         """What the seal covers: everything, values by salted hash, as a canonical JSON list;
         *known* are hashes by identity.
         """
-        request, output, rest, status = self.request, self.output, self.rest, self.status
-        hidden = (
-            "null" if request is UNSET else _hidden(salt, request, known),
-            "null" if output is UNSET else _hidden(salt, output, known),
-            "null" if rest is None else _hidden(salt, rest, known),
-        )
+        known_of = known.get
+        request, output, rest = self.request, self.output, self.rest
+        asked = known_of(id(request)) or _hidden(salt, request, known)
+        gave = known_of(id(output)) or _hidden(salt, output, known)
+        beside = _NOTHING if rest is None else known_of(id(rest)) or _hidden(salt, rest, known)
         call = _NO_CALL if self.model is None and self.usage is None else self._call()
         return (
             f"[{self.kind},{_quoted(self.frame)},{_quoted(self.path)},{_quoted(self.type)},"
-            f"{'null' if status is None else _quoted(status._value_)},{self.started_ns},{self.finished_ns},{','.join(hidden)},{call}]"
+            f"{_STATUS_JSON[self.status]},{self.started_ns},{self.finished_ns},"
+            f"{asked[0]},{gave[0]},{beside[0]},{call}]"
         ).encode()
 
     def _call(self) -> str:
@@ -156,12 +163,13 @@ def salted(salt: bytes, value: Any) -> str | None:
     return None if value is UNSET else sha256(salt + canonical(value)).hexdigest()
 
 
-def _hidden(salt: bytes, value: Any, known: dict[int, Any]) -> str:
-    found = known.get(id(value))
-    if found is None:
-        # the value, so that its identity stays its own
-        found = known[id(value)] = f'"{salted(salt, value)}"', value
-    return found[0]
+def _hidden(salt: bytes, value: Any, known: dict[int, Any]) -> tuple[str, Any]:
+    """The salted hash of *value* as JSON, kept in *known* beside the value, so that its identity
+    stays its own.
+    """
+    hidden = "null" if value is UNSET else f'"{salted(salt, value)}"'
+    found = known[id(value)] = hidden, value
+    return found
 
 
 @dataclass(slots=True)

@@ -121,7 +121,7 @@ class Journal:
         self.origin = origin
         # whether calls with an effect are left to a person's word
         self.holds = run.about.get("effects") is False
-        steps = (row.record() for row in run.rows if row.kind == STEP)
+        steps = [row.record() for row in run.rows if row.kind == STEP]
         self.recorded = Recorded(steps, base_ns, reword=True)
         self.unsafe: set[str] = set()  # of calls that another owner does not make again
         self.seal = seal

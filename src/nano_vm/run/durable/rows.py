@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...language.semantics import CALLS, OUTSIDE
-from ...machine.machine import FOREVER, Machine
+from ...machine.machine import Machine
 from ...machine.plan import Op
 from ...records.record import Record, full
 from ...records.status import StepStatus
@@ -24,19 +24,11 @@ class Rows:
 
     def __init__(self, run: StoredRun, ops: Sequence[Op], base_ns: int, owner: str) -> None:
         self.run, self.ops, self.base_ns, self.owner = run, ops, base_ns, owner
-        steps = [row for row in run.rows if row.kind == STEP]
         self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
         self.kept: dict[str, int] = {}  # rows of each frame that are stored
-        for row in run.rows:
-            self.first[row.frame] = min(self.first.get(row.frame, FOREVER), row.started_ns)
-        for row in steps:
-            self.kept[row.frame] = self.kept.get(row.frame, 0) + 1
-        self.stored = dict(self.kept)  # the same, before anything was appended here
-        done = {row.path for row in steps}
         self.begun: dict[str, list[int]] = {}  # calls without outcome: when each was begun
-        for row in run.rows:
-            if row.kind == INTENT and row.path not in done:
-                self.begun.setdefault(row.path, []).append(row.started_ns)
+        self.count = self._look(run.rows)  # rows of steps
+        self.stored = dict(self.kept)  # the same, before anything was appended here
         self.calls = begun_calls(run.rows)
         self.named = False  # whether a row says which process drives the run now
         self.arguments: dict[str, tuple[Sequence[str], Any]] = {}
@@ -44,7 +36,24 @@ class Rows:
         self.resolved: dict[str, str] = {}  # by path: who said what became of a call in doubt
         self.deadlines: dict[str, int] = {}  # of what is waited for, since the epoch
         self.repeatable = True  # whether what was recorded last had no effect and no cost
-        self.count = len(steps)
+
+    def _look(self, rows: Iterable[Row]) -> int:
+        """Take what the stored *rows* say of frames, steps and calls; how many are of steps."""
+        first, kept, begun = self.first, self.kept, self.begun
+        done: list[str] = []
+        for row in rows:
+            kind, frame, started = row.kind, row.frame, row.started_ns
+            earliest = first.get(frame)
+            if earliest is None or started < earliest:
+                first[frame] = started
+            if kind == STEP:
+                done.append(row.path)
+                kept[frame] = kept.get(frame, 0) + 1
+            elif kind == INTENT:
+                begun.setdefault(row.path, []).append(started)
+        for path in done if begun else ():
+            begun.pop(path, None)
+        return len(done)
 
     def new(self, machine: Machine, *, ended: bool = False) -> list[Row]:
         """What the machine recorded since; that it waits is not kept unless the run has *ended*

@@ -85,7 +85,7 @@ def loaded_each(
         for key, of_run in _by_run(connection.among(_INBOXES_OF_RUNS, keys)).items()
     }
     found: dict[str, StoredRun | StoreError] = {}
-    cells: dict[str, list[bytes | None]] = {}
+    cells: dict[str, dict[bytes | None, None]] = {}  # each once
     hashes: dict[bytes, None] = {}
     for run_id in run_ids:
         if run_id not in page:
@@ -93,7 +93,8 @@ def loaded_each(
             continue
         try:
             with _readable(f"run {run_id!r}"):
-                cells[run_id] = cells_of([page[run_id]], stored.get(page[run_id][0], ()))
+                fields = page[run_id]
+                cells[run_id] = dict.fromkeys(cells_of([fields], stored.get(fields[0], ())))
                 hashes |= dict.fromkeys(hashes_in(cells[run_id]))
         except StoreError as error:
             found[run_id] = error
@@ -118,6 +119,9 @@ def loaded_each(
 
 def _by_run(rows: Iterable[Columns]) -> dict[int, list[Columns]]:
     """Rows that stand in the order of their runs, by the run in their last column."""
+    rows = list(rows)
+    if rows and rows[0][-1] == rows[-1][-1]:  # of one run, as mostly
+        return {rows[0][-1]: rows}
     return {key: list(of_run) for key, of_run in groupby(rows, itemgetter(-1))}
 
 
@@ -192,7 +196,7 @@ def values_of(
 ) -> dict[bytes | None, Any]:
     """The values of all cells of *headers* and *rows*."""
     with _readable(where):
-        cells = cells_of(headers, rows)
+        cells = dict.fromkeys(cells_of(headers, rows))
         return decoded(cells, bodies_of(connection, hashes_in(cells)), where, {})
 
 
