@@ -335,9 +335,10 @@ class Client(_Calls):
         ]
         return found
 
-    def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> None:
-        """Approve what a run asks, as it was shown."""
-        self._send(self._located()._decide(run_id, path, shown, "approve", reason=reason))
+    def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> int:
+        """Approve what a run asks, as it was shown; how many more people have to before it counts."""
+        call = self._located()._decide(run_id, path, shown, "approve", reason=reason)
+        return int(self._send(call)["missing"])
 
     def reject(self, run_id: str, path: str, *, shown: str, reason: str) -> None:
         """Reject what a run asks, as it was shown."""
@@ -549,10 +550,11 @@ class AsyncClient(_Calls):
         found: list[dict[str, Any]] = (await self._send(call))["asked"]
         return found
 
-    async def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> None:
+    async def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> int:
         """As `Client.approve`."""
         located = await self._located()
-        await self._send(located._decide(run_id, path, shown, "approve", reason=reason))
+        answer = await self._send(located._decide(run_id, path, shown, "approve", reason=reason))
+        return int(answer["missing"])
 
     async def reject(self, run_id: str, path: str, *, shown: str, reason: str) -> None:
         """As `Client.reject`."""

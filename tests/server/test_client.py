@@ -35,7 +35,9 @@ def address(world: World) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def keys(world: World) -> dict[str, str]:
-    """A key for each role, made by the owner, who may approve anything."""
+    """A key for each role, made by the owner, who is listed as a manager."""
+    listed = {"role": "viewer", "approves": ["manager"]}
+    assert world.owner.put("/api/v1/projects/shop/members/owner", json=listed).is_success
     path = "/api/v1/projects/shop/keys"
     return {
         role: world.owner.post(path, json={"name": role, "role": role}).json()["key"]

@@ -43,7 +43,10 @@ def test_a_run_is_started_approved_and_verified(
     other = {**answer, "shown": "0" * 64}
     changed = world.operator.post(f"{SHOP}/inbox", json=other)
     assert (changed.status_code, changed.json()["title"]) == (409, "changed")
-    assert world.operator.post(f"{SHOP}/inbox", json=answer).json() == {"recorded": True}
+    assert world.operator.post(f"{SHOP}/inbox", json=answer).json() == {
+        "recorded": True,
+        "missing": 0,
+    }
     late = world.owner.post(f"{SHOP}/inbox", json=answer)
     assert late.status_code == 409
     assert "by 'operator'" in late.json()["detail"]

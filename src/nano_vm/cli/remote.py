@@ -18,6 +18,7 @@ from ..store.protocol import Cost
 from ..values import UNSET
 from .faults import Failure, UsageFault
 from .grammar import Options
+from .output import note
 
 if TYPE_CHECKING:
     from ..prices import Price
@@ -153,7 +154,9 @@ class ServerPlace:
 
     def approve(self, run_id: str, path: str, shown: str, by: str, reason: str | None) -> None:
         """See `Place.approve`."""
-        self.client.approve(run_id, path, shown=shown, reason=reason or "")
+        missing = self.client.approve(run_id, path, shown=shown, reason=reason or "")
+        if missing:
+            note(f"{missing} more people have to approve before it counts")
 
     def reject(
         self, run_id: str, path: str, shown: str | None, by: str, reason: str | None

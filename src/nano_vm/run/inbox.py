@@ -175,6 +175,21 @@ class Inbox:
         """Record that *by* rejects; as `approve`."""
         self._decide("reject", run_id, path, shown, by, reason)
 
+    def require_open(self, run_id: str, path: str, *, shown: str, by: str) -> dict[str, Any]:
+        """What the run asks at *path*, as it was *shown* and *by* could approve it now. Nothing is
+        recorded.
+
+        Raises:
+            VMError: As `approve`.
+        """
+        principal(by)
+        self._permitted(run_id, path, by)
+        run = self.store.load(run_id, rows=False)
+        now = self.clock.time_ns()
+        entry = _pending(run, self._said(run), path, "approval", False, now)
+        _seen(shown, run, entry)
+        return entry
+
     def _decide(
         self, kind: str, run_id: str, path: str, shown: str | None, by: str, reason: str | None
     ) -> None:

@@ -24,6 +24,7 @@ from .routes import (
     admin,
     forks,
     hosts,
+    inbox,
     oidc,
     people,
     policies,
@@ -77,6 +78,7 @@ def application(state: State) -> FastAPI:
     app.state.server = state
     parts = (
         runs,
+        inbox,
         standings,
         forks,
         programs,

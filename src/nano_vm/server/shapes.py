@@ -65,6 +65,13 @@ class Recorded(TypedDict):
     recorded: bool
 
 
+class Decided(TypedDict):
+    """That an answer is recorded, and how many more people have to approve before it counts."""
+
+    recorded: bool
+    missing: int
+
+
 class Verified(TypedDict):
     """Whether recomputing a run gave its records."""
 
@@ -372,3 +379,4 @@ class Settings(TypedDict):
     """Settings of a project."""
 
     four_eyes: bool
+    approvers: dict[str, int]

@@ -84,6 +84,18 @@ attempts = _table(  # to log in that failed, by whose and from where
     "nano_attempts", _text("who", key=True), _number("failures"), _number("until_ns")
 )
 
+votes = _table(  # of approvals that need several people
+    "nano_votes",
+    _text("project", key=True),
+    _text("run", key=True),
+    _text("path", key=True),
+    _text("shown", key=True),  # the digest of what was approved
+    _text("user_name", key=True),
+    _text("key_id", optional=True),
+    _text("reason"),
+    _number("at_ns"),
+)
+
 programs = _table(
     "nano_programs",
     _text("project", key=True),

@@ -39,7 +39,7 @@ class Fact(TypedDict):
 
 class Asking(TypedDict):
     """What a run asks at a place. Times are milliseconds since the epoch; without ``whole`` the
-    facts are too long for a page.
+    facts are too long for a page. ``needed`` people approve it, and ``approved`` have.
     """
 
     run: str
@@ -53,6 +53,8 @@ class Asking(TypedDict):
     shown: str
     since: float
     deadline: float | None
+    needed: int
+    approved: list[str]
 
 
 class AskedList(TypedDict):
@@ -107,6 +109,8 @@ def _asking(run_id: str, program: str, created_ns: int, entry: Mapping[str, Any]
         "shown": entry["shown"],
         "since": entry.get("began_ns", created_ns) / 1e6,
         "deadline": None if deadline is None else deadline / 1e6,
+        "needed": 1,
+        "approved": [],
     }
 
 

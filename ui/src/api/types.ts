@@ -218,6 +218,8 @@ export interface Asking {
   shown: string;
   since: number;
   deadline: number | null;
+  needed: number;
+  approved: string[];
 }
 
 /** `by` is who decides here: null where nobody does. */

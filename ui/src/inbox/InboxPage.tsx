@@ -73,10 +73,11 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
     return () => window.removeEventListener("keydown", keys);
   });
 
-  const send = async (answer: Answer, what: string) => {
+  const send = async (answer: Answer, what: string, missing: number) => {
     try {
       await from.answer(answer);
-      setSaid(`${what}, for run ${answer.run}. A worker goes on with it.`);
+      const next = missing > 0 ? `${missing} more must approve` : "A worker goes on with it";
+      setSaid(`${what}, for run ${answer.run}. ${next}.`);
       setFault(null);
       setOpen(null);
       change({ at: null });
@@ -187,7 +188,7 @@ function Question({
   standing: "asked" | "changed" | "gone";
   by: string | null;
   now: number;
-  send: (answer: Answer, what: string) => Promise<void>;
+  send: (answer: Answer, what: string, missing: number) => Promise<void>;
   again: () => void;
 }) {
   const [reason, setReason] = useState("");
@@ -203,11 +204,14 @@ function Question({
           : !asking.whole
             ? "It is too long for a page: read it with nano-vm show, and decide there."
             : null;
+  const others = asking.approved.filter((name) => name !== by);
+  const missing = Math.max(0, asking.needed - others.length - 1);
   const blocked = why !== null || busy;
   const answer = async (more: Partial<Answer> & { answer: Answer["answer"] }, what: string) => {
     setBusy(true);
     const { run, path, shown } = asking;
-    await send({ run, path, shown, reason, ...more }, what);
+    const approves = more.answer === "approve";
+    await send({ run, path, shown, reason, ...more }, what, approves ? missing : 0);
     setBusy(false);
   };
   return (
@@ -242,6 +246,17 @@ function Question({
           <Next name="If yes" found={consequence(view, boxOf(asking.path), "then")} />
           <Next name="If no" found={consequence(view, boxOf(asking.path), "otherwise")} />
         </dl>
+      )}
+      {asking.needed > 1 && (
+        <p className="muted">
+          {asking.needed} people approve this
+          {asking.approved.length > 0 && (
+            <>
+              ; so far: <Plain text={asking.approved.join(", ")} />
+            </>
+          )}
+          . One who rejects is enough.
+        </p>
       )}
       {why !== null && (
         <p className="note why">

@@ -236,15 +236,21 @@ export function KeysPage({ from }: { from: TeamSource }) {
   );
 }
 
+interface Settings {
+  four_eyes: boolean;
+  approvers: Record<string, number>;
+}
+
 /** What holds for a project. */
 export function SettingsPage({ from }: { from: TeamSource }) {
-  const [found, fault, look] = useAsked<{ four_eyes: boolean }>(from, "settings");
+  const [found, fault, look] = useAsked<Settings>(from, "settings");
   const [chosen, setChosen] = useState<boolean | null>(null);
+  const [role, setRole] = useState("");
+  const [people, setPeople] = useState("2");
   const [error, setError] = useState<Error | null>(null);
-  const set = async (four_eyes: boolean) => {
-    setChosen(four_eyes);
+  const set = async (settings: Partial<Settings>) => {
     try {
-      await from.send("PUT", "settings", { four_eyes });
+      await from.send("PUT", "settings", settings);
       setError(null);
     } catch (refused) {
       setError(refused as Error);
@@ -252,18 +258,72 @@ export function SettingsPage({ from }: { from: TeamSource }) {
     await look();
     setChosen(null);
   };
+  const without = (name: string) =>
+    Object.fromEntries(Object.entries(found?.approvers ?? {}).filter(([other]) => other !== name));
   return (
     <Sheet title="Settings">
       <Faults error={fault ?? error} />
       {found !== null && (
-        <label className="choice">
-          <input
-            type="checkbox"
-            checked={chosen ?? found.four_eyes}
-            onChange={(event) => set(event.target.checked)}
-          />{" "}
-          A run is decided by another than who started it
-        </label>
+        <>
+          <label className="choice">
+            <input
+              type="checkbox"
+              checked={chosen ?? found.four_eyes}
+              onChange={(event) => {
+                setChosen(event.target.checked);
+                void set({ four_eyes: event.target.checked });
+              }}
+            />{" "}
+            A run is decided by another than who started it
+          </label>
+          <section>
+            <h2>Approvals by several people</h2>
+            {Object.keys(found.approvers).length === 0 && (
+              <p className="muted">One person approves, whatever the role.</p>
+            )}
+            <ul>
+              {Object.entries(found.approvers).map(([name, count]) => (
+                <li key={name}>
+                  <Plain text={`${name}: ${count} people`} />{" "}
+                  <button
+                    type="button"
+                    className="quiet"
+                    onClick={() => set({ approvers: without(name) })}
+                  >
+                    Remove <span className="unseen">{name}</span>
+                  </button>
+                </li>
+              ))}
+            </ul>
+            <form
+              className="sheet"
+              onSubmit={async (event) => {
+                event.preventDefault();
+                await set({ approvers: { ...found.approvers, [role]: Number(people) } });
+                setRole("");
+              }}
+            >
+              <Field
+                label="Role that an approval asks for"
+                value={role}
+                required
+                onText={setRole}
+              />
+              <Field
+                label="How many people approve"
+                type="number"
+                min={2}
+                max={20}
+                value={people}
+                required
+                onText={setPeople}
+              />
+              <button type="submit" className="primary">
+                Set it
+              </button>
+            </form>
+          </section>
+        </>
       )}
     </Sheet>
   );

@@ -33,6 +33,7 @@ from ..shapes import (
 )
 from ..tables import audit as entries
 from ..tables import keys, members, projects, sessions, users
+from ..votes import MOST_APPROVERS
 from .people import Name, Password
 
 ROUTES = Routes()
@@ -45,6 +46,10 @@ Number = Annotated[int, Query(ge=1, lt=2**63)]
 
 
 # --- members ---
+
+
+RoleName = Annotated[str, Field(min_length=1, max_length=200)]
+"""Of a role that approvals ask for."""
 
 
 class Member(Body):
@@ -174,24 +179,35 @@ def _key(row: Row) -> dict[str, Any]:
 @route(ROUTES, "GET", f"{PROJECT}/settings", "program:read", answers=Settings)
 def read_settings(who: Who) -> JSONResponse:
     """Settings of the project."""
-    return JSONResponse({"four_eyes": bool(who.scope.settings().get("four_eyes"))})
+    return JSONResponse(_settings(who))
+
+
+def _settings(who: Caller) -> dict[str, Any]:
+    found = who.scope.settings()
+    return {"four_eyes": bool(found.get("four_eyes")), "approvers": found.get("approvers", {})}
 
 
 class NewSettings(Body):
-    """*four_eyes*: a run is decided by another than who started it."""
+    """*four_eyes*: a run is decided by another than who started it. *approvers*: by the role that an
+    approval asks for, how many people approve, where that is more than one. What is left out stays.
+    """
 
-    four_eyes: bool
+    four_eyes: bool | None = None
+    approvers: dict[RoleName, Annotated[int, Field(ge=1, le=MOST_APPROVERS)]] | None = Field(
+        None, max_length=100
+    )
 
 
 @route(ROUTES, "PUT", f"{PROJECT}/settings", "settings:write", answers=Recorded)
 def write_settings(given: NewSettings, who: Who) -> JSONResponse:
     """Change the settings of the project."""
-    document = canonical(given.model_dump()).decode()
+    changed = given.model_dump(exclude_none=True)
+    before = _settings(who)
+    document = canonical({**before, **changed}).decode()
     statement = (
         sa.update(projects).where(projects.c.name == who.scope.project).values(settings=document)
     )
-    before = who.scope.settings()
-    entry = who.entry("settings.written", who.scope.project, before=before, **given.model_dump())
+    entry = who.entry("settings.written", who.scope.project, before=before, **changed)
     who.change(lambda rows: rows.run(statement), entry)
     return JSONResponse({"recorded": True})
 

@@ -12,15 +12,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
 from ...draw.view import view_of
-from ...errors import VMError
 from ...records.secrecy import NOTHING_SECRET, Levels
 from ...run.inbox import Inbox
 from ...store.protocol import COST_GROUPS
 from ...ui.asked_for import NoSuchFilter, asked_for
-from ...ui.asking import Answers, AskedList
 from ...ui.library import Comparison, Programs, RunList, compared, recomputed
 from ...ui.page import page
-from ..access import ANY_ROLE, Caller, caller
+from ..access import Caller, caller
 from ..addresses import addressed
 from ..bodies import Body
 from ..events import stream
@@ -33,8 +31,6 @@ from .programs import program_of
 ROUTES = Routes()
 
 Who = Annotated[Caller, Depends(caller)]
-
-_ACTIONS = {"approve": "step.approved", "reject": "step.rejected", "resolve": "step.resolved"}
 
 RunId = Annotated[str, Field(pattern=r"^[!-.0-~]{1,200}$")]
 """Of a run that is started here: what has a slash in it would have no address."""
@@ -215,52 +211,6 @@ def export_run(run_id: str, who: Who, redact: bool = False) -> Response:
 def compare_runs(a: str, b: str, who: Who) -> Json:
     """Two runs, and what differs between them."""
     return Json(json_bytes(compared(who.scope, a, b, Programs())))
-
-
-@route(ROUTES, "GET", f"{PROJECT}/inbox", "step:approve", answers=AskedList)
-def inbox(who: Who) -> Json:
-    """What runs of the project ask of people: what the program shows them, and no more."""
-    asked, damaged = who.scope.asked()
-    found: AskedList = {
-        "asked": asked,
-        "damaged": damaged,
-        "by": who.name,
-        "now": time.time_ns() / 1e6,
-    }
-    return Json(json_bytes(found))
-
-
-class Answer(Body):
-    """What somebody says to a request, as it was *shown*."""
-
-    run: str
-    path: str
-    shown: str
-    answer: str = Field(description="approve, reject or resolve")
-    reason: str = ""
-    how: str = Field("", description="of what is in doubt: done, retry or fail")
-    output: str = Field("null", description="what a call gave that is done, as JSON")
-
-
-@route(ROUTES, "POST", f"{PROJECT}/inbox", "step:approve", answers=Recorded)
-def decide(given: Answer, who: Who) -> JSONResponse:
-    """Approve, reject or resolve what a run asks, as whoever is logged in."""
-    scope = who.scope
-    run = scope.header(given.run)
-    if given.answer not in _ACTIONS:
-        raise VMError(f"an answer is one of {', '.join(_ACTIONS)}, not {given.answer!r}")
-    if scope.settings().get("four_eyes") and run.submitter == who.name:
-        raise Problem(
-            403, "not-permitted", "in this project a run is decided by another than who started it"
-        )
-    entry = who.entry(
-        _ACTIONS[given.answer], given.run, path=given.path, shown=given.shown, reason=given.reason
-    )
-    asked = next((e for e in run.waiting if e["path"] == given.path), {})
-    roles = [str(asked.get("role"))] if ANY_ROLE in who.approves else sorted(who.approves)
-    answers = Answers(who.along(entry), who.name, time, lambda _: roles)
-    answers.record(given.model_dump())
-    return JSONResponse({"recorded": True})
 
 
 class Sent(Body):

@@ -11,6 +11,12 @@ down_revision = "0002"
 
 def upgrade() -> None:
     """Make them."""
+    _people()
+    _work()
+    _log()
+
+
+def _people() -> None:
     op.create_table("nano_projects", _key("name"), _text("settings"), _number("created_ns"))
     op.create_table(
         "nano_users",
@@ -51,6 +57,20 @@ def upgrade() -> None:
     )
     op.create_index("nano_sessions_user", "nano_sessions", ["user_name"])
     op.create_table("nano_attempts", _key("who"), _number("failures"), _number("until_ns"))
+
+
+def _work() -> None:
+    op.create_table(
+        "nano_votes",
+        _key("project"),
+        _key("run"),
+        _key("path"),
+        _key("shown"),
+        _key("user_name"),
+        _text("key_id", optional=True),
+        _text("reason"),
+        _number("at_ns"),
+    )
     op.create_table(
         "nano_programs",
         _key("project"),
@@ -81,6 +101,9 @@ def upgrade() -> None:
         _number("seen_ns"),
     )
     op.create_table("nano_views", _key("project"), _key("user_name"), _key("name"), _text("query"))
+
+
+def _log() -> None:
     op.create_table(
         "nano_audit",
         sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
