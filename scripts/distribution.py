@@ -26,8 +26,10 @@ OLDEST = (3, 11)
 NEWEST_TRIED = 20
 """The minor version up to which Pythons are looked for: newer ones than are supported, too."""
 
-LICENSES = "nano_vm/ui/dist/LICENSES.md"
-"""In the wheel: the libraries that the pages' script consists of, which `make ui` writes."""
+LICENSES = ("nano_vm/ui/dist/LICENSES.md", "nano_vm/ui/dist/LICENSES-editor.md")
+"""In the wheel: the libraries that the scripts of the pages and of the editor consist of, which
+`make ui` writes.
+"""
 
 ALLOWED = frozenset(
     "0BSD Apache-2.0 BSD-2-Clause BSD-3-Clause ISC MIT MPL-2.0 PSF-2.0 Python-2.0 Unlicense".split()
@@ -137,15 +139,17 @@ _ENTRY = re.compile(r"^## (.+) - (\S+) \((.+)\)$", re.MULTILINE)
 
 
 def bundled_libraries(wheel: Path) -> list[tuple[str, str, str]]:
-    """Name, version and licence of each library in the pages' script."""
+    """Name, version and licence of each library in the pages' scripts."""
+    libraries: dict[tuple[str, str, str], None] = {}
     with zipfile.ZipFile(wheel) as file:
-        if LICENSES not in file.namelist():
-            sys.exit(f"dist: the wheel has no {LICENSES}; run make clean ui")
-        text = file.read(LICENSES).decode()
-    found = _ENTRY.findall(text)
-    if not found:
-        sys.exit(f"dist: {LICENSES} lists nothing")
-    return [(name, version, terms) for name, version, terms in found]
+        for licenses in LICENSES:
+            if licenses not in file.namelist():
+                sys.exit(f"dist: the wheel has no {licenses}; run make clean ui")
+            found = _ENTRY.findall(file.read(licenses).decode())
+            if not found:
+                sys.exit(f"dist: {licenses} lists nothing")
+            libraries |= dict.fromkeys((name, version, terms) for name, version, terms in found)
+    return list(libraries)
 
 
 def sbom(

@@ -30,12 +30,17 @@ def distribution() -> ModuleType:
     return module
 
 
-def wheel(folder: Path, licenses: str | None) -> Path:
+EDITOR = "# Licenses\n\n## d3 - 3.0 (BSD-3-Clause)\n\n## edit - 6.0 (MIT)\n"
+
+
+def wheel(folder: Path, licenses: str | None, editor: str | None = EDITOR) -> Path:
     path = folder / "x-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("nano_vm/__init__.py", "")
         if licenses is not None:
             file.writestr("nano_vm/ui/dist/LICENSES.md", licenses)
+        if editor is not None:
+            file.writestr("nano_vm/ui/dist/LICENSES-editor.md", editor)
     return path
 
 
@@ -44,7 +49,11 @@ def test_bundled_libraries_are_read_with_their_licences(
 ) -> None:
     text = "# Licenses\n\n## @a/b - 1.2.3 (MIT)\n\nwords\n\n## d3 - 3.0 (BSD-3-Clause)\n"
     found = distribution.bundled_libraries(wheel(tmp_path, text))
-    assert found == [("@a/b", "1.2.3", "MIT"), ("d3", "3.0", "BSD-3-Clause")]
+    assert found == [
+        ("@a/b", "1.2.3", "MIT"),
+        ("d3", "3.0", "BSD-3-Clause"),
+        ("edit", "6.0", "MIT"),
+    ]
 
 
 @pytest.mark.parametrize("licenses", [None, "", "# Licenses\n"])
@@ -53,6 +62,11 @@ def test_a_wheel_that_does_not_say_what_it_bundles_is_refused(
 ) -> None:
     with pytest.raises(SystemExit, match=r"dist: .*LICENSES\.md"):
         distribution.bundled_libraries(wheel(tmp_path, licenses))
+
+
+def test_what_the_editor_bundles_is_said_too(distribution: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"dist: .*LICENSES-editor\.md"):
+        distribution.bundled_libraries(wheel(tmp_path, EDITOR, None))
 
 
 def test_the_sbom_names_each_part_once_with_its_licence(distribution: ModuleType) -> None:

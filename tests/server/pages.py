@@ -27,4 +27,5 @@ def can_be_read(page: Any, name: str, theme: str, width: int) -> None:
     if PICTURES:
         page.screenshot(path=Path(PICTURES) / f"team-{name}-{theme}-{width}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-    assert faults_for_readers(page) == [], name
+    faults = faults_for_readers(page)
+    assert faults == [], (name, faults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import subprocess
 import sys
@@ -12,8 +13,17 @@ from typing import Any
 
 import pytest
 
+from nano_vm.ui.page import EDITOR, SCRIPT, asset
+
 ROOT = Path(__file__).parents[2]
-PAGES = {"index.html", "assets/app.js", "assets/app.css", "LICENSES.md"}
+PAGES = {
+    "index.html",
+    "assets/app.js",
+    "assets/app.css",
+    "assets/editor.js",
+    "LICENSES.md",
+    "LICENSES-editor.md",
+}
 TEMPLATES = ROOT / "src/nano_vm/cli/templates"
 
 MAIN_BUNDLE_BYTES = 250_000
@@ -41,6 +51,13 @@ def test_wheel_and_sdist_hold_the_pages_and_nothing_of_node(built: None, tmp_pat
     assert {f"src/nano_vm/ui/dist/{page}" for page in PAGES} <= inside
     assert {"ui/package.json", "ui/src/main.tsx", "hatch_build.py"} <= inside
     assert not [name for name in [*names, *packed] if "node_modules" in name]
+
+
+def test_the_editor_is_a_script_of_its_own_and_the_pages_stay_small(built: None) -> None:
+    pages, editor = asset(SCRIPT), asset(EDITOR)
+    assert len(gzip.compress(pages)) < MAIN_BUNDLE_BYTES
+    assert b"cm-content" in editor
+    assert b"cm-content" not in pages
 
 
 @pytest.fixture

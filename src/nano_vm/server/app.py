@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from ..errors import StoreError
-from ..ui.page import SCRIPT, STYLE, asset
+from ..ui.page import EDITOR, SCRIPT, STYLE, asset
 from . import problems
 from .access import Caller, caller
 from .guards import Guards
@@ -133,6 +133,12 @@ def openapi(request: Request) -> JSONResponse:
 def index(request: Request) -> Response:
     """The page, which is the same for all projects: what it shows it asks for."""
     return _page(request, "index.html", "text/html")
+
+
+@route(ROUTES, "GET", f"/{EDITOR}", PUBLIC, include_in_schema=False)
+def editor() -> Response:
+    """The editor of programs."""
+    return Response(asset(EDITOR), media_type="text/javascript; charset=utf-8")
 
 
 @route(ROUTES, "GET", f"/{SCRIPT}", PUBLIC, include_in_schema=False)

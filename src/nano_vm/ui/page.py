@@ -22,6 +22,9 @@ DIST = Path(__file__).with_name("dist")
 
 SCRIPT, STYLE = "assets/app.js", "assets/app.css"
 
+EDITOR = "assets/editor.js"
+"""The editor of programs, which the pages of a server load where somebody edits."""
+
 _SPECIAL = re.compile("[<>&\u2028\u2029]")
 _ENDING = re.compile(r"<(?=/script|script|!--)", re.IGNORECASE)
 

@@ -33,7 +33,7 @@ export function ProgramsPage({ from }: { from: TeamSource }) {
           <span className="grow" />
           {from.may("program:write") && (
             <a className="button" href="#/programs/new">
-              Put a program
+              New program
             </a>
           )}
         </div>
@@ -79,13 +79,8 @@ export function ProgramsPage({ from }: { from: TeamSource }) {
   );
 }
 
-/** One program: started by a form of its inputs, read, or put anew. */
+/** One program: started by a form of its inputs, or read. */
 export function ProgramPage({ from, name }: { from: TeamSource; name: string }) {
-  if (name === "new") return <NewProgram from={from} />;
-  return <OneProgram from={from} name={name} />;
-}
-
-function OneProgram({ from, name }: { from: TeamSource; name: string }) {
   const [found, fault] = useAsked<ProgramVersion>(from, `programs/${encodeURIComponent(name)}`);
   useEffect(() => {
     document.title = name;
@@ -103,6 +98,12 @@ function OneProgram({ from, name }: { from: TeamSource; name: string }) {
               version {found.version} · put by <Plain text={found.put_by} />
             </span>
           )}
+          <span className="grow" />
+          {from.may("program:write") && (
+            <a className="button" href={`#/programs/${encodeURIComponent(name)}/edit`}>
+              Edit
+            </a>
+          )}
         </div>
       </header>
       <main>
@@ -110,6 +111,7 @@ function OneProgram({ from, name }: { from: TeamSource; name: string }) {
         {found !== null && (
           <>
             {from.may("run:start") && <StartForm from={from} program={found} />}
+            {found.versions.length > 1 && <Versions program={found} />}
             <section>
               <h2>Source</h2>
               <Block text={found.source} label="source" />
@@ -118,6 +120,27 @@ function OneProgram({ from, name }: { from: TeamSource; name: string }) {
         )}
       </main>
     </div>
+  );
+}
+
+/** Each version beside the one before it. */
+function Versions({ program }: { program: ProgramVersion }) {
+  const pairs = program.versions
+    .slice(1)
+    .map((version, i) => [program.versions[i], version] as const);
+  return (
+    <section>
+      <h2>What changed</h2>
+      <ul className="names">
+        {pairs.reverse().map(([before, version]) => (
+          <li key={version}>
+            <a href={`#/programs/${encodeURIComponent(program.name)}/diff/${before}/${version}`}>
+              {before} and {version}
+            </a>
+          </li>
+        ))}
+      </ul>
+    </section>
   );
 }
 
@@ -213,55 +236,6 @@ function Input({
           onChange={(event) => set(event.target.value)}
         />
       )}
-    </div>
-  );
-}
-
-function NewProgram({ from }: { from: TeamSource }) {
-  const [source, setSource] = useState("");
-  const [error, setError] = useState<Error | null>(null);
-  const [busy, setBusy] = useState(false);
-  useEffect(() => {
-    document.title = "Put a program";
-  }, []);
-  const put = async (event: FormEvent) => {
-    event.preventDefault();
-    setBusy(true);
-    try {
-      const { name } = await from.send<ProgramVersion>("POST", "programs", { source });
-      window.location.hash = `#/programs/${encodeURIComponent(name)}`;
-    } catch (fault) {
-      setError(fault as Error);
-      setBusy(false);
-    }
-  };
-  return (
-    <div className="sheet-page">
-      <header className="top">
-        <div className="title">
-          <a href="#/programs">Programs</a>
-          <h1>Put a program</h1>
-        </div>
-      </header>
-      <main>
-        <form className="sheet wide" onSubmit={put}>
-          <label>
-            The program, in YAML or JSON
-            <textarea
-              className="mono"
-              rows={24}
-              spellCheck={false}
-              value={source}
-              required
-              onChange={(event) => setSource(event.target.value)}
-            />
-          </label>
-          <Faults error={error} />
-          <button type="submit" className="primary" disabled={busy}>
-            Check and put it
-          </button>
-        </form>
-      </main>
     </div>
   );
 }

@@ -10,12 +10,15 @@ import type { Source } from "../api";
 import { useAddress } from "../lib/router";
 import { AccountPage } from "./AccountPage";
 import { call, type Me, type Membership, SIGNED_OUT, type Standing, TeamSource } from "./api";
+import { EditorPage } from "./EditorPage";
 import { ForkPage } from "./ForkPage";
 import { InstancePage } from "./InstancePage";
 import { LoginPage } from "./LoginPage";
 import { AuditPage, CostsPage, HostsPage } from "./LookPages";
 import { KeysPage, MembersPage, SettingsPage } from "./MembersPage";
+import { PolicyPage } from "./PolicyPage";
 import { ProgramPage, ProgramsPage } from "./ProgramsPage";
+import { VersionsPage } from "./VersionsPage";
 
 /** The project that the address names: `/projects/NAME/`. */
 export function projectOf(path: string): string | null {
@@ -133,8 +136,14 @@ export function TeamApp({
 /** A page of the project: its own, or one of those that every source has. */
 function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
   const [{ page }] = useAddress();
-  const [name, first] = page;
+  const [name, first, second, third, fourth] = page;
+  if (name === "programs" && first === "new") return <EditorPage from={from} name={null} />;
   if (name === "programs" && first !== undefined) {
+    if (second === "edit") return <EditorPage key={first} from={from} name={first} />;
+    if (second === "diff" && third !== undefined && fourth !== undefined) {
+      const versions: [string, string] = [third, fourth];
+      return <VersionsPage key={page.join("/")} from={from} name={first} versions={versions} />;
+    }
     return <ProgramPage key={first} from={from} name={first} />;
   }
   if (name === "fork" && first !== undefined)
@@ -146,6 +155,7 @@ function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
 
 const OWN: Record<string, ComponentType<{ from: TeamSource }>> = {
   programs: ProgramsPage,
+  policy: PolicyPage,
   costs: CostsPage,
   workers: HostsPage,
   members: MembersPage,
@@ -158,6 +168,7 @@ const PLACES: [string, string, string][] = [
   ["Runs", "", "run:read"],
   ["Inbox", "inbox", "step:approve"],
   ["Programs", "programs", "program:read"],
+  ["Policy", "policy", "program:read"],
   ["Costs", "costs", "cost:read"],
   ["Workers", "workers", "host:read"],
   ["Members", "members", "member:manage"],

@@ -12,6 +12,7 @@ from fastapi import Depends, Path
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from ...diagnostics import Diagnostic
 from ...draw.chart import Chart, ChartData
 from ...draw.view import view_of
 from ...errors import ProgramError
@@ -20,6 +21,7 @@ from ...language.program import Program
 from ...replay import diff
 from ...run.vm import ExecutionVM
 from ...values import canonical, parse_json
+from ...verify.examine import placed_for
 from ...verify.report import Report
 from .. import audit
 from ..access import Caller, caller
@@ -169,13 +171,16 @@ def check_program(given: Put, who: Who) -> Json:
     )
     if vm is not None and report is not None and force is not None:
         report = report.beside(under(vm, force[1]).verify(program))
+    faults: list[Diagnostic] = []
+    if vm is not None and report is not None:
+        faults = placed_for(program, vm.preparer.policy, report.faults)
     bound = report.ceiling if report is not None else None
     answer: Checked = {
         "host": name,
         "name": program.name,
         "policy": force[0] if force is not None else None,
         "bound": str(bound) if bound is not None else None,
-        "diagnostics": [d.to_dict() for d in report.faults] if report is not None else [],
+        "diagnostics": [d.to_dict() for d in faults],
         "report": report.to_dict() if report is not None else None,
         "chart": _chart(program),
         "counterexamples": list(_counterexamples(report, program, vm)),

@@ -1,0 +1,144 @@
+"""A program is edited in the pages: what the server says of it stands beside the text, a run that
+breaks the policy is drawn on its graph, and what is refused is not saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+
+from nano_vm import ExecutionVM
+from nano_vm.testing import ScriptedLLM
+
+from .conftest import World
+from .pages import can_be_read, log_in
+from .serving import served
+from .test_policies import APPROVED, SHOP, UNASKED, pay, put_policy
+
+Open = Callable[..., Any]
+
+ASKED = UNASKED.replace(
+    "  - {id: pay,",
+    "  - id: ask\n    type: approval\n    role: manager\n    show: {order: $order_id}\n"
+    "    then: pay\n    otherwise: $end\n  - {id: pay,",
+).replace(
+    "then: pay\n    otherwise: $end\n  - id: ask", "then: ask\n    otherwise: $end\n  - id: ask"
+)
+
+
+@pytest.fixture(scope="module")
+def shop(world: World) -> World:
+    """A project whose refunds a manager approves, and a program that was put before it did."""
+    world.state.hosts.own = ExecutionVM(ScriptedLLM(["yes"]), {"pay": pay})
+    answer = world.developer.post(f"{SHOP}/programs", json={"source": UNASKED})
+    assert answer.status_code == 201, answer.text
+    put_policy(world, APPROVED)
+    return world
+
+
+@pytest.fixture(scope="module")
+def browser(built: None, shop: World) -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def address(shop: World, built: None) -> Iterator[str]:
+    with served(shop.state) as found:
+        yield found
+
+
+def write(page: Any, text: str) -> None:
+    """Replace what stands in the editor, as a person would."""
+    page.get_by_label("Program", exact=True).click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(text)
+
+
+def test_a_broken_guard_shows_its_counterexample_and_is_not_saved(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/programs/quick")
+    log_in(page, "developer")
+    page.get_by_role("link", name="Edit").click()
+    page.get_by_text("under policy 1").wait_for()
+    save = page.get_by_role("button", name="Save")
+    assert save.inner_text() == "Save: refused, 1 fault"
+    assert save.is_disabled()
+    page.get_by_text("refuted").first.wait_for()
+    page.get_by_role("button", name="show the run that breaks it").click()
+    walk = page.get_by_label("Counterexample")
+    assert "step 1 of 3" in walk.inner_text()
+    page.locator(".arrow.taken").first.wait_for(state="attached")
+    walk.get_by_role("button", name="Next step").click()
+    walk.get_by_role("button", name="Next step").click()
+    assert "pay" in walk.inner_text()
+    assert page.locator(".box.selected").inner_text().startswith("pay")
+    # mended, it is proved, and saved
+    write(page, ASKED)
+    page.get_by_text("proved", exact=True).first.wait_for()
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("version 2").first.wait_for()
+    assert shop.viewer.get(f"{SHOP}/programs/quick").json()["source"] == ASKED
+    page.get_by_role("link", name="1 and 2").click()
+    page.get_by_text("ask").first.wait_for()
+    page.locator("ins", has_text="approval").first.wait_for()
+
+
+def test_a_fault_stands_at_its_line_and_leads_there(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/programs/new")
+    log_in(page, "developer")
+    page.get_by_text("checked for server").wait_for()
+    page.locator(".box", has_text="answer").wait_for()
+    write(page, "name: x\nsteps:\n  - {id: a, type: tool, tool: pya, args: {order_id: B}}\n")
+    page.get_by_role("button", name="line 3").click()
+    page.locator(".cm-lint-marker-error").wait_for()
+    assert page.get_by_text("pay").count() >= 1  # what is meant
+    write(page, "name: [")
+    page.get_by_text("this is no program yet").wait_for()
+    page.get_by_text("As of the last text that can be drawn").wait_for()
+
+
+def test_who_only_looks_is_not_offered_to_edit(shop: World, address: str, open_page: Open) -> None:
+    page = open_page(f"{address}/projects/shop/#/programs/quick")
+    log_in(page, "viewer")
+    page.get_by_role("heading", name="Source").wait_for()
+    assert page.get_by_role("link", name="Edit").count() == 0
+    page.get_by_role("link", name="Policy").click()
+    page.get_by_text("in force").wait_for()
+    assert page.get_by_role("button", name="Put it in force").count() == 0
+
+
+def test_an_admin_puts_a_policy(shop: World, address: str, open_page: Open) -> None:
+    page = open_page(f"{address}/projects/shop/#/policy")
+    log_in(page, "admin")
+    field = page.get_by_label("The policy, in YAML or JSON")
+    page.get_by_role("cell", name="admin").first.wait_for()
+    field.fill("tools: {pay: {aproval: manager}}")
+    page.get_by_role("button", name="Put it in force").click()
+    page.get_by_role("alert").get_by_text("aproval").wait_for()
+    field.fill(f"# as before\n{APPROVED}")
+    page.get_by_role("button", name="Put it in force").click()
+    page.get_by_role("row", name="2 in force").wait_for()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 360])
+def test_the_editor_can_be_read_by_all(
+    shop: World, address: str, open_page: Open, theme: str, width: int
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/programs/new", width, 900, theme)
+    log_in(page, "developer")
+    page.get_by_text("checked for server").wait_for()
+    write(page, UNASKED)
+    page.get_by_role("button", name="show the run that breaks it").click()
+    page.get_by_label("Counterexample").wait_for()
+    can_be_read(page, "editor", theme, width)
+    page.goto(f"{address}/projects/shop/#/policy")
+    page.get_by_text("in force").first.wait_for()
+    can_be_read(page, "policy", theme, width)

@@ -1,0 +1,454 @@
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import type { ChartData, RunView, StepView } from "../api";
+import { loadEditor } from "../editor/load";
+import type { Opened } from "../editor/types";
+import { compact } from "../lib/json";
+import { blank, linesOf, marksOf } from "../model/editing";
+import { index, stateOf } from "../model/run";
+import { type Choice, choose } from "../model/shown";
+import { StateChip } from "../parts/State";
+import { Plain, read } from "../parts/Text";
+import { LookingContext } from "../run/context";
+import { ArrowHeads, Graph } from "../run/Graph";
+import type { Diagnostic, TeamSource } from "./api";
+import { Faults } from "./parts";
+
+interface Proof {
+  kind: string;
+  tool: string;
+  statement: string;
+  status: "proved" | "refuted" | "unproved";
+  reason?: string;
+  note?: string;
+}
+
+interface Checked {
+  host: string | null;
+  name: string | null;
+  policy: number | null;
+  bound: string | null;
+  diagnostics: Diagnostic[];
+  report: { proofs: Proof[]; flows: unknown[] } | null;
+  chart: ChartData | null;
+  counterexamples: { proof: number; run: RunView }[];
+}
+
+const SAMPLE = `name: hello
+inputs:
+  type: object
+  properties:
+    question: {type: string}
+  required: [question]
+steps:
+  - id: answer
+    type: llm
+    prompt: "Answer in one sentence: $question"
+`;
+
+const CHECK_MS = 250; // after the last key
+
+/** A program as text, and beside it what the server says of it while one types. */
+export function EditorPage({ from, name }: { from: TeamSource; name: string | null }) {
+  const [text, setText] = useState<string | null>(name === null ? SAMPLE : null);
+  const [version, setVersion] = useState<number | null>(null);
+  const [fault, setFault] = useState<Error | null>(null);
+  useEffect(() => {
+    document.title = name === null ? "New program" : `Edit ${name}`;
+    if (name === null) return;
+    from
+      .get<{ source: string; version: number }>(`programs/${encodeURIComponent(name)}`)
+      .then((found) => {
+        setText(found.source);
+        setVersion(found.version);
+      }, setFault);
+  }, [from, name]);
+  if (text === null) {
+    return (
+      <main className="message">{fault === null ? "Loading…" : <Faults error={fault} />}</main>
+    );
+  }
+  return <Editing from={from} name={name} version={version} saved={text} />;
+}
+
+function Editing({
+  from,
+  name,
+  version,
+  saved,
+}: {
+  from: TeamSource;
+  name: string | null;
+  version: number | null;
+  saved: string;
+}) {
+  const [text, setText] = useState(saved);
+  const [checked, fault, current] = useChecked(from, text);
+  const [example, setExample] = useState<number | null>(null);
+  const [at, setAt] = useState(0); // of the steps of the example
+  const [error, setError] = useState<Error | null>(null);
+  const [busy, setBusy] = useState(false);
+  const [line, setLine] = useState(1);
+  const editor = useRef<Opened | null>(null);
+  const reveal = useCallback((number: number) => editor.current?.reveal(number), []);
+  const errors = checked?.diagnostics.filter((one) => one.severity === "error") ?? [];
+  const shown = checked?.counterexamples.find((one) => one.proof === example)?.run ?? null;
+  const steps = shown?.steps.filter((step) => step.beside === undefined) ?? [];
+  const lines = useMemo(() => linesOf(text), [text]);
+  // the last good graph stays while the text cannot be drawn
+  const [chart, setChart] = useState<ChartData | null>(null);
+  useEffect(() => {
+    if (checked?.chart != null) setChart(checked.chart);
+  }, [checked]);
+  useEffect(() => {
+    editor.current?.mark(marksOf(checked?.diagnostics ?? []));
+  }, [checked]);
+
+  const save = async () => {
+    setBusy(true);
+    try {
+      const put = await from.send<{ name: string }>("POST", "programs", { source: text });
+      window.location.hash = `#/programs/${encodeURIComponent(put.name)}`;
+    } catch (refused) {
+      setError(refused as Error);
+      setBusy(false);
+    }
+  };
+  const stale = chart !== null && checked?.chart === null;
+  return (
+    <div className="editor-page">
+      <header className="top">
+        <div className="title">
+          <a href="#/programs">Programs</a>
+          <h1>
+            <Plain text={name ?? "New program"} />
+          </h1>
+          <span className="facts">
+            {version !== null && <span>saved as version {version}</span>}
+            {text !== saved && <span>changed</span>}
+          </span>
+          <span className="grow" />
+          <output className="muted">{heldAgainst(checked, current)}</output>
+          <button
+            type="button"
+            className="primary"
+            disabled={busy || !current || errors.length > 0 || checked?.name == null}
+            onClick={save}
+          >
+            {errors.length > 0 ? `Save: refused, ${count(errors.length, "fault")}` : "Save"}
+          </button>
+        </div>
+      </header>
+      <section className="editor-text" aria-label="Text">
+        <TextEditor text={saved} opened={editor} changed={setText} moved={setLine} />
+      </section>
+      <main className={`editor-graph ${stale ? "stale" : ""}`} aria-label="Graph">
+        {stale && <p className="note">As of the last text that can be drawn.</p>}
+        {chart !== null && (
+          <Drawn
+            chart={chart}
+            run={shown}
+            at={steps[at]?.path ?? null}
+            step={lines.stepAt(line)}
+            selected={(step) => {
+              const found = lines.lineOf(step);
+              if (found !== null) reveal(found);
+            }}
+          />
+        )}
+      </main>
+      <aside className="editor-said" aria-label="What holds">
+        <Faults error={fault ?? error} />
+        {shown !== null && <Walk run={shown} steps={steps} at={at} go={setAt} />}
+        {checked !== null && (
+          <>
+            <Found found={checked.diagnostics} reveal={reveal} />
+            <Proofs
+              checked={checked}
+              example={example}
+              show={(proof) => {
+                setExample(proof);
+                setAt(0);
+              }}
+            />
+            {checked.bound !== null && (
+              <section>
+                <h2>Worst case</h2>
+                <pre className="prose wrapped">
+                  <Plain text={checked.bound} />
+                </pre>
+              </section>
+            )}
+          </>
+        )}
+      </aside>
+    </div>
+  );
+}
+
+function count(number: number, word: string): string {
+  return `${number} ${word}${number === 1 ? "" : "s"}`;
+}
+
+function heldAgainst(checked: Checked | null, current: boolean): string {
+  if (checked === null || !current) return "checking…";
+  if (checked.name === null) return "this is no program yet";
+  if (checked.host === null) return "no worker has announced itself";
+  const policy = checked.policy === null ? "" : `, under policy ${checked.policy}`;
+  return `checked for ${checked.host}${policy}`;
+}
+
+/** What the server says of *text*, asked a moment after the last key; whether it is of this text. */
+function useChecked(from: TeamSource, text: string): [Checked | null, Error | null, boolean] {
+  const [found, setFound] = useState<{
+    text: string;
+    checked: Checked | null;
+    fault: Error | null;
+  }>({ text: "", checked: null, fault: null });
+  useEffect(() => {
+    let gone = false;
+    const timer = setTimeout(() => {
+      from.send<Checked>("POST", "programs/check", { source: text }).then(
+        (checked) => !gone && setFound({ text, checked, fault: null }),
+        (fault: Error) => !gone && setFound((old) => ({ ...old, text, fault })),
+      );
+    }, CHECK_MS);
+    return () => {
+      gone = true;
+      clearTimeout(timer);
+    };
+  }, [from, text]);
+  const current = found.text === text && found.fault === null;
+  return [found.checked, found.fault, current];
+}
+
+/** The editor; where its script cannot be had, a plain field does. */
+function TextEditor({
+  text,
+  opened,
+  changed,
+  moved,
+}: {
+  text: string;
+  opened: { current: Opened | null };
+  changed: (text: string) => void;
+  moved: (line: number) => void;
+}) {
+  const place = useRef<HTMLDivElement>(null);
+  const [fault, setFault] = useState<Error | null>(null);
+  useEffect(() => {
+    let gone = false;
+    loadEditor().then((module) => {
+      if (gone || place.current === null) return;
+      opened.current = module.open(place.current, text, "Program", changed, moved);
+    }, setFault);
+    return () => {
+      gone = true;
+      opened.current?.close();
+      opened.current = null;
+    };
+  }, [text, opened, changed, moved]);
+  if (fault !== null) {
+    return (
+      <>
+        <Faults error={fault} />
+        <textarea
+          className="mono"
+          aria-label="Program"
+          defaultValue={text}
+          onChange={(event) => changed(event.target.value)}
+        />
+      </>
+    );
+  }
+  return <div ref={place} className="editor-place" />;
+}
+
+/** The graph of a program, with the path of a run on it where one is shown. */
+function Drawn({
+  chart,
+  run: shown,
+  at,
+  step: written,
+  selected,
+}: {
+  chart: ChartData;
+  run: RunView | null;
+  at: string | null;
+  step: string | null;
+  selected: (step: string) => void;
+}) {
+  const run = useMemo(
+    () => index(shown === null ? blank(chart) : { ...shown, chart }),
+    [chart, shown],
+  );
+  const [choice, setChoice] = useState<Choice>(new Map());
+  const boxes = chart.boxes.map((one) => one.id).join("\n"); // others are looked at from anew
+  const box = chart.boxes.find((one) => one.step === written)?.id;
+  const looking = useMemo(
+    () => ({
+      run,
+      selected: at ?? (box === undefined ? null : `box:${box}`),
+      lineage: null,
+      select: (path: string) => {
+        const step = run.byPath.get(path);
+        if (step !== undefined) setChoice((old) => choose(run, old, step));
+        const id = step?.box ?? path.slice("box:".length);
+        const found = run.boxes.get(id);
+        if (found !== undefined) selected(found.step);
+      },
+      look: () => undefined,
+    }),
+    [run, at, box, selected],
+  );
+  return (
+    <LookingContext.Provider value={looking}>
+      <ArrowHeads />
+      <Graph key={boxes} choice={choice} setChoice={setChoice} />
+    </LookingContext.Provider>
+  );
+}
+
+function Found({ found, reveal }: { found: Diagnostic[]; reveal: (line: number) => void }) {
+  if (found.length === 0) return null;
+  return (
+    <section>
+      <h2>Faults</h2>
+      <ul className="editor-list">
+        {found.map((one) => (
+          <li key={one.code + one.place + one.message}>
+            <StateChip
+              state={one.severity === "error" ? "failed" : "retrying"}
+              text={one.severity}
+            />{" "}
+            {one.line === undefined ? (
+              <span className="muted">
+                <Plain text={one.place} />
+              </span>
+            ) : (
+              <button type="button" className="link" onClick={() => reveal(one.line as number)}>
+                line {one.line}
+              </button>
+            )}{" "}
+            <Plain text={`${one.code}: ${one.message}${one.hint ? `; ${one.hint}` : ""}`} />
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+const STANDINGS = { proved: "done", refuted: "failed", unproved: "retrying" } as const;
+
+function Proofs({
+  checked,
+  example,
+  show,
+}: {
+  checked: Checked;
+  example: number | null;
+  show: (proof: number | null) => void;
+}) {
+  const proofs = checked.report?.proofs ?? [];
+  const drawn = new Set(checked.counterexamples.map((one) => one.proof));
+  return (
+    <section>
+      <h2>Proofs</h2>
+      {proofs.length === 0 && (
+        <p className="muted">Neither the program nor a policy demands anything of its runs.</p>
+      )}
+      <ul className="editor-list">
+        {proofs.map((one, i) => (
+          <li key={one.kind + one.tool + one.statement}>
+            <StateChip state={STANDINGS[one.status]} text={one.status} />{" "}
+            <Plain text={one.statement} />
+            {one.reason !== undefined && (
+              <span className="muted">
+                {" "}
+                <Plain text={one.reason} />
+              </span>
+            )}
+            {drawn.has(i) && (
+              <button
+                type="button"
+                className="link"
+                aria-pressed={example === i}
+                onClick={() => show(example === i ? null : i)}
+              >
+                {example === i ? "hide the run" : "show the run that breaks it"}
+              </button>
+            )}
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+/** A run that breaks a proof, step by step. */
+function Walk({
+  run,
+  steps,
+  at,
+  go,
+}: {
+  run: RunView;
+  steps: StepView[];
+  at: number;
+  go: (step: number) => void;
+}) {
+  const step = steps[at];
+  const inputs = Object.entries(run.inputs).map(([name, json]) => `${name}=${plain(json)}`);
+  return (
+    <section className="walk" aria-label="Counterexample">
+      <h2>
+        The run that breaks it, step {at + 1} of {steps.length}
+      </h2>
+      {inputs.length > 0 && (
+        <p className="muted">
+          with <Plain text={inputs.join(", ")} />
+        </p>
+      )}
+      <p>
+        <button
+          type="button"
+          onClick={() => go(at - 1)}
+          disabled={at === 0}
+          aria-label="Step before"
+        >
+          ‹
+        </button>{" "}
+        <button
+          type="button"
+          onClick={() => go(at + 1)}
+          disabled={at + 1 >= steps.length}
+          aria-label="Next step"
+        >
+          ›
+        </button>{" "}
+        {step !== undefined && (
+          <>
+            <StateChip state={stateOf(step.status)} />{" "}
+            <strong>
+              <Plain text={step.path} />
+            </strong>{" "}
+            <Plain text={told(step)} />
+          </>
+        )}
+      </p>
+    </section>
+  );
+}
+
+function told(step: StepView): string {
+  const values = Object.entries(step.references ?? {}).map(
+    ([name, json]) => `${name} is ${plain(json)}`,
+  );
+  if (step.branch !== undefined) return [...values, `goes to ${step.branch}`].join(", ");
+  if (step.error !== undefined) return step.error.message;
+  return step.output === undefined ? "" : `gives ${plain(step.output)}`;
+}
+
+function plain(json: string): string {
+  const node = read(json);
+  return (node === null ? json : compact(node)).slice(0, 160);
+}
