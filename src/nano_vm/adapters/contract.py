@@ -42,6 +42,8 @@ class Adapter:
         self.model = name or (model if isinstance(model, str) else None)
         # where it is the adapter's own, as of a model on this machine
         self.price = getattr(adapter, "price", None)
+        # the task queue of the workers of a Temporal cluster that have it
+        self.queue: str | None = getattr(adapter, "queue", None)
         # of a pool: who may answer
         served = getattr(adapter, "served", None)
         self.served: Served | None = served if isinstance(served, Served) else None

@@ -55,6 +55,7 @@ class _Model(_Table):
     lacks: list[str] = []
     timeout_seconds: Seconds | None = None
     price: Any = None
+    queue: Annotated[str, Field(min_length=1)] | None = None
 
 
 class _Pool(_Table):
@@ -239,7 +240,10 @@ class _Reading:
         twice = next((name for name in said.pools if name in said.models), None)
         if twice is not None:
             raise self.fault(f"pools.{twice}", "a model has this name, too; rename one of them")
-        found: dict[str, Any] = {name: Pool([self.member(name)], name=name) for name in said.models}
+        found: dict[str, Any] = {
+            name: Pool([self.member(name)], name=name, queue=given.queue)
+            for name, given in said.models.items()
+        }
         found |= {name: self.pool(name, pool) for name, pool in said.pools.items()}
         if said.default is not None:
             if said.default not in found:

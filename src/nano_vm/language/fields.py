@@ -161,6 +161,10 @@ _STEP: Mapping[str, str] = {
         "write `cache: true`, or for how many seconds, on a step of type `llm`, or of type `tool` "
         "whose tool only reads",
     ),
+    **dict.fromkeys(
+        "task_queue taskqueue taskQueue worker_queue worker_group".split(),
+        "write `queue`, the task queue of the workers that make the call on a Temporal cluster",
+    ),
 }
 
 _FIELD = "write it as a field of the step"

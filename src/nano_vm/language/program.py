@@ -225,6 +225,7 @@ class Step(Part):
 TopP = Annotated[float, Field(gt=0, le=1)]
 Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 Stop = Union[Annotated[str, Field(min_length=1)], Texts]
+Queue = Annotated[str, Field(min_length=1, max_length=200)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 MOST_CACHE_SECONDS = 366 * 24 * 3600
 """As of any number of seconds in a program."""
@@ -288,6 +289,7 @@ class LLMStep(Step):
     options: dict[str, Any] | None = None
     on_truncated: Literal["fail", "accept"] = "fail"
     cache: Cache = None
+    queue: Queue | None = None
 
     HOLDS: ClassVar[Mapping[str, Holds]] = {
         "prompt": Holds.TEMPLATE,
@@ -318,6 +320,7 @@ class ToolStep(Step):
     undo: ToolRef | None = None
     reconcile: ToolRef | None = None
     cache: Cache = None
+    queue: Queue | None = None
 
     HOLDS: ClassVar[Mapping[str, Holds]] = {
         "args": Holds.TEMPLATES,

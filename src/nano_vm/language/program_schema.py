@@ -38,6 +38,8 @@ FIELD_TEXTS = {
     "what there is.",
     "cache": "Take the answer to an equal call that was given before: true, or for how many seconds. "
     "Of a tool that only reads.",
+    "queue": "On a Temporal cluster, the task queue of the workers that make the call; elsewhere "
+    "it says nothing.",
     "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
     "args": "Arguments by name; templates, or {expr: text}. One that is exactly one reference "
     "keeps its type.",

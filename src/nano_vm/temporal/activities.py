@@ -59,6 +59,7 @@ from .terms import (
     HEARTBEAT_SECONDS,
     KEEP,
     NOT_MADE,
+    QUEUE_SECONDS,
     UNKNOWN_PROGRAM,
     Admission,
     ModelCall,
@@ -229,11 +230,13 @@ class Known:
 @dataclass(slots=True)
 class Activities:
     """The activities of one worker, whose tools, models and policy are those of *vm*. *queues* are
-    the task queues of tools and models that run on other workers, by name.
+    the task queues of tools and models that run on other workers, by name, before what these say
+    of themselves; *queue_seconds* is how long a call waits there for a worker.
     """
 
     vm: ExecutionVM
     queues: Mapping[str, str] = field(default_factory=dict)
+    queue_seconds: float = QUEUE_SECONDS
     _known: OrderedDict[bytes, Known] = field(default_factory=OrderedDict, init=False)
     _by_digest: dict[str, Known] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)  # the host's own knowledge of programs
@@ -285,7 +288,6 @@ class Activities:
         contracts = vm.tools
         facts = {name: facts_of(contracts[name]) for name in sorted(plan.tools)}
         programs = prepared.document()["programs"]
-        names = {*plan.tools, *(model or "" for model in plan.models)}
         PLANS.of(start.program, programs, facts, seconds=ADMIT_SECONDS)
         return Admission(
             digest,
@@ -295,9 +297,21 @@ class Activities:
             facts,
             [op.index for op in plan.ops if any(call.checks for call in calls_of(op))],
             list(plan.given),
-            {name: queue for name, queue in self.queues.items() if name in names},
+            self.queues_of(plan, known.adapters or {}),
+            self.queue_seconds,
             hasattr(self.vm.store, "import_"),
         ).to_dict()
+
+    def queues_of(self, plan: Plan, adapters: Mapping[str | None, Adapter]) -> dict[str, str]:
+        """The task queues of what a plan calls, by name; the default model has the empty one."""
+        told: dict[str, str | None] = {}
+        for name in sorted(plan.tools):
+            told[name] = self.queues.get(name) or self.vm.tools[name].options.queue
+        for model in plan.models:
+            adapter = adapters.get(model) or adapters.get(None)
+            own = adapter.queue if adapter is not None else None
+            told[model or ""] = self.queues.get(model or "") or own
+        return {name: queue for name, queue in told.items() if queue is not None}
 
     def known(self, document: Mapping[str, Any]) -> Known:
         """The program of a document, made once."""

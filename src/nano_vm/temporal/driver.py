@@ -20,7 +20,7 @@ from temporalio.exceptions import ActivityError
 from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
 from ..language.semantics import tool_calls
-from ..machine.faults import LOST, effect_key
+from ..machine.faults import LOST, NOTHING_USED, effect_key
 from ..machine.machine import FOREVER, Machine
 from ..machine.outcome import (
     Arrived,
@@ -28,6 +28,7 @@ from ..machine.outcome import (
     Decided,
     Failed,
     Joined,
+    NotCalled,
     Outcome,
     TimedOut,
     Unknown,
@@ -51,7 +52,7 @@ from ..machine.plan import (
 from ..records.record import StepError
 from ..records.status import TraceStatus
 from ..values import CONTAINERS
-from .failures import is_lost, is_not_made, outcome_of_failure
+from .failures import is_lost, is_not_made, is_untaken, outcome_of_failure
 from .plans import Planned
 from .tape import Begun, Entry, Lost, Tape, Timed, fed, is_large
 from .terms import (
@@ -340,7 +341,7 @@ class Driver:
         if large:
             facts["large"] = large
             arguments.update(dict.fromkeys(large))
-        queue = self.admission.queues.get(op.tool)
+        queue = self.queue(machine, op, op.tool)
         return await self.known(machine, op, CALL_TOOL, facts, op.tool, queue, values)
 
     def tool_call(self, machine: Machine, op: ToolOp) -> dict[str, Any]:
@@ -390,8 +391,17 @@ class Driver:
             self.admission.about.get("project", ""),
             self.planned.digest if op.model in self.planned.pools else "",
         ).to_dict()
-        queue = self.admission.queues.get(op.model or "")
+        queue = self.queue(machine, op, op.model or "")
         return await self.known(machine, op, CALL_MODEL, facts, op.model, queue)
+
+    def queue(self, machine: Machine, op: ToolOp | ModelOp, name: str) -> str | None:
+        """The task queue of a call, where it has one of its own: that of its step, else that of its
+        tool or model. Of an undo or a reconcile, which may be elsewhere, that of its tool first.
+        """
+        place = self.planned.places[id(op)]
+        of_step = getattr(self.planned.flow.nodes[place].step, "queue", None)
+        of_call = self.admission.queues.get(name)
+        return (of_call or of_step) if machine.side_call else (of_step or of_call)
 
     async def known(
         self,
@@ -438,6 +448,9 @@ class Driver:
         if machine.deadline < FOREVER and machine.side_call is None:
             left = max((machine.deadline - begun) // 1000, 1)
             common["schedule_to_close_timeout"] = timedelta(microseconds=left)
+        patience = self.admission.queue_seconds
+        if queue is not None and (begun + patience * 1e9 < machine.deadline or machine.side_call):
+            common["schedule_to_start_timeout"] = timedelta(seconds=patience)
         handle: ActivityHandle[Any]
         if queue is None and is_local(op):
             handle = workflow.start_local_activity(activity, **common)
@@ -463,6 +476,15 @@ class Driver:
         """The entries of a call that ended with a failure of Temporal's own."""
         unsafe = isinstance(op, ToolOp) and op.unsafe
         kind = "tool" if isinstance(op, ToolOp) else "model"
+        # the server shortens that limit to the run's own deadline
+        if is_untaken(error) and (machine.side_call or self.now() < machine.deadline):
+            queue = self.queue(machine, op, (op.tool if isinstance(op, ToolOp) else op.model) or "")
+            told = (
+                f"no worker has taken the call from task queue {queue!r} within "
+                f"{self.admission.queue_seconds:g} s; start one: nano-vm work --queue {queue}"
+            )
+            fault = StepError(kind, "NoWorker", told, retryable=False)
+            return [NotCalled(fault) if kind == "tool" else Failed(fault, NOTHING_USED)]
         if not is_lost(error) and not is_not_made(error):
             return [outcome_of_failure(error, unsafe=unsafe, kind=kind)]
         if self.cancelled and machine.side_call != "undo":

@@ -36,6 +36,13 @@ def is_not_made(error: ActivityError) -> bool:
     return isinstance(cause, ApplicationError) and cause.type == NOT_MADE
 
 
+def is_untaken(error: ActivityError) -> bool:
+    """Whether no worker has taken the call from its task queue in time."""
+    cause = error.cause
+    limit = TimeoutType.SCHEDULE_TO_START
+    return isinstance(cause, exceptions.TimeoutError) and cause.type == limit
+
+
 def outcome_of_failure(error: ActivityError, *, unsafe: bool, kind: str) -> Outcome:
     """The outcome of a call of *kind* (``tool`` or ``model``) that ended with *error* and is not
     `is_lost`; *unsafe* is whether it may have changed the world.

@@ -41,7 +41,7 @@ class Planned:
 
     flow: Flow
     plan: Plan
-    # by the id of an op: the index of the op of its step, which it may be an undo or reconcile of
+    # by the id of an op that calls: the index of its step's, which it may be an undo or reconcile of
     places: dict[int, int]
 
     pools: frozenset[str]  # names of models that are pools of the programs' own
@@ -129,7 +129,7 @@ def _made(
     )
     known = {name: contract_of(name, facts) for name, facts in contracts.items()}
     plan = plan_of(flow, known)
-    places = {id(call): op.index for op in plan.ops for call in calls_of(op)}
+    places = {id(call): op.index for op in plan.ops for call in (op, *calls_of(op))}
     return Planned(flow, plan, places, frozenset(_pools(flow)))
 
 

@@ -29,6 +29,11 @@ ENDED, WAITS = "ended", "waits"
 ADMIT_SECONDS = 600.0
 """How long a worker may take to prove a program, or to make its plan."""
 
+QUEUE_SECONDS = 600.0
+"""How long a call that goes to a task queue of its own waits there for a worker: longer than the
+workers of that queue take to be replaced by newer ones.
+"""
+
 HEARTBEAT_SECONDS = 3.0
 """After so long without a sign of life a worker's calls are lost."""
 
@@ -70,6 +75,7 @@ class Admission(Message):
     checked: list[int] = field(default_factory=list)
     given: list[str] = field(default_factory=list)
     queues: dict[str, str] = field(default_factory=dict)  # by the names of tools and models
+    queue_seconds: float = QUEUE_SECONDS
     keeps: bool = False  # whether the worker has a store, for runs that have ended
     refused: dict[str, Any] | None = None  # the JSON form of the refused run's trace
 

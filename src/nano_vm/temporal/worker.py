@@ -13,6 +13,7 @@ from temporalio.worker import Worker, WorkerConfig
 from ..run.vm import ExecutionVM
 from .activities import Activities
 from .conversion import data_converter
+from .terms import QUEUE_SECONDS
 from .workflow import NanoProgram
 
 TASK_QUEUE = "nano-vm"
@@ -38,12 +39,18 @@ class NanoPlugin(SimplePlugin):
     client: ``plugins=[NanoPlugin(vm)]``; or of a worker, whose client has `data_converter`.
     """
 
-    def __init__(self, vm: ExecutionVM, *, queues: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        vm: ExecutionVM,
+        *,
+        queues: Mapping[str, str] | None = None,
+        queue_seconds: float = QUEUE_SECONDS,
+    ) -> None:
         super().__init__(
             "nano-vm",
             data_converter=lambda known: data_converter(beside=known),
             workflows=[NanoProgram],
-            activities=Activities(vm, queues or {}).all(),
+            activities=Activities(vm, queues or {}, queue_seconds).all(),
         )
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
@@ -62,10 +69,12 @@ def worker(
     task_queue: str = TASK_QUEUE,
     *,
     queues: Mapping[str, str] | None = None,
+    queue_seconds: float = QUEUE_SECONDS,
     **options: Any,
 ) -> Worker:
     """A worker that runs programs with the tools, models and policy of *vm*; *queues* names the task
-    queues of tools and models that other workers have. *options* are those of the SDK's `Worker`.
+    queues of tools and models that other workers have, where a call waits at most *queue_seconds*
+    for one. *options* are those of the SDK's `Worker`.
     """
     settings: dict[str, Any] = {
         "sticky_queue_schedule_to_start_timeout": timedelta(seconds=STICKY_SECONDS),
@@ -77,6 +86,6 @@ def worker(
         client,
         task_queue=task_queue,
         workflows=[NanoProgram],
-        activities=Activities(vm, queues or {}).all(),
+        activities=Activities(vm, queues or {}, queue_seconds).all(),
         **settings,
     )

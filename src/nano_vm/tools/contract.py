@@ -64,6 +64,7 @@ class ToolOptions:
     returns: Returns | None = None
     returns_secret: Labels = NONE
     accepts: Labels | None = None
+    queue: str | None = None
 
 
 @overload
@@ -79,6 +80,7 @@ def tool(
     returns: Returns | None = None,
     returns_secret: bool | Iterable[str] = False,
     accepts: Iterable[str] | None = None,
+    queue: str | None = None,
 ) -> Callable[[Function], Function]: ...
 def tool(
     function: Any = None,
@@ -92,6 +94,7 @@ def tool(
     returns: Returns | None = None,
     returns_secret: bool | Iterable[str] = False,
     accepts: Iterable[str] | None = None,
+    queue: str | None = None,
 ) -> Any:
     """Declare what a function is as a tool; the function itself stays as it is.
 
@@ -102,6 +105,7 @@ def tool(
     from outside, unless ``returns`` is ``trusted``, or ``args`` for a pure function, whose result
     is as trusted as its arguments. ``returns_secret`` says that it returns what not everybody may
     know, or names the labels of it; ``accepts`` names the labels that it may be given, `()` none.
+    ``queue`` is the task queue of the workers of a Temporal cluster that have it.
 
     Examples:
         >>> from nano_vm import ExecutionVM, Program, tool
@@ -120,6 +124,8 @@ def tool(
         raise VMError(f"a tool is a function, not {short(function)}; write tool(search)")
     if name is not None:
         string(name, "the name of a tool")
+    if queue is not None:
+        string(queue, "the queue of a tool")
     if type(inline) is not bool:
         raise VMError(f"inline is True or False, not {short(inline)}")
     if returns not in (None, "trusted", "args"):
@@ -133,7 +139,9 @@ def tool(
         raise VMError(f"timeout_seconds is a number of seconds above 0, not {seconds!r}")
 
     def mark(target: Function) -> Function:
-        options = ToolOptions(name, effect, inline, seconds, protected, returns, secret, accepted)
+        options = ToolOptions(
+            name, effect, inline, seconds, protected, returns, secret, accepted, queue
+        )
         try:
             setattr(target, _OPTIONS, options)
         except (AttributeError, TypeError):  # a bound method or a builtin

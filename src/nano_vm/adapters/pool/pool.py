@@ -115,6 +115,7 @@ class Pool:
         seed: int = 0,
         patience_seconds: float = PATIENCE_SECONDS,
         clock: Any = None,
+        queue: str | None = None,
     ) -> None:
         if strategy not in STRATEGIES:
             raise VMError(f"strategy is one of {', '.join(STRATEGIES)}, not {strategy!r}")
@@ -122,6 +123,7 @@ class Pool:
         given = [_member(name, one) for one in members]
         if not given:
             raise VMError(f"pool {name!r} has no members")
+        self.queue = queue
         self.members = [member for member in given if demanded <= member.tags]
         if not self.members:
             told = ", ".join(sorted(demanded))
