@@ -14,6 +14,7 @@ from nano_vm import ExecutionVM, Program, VMError, tool
 from nano_vm.cli import main
 from nano_vm.errors import StoreError
 from nano_vm.store.encryption import KEY_FILE, KEYS, MARK, StoreKeys
+from nano_vm.store.kept import KeptAnswer
 from nano_vm.store.protocol import open_store
 
 SECRET = "zq-secret-zq"
@@ -123,6 +124,106 @@ def test_equal_values_are_stored_once_and_erased_with_their_last_run(tmp_path: P
     assert not [body for body in opened if SECRET.encode() in body]
 
 
+WAITING = Program.from_dict(
+    {
+        "name": "w",
+        "steps": [
+            {"id": "ask", "type": "approval", "role": "boss", "show": {"iban": "$iban"}},
+            {"id": "hear", "type": "wait", "event": "paid", "match": {"order": "$order"}},
+            {"id": "gate", "type": "approval", "role": "boss", "show": {"n": 1}},
+        ],
+        "output": "$hear.output",
+    }
+)
+
+
+def granted(vm: ExecutionVM, run_id: str, reason: str) -> None:
+    (entry,) = vm.waiting(run_id)
+    vm.approve(run_id, entry["path"], shown=entry["shown"], by="anna", reason=reason)
+
+
+async def said(file: Path, keys: StoreKeys | None, project: str = "default") -> None:
+    """A run that a person and an event told something, and an event that no run has."""
+    with open_store(f"sqlite:///{file}", keys=keys) as store:
+        vm = ExecutionVM(tools={}, store=store)
+        inputs = {"iban": SECRET, "order": "o1"}
+        await vm.run(WAITING, inputs, run_id="r", labels={"team": "x"}, project=project)
+        granted(vm, "r", f"I saw {SECRET}")
+        await vm.resume("r")
+        vm.send_event("r", "paid", {"order": "o1", "by": SECRET})
+        vm.send_event("paid", {"order": "o2", "by": SECRET})
+
+
+@pytest.mark.parametrize("project", ["default", "eu"])
+async def test_what_is_said_to_runs_is_encrypted_too(tmp_path: Path, project: str) -> None:
+    plain, sealed = tmp_path / "plain.db", tmp_path / "sealed.db"
+    keys = StoreKeys([FIRST, f"eu:{SECOND}"])
+    await said(plain, None, project)
+    await said(sealed, keys, project)
+    assert bytes_of(plain).count(SECRET.encode()) > 4
+    assert SECRET.encode() not in bytes_of(sealed)
+    with open_store(f"sqlite:///{sealed}", keys=keys) as store:
+        assert store.check() == []
+        vm = ExecutionVM(tools={}, store=store)
+        assert (await vm.resume("r")).waiting[0]["path"] == "gate"
+        granted(vm, "r", "fine")
+        assert (await vm.resume("r")).output == {"order": "o1", "by": SECRET}
+        await vm.run(WAITING, {"iban": SECRET, "order": "o2"}, run_id="r2", project=project)
+        granted(vm, "r2", "")
+        await vm.resume("r2")
+        assert (await vm.resume("r2")).waiting[0]["path"] == "gate"
+        assert store.check() == []
+    assert SECRET.encode() not in bytes_of(sealed)
+    with open_store(f"sqlite:///{sealed}") as store:
+        with pytest.raises(StoreError, match="its values are encrypted"):
+            store.load("r", rows=False)
+        assert "its values are encrypted" in "".join(store.check())
+
+
+async def test_what_was_said_in_a_plain_store_is_read_with_keys(tmp_path: Path) -> None:
+    file = tmp_path / "runs.db"
+    await said(file, None)
+    with open_store(f"sqlite:///{file}", keys=StoreKeys([FIRST])) as store:
+        again = await ExecutionVM(tools={}, store=store).resume("r")
+        assert again.waiting[0]["path"] == "gate"
+        assert store.check() == []
+
+
+def test_the_runs_of_a_project_have_its_key(tmp_path: Path) -> None:
+    file = tmp_path / "runs.db"
+    both = StoreKeys([FIRST, f"eu:{SECOND}"])
+    for run_id, project in (("r1", "default"), ("r2", "eu"), ("r3", "us")):
+        with open_store(f"sqlite:///{file}", keys=both) as store:
+            vm = ExecutionVM(tools={"echo": echo, "broken": broken}, store=store)
+            vm.run_sync(PROGRAM, {"iban": SECRET}, run_id=run_id, project=project)
+    assert SECRET.encode() not in bytes_of(file)
+    with open_store(f"sqlite:///{file}", keys=StoreKeys([FIRST])) as store:
+        assert [store.load(run_id).inputs for run_id in ("r1", "r3")] == [{"iban": SECRET}] * 2
+        with pytest.raises(StoreError, match="is encrypted by the key"):
+            store.load("r2")
+    replaced = StoreKeys([FIRST, f"eu:{'33' * 32}", f"eu:{SECOND}"])
+    with open_store(f"sqlite:///{file}", keys=replaced) as store:
+        assert store.load("r2").inputs == {"iban": SECRET}
+        assert store.check() == []
+        store.erase("r2")
+        assert store.load("r1").inputs == {"iban": SECRET}
+        assert store.check() == []
+
+
+async def test_answers_that_are_kept_are_encrypted(tmp_path: Path) -> None:
+    file = tmp_path / "runs.db"
+    answer = KeptAnswer("k", "r", f'"{SECRET}"', 5, 9)
+    with open_store(f"sqlite:///{file}", keys=StoreKeys([FIRST])) as store:
+        await store.keep(answer)
+        assert await store.kept("k", 1) == answer.body
+    assert SECRET.encode() not in bytes_of(file)
+    with (
+        open_store(f"sqlite:///{file}") as store,
+        pytest.raises(StoreError, match="its values are encrypted"),
+    ):
+        await store.kept("k", 1)
+
+
 def test_a_value_that_was_changed_is_found(tmp_path: Path) -> None:
     keys = StoreKeys([FIRST])
     sealed = keys.seal(b'"value"')
@@ -157,6 +258,8 @@ def test_keys_come_from_the_environment(
         (["abc"], "key 1 of the store is none; set"),
         ([FIRST, "11" * 31], "key 2 of the store is none; set"),
         ([FIRST, "zz" * 32], "key 2 of the store is none; set"),
+        ([FIRST, f":{SECOND}"], "key 2 of the store is none; set"),
+        ([f"eu:{FIRST}"], "there is no key for runs of any project; set"),
     ],
 )
 def test_what_is_no_key_is_refused(keys: list[str], text: str) -> None:

@@ -22,6 +22,9 @@ from ..errors import MissingExtra, StoreError, VMError
 MARK = b"$"
 """How an encrypted value begins; JSON does not, nor does any other cell."""
 
+ANY_PROJECT = ""
+"""In the place of a project's name: each that has no key of its own."""
+
 KEY_BYTES = 32
 ID_BYTES, NONCE_BYTES = 4, 12
 
@@ -32,20 +35,25 @@ KEY_FILE = "NANO_VM_STORE_KEY_FILE"
 
 class StoreKeys:
     """Keys of a store, each of 32 bytes in hexadecimal: the first encrypts, all decrypt. So a key is
-    replaced by putting a new one before it.
+    replaced by putting a new one before it. One with ``project:`` before it is for the runs of that
+    project, the others are for all that have none of their own.
 
     Raises:
-        VMError: If one is no key, or there is none.
+        VMError: If one is no key, or there is none for runs of any project.
         MissingExtra: If ``cryptography`` is not installed.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
         found = [_key(number, text) for number, text in enumerate(keys, start=1)]
-        if not found:
-            raise VMError(f"there is no key; {_HOW}")
-        made = [(_id(key), _aes(key), _derived(key, b"nonce")) for key in found]
-        self._first = made[0]
-        self._by_id = {key_id: cipher for key_id, cipher, _ in made}
+        self._first: dict[str, tuple[bytes, Any, bytes]] = {}
+        self._by_id: dict[bytes, Any] = {}
+        for project, key in found:
+            made = _id(key), _aes(key), _derived(key, b"nonce")
+            self._first.setdefault(project, made)
+            self._by_id[made[0]] = made[1]
+        if ANY_PROJECT not in self._first:
+            every = " for runs of any project" if found else ""
+            raise VMError(f"there is no key{every}; {_HOW}")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> StoreKeys | None:
@@ -67,9 +75,9 @@ class StoreKeys:
             raise VMError(f"cannot read the keys of the store, {path}: {reason}") from None
         return cls(lines)
 
-    def seal(self, body: bytes) -> bytes:
-        """*body*, encrypted by the first key."""
-        key_id, cipher, hashing = self._first
+    def seal(self, body: bytes, project: str = ANY_PROJECT) -> bytes:
+        """*body*, encrypted by the first key of *project*, or of those for any."""
+        key_id, cipher, hashing = self._first.get(project) or self._first[ANY_PROJECT]
         nonce = hmac.new(hashing, body, sha256).digest()[:NONCE_BYTES]
         return MARK + key_id + nonce + bytes(cipher.encrypt(nonce, body, key_id))
 
@@ -111,14 +119,16 @@ def opened(body: bytes, keys: StoreKeys | None, where: str) -> bytes:
     return keys.open(body, where)
 
 
-def _key(number: int, text: str) -> bytes:
+def _key(number: int, text: str) -> tuple[str, bytes]:
+    """The project of a key, and the key."""
+    project, colon, digits = text.rpartition(":") if type(text) is str else ("", "", "")
     try:
-        key = bytes.fromhex(text)
+        key = bytes.fromhex(digits)
     except (TypeError, ValueError):
         key = b""
-    if len(key) != KEY_BYTES:
+    if len(key) != KEY_BYTES or (colon and not project):
         raise VMError(f"key {number} of the store is none; {_HOW}")
-    return key
+    return project, key
 
 
 def _derived(key: bytes, use: bytes) -> bytes:

@@ -38,7 +38,8 @@ class Append:
     and no longer make it claimable. ``after`` is how many rows the run must have: with it, nothing
     is written where an earlier append of the run was not, and what an attempt before has stored
     already, whose answer was lost, is not written again. ``waits`` are what the run waited for
-    before and what it waits for now, of what is found by the values of an event.
+    before and what it waits for now, of what is found by the values of an event. ``project`` is that
+    of the run, by whose key its values are encrypted.
     """
 
     key: int
@@ -49,6 +50,7 @@ class Append:
     seen: Sequence[int] = ()
     after: int | None = None
     waits: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]] | None = None
+    project: str = ""
 
 
 Judge = Callable[[StoredRun, bool], Message]

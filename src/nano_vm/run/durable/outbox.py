@@ -139,6 +139,7 @@ class Outbox:
             next(
                 (given.waits for given in items if given.waits is not None), None
             ),  # only the last append of a run has such
+            self.run.project,
         )
 
     def _send(self) -> None:

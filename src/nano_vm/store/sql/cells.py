@@ -18,11 +18,12 @@ from ...language.kinds import TYPES
 from ...records.record import step_of
 from ...records.usage import LLMUsage
 from ...values import UNSET, canonical
-from ..encryption import StoreKeys
+from ..encryption import ANY_PROJECT, StoreKeys
 from ..receipts import Entry
 from ..records import (
     STATUSES,
     Erased,
+    Message,
     Row,
     StoredRun,
     checked_row,
@@ -61,10 +62,11 @@ class Bodies:
     what it owes a receipt for.
     """
 
-    __slots__ = ("added", "dropped", "entries", "keys")
+    __slots__ = ("added", "dropped", "entries", "keys", "project")
 
-    def __init__(self, keys: StoreKeys | None = None) -> None:
+    def __init__(self, keys: StoreKeys | None = None, project: str = ANY_PROJECT) -> None:
         self.keys = keys
+        self.project = project  # by whose key its cells are encrypted
         self.entries: list[Entry] = []
         self.added: dict[bytes, list[Any]] = {}  # hash: [body, references]
         self.dropped: dict[bytes, int] = {}
@@ -77,7 +79,7 @@ class Bodies:
             return GONE + bytes.fromhex(value)
         body = canonical(value)
         if self.keys is not None and not plain:
-            body = self.keys.seal(body)
+            body = self.keys.seal(body, self.project)
         elif len(body) <= INLINE_BYTES:
             return body
         digest = sha256(body).digest()
@@ -102,6 +104,12 @@ class Bodies:
             else:
                 entry[1] += count
         self.entries += other.entries
+
+
+def message_cell(message: Message, keys: StoreKeys | None, project: str = ANY_PROJECT) -> bytes:
+    """What is stored of a message, which quotes what was shown, to a run of *project*."""
+    body = message.content()
+    return body if keys is None else keys.seal(body, project)
 
 
 def row_cells(row: Row, bodies: Bodies) -> tuple[Any, ...]:

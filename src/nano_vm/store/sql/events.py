@@ -20,8 +20,9 @@ from ..records import SUSPENDED, Message, StoredRun, message_of
 from ..seals import NO_RUN, message_holds, signed_message
 from ..signing import SigningKey
 from ..waits import Entry, Waits, fault_of, matched, same_event, takes, unanswered
+from .cells import message_cell
 from .database import Connection
-from .read import loaded
+from .read import loaded, opened_message
 
 EVENT, WAIT, NEW_EVENT, NEW_WAIT = range(4)
 """What a row of ``nano_marks`` is of: the last two have no mark, and say what is to be looked at.
@@ -73,7 +74,7 @@ def post(
         name,
         message.body.get("id"),
         message.created_ns,
-        message.content(),
+        message_cell(message, connection.database.keys),  # of no project yet
         signed_message(NO_RUN, message, signer),
     )
     if found is None:
@@ -96,7 +97,7 @@ def withdraw(connection: Connection, key: int, name: str, event_id: str) -> None
         event_id,
     )
     if found is not None:
-        _taken(connection, _event_of(*found), key)
+        _taken(connection, _event_of(connection, *found), key)
 
 
 def forget(connection: Connection, older_than_ns: int) -> None:
@@ -105,7 +106,7 @@ def forget(connection: Connection, older_than_ns: int) -> None:
         f"SELECT {_EVENT} FROM nano_events WHERE created_ns < ? AND run IS NULL", older_than_ns
     )
     for fields in found:
-        _forget_marks(connection, _event_of(*fields))
+        _forget_marks(connection, _event_of(connection, *fields))
     connection.run("DELETE FROM nano_events WHERE created_ns < ?", older_than_ns)
 
 
@@ -128,8 +129,9 @@ def _unmark(connection: Connection, marks: Iterable[tuple[int, int, int, str]]) 
     )
 
 
-def _event_of(number: int, cell: bytes, signature: str | None) -> Message:
-    return message_of(number, "event", cell, signature)
+def _event_of(connection: Connection, number: int, cell: bytes, signature: str | None) -> Message:
+    fields = (number, "event", cell, signature)
+    return message_of(*opened_message(connection, fields, connection.database.name))
 
 
 def _forget_marks(connection: Connection, message: Message) -> None:
@@ -225,7 +227,7 @@ def _held_event(connection: Connection, number: int) -> Message | None:
     text = "FROM nano_events WHERE id = ? AND run IS NULL"
     found = connection.one(f"SELECT {_EVENT} {text}{_skipping(connection)}", number)
     if found is not None:
-        return _event_of(*found)
+        return _event_of(connection, *found)
     if connection.one(f"SELECT 1 {text}", number) is not None:
         raise Held("an event is held by another transaction")
     return None
@@ -289,7 +291,7 @@ def _given(
         "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, 0)",
         run.key,
         message.kind,
-        message.content(),
+        message_cell(message, connection.database.keys, run.project),
         message.signature,
     )
     _taken(connection, message, run.key)

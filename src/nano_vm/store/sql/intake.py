@@ -16,7 +16,7 @@ from ..signing import SigningKey
 from ..sql import accounts, events, listing, receipts
 from ..transfer import document_digest, read_export, run_lines
 from ..waits import matched
-from .cells import Bodies, row_cells, run_cells
+from .cells import Bodies, message_cell, row_cells, run_cells
 from .database import Connection, Database
 from .read import loaded
 from .writer import insert_rows, settle
@@ -52,7 +52,8 @@ def import_(
 
 def _take(connection: Connection, run: StoredRun) -> bool:
     """Insert a run; False where the same is there."""
-    bodies = Bodies(connection.database.keys)
+    keys = connection.database.keys
+    bodies = Bodies(keys, run.project)
     columns = run_cells(run, bodies) | {"fence": 1, "owner": None, "row_count": len(run.rows)}
     found = connection.one(
         f"INSERT INTO nano_runs ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
@@ -74,7 +75,13 @@ def _take(connection: Connection, run: StoredRun) -> bool:
     connection.many(
         "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, ?)",
         [
-            (key, message.kind, message.content(), message.signature, used)
+            (
+                key,
+                message.kind,
+                message_cell(message, keys, run.project),
+                message.signature,
+                used,
+            )
             for message, used in messages
         ],
     )

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 
+from ..encryption import MARK, opened
 from ..kept import KeptAnswer
 from .database import Connection
 
+_SEALED = MARK.decode()
 _FIELDS = ("run_id", "body", "at_ns", "until_ns")
 
 
 def find(connection: Connection, key: str, since_ns: int) -> str | None:
     """See `KeepsAnswers.kept`."""
     row = connection.one("SELECT body FROM nano_kept WHERE key = ? AND at_ns >= ?", key, since_ns)
-    return None if row is None else str(row[0])
+    if row is None or not str(row[0]).startswith(_SEALED):
+        return None if row is None else str(row[0])
+    sealed = b64decode(str(row[0]).removeprefix(_SEALED))
+    return opened(sealed, connection.database.keys, connection.database.name).decode()
 
 
 def keep(connection: Connection, answer: KeptAnswer) -> None:
     """See `KeepsAnswers.keep`."""
+    keys = connection.database.keys
+    if keys is not None:
+        sealed = b64encode(keys.seal(answer.body.encode())).decode()
+        answer = replace(answer, body=f"{_SEALED}{sealed}")
     connection.run(
         f"INSERT INTO nano_kept (key, {', '.join(_FIELDS)}) VALUES (?, ?, ?, ?, ?) "
         f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{f} = excluded.{f}' for f in _FIELDS)}",

@@ -106,8 +106,9 @@ def loaded_each(
         try:
             with _readable(where):
                 values = decoded(cells[run_id], bodies, where, known)
+            sent = opened_messages(connection, messages.get(key, ()), where)
             of_run = stored.get(key, []) if rows else None
-            found[run_id] = assembled(fields, of_run, messages.get(key, ()), values)
+            found[run_id] = assembled(fields, of_run, sent, values)
         except StoreError as error:
             found[run_id] = error
             continue
@@ -217,6 +218,24 @@ def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) ->
     for row in rows:
         cells += row[ROW_VALUES]
     return cells
+
+
+def opened_message(connection: Connection, fields: Sequence[Any], where: str) -> Sequence[Any]:
+    """The columns of a message, its content decrypted if it is encrypted.
+
+    Raises:
+        StoreError: If there is no key for it.
+    """
+    number, kind, cell, *rest = fields
+    return (number, kind, opened(bytes(cell), connection.database.keys, where), *rest)
+
+
+def opened_messages(
+    connection: Connection, messages: Iterable[Sequence[Any]], where: str
+) -> list[Sequence[Any]]:
+    """As `opened_message`, of several; raises also for what is no message's."""
+    with _readable(where):
+        return [opened_message(connection, fields, where) for fields in messages]
 
 
 def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -47,7 +47,7 @@ from ..sql import kept as answers
 from ..sql import limits as windows
 from ..transfer import export
 from ..waits import Entry as WaitEntry
-from .cells import Bodies, row_cells, run_cells
+from .cells import Bodies, message_cell, row_cells, run_cells
 from .database import Connection, Database, marks, padded, parts
 from .read import INBOX, headers, loaded, loaded_each, rows_after, unknown
 from .schema import SCHEMA_VERSION
@@ -307,7 +307,7 @@ class SqlStore(TableStore):
         def job(connection: Connection, _: Bodies) -> None:
             lock = self.database.dialect.for_share
             run = connection.one(
-                f"SELECT key, status FROM nano_runs WHERE run_id = ?{lock}", run_id
+                f"SELECT key, status, project FROM nano_runs WHERE run_id = ?{lock}", run_id
             )
             if run is None:
                 raise unknown(run_id)
@@ -315,7 +315,7 @@ class SqlStore(TableStore):
                 raise StoreError(
                     f"run {run_id!r} has ended ({run[1]}); there is nothing to send to it"
                 )
-            self._keep(connection, run[0], run_id, message)
+            self._keep(connection, run[0], run_id, run[2], message)
 
         self.written(job)
 
@@ -332,7 +332,7 @@ class SqlStore(TableStore):
                 path,
             )
             message = judge(run, bool(ended))
-            self._keep(connection, run.key, run_id, message)
+            self._keep(connection, run.key, run_id, run.project, message)
             if message.kind == "event" and "id" in message.body:
                 events.withdraw(connection, run.key, message.name, message.body["id"])
             self._accompany(connection)
@@ -408,13 +408,15 @@ class SqlStore(TableStore):
         if self._also is not None:
             self._also(connection)
 
-    def _keep(self, connection: Connection, key: int, run_id: str, message: Message) -> None:
+    def _keep(
+        self, connection: Connection, key: int, run_id: str, project: str, message: Message
+    ) -> None:
         """Put a message into the inbox of a run."""
         connection.run(
             "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, 0)",
             key,
             message.kind,
-            message.content(),
+            message_cell(message, self.database.keys, project),
             signed_message(run_id, message, self.signer),
         )
 
@@ -424,7 +426,7 @@ class SqlStore(TableStore):
         def job(connection: Connection, _: Bodies) -> list[Message]:
             self._hold(connection, "key", key)
             return [
-                upkeep.readable(f"number {key}", found)
+                upkeep.readable(connection, f"number {key}", found)
                 for *found, used in connection.all(INBOX, key)
                 if used != 1
             ]
@@ -787,7 +789,7 @@ class SqlStore(TableStore):
         return self.writer.submit(job, again=again).result()
 
     def _creation(self, run: StoredRun, again: bool = False) -> Job:
-        bodies = Bodies(self.database.keys)
+        bodies = Bodies(self.database.keys, run.project)
         run.seal = seal_of(run)
         run.signature = signed(run.seal, self.signer) if self.signer is not None else None
         columns = run_cells(run, bodies) | {"fence": 1, "row_count": len(run.rows)}

@@ -28,7 +28,18 @@ from ..signing import signer_of
 from ..sql import accounts, kept, listing, receipts
 from .cells import HELD, Bodies, row_cells, row_crc, run_cells
 from .database import Connection, Database
-from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
+from .read import (
+    HEADER,
+    INBOX,
+    ROWS,
+    assembled,
+    cells_of,
+    damaged,
+    loaded,
+    opened_message,
+    opened_messages,
+    values_of,
+)
 from .schema import ROW_VALUES, RUN_FIELDS
 
 PRUNE_RUNS = 100
@@ -131,7 +142,7 @@ def unused(connection: Connection) -> list[str]:
     )
     told = []
     for run_id, *fields in found:
-        message = readable(run_id, fields)
+        message = readable(connection, run_id, fields)
         told.append(
             f"run {run_id!r} has ended and did not use: {message.kind} {message.name!r} by "
             f"{message.by!r}"
@@ -139,14 +150,14 @@ def unused(connection: Connection) -> list[str]:
     return told
 
 
-def readable(run_id: str, fields: Sequence[Any]) -> Message:
+def readable(connection: Connection, run_id: str, fields: Sequence[Any]) -> Message:
     """A message of the columns of its row.
 
     Raises:
-        StoreError: If they hold what no message has.
+        StoreError: If they hold what no message has, or there is no key for it.
     """
     try:
-        return message_of(*fields)
+        return message_of(*opened_message(connection, fields, connection.database.name))
     except UNREADABLE as error:
         raise damaged(run_id, "a message") from error
 
@@ -201,7 +212,7 @@ def _check_runs(
             used.update(cell[1:] for cell in cells if isinstance(cell, bytes) and cell[:1] == HELD)
             name = f"run {fields[RUN_FIELDS.index('run_id')]!r}"
             try:
-                messages = connection.all(INBOX, fields[0])
+                messages = opened_messages(connection, connection.all(INBOX, fields[0]), name)
                 run = assembled(
                     fields, stored, messages, values_of(connection, [fields], stored, name)
                 )
@@ -224,7 +235,7 @@ def _event_faults(connection: Connection, trusted: frozenset[str] | None) -> Ite
     for number, name, message, signature in connection.all(
         "SELECT id, name, message, signature FROM nano_events WHERE run IS NULL ORDER BY id"
     ):
-        found = readable(f"event {number}", [number, "event", message, signature])
+        found = readable(connection, f"event {number}", [number, "event", message, signature])
         if found.name != name:
             yield f"event {number}: its name was changed"
         yield from (

@@ -159,7 +159,7 @@ class _Item:
         append = self.append
         if append is None:
             return
-        self.bodies = Bodies(self.keys)
+        self.bodies = Bodies(self.keys, append.project)
         try:
             self.rows = [row_cells(row, self.bodies) for row in append.rows[there:]]
             if append.update:
@@ -529,7 +529,7 @@ class Writer:
             "WHERE run = ? AND seq >= ? AND seq < ? ORDER BY seq"
         )
         stored = connection.all(text, append.key, append.after, append.after + len(append.rows))
-        unused = Bodies(self.database.keys)
+        unused = Bodies(self.database.keys, append.project)
         same = [
             tuple(found) == row_cells(row, unused)
             for found, row in zip(stored, append.rows, strict=False)
