@@ -57,6 +57,27 @@ def offered(text: str) -> list[str]:
 STEP = "steps:\n  - id: a\n    type: {}\n    "
 
 
+ASKED = """\
+inputs: {type: object, properties: {order: {type: object, properties: {amount: {type: number}}}}}
+steps:
+  - {id: a, type: llm, prompt: x, allowed_outputs: [yes, no], output_key: said}
+  - id: b
+    type: llm
+    prompt: x
+    output_schema:
+      type: object
+      properties:
+        mood: {enum: [glad, sad]}
+        who: {type: object, properties: {name: {type: string}}}
+"""
+GUARDED = """\
+steps:
+  - {id: g, type: condition, condition: true, when: true, then: p, otherwise: $end}
+  - {id: w, type: switch, on: $x, cases: {x: p}}
+  - {id: p, type: tool, tool: pay}
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "some", "never"),
     [
@@ -94,6 +115,37 @@ STEP = "steps:\n  - id: a\n    type: {}\n    "
             {"until", "max_iterations"},
             {"prompt"},
         ),
+        (f"{ASKED}  - {{id: c, type: condition, condition: $a.output == '|", {"yes", "no"}, {"a"}),
+        (f"{ASKED}  - {{id: c, type: condition, condition: \"$a.output == 'y|", {"yes"}, {"a"}),
+        (
+            f"{ASKED}  - {{id: c, type: switch, on: $b.output.mood, cases: {{|",
+            {"glad", "sad"},
+            {"a"},
+        ),
+        (f"{ASKED}  - id: c\n    type: switch\n    on: $said\n    cases:\n      |", {"yes"}, {"a"}),
+        (
+            f"{ASKED}  - {{id: c, type: switch, on: $b.output.mood, cases: {{glad: $end, |",
+            {"sad"},
+            {"glad"},
+        ),
+        (f"{ASKED}  - {{id: c, type: set, values: {{x: $b.output.|", {"mood", "who"}, {"output"}),
+        (f"{ASKED}  - {{id: c, type: set, values: {{x: $b.output.who.|", {"name"}, {"mood"}),
+        (f"{ASKED}  - {{id: c, type: set, values: {{x: $order.|", {"amount"}, {"output", "error"}),
+        (
+            STEP.format("llm") + "allowed_outputs: [glad, no]\n    on_invalid: |",
+            {"glad", '"no"'},
+            {"no"},
+        ),
+        (f"policy:\n  tools:\n    |\n{ASKED}", {"pay"}, {"guarded_by"}),
+        (f"policy:\n  tools:\n    pay:\n      |\n{ASKED}", {"guarded_by", "max_calls"}, {"pay"}),
+        (
+            f"policy:\n  tools: {{pay: {{guarded_by: [|]}}}}\n{GUARDED}",
+            {"g.then", "g.otherwise", "w.x", "g.when"},
+            {"a"},
+        ),
+        (f"policy:\n  tools: {{pay: {{effect: |}}}}\n{GUARDED}", {"read", "irreversible"}, {"a"}),
+        (f"policy:\n  inputs: {{order: |}}\n{ASKED}", {"trusted", "untrusted"}, {"a"}),
+        (f"policy:\n  |\n{ASKED}", {"tools", "inputs", "values"}, {"steps"}),
         (
             "steps:\n  - id: a\n    type: llm\n    prompt: x\n    |\n    max_tokens: 4\n",
             {"system"},
@@ -225,6 +277,16 @@ def test_renaming_a_name_leaves_the_step_of_that_id() -> None:
     assert "$judge.output == 'yes'" in new
     assert "${judge.output}" in new
     assert new.count("value") == JUMPS.count("value") + 2
+
+
+def test_renaming_an_input_changes_where_it_is_required() -> None:
+    text = (
+        "inputs:\n  properties: {mail: {type: string}}\n  required: [mail]\n"
+        "steps: [{id: a, type: set, values: {x: $mail}}]\n"
+    )
+    new = rename(text, 1, 17, "letter")
+    assert new == text.replace("mail", "letter")
+    assert rename(text, 2, 14, "letter") == new
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,32 @@ async def test_rename_changes_every_place_or_says_why_not(editor: Editor) -> Non
             )
 
 
+async def test_rename_and_references_are_of_the_whole_project(
+    editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = tmp_path / "p"
+    assert main(["init", str(folder)]) == 0
+    program, tests = folder / "program.yaml", folder / "program.test.yaml"
+    editor.uri = program.as_uri()
+    plain, position = at(program.read_text().replace("id: guard", "id: gu|ard"))
+    editor.open(plain)
+    editor.open("# not saved yet\n" + tests.read_text(), tests.as_uri())
+    edit = await editor.text_document_rename_async(
+        types.RenameParams(editor.document, position, "gate")
+    )
+    assert edit is not None
+    assert edit.changes is not None
+    assert set(edit.changes) == {editor.uri, tests.as_uri(), (folder / "policy.yaml").as_uri()}
+    saved = [number for number, line in enumerate(tests.read_text().split("\n")) if "guard" in line]
+    lines = {one.range.start.line for one in edit.changes[tests.as_uri()]}
+    assert lines <= {number + 1 for number in saved}  # as it stands in the editor
+    found = await editor.text_document_references_async(
+        types.ReferenceParams(types.ReferenceContext(True), editor.document, position)
+    )
+    assert {one.uri for one in found or ()} == set(edit.changes)
+
+
 async def test_outline_lenses_formatting_and_commands(editor: Editor) -> None:
     editor.open(PROGRAM)
     await editor.said(editor.uri, lambda _: True)

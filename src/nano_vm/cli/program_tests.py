@@ -5,8 +5,7 @@ A path comes in, a `Suite` goes out; what cannot be read is an error with its pl
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +14,11 @@ from ..errors import ProgramError
 from ..language.reader import placed
 from ..program_tests.document import ENDINGS, Document, misnamed, program_file, read_document
 from ..program_tests.execute import Subject
+from ..program_tests.files import files_below, is_test_file
 from ..program_tests.suite import Suite
 from . import rules, sources, tools
 from .faults import UsageFault
 from .inputs import text_of
-
-LEFT_OUT = frozenset({"node_modules", "__pycache__", "venv", "build", "dist", "site-packages"})
-"""Folders that are not searched, beside those whose names begin with a full stop."""
-
-
-def is_test_file(path: Path) -> bool:
-    """Whether a file is one of tests, by its name."""
-    return path.name.endswith(ENDINGS) and path.name not in ENDINGS
 
 
 def test_files(given: Iterable[str]) -> list[Path]:
@@ -38,7 +30,7 @@ def test_files(given: Iterable[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, given):
         if path.is_dir():
-            found |= dict.fromkeys(_below(path))
+            found |= dict.fromkeys(file for file in files_below(path) if is_test_file(file))
         elif not path.is_file():
             raise UsageFault(f"there is no file {path}")
         elif not is_test_file(path):
@@ -46,12 +38,6 @@ def test_files(given: Iterable[str]) -> list[Path]:
         else:
             found[path] = None
     return list(found)
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for at, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if f not in LEFT_OUT and not f.startswith("."))
-        yield from (path for name in sorted(files) if is_test_file(path := Path(at) / name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from .program_tests import LEFT_OUT
+from ..program_tests.files import LEFT_OUT
 
 ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".py", ".toml", ".txt", ".md")
 """Files that a program, its tools, its tests and its answers may be made of."""

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..language.kinds import TYPES
 from . import offers
 from .cursor import Cursor, Frame, cursor_at
-from .index import BLOCKS, TARGETS, Index
-from .names import hint_text, names_of, signature
+from .index import BLOCKS, GUARDS, TARGETS, Index
+from .names import (
+    answers_of,
+    edges_of,
+    fields_of,
+    hint_text,
+    names_of,
+    read_by,
+    schema_type,
+    signature,
+)
 from .project import Known
 from .tree import Place
 
 _DOLLAR = re.compile(r"\$\{?([\w.]*)\Z")
+_COMPARED = re.compile(r"""\$\{?([\w.]+)\}?\s*[!=]=\s*(['"])([^'"]*)\Z""")
 
 PARTS = {
     "budget": "Budget",
@@ -39,6 +50,16 @@ class Completion:
     text: str = ""
     insert: str = ""
     begun: int = 0
+
+
+_PLAIN_WORD = re.compile(r"[A-Za-z][\w -]*\Z")
+_READ_OTHERWISE = frozenset({"true", "false", "null", "yes", "no", "on", "off"})
+
+
+def quoted(word: str) -> str:
+    """*word* as YAML reads it as a string, in every version of it."""
+    plain = _PLAIN_WORD.match(word) and word.lower() not in _READ_OTHERWISE
+    return word if plain else json.dumps(word, ensure_ascii=False)
 
 
 def completions(index: Index, place: Place, known: Known) -> list[Completion]:
@@ -71,8 +92,13 @@ class _Choice:
     def all(self) -> Iterator[Completion]:
         cursor = self.cursor
         dollar = _DOLLAR.search(cursor.text)
+        compared = _COMPARED.search(cursor.text)
         if dollar is not None and (cursor.key is not None or cursor.in_list):
             yield from self.references(dollar[1])
+        elif compared is not None and cursor.key is not None:
+            yield from self.said(compared[1], len(compared[3]))
+        elif self.in_policy():
+            yield from self.policy()
         elif cursor.key is None and not (cursor.in_list and not self.at_step()):
             yield from self.fields()
         elif not cursor.inside_text or cursor.key in (*TARGETS, "tool", "type", "model"):
@@ -97,7 +123,11 @@ class _Choice:
             return
         last = container[-1] if container[-1] != "-" else container[-2] if container[:-1] else ""
         seen = self.cursor.fields
-        if last in ("args", "with") and self.step_frame is not None:
+        if last == "cases" and self.step_frame is not None:
+            for one in self.said(self.written.get("on", ""), len(self.cursor.text)):
+                if one.label not in seen:
+                    yield replace(one, insert=f"{quoted(one.label)}: ")
+        elif last in ("args", "with") and self.step_frame is not None:
             yield from self.arguments(container, seen)
         elif last in PARTS:
             yield from self.named(offers.part_fields(PARTS[last]), seen)
@@ -130,6 +160,30 @@ class _Choice:
                 begun = len(self.cursor.text)
                 yield Completion(one.name, "argument", detail, "", f"{one.name}: ", begun)
 
+    # --- policies ---
+
+    def in_policy(self) -> bool:
+        """Whether the cursor is in the program's policy."""
+        part = self.index.parts[self.index.part_at(self.place[0])]
+        return part.name == "policy" and "policy" in self.cursor.container
+
+    def policy(self) -> Iterator[Completion]:
+        """Names of tools, fields of their rules, and branches that guard them."""
+        container, key, begun = self.cursor.container, self.cursor.key, len(self.cursor.text)
+        tools = container[:2] == ("policy", "tools")
+        if key in GUARDS and tools:
+            for edge in edges_of(self.index):
+                yield Completion(edge, "step", insert=edge, begun=begun)
+        elif key is None and tools and len(container) == 2:
+            called = (step.node.text("tool") for step in self.index.steps())
+            for name in dict.fromkeys([*(self.known.contracts or ()), *filter(None, called)]):
+                if name not in self.cursor.fields:
+                    yield Completion(name, "tool", insert=f"{name}: ", begun=begun)
+        elif key is None:
+            yield from self.named(offers.policy_fields(container[1:]), self.cursor.fields)
+        else:
+            yield from self.words(offers.policy_words((*container[1:], key)))
+
     # --- values ---
 
     def values(self, key: str) -> Iterator[Completion]:
@@ -152,6 +206,9 @@ class _Choice:
             yield from self.words(dict.fromkeys([*own, *self.known.models]))
         elif key in ("errors", "on") and (self.cursor.in_list or "retry" in container):
             yield from self.words(offers.ERRORS)
+        elif key == "on_invalid" and in_step:
+            here = self.index.step_at(self.place[0])
+            yield from self.words(map(quoted, answers_of(here.node if here else None)))
         elif in_step:
             yield from self.words(offers.words(self.written.get("type"), key))
 
@@ -175,15 +232,28 @@ class _Choice:
         for word in ("$end", "$fail", "$next"):
             yield Completion(word, "word", insert=word, begun=begun)
 
-    def references(self, begun: str) -> Iterator[Completion]:
-        """Names behind a dollar sign, and ``.output`` behind the id of a step."""
-        name, dot, rest = begun.partition(".")
+    def said(self, reference: str, begun: int) -> Iterator[Completion]:
+        """The words that what *reference* reads is one of."""
         here = self.index.step_at(self.place[0])
-        found = names_of(self.index, self.known, here.scope if here is not None else 0)
+        node = read_by(self.index, reference.strip("${}"), here.scope if here is not None else 0)
+        for word in answers_of(node):
+            yield Completion(word, "word", insert=word, begun=begun)
+
+    def references(self, begun: str) -> Iterator[Completion]:
+        """Names behind a dollar sign, ``.output`` behind the id of a step, and then the fields of
+        what it gives.
+        """
+        path, dot, rest = begun.rpartition(".")
+        here = self.index.step_at(self.place[0])
+        scope = here.scope if here is not None else 0
+        found = names_of(self.index, self.known, scope)
         if dot:
-            if name in found and "." not in rest:
+            named = found.get(path)
+            if named is not None and named.by.startswith("step "):
                 for word in ("output", "error"):
-                    yield Completion(word, "word", found[name].holds, "", word, len(rest))
+                    yield Completion(word, "word", named.holds, "", word, len(rest))
+            for name, node in fields_of(read_by(self.index, path, scope)):
+                yield Completion(name, "field", schema_type(node), "", name, len(rest))
             return
         for one in found.values():
             yield Completion(one.name, "name", one.holds, one.by, one.name, len(begun))

@@ -81,8 +81,8 @@ class StepNode:
 @dataclass(frozen=True, slots=True)
 class Use:
     """A place where something is named: *kind* is ``step`` or ``name`` where it is defined,
-    ``jump`` where a step is led to, ``ref`` where a `$name` is read, ``edge`` where a policy names
-    a branch of it.
+    ``jump`` where a step is led to, ``ref`` where a `$name` is read or an input is required,
+    ``edge`` where a policy names a branch of it.
     """
 
     kind: str
@@ -210,6 +210,9 @@ class _Reading:
         properties = node.get("properties") if node.kind == "map" else None
         for name, _ in properties.pairs if properties is not None else ():
             self.use("name", name.value, name, scope, how="input")
+        required = node.get("required") if node.kind == "map" else None
+        for name in required.items if required is not None else ():
+            self.use("ref", name.value, name, scope)
 
     def policy(self, node: Node) -> None:
         tools = node.get("tools") if node.kind == "map" else None

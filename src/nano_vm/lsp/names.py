@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,15 @@ from .tree import Node
 
 SHOWN_WORDS = 5
 """Allowed answers that a type names."""
+
+EDGES = {
+    "condition": ("then", "otherwise"),
+    "approval": ("then", "otherwise"),
+    "switch": ("default",),
+    "loop": ("until", "exhausted"),
+    "assert": ("holds",),
+}
+"""The branches of a type of step, beside the cases of a switch and those of `when`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,57 @@ def output_of(step: StepNode, known: Known) -> str:
     return fixed.get(kind or "", "any")
 
 
+def read_by(index: Index, path: str, scope: int = 0) -> Node | None:
+    """The schema, or the step, that says what ``$path`` holds; None where the text does not say."""
+    name, _, rest = path.partition(".")
+    found = _declared(index, name) if scope == 0 else None
+    if found is None:
+        steps = [step for step in index.steps() if step.scope == scope]
+        writers = [step for step in steps if step.node.text("output_key") == name]
+        by_id = [step for step in steps if step.id == name]
+        output, _, inner = rest.partition(".")
+        if by_id and output == "output":
+            found, rest = by_id[0].node, inner
+        else:
+            found = next((step.node for step in writers or by_id), None)
+        schema = found.get("output_schema") if found is not None else None
+        found = schema if schema is not None else found
+    for part in rest.split(".") if rest else ():
+        found = dict(fields_of(found)).get(part)
+    return found
+
+
+def fields_of(node: Node | None) -> Iterator[tuple[str, Node]]:
+    """The fields of an object by its schema."""
+    properties = node.get("properties") if node is not None and node.kind == "map" else None
+    for name, value in properties.pairs if properties is not None else ():
+        yield name.value, value
+
+
+def answers_of(node: Node | None) -> list[str]:
+    """The words that a value is one of: by its schema, or as the answer of a step."""
+    for field in ("enum", "allowed_outputs"):
+        listed = node.get(field) if node is not None and node.kind == "map" else None
+        if listed is not None:
+            return [item.value for item in listed.items if item.kind == "text"]
+    return []
+
+
+def edges_of(index: Index) -> list[str]:
+    """The branches of steps that can guard a call."""
+    found = []
+    for step in index.steps():
+        kind, cases = step.type, step.node.get("cases")
+        labels = list(EDGES.get(kind or "", ()))
+        if kind == "switch" and cases is not None:
+            labels = [key.value for key, _ in cases.pairs] + labels
+        if step.node.get("when") is not None:
+            labels += ["when", "unless"]
+        if step.id and step.scope == 0:
+            found += [f"{step.id}.{label}" for label in labels]
+    return found
+
+
 def schema_type(node: Node) -> str:
     """The type that a JSON Schema in the text names."""
     found = node.text("type") if node.kind == "map" else None
@@ -87,10 +148,14 @@ def schema_type(node: Node) -> str:
 
 
 def _input_type(index: Index, name: str) -> str:
-    found = index.program_node("inputs")
-    properties = found[0].get("properties") if found and found[0].kind == "map" else None
-    node = properties.get(name) if properties is not None and properties.kind == "map" else None
+    node = _declared(index, name)
     return schema_type(node) if node is not None else "any"
+
+
+def _declared(index: Index, name: str) -> Node | None:
+    """The schema of an input."""
+    found = index.program_node("inputs")
+    return dict(fields_of(found[0])).get(name) if found is not None else None
 
 
 def hint_text(hint: Any) -> str:

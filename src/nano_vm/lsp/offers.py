@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from ..language.kinds import TYPES
+from ..language.policy import POLICY_SCHEMA
 from ..language.program import ERROR_KINDS, Program
 
 ABSENT: dict[str, Any] = {"enum": [None, {}, []]}
@@ -110,6 +111,36 @@ def words(kind: str | None, field: str) -> tuple[str, ...]:
             if found:
                 return found
     return ()
+
+
+def _policy_at(path: tuple[str, ...]) -> dict[str, Any]:
+    """The schema of what stands at *path* in a policy."""
+    at: Any = POLICY_SCHEMA
+    for part in path:
+        if part == "-":
+            at = at.get("items")
+        else:
+            at = at.get("properties", {}).get(part, at.get("additionalProperties"))
+        if not isinstance(at, dict):  # anything, or nothing
+            return {}
+    found: dict[str, Any] = at
+    return found
+
+
+def policy_fields(path: tuple[str, ...]) -> dict[str, str]:
+    """The fields of a part of a policy."""
+    fields = _policy_at(path).get("properties", {})
+    return {name: _said(kind) if isinstance(kind, dict) else "" for name, kind in fields.items()}
+
+
+def policy_words(path: tuple[str, ...]) -> list[str]:
+    """The words that stand for a value of a policy."""
+    found = _words(_policy_at(path))
+    return found or (list(TRUST) if path[:1] == ("inputs",) else [])
+
+
+TRUST = ("trusted", "untrusted", "public", "secret")
+"""What a policy says of an input."""
 
 
 def _words(kind: dict[str, Any]) -> list[str]:

@@ -36,6 +36,8 @@ class Known:
     contracts: dict[str, ToolContract] | None = None  # None: nothing is known of them
     models: tuple[str, ...] = ()
     policy: Policy | None = None
+    policy_file: Path | None = None
+    root: Path | None = None  # the folder of its host file
     faults: tuple[str, ...] = ()
 
 
@@ -71,15 +73,15 @@ class Projects:
         try:
             said = read_project(host)
         except VMError as error:
-            self._kept[host] = _stamps([host]), Known(faults=(str(error),))
+            self._kept[host] = _stamps([host]), Known(root=host.parent, faults=(str(error),))
             return self._kept[host][1]
         # before they are read: what changes meanwhile is read again
         stamps = _stamps([host, *_files_of(said)])
-        known = self._read(said)
+        known = self._read(host, said)
         self._kept[host] = {**_stamps(_files_of(said)), **stamps}, known
         return known
 
-    def _read(self, said: Project) -> Known:
+    def _read(self, host: Path, said: Project) -> Known:
         faults: list[str] = []
         functions: Mapping[str, Callable[..., Any]] = {}
         contracts = policy = None
@@ -98,7 +100,8 @@ class Projects:
                 faults += [str(d) for d in error.diagnostics[:3]]
             except VMError as error:
                 faults.append(str(error))
-        return Known(functions, contracts, said.models, policy, tuple(faults))
+        file = Path(said.policy) if said.policy is not None else None
+        return Known(functions, contracts, said.models, policy, file, host.parent, tuple(faults))
 
     def _forget(self, spec: str) -> None:
         """Have a module imported anew whose file has changed since it was imported for tools."""

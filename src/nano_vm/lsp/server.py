@@ -8,6 +8,7 @@ up with: such a change is ignored, and the next whole text is taken.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..program_tests.document import ENDINGS, read_document
 from .complete import Completion, completions
 from .diagnose import Findings, Shown, diagnose, flow_of, lenses
 from .documents import Document, Documents, path_of
+from .elsewhere import Project, files_of
 from .fixes import CannotFormat, commented, fixes
 from .hover import hover
 from .index import Index, Span
@@ -40,7 +42,7 @@ from .navigate import (
     tool_source,
 )
 from .project import Known, LoadTools, Projects
-from .tree import Place
+from .tree import MAX_TEXT, Place
 
 QUIET_SECONDS = 0.2
 """Without a key for so long, text is looked at."""
@@ -113,6 +115,42 @@ class ProgramServer(LanguageServer):
     def known(self, document: Document) -> Known:
         """Its project, as it was when it was looked at last: files are not read for each key."""
         return self.projects.last(document.path)
+
+    def read(self, path: Path) -> str | None:
+        """The text of a file, as it is open here or on the disk; None where it cannot be read."""
+        for uri, known in self.workspace.text_documents.items():
+            if path_of(uri) == path:
+                source: str = known.source
+                return source
+        try:
+            with path.open(encoding="utf-8") as file:
+                return file.read(MAX_TEXT)
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def elsewhere(
+        self, document: Document, place: Place, *, rename: bool = False
+    ) -> list[tuple[str, Index, Sequence[Span]]]:
+        """Other files that name what stands at *place*: their URIs, and where.
+
+        Raises:
+            CannotRename: If they would be changed by *rename*, and may not be.
+        """
+        symbol, file = symbol_at(document.index, place), document.path
+        if symbol is None or file is None:
+            return []
+        known = self.known(document)
+        project = Project(files_of(file, known.root), known.policy_file, self.read)
+        ask = project.renamed if rename else project.naming
+        opened = {path_of(uri): uri for uri in self.workspace.text_documents}
+        return [
+            (
+                opened.get(other.path) or other.path.absolute().as_uri(),
+                Index(other.text),
+                other.spans,
+            )
+            for other in ask(symbol, document.index, file)
+        ]
 
     # --- places ---
 
@@ -313,12 +351,16 @@ def _write(server: ProgramServer) -> None:
         place = server.place(document, params.position)
         try:
             spans = renamed(document.index, place, params.new_name)
+            others = server.elsewhere(document, place, rename=True)
         except CannotRename as error:
             raise JsonRpcInvalidParams(str(error)) from None
-        edits = [
-            types.TextEdit(server.range(document.index, span), params.new_name) for span in spans
-        ]
-        return types.WorkspaceEdit(changes={params.text_document.uri: edits})
+        named = [(params.text_document.uri, document.index, spans), *others]
+        return types.WorkspaceEdit(
+            changes={
+                uri: [types.TextEdit(server.range(index, span), params.new_name) for span in found]
+                for uri, index, found in named
+            }
+        )
 
 
 def _item(
@@ -416,9 +458,15 @@ def _find(server: ProgramServer) -> None:
             server.place(document, params.position),
             declared=params.context.include_declaration,
         )
+        place = server.place(document, params.position)
+        named = [
+            (params.text_document.uri, document.index, found),
+            *server.elsewhere(document, place),
+        ]
         return [
-            types.Location(params.text_document.uri, server.range(document.index, span))
-            for span in found
+            types.Location(uri, server.range(index, span))
+            for uri, index, spans in named
+            for span in spans
         ]
 
 

@@ -253,8 +253,15 @@ def program_file(document: Document, file: Path) -> Path | None:
     """The program that a test file is about: the one that it names, or the one beside it that has
     its name.
     """
-    if document.program is not None:
-        return file.parent / document.program
+    return named_or_beside(document.program, file)
+
+
+def named_or_beside(named: str | None, file: Path) -> Path | None:
+    """The program that the test file *file* names as *named*, else the one beside it that has its
+    name.
+    """
+    if named is not None:
+        return file.parent / named
     stem = next(file.name.removesuffix(ending) for ending in ENDINGS if file.name.endswith(ending))
     beside = (file.parent / f"{stem}{ending}" for ending in PROGRAM_ENDINGS)
     return next((path for path in beside if path.is_file()), None)

@@ -1,0 +1,263 @@
+"""Other files of a project that name a step or an input of a program: its test files, the project's
+policy, and the programs that call it.
+
+A symbol of the program comes in, the pieces of those files that name it go out. A test file names
+steps by their paths, and a path leads into programs that are called; so all programs of the project
+are looked at. Steps of programs that stand inline have names in their own file only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from ..program_tests.document import ENDINGS, PROGRAM_ENDINGS, named_or_beside
+from ..program_tests.files import files_below, is_test_file
+from .index import GUARDS, Index, Span, span_of
+from .navigate import CannotRename, Symbol
+from .tree import Node, parsed, texts
+
+MAX_FILES = 2_000
+"""Files of a project that are read; what has more is no project of programs."""
+
+MAX_LOOKED_AT = 50_000
+"""Files whose names are looked at."""
+
+ReadText = Callable[[Path], "str | None"]
+"""What a file holds, as the editor has it or on the disk; None where it cannot be read."""
+
+_BASE = re.compile(r"[^\[#]*")
+_ASIDE = re.compile(r"(undo|reconcile)(#\d+)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A file that names the symbol, and where."""
+
+    path: Path
+    text: str
+    spans: tuple[Span, ...]
+
+
+def files_of(file: Path, root: Path | None) -> Iterator[Path]:
+    """The files of the project that *file* is of: those in the folder *root* of its host file and
+    below. Without one, those beside it: its folder may be anything.
+    """
+    if root is not None:
+        yield from islice(files_below(root), MAX_LOOKED_AT)
+    elif file.parent.is_dir():
+        yield from islice((path for path in sorted(file.parent.iterdir())), MAX_LOOKED_AT)
+
+
+class Project:
+    """The *files* of a project; *policy* is that of its policy."""
+
+    def __init__(self, files: Iterable[Path], policy: Path | None, read: ReadText) -> None:
+        self.files = files
+        self.policy = policy
+        self.read = read
+
+    def naming(self, symbol: Symbol, index: Index, file: Path) -> list[Other]:
+        """The files that name *symbol*, of the program *index* in *file*."""
+        if symbol.scope != 0 or (symbol.kind == "name" and not _is_input(index, symbol.name)):
+            return []
+        looked = _Looked(symbol, file.resolve(), self.programs)
+        found = [
+            self._other(path, text, looked.in_tests(path, text))
+            for path, text in self.texts.items()
+            if is_test_file(path)
+        ]
+        found += [
+            self._other(path, self.texts[path], looked.in_caller(path, program))
+            for path, program in self.programs.items()
+            if path.resolve() != looked.file
+        ]
+        policy = self.read(self.policy) if self.policy is not None else None
+        if self.policy is not None and policy is not None:
+            found.append(self._other(self.policy, policy, looked.in_policy(policy)))
+        return [other for other in found if other.spans]
+
+    def renamed(self, symbol: Symbol, index: Index, file: Path) -> list[Other]:
+        """As `naming`, where all of it may become another name.
+
+        Raises:
+            CannotRename: If the policy means another program by that name, too.
+        """
+        found = self.naming(symbol, index, file)
+        for other in found:
+            shared = self._sharing(symbol, file) if other.path == self.policy else None
+            if shared is not None:
+                raise CannotRename(
+                    f"{other.path.name} names {symbol.name!r} for {shared.name} too; "
+                    f"change it by hand"
+                )
+        return found
+
+    def _sharing(self, symbol: Symbol, file: Path) -> Path | None:
+        """Another program that has such a step or input."""
+        for path, program in self.programs.items():
+            if path.resolve() == file.resolve():
+                continue
+            if symbol.kind == "step" and program.step_named(symbol.name) is not None:
+                return path
+            if symbol.kind == "name" and _is_input(program, symbol.name):
+                return path
+        return None
+
+    @staticmethod
+    def _other(path: Path, text: str, spans: Iterable[Span]) -> Other:
+        return Other(path, text, tuple(dict.fromkeys(spans)))
+
+    @cached_property
+    def texts(self) -> dict[Path, str]:
+        """What the files hold that may be programs or their tests."""
+        ours = (path for path in self.files if path.suffix in PROGRAM_ENDINGS)
+        texts_of = ((path, self.read(path)) for path in islice(ours, MAX_FILES))
+        return {path: text for path, text in texts_of if text is not None}
+
+    @cached_property
+    def programs(self) -> dict[Path, Index]:
+        """Those that hold a program."""
+        return {
+            path: index
+            for path, text in self.texts.items()
+            if not path.name.endswith(ENDINGS) and _has_steps(index := Index(text))
+        }
+
+
+def _has_steps(index: Index) -> bool:
+    return any(True for _ in index.steps())
+
+
+def _is_input(index: Index, name: str) -> bool:
+    """Whether a name is given to a program from outside: declared, or read and written by no step."""
+    uses = [use for use in index.uses() if use.name == name and use.scope == 0]
+    written = {use.how for use in uses if use.kind == "name"}
+    steps = any(use.kind == "step" for use in uses)
+    return "input" in written or not (written or steps)
+
+
+class _Looked:
+    """One symbol that is looked for."""
+
+    def __init__(self, symbol: Symbol, file: Path, programs: dict[Path, Index]) -> None:
+        self.name = symbol.name
+        self.step = symbol.kind == "step"
+        self.file = file
+        self.calls = {path.resolve(): _calls(path, index) for path, index in programs.items()}
+
+    def in_tests(self, path: Path, text: str) -> Iterator[Span]:
+        """Where a test file names it."""
+        root = parsed(text).root
+        if root is None or root.kind != "map":
+            return
+        about = named_or_beside(root.text("program"), path)
+        if about is None:
+            return
+        program = about.resolve()
+        if not self.step:
+            if program == self.file:
+                yield from self.inputs(root)
+            return
+        for node in _paths(root):
+            yield from self.pieces(node, node.value, program)
+        for node in _edges(root):
+            yield from self.pieces(node, node.value.rpartition(".")[0], program)
+
+    def inputs(self, root: Node) -> Iterator[Span]:
+        """Keys of inputs, and names of untrusted ones."""
+        cases = [*_items(root, "tests"), *_items(root, "properties")]
+        for part in (root, *cases):
+            given = part.get("inputs")
+            for key, _ in given.pairs if given is not None else ():
+                yield from self.whole(key)
+            for item in _items(part, "untrusted"):
+                yield from self.whole(item)
+
+    def in_policy(self, text: str) -> Iterator[Span]:
+        """Where a policy names it, for whichever program."""
+        root = parsed(text).root
+        inputs = root.get("inputs") if root is not None else None
+        tools = root.get("tools") if root is not None else None
+        if not self.step:
+            for key, _ in inputs.pairs if inputs is not None else ():
+                yield from self.whole(key)
+            return
+        for _, rule in tools.pairs if tools is not None else ():
+            for name, value in rule.pairs:
+                for node in texts(value) if name.value in GUARDS else ():
+                    for program in self.calls:
+                        yield from self.pieces(node, node.value.rpartition(".")[0], program)
+
+    def in_caller(self, path: Path, index: Index) -> Iterator[Span]:
+        """Where a program that calls the file gives it the input."""
+        calls = self.calls[path.resolve()]
+        for step in index.steps():
+            given = step.node.get("with")
+            if self.step or given is None or calls.get(step.id or "") != self.file:
+                continue
+            for key, _ in given.pairs:
+                yield from (span.moved(step.line) for span in self.whole(key))
+
+    def whole(self, node: Node) -> Iterator[Span]:
+        if node.kind == "text" and node.value == self.name:
+            yield span_of(node)
+
+    def pieces(self, node: Node, path: str, program: Path | None) -> Iterator[Span]:
+        """The parts of a step's path that are the step; *program* is the one that it begins in."""
+        span = span_of(node)
+        if span.end - span.start < len(path):
+            return  # written with escapes, or over several lines
+        at, parts = span.start, path.split("/")
+        for number, part in enumerate(parts):
+            last = number and number == len(parts) - 1
+            base = _BASE.match(part)[0]  # type: ignore[index]
+            if program == self.file and base == self.name and not (last and _ASIDE.match(part)):
+                yield Span(span.line, at, at + len(base))
+            calls = self.calls.get(program, {}) if program is not None else {}
+            if base in calls:
+                program = calls[base]
+            at += len(part) + 1
+
+
+def _calls(path: Path, index: Index) -> dict[str, Path | None]:
+    """By the id of each step that calls a program, the file of that; None where it is inline."""
+    found: dict[str, Path | None] = {}
+    for step in index.steps():
+        if step.type == "call" and step.id and step.scope == 0:
+            named = step.node.text("program")
+            found[step.id] = (path.parent / named).resolve() if named is not None else None
+    return found
+
+
+def _items(node: Node, key: str) -> list[Node]:
+    found = node.get(key)
+    return found.items if found is not None else []
+
+
+def _paths(root: Node) -> Iterator[Node]:
+    """Paths of steps in a test file."""
+    for case in _items(root, "tests"):
+        for section in ("models", "tools", "approvals", "events"):
+            answers = case.get(section)
+            yield from (key for key, _ in (answers.pairs if answers is not None else ()))
+        expect = case.get("expect")
+        if expect is None:
+            continue
+        for field in ("path", "reached", "never", "waiting"):
+            yield from (item for item in _items(expect, field) if item.kind == "text")
+        steps = expect.get("steps")
+        yield from (key for key, _ in (steps.pairs if steps is not None else ()))
+
+
+def _edges(root: Node) -> Iterator[Node]:
+    """Edges of steps in a test file."""
+    for stated in _items(root, "properties"):
+        after = stated.get("only_after")
+        for _, value in after.pairs if after is not None else ():
+            if value.kind == "text":
+                yield value
