@@ -11,6 +11,7 @@ import pytest
 from test_corpus import cases, execute, load
 
 from nano_vm import ExecutionVM, Program, tool
+from nano_vm.draw import view
 from nano_vm.draw.chart import Chart, Stop
 from nano_vm.draw.view import view_of
 from nano_vm.language.flow import Flow
@@ -183,3 +184,36 @@ def test_a_record_of_no_step_of_the_graph_is_told() -> None:
     assert route.lost == ["b"]
     assert chart.frame_of("b:0") is None
     assert chart.frame_of("a:0") is None
+
+
+def test_charts_that_are_kept_are_those_of_each_program_and_not_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/runs.db")
+    vm = ExecutionVM(store=store)
+    runs = []
+    for name in ("a", "b", "c"):
+        steps = [{"id": f"{name}{n}", "type": "set", "values": {"x": n}} for n in range(3)]
+        trace = vm.run_sync(Program.from_dict({"name": "p", "steps": steps}))
+        runs.append(trace.run_id)
+    charts = view._Charts()
+    monkeypatch.setattr(view, "_CHARTS", charts)
+    fresh = [view_of(store.load(run_id), content=False) for run_id in runs]
+    again = [view_of(store.load(run_id), content=False) for run_id in runs]
+    assert again == fresh
+    assert [[box["id"] for box in v["chart"]["boxes"]][:3] for v in again] == [  # type: ignore[index]
+        [f"{name}{n}" for n in range(3)] for name in ("a", "b", "c")
+    ]
+    assert len(charts._kept) == 3
+    other = store.load(runs[0])
+    other.program_digest = "d" * 64
+    assert "another program" in str(view_of(other)["chart_fault"])
+    monkeypatch.setattr(view, "KEPT_NODES", 1)
+    assert view_of(store.load(runs[2])) == view_of(store.load(runs[2]))
+    assert view_of(store.load(runs[0]))["chart"]["boxes"][0]["id"] == "a0"  # type: ignore[index]
+    few = view._Charts()
+    for run_id in runs:
+        few.of(store.load(run_id))
+    assert few._kept == {}, "each has more nodes than are kept"
+    vm.close()
+    store.close()

@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from nano_vm.server import audit
-from nano_vm.server.rows import Tables, Unscoped, everywhere
+from nano_vm.server.rows import Prepared, Tables, Unscoped, everywhere
 from nano_vm.server.tables import audit as entries
-from nano_vm.server.tables import audit_head, keys, members, users
+from nano_vm.server.tables import audit_head, keys, members, programs, users
 from nano_vm.store.protocol import open_tables
 from nano_vm.store.sql.store import SqlStore
 
@@ -150,3 +150,10 @@ def test_a_statement_of_a_project_is(tables: Tables) -> None:
         assert rows.all(sa.select(keys).where(keys.c.project == "shop")) == []
         assert rows.all(everywhere(sa.select(keys))) == []
         assert rows.all(sa.select(users)) == []
+
+
+def test_what_is_compiled_once_is_scoped_too() -> None:
+    with pytest.raises(Unscoped, match="of all projects"):
+        Prepared(sa.select(programs))
+    Prepared(everywhere(sa.select(programs)))
+    Prepared(sa.select(programs).where(programs.c.project == sa.bindparam("project")))

@@ -81,7 +81,8 @@ GOES_ON = {
 
 
 def of_neither(text: str) -> str:
-    """*text* without what names the store or the server."""
+    """*text* without what names the store or the server, and how old runs were when it was asked."""
+    text = re.sub(r" +\d+s(?= +\d+ step)", " AGE", text)
     text = re.sub(r"--store \S+|--server \S+", "OF", text)
     for of_store, of_server in GOES_ON.items():
         text = re.sub(of_store, of_server, text)

@@ -20,7 +20,7 @@ from ..values import canonical, parse_json
 from . import audit, secrets
 from .problems import Problem, missing
 from .roles import ALL, METRICS, OWNER, PUBLIC, ROLES, SIGNED_IN
-from .rows import Row, Rows, Unscoped, everywhere
+from .rows import Prepared, Row, Rows, Unscoped, everywhere
 from .scope import Scope
 from .tables import keys, members, projects, sessions, users
 
@@ -44,6 +44,17 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 ANY_ROLE = "*"
 """Among the roles of approvals that a member has: all of them."""
+
+
+_KEY = Prepared(everywhere(sa.select(keys).where(keys.c.id == sa.bindparam("id"))))
+_SESSION = Prepared(sa.select(sessions).where(sessions.c.hash == sa.bindparam("hash")))
+_USER = Prepared(sa.select(users).where(users.c.name == sa.bindparam("name")))
+_MEMBER = Prepared(
+    sa.select(members).where(
+        members.c.project == sa.bindparam("project"), members.c.user_name == sa.bindparam("name")
+    )
+)
+_PROJECT = Prepared(sa.select(projects.c.name).where(projects.c.name == sa.bindparam("project")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +281,11 @@ def authenticated(state: State, rows: Rows, request: Request) -> Principal:
 
 def _by_cookie(rows: Rows, cookie: str) -> Principal | None:
     kept = secrets.hash_of_cookie(cookie)
-    session = rows.one(sa.select(sessions).where(sessions.c.hash == kept))
+    session = rows.one(_SESSION, hash=kept)
     now = time.time_ns()
     if session is None or now > min(session.seen_ns + IDLE_NS, session.created_ns + ABSOLUTE_NS):
         return None
-    user = rows.one(sa.select(users).where(users.c.name == session.user_name))
+    user = rows.one(_USER, name=session.user_name)
     if user is None or user.disabled:
         return None
     return Principal(user.name, bool(user.owner), session=kept)
@@ -284,11 +295,11 @@ def _by_key(state: State, rows: Rows, text: str) -> Principal | None:
     key_id = secrets.id_of_key(text)
     if key_id is None:
         return None
-    key = rows.one(everywhere(sa.select(keys).where(keys.c.id == key_id)))
+    key = rows.one(_KEY, id=key_id)
     if key is None or not secrets.same(key.hash, secrets.keyed_hash(text, state.pepper)):
         return None
     over = key.expires_ns is not None and time.time_ns() > key.expires_ns
-    maker = rows.one(sa.select(users).where(users.c.name == key.maker))
+    maker = rows.one(_USER, name=key.maker)
     if over or key.revoked_ns is not None or maker is None or maker.disabled:
         return None
     return Principal(
@@ -308,12 +319,8 @@ def _member(rows: Rows, principal: Principal, project: str) -> Row | None:
     """
     if principal.key_project not in (None, project):
         raise missing()
-    found = rows.one(
-        sa.select(members).where(
-            members.c.project == project, members.c.user_name == principal.name
-        )
-    )
-    known = rows.one(sa.select(projects.c.name).where(projects.c.name == project))
+    found = rows.one(_MEMBER, project=project, name=principal.name)
+    known = rows.one(_PROJECT, project=project)
     if known is None or (found is None and not principal.owner):
         raise missing()
     return found

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..values import canonical, parse_json
-from .rows import Row, Rows, Tables, everywhere
+from .rows import Prepared, Row, Rows, Tables, everywhere
 from .shapes import line_bytes
 from .tables import audit, audit_head
 
@@ -24,6 +24,14 @@ READ_AT_ONCE = 1000
 """Entries that are read at once when the log is verified."""
 
 _HASHED = "number at_ns project actor key_id ip action target detail request_id previous".split()
+
+_HEAD = Prepared(sa.select(audit_head).with_for_update())
+_ADD = Prepared(
+    everywhere(sa.insert(audit).values({c.name: sa.bindparam(f"new_{c.name}") for c in audit.c}))
+)
+_MOVE = Prepared(
+    sa.update(audit_head).values(number=sa.bindparam("new_number"), hash=sa.bindparam("new_hash"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class Entry:
 
 def hold(rows: Rows) -> Row:
     """The head of the log, which nobody else writes behind until this transaction ends."""
-    head = rows.one(sa.select(audit_head).with_for_update())
+    head = rows.one(_HEAD)
     assert head is not None
     return head
 
@@ -65,8 +73,8 @@ def add(rows: Rows, entry: Entry) -> None:
         "previous": head.hash,
     }
     values["hash"] = hash_of(values)
-    rows.run(sa.insert(audit).values(**values))
-    rows.run(sa.update(audit_head).values(number=values["number"], hash=values["hash"]))
+    rows.run(_ADD, **{f"new_{name}": value for name, value in values.items()})
+    rows.run(_MOVE, new_number=values["number"], new_hash=values["hash"])
 
 
 def hash_of(entry: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ an error of ours, and is not executed. What is of all projects says that by `eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -38,6 +38,30 @@ def everywhere(statement: T) -> T:
     return statement.execution_options(**{_EVERYWHERE: True})  # type: ignore[attr-defined, no-any-return]
 
 
+class Prepared:
+    """A *statement* that is compiled once for each database, for requests that come all the time: to
+    compile one takes ten times as long as to execute it in SQLite (0.25 ms, 0.02 ms). Its values are
+    given by the names of its ``sa.bindparam``.
+    """
+
+    def __init__(self, statement: Any) -> None:
+        require_scope(statement)
+        self._statement = statement
+        self._texts: dict[str, tuple[str, list[str], dict[str, Any]]] = {}
+        self.names: list[str] = (
+            [] if isinstance(statement, UpdateBase) else [c.key for c in statement.selected_columns]
+        )
+
+    def compiled(self, dialect: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Its text in the words of a database, and parameters."""
+        found = self._texts.get(dialect)
+        if found is None:
+            made = _compiled(self._statement, _DIALECTS[dialect])
+            found = self._texts[dialect] = str(made), made.positiontup or [], made.params
+        text, order, own = found
+        return text, *(values[name] if name in values else own[name] for name in order)
+
+
 class Row(dict[str, Any]):
     """A row: its values by column, also as attributes."""
 
@@ -53,33 +77,45 @@ class Rows:
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
-        self._dialect = _DIALECTS[transaction.dialect]
 
-    def all(self, statement: Any) -> list[Row]:
-        """All rows of a SELECT."""
-        names = [column.key for column in statement.selected_columns]
-        found = self.transaction.all(*self._compiled(statement))
-        return [Row(zip(names, values, strict=True)) for values in found]
+    def all(self, statement: Any, **values: Any) -> list[Row]:
+        """All rows of a SELECT; *values* are those of one that is prepared."""
+        if isinstance(statement, Prepared):
+            names = statement.names
+        else:
+            names = [column.key for column in statement.selected_columns]
+        found = self.transaction.all(*self._executed(statement, values))
+        return [Row(zip(names, cells, strict=True)) for cells in found]
 
-    def one(self, statement: Any) -> Row | None:
-        """The first row of a SELECT, or None."""
-        return next(iter(self.all(statement)), None)
+    def one(self, statement: Any, **values: Any) -> Row | None:
+        """The first row of a SELECT, or None; as `all`."""
+        return next(iter(self.all(statement, **values)), None)
 
-    def run(self, statement: Executable) -> int:
-        """Execute what changes rows; how many it changed."""
-        return self.transaction.run(*self._compiled(statement))
+    def run(self, statement: Executable | Prepared, **values: Any) -> int:
+        """Execute what changes rows; how many it changed. *values* as of `all`."""
+        return self.transaction.run(*self._executed(statement, values))
 
-    def _compiled(self, statement: Any) -> tuple[Any, ...]:
-        if not statement.get_execution_options().get(_EVERYWHERE):
-            _require_scope(statement)
-        compiled = statement.compile(
-            dialect=self._dialect, compile_kwargs={"render_postcompile": True}
-        )
-        return str(compiled), *(compiled.params[name] for name in compiled.positiontup or ())
+    def _executed(self, statement: Any, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        dialect = self.transaction.dialect
+        if isinstance(statement, Prepared):
+            return statement.compiled(dialect, values)
+        require_scope(statement)
+        made = _compiled(statement, _DIALECTS[dialect])
+        return str(made), *(made.params[name] for name in made.positiontup or ())
 
 
-def _require_scope(statement: Any) -> None:
-    """Raises `Unscoped` if a table with projects is not held to one."""
+def _compiled(statement: Any, dialect: Any) -> Any:
+    return statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+
+
+def require_scope(statement: Any) -> None:
+    """Hold a statement to one project, where a table that it reaches has projects.
+
+    Raises:
+        Unscoped: If it does not say of which, nor that it is meant for all.
+    """
+    if statement.get_execution_options().get(_EVERYWHERE):
+        return
     tables: set[Table] = set()
     scoped: set[Table] = set()
     if isinstance(statement, UpdateBase) and isinstance(statement.table, Table):

@@ -13,14 +13,19 @@ from ..errors import UnknownRun
 from ..store.protocol import RunFilter, TableStore
 from ..store.records import StoredRun
 from ..ui.asking import Asking, asked
-from ..ui.library import RunList, StoreLibrary
+from ..ui.library import RunList, StoreLibrary, version_of
 from ..values import parse_json
 from .problems import Problem
-from .rows import Tables
+from .rows import Prepared, Tables
 from .tables import projects
 
 SHOWN_IDS = 5
 """Runs that a short id could mean and that are named."""
+
+
+_SETTINGS = Prepared(
+    sa.select(projects.c.settings).where(projects.c.name == sa.bindparam("project"))
+)
 
 
 class Scope(StoreLibrary):
@@ -37,8 +42,7 @@ class Scope(StoreLibrary):
 
     def version(self, run_id: str) -> str:
         """As `Library.version`."""
-        self.header(run_id)
-        return super().version(run_id)
+        return version_of(self.header(run_id))
 
     def within(self, filter: RunFilter) -> RunFilter:
         """*filter*, of this project."""
@@ -47,7 +51,7 @@ class Scope(StoreLibrary):
     def settings(self) -> dict[str, Any]:
         """What the project's admins have set."""
         with self.tables.reading() as rows:
-            found = rows.one(sa.select(projects.c.settings).where(projects.c.name == self.project))
+            found = rows.one(_SETTINGS, project=self.project)
         return parse_json(found.settings) if found is not None else {}
 
     def header(self, run_id: str) -> StoredRun:

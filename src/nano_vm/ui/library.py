@@ -154,6 +154,12 @@ def _pairs(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     return {name: [canonical(side).decode() for side in pair] for name, pair in pairs.items()}
 
 
+def version_of(run: StoredRun) -> str:
+    """What changes whenever what a page shows of the run does."""
+    rows = f"{run.seal}" if run.status != "pending" else ""
+    return f"{run.status} {run.fence} {rows} {len(run.inbox)} {len(run.decided)}"
+
+
 class StoreLibrary:
     """The runs of a store, which other processes go on writing."""
 
@@ -170,9 +176,7 @@ class StoreLibrary:
 
     def version(self, run_id: str) -> str:
         """As `Library.version`, without reading the run's values."""
-        run = self.store.load(run_id, rows=False)
-        rows = f"{run.seal}" if run.status != "pending" else ""
-        return f"{run.status} {run.fence} {rows} {len(run.inbox)} {len(run.decided)}"
+        return version_of(self.store.load(run_id, rows=False))
 
     def recorded(self, run_id: str) -> StoredRun:
         """As `Library.recorded`."""

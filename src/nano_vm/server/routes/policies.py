@@ -8,6 +8,7 @@ import time
 from functools import lru_cache
 from typing import Annotated
 
+import sqlalchemy as sa
 from fastapi import Depends, Path
 from fastapi.responses import JSONResponse
 from pydantic import Field
@@ -17,7 +18,7 @@ from ..access import Caller, caller
 from ..bodies import Body
 from ..problems import Problem
 from ..routing import PROJECT, Routes, route
-from ..rows import Row, Rows
+from ..rows import Prepared, Row, Rows
 from ..scope import Scope
 from ..shapes import PolicyList, PolicyVersion
 from ..tables import policies
@@ -38,6 +39,14 @@ class PutPolicy(Body):
     """A policy as text, YAML or JSON."""
 
     source: str = Field(max_length=MAX_SOURCE_CHARS)
+
+
+_NEWEST = Prepared(
+    sa.select(policies)
+    .where(policies.c.project == sa.bindparam("project"))
+    .order_by(policies.c.version.desc())
+    .limit(1)
+)
 
 
 def in_force(scope: Scope) -> tuple[int, Policy] | None:
@@ -110,7 +119,7 @@ def read_policy(version: Number, who: Who) -> JSONResponse:
 
 def _newest(scope: Scope) -> Row | None:
     with scope.tables.reading() as rows:
-        return rows.one(scope.select(policies).order_by(policies.c.version.desc()).limit(1))
+        return rows.one(_NEWEST, project=scope.project)
 
 
 def _row(row: Row) -> dict[str, object]:

@@ -30,7 +30,7 @@ from ..bodies import Body
 from ..hosts import under
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
-from ..rows import Row, Rows
+from ..rows import Prepared, Row, Rows
 from ..scope import Scope
 from ..shapes import (
     Checked,
@@ -64,17 +64,24 @@ class Put(Body):
     source: str = Field(max_length=MAX_SOURCE_CHARS)
 
 
+_NAMED = sa.select(programs).where(
+    programs.c.project == sa.bindparam("project"), programs.c.name == sa.bindparam("name")
+)
+_NEWEST = Prepared(_NAMED.order_by(programs.c.version.desc()).limit(1))
+_VERSION = Prepared(_NAMED.where(programs.c.version == sa.bindparam("version")))
+
+
 def program_of(scope: Scope, name: str, version: int | None) -> tuple[Row, Program]:
     """A version of a program, or the newest.
 
     Raises:
         Problem: If there is none.
     """
-    statement = scope.select(programs).where(programs.c.name == name)
-    if version is not None:
-        statement = statement.where(programs.c.version == version)
     with scope.tables.reading() as rows:
-        row = rows.one(statement.order_by(programs.c.version.desc()).limit(1))
+        if version is None:
+            row = rows.one(_NEWEST, project=scope.project, name=name)
+        else:
+            row = rows.one(_VERSION, project=scope.project, name=name, version=version)
     if row is None:
         told = f"version {version} of program {name!r}" if version is not None else repr(name)
         raise Problem(404, "not-found", f"there is no program {told} in this project")
