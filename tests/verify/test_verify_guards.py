@@ -912,7 +912,7 @@ def without_calls(use: str) -> Any:
 
 
 def approvals_of_any(roles: Sequence[str]) -> Any:
-    whole = guards._Index.approvals
+    whole = guards.Index.approvals
     return lambda self, role: (found for any_role in roles for found in whole(self, any_role))
 
 
@@ -941,7 +941,7 @@ def joins_as(change: Any) -> Any:
 
 
 def question_without(field: str) -> Any:
-    whole = guards._Index.question
+    whole = guards.Index.question
 
     def question(self: Any, bits: Any, sites: Any) -> Any:
         made = whole(self, bits, sites)
@@ -992,9 +992,9 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "undo is forgotten": (Node, "calls", without_calls("undo")),
     "reconcile is forgotten": (Node, "calls", without_calls("reconcile")),
     "a call uses up nothing": (SEARCH, "called", lambda self, at, node, state, label="": state),
-    "writes are forgotten": (guards._Index, "writes", lambda self, question, ended: None),
-    "the item is forgotten": (guards._Index, "question", question_without("items")),
-    "a loop that is left writes nothing": (guards._Index, "question", question_without("leaving")),
+    "writes are forgotten": (guards.Index, "writes", lambda self, question, ended: None),
+    "the item is forgotten": (guards.Index, "question", question_without("items")),
+    "a loop that is left writes nothing": (guards.Index, "question", question_without("leaving")),
     "what a branch wrote stays": (paths, "_Ground", ground_without_writes),
     "a join of all is a join of any": (
         SEARCH,
@@ -1069,8 +1069,8 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
         "protects",
         lambda self, argument: False,
     ),
-    "any role approves": (guards._Index, "approvals", approvals_of_any(("boss", "clerk"))),
-    "no role approves": (guards._Index, "approvals", approvals_of_any(())),
+    "any role approves": (guards.Index, "approvals", approvals_of_any(("boss", "clerk"))),
+    "no role approves": (guards.Index, "approvals", approvals_of_any(())),
 }
 
 
@@ -1428,7 +1428,7 @@ def test_what_surely_holds_no_search_breaks() -> None:
         flow = Flow(Program.from_dict({"name": "p", "steps": steps}))
         if any(d.severity == "error" for d in flow.diagnostics):
             continue
-        index = guards._Index(flow, CONTRACTS)
+        index = guards.Index(flow, CONTRACTS)
         asked = [one for rules in rules_for(policy).values() for one in statements(rules)]
         questions = [q for q in map(index.question_of, asked) if q is not None]
         for question, holds in zip(

@@ -445,8 +445,10 @@ def _items(step: MapStep) -> Control:
     return Forks("item", frames, most, goes_on, step.item_name, step.over)
 
 
+_FROM_A_TOOL = (External("tool"),)
+
 TABLE: dict[type[Step], Semantics] = {
-    ToolStep: Semantics(output=lambda step: (External("tool"),), calls=_tool_calls),
+    ToolStep: Semantics(output=lambda step: _FROM_A_TOOL, calls=_tool_calls),
     LLMStep: Semantics(output=_answer),
     ConditionStep: Semantics(output=_labels_and_blocks, control=_condition, last="blocks"),
     SwitchStep: Semantics(output=_labels_and_blocks, control=_switch, last="blocks"),

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from ..errors import VMError
 from ..language.flow import Flow, FrameGraph, Node
-from ..language.semantics import Forks, Repeats, tool_calls
+from ..language.semantics import Forks, Repeats
 
 STEPS, LLM_CALLS, TOOL_CALLS = 0, 1, 2
 """The amounts that every caller asks for, as a budget counts them: undo and reconcile are not among
@@ -54,7 +54,7 @@ def counted(node: Node) -> Gain:
     """The steps and calls of a node itself."""
     calls = node.step.most_calls if node.kind == "step" else 0
     own = step_of(node)
-    return (*own, (TOOL_CALLS if tool_calls(node.step) else LLM_CALLS, calls)) if calls else own
+    return (*own, (TOOL_CALLS if node.calls else LLM_CALLS, calls)) if calls else own
 
 
 def capped(frame: FrameGraph, total: list[int]) -> None:

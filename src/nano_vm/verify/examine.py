@@ -46,7 +46,7 @@ from .cost.ceiling import Ceiling, ceiling, over_budget
 from .data.names import Assigned, assigned, check_names
 from .data.possible import Domains
 from .order.of_run import called_more
-from .order.proof import check_guards, check_names_of_rules
+from .order.proof import Index, check_guards, check_names_of_rules, speaks_of_order
 from .report import Finding, Influence, Move, Proof, Report
 from .secrecy.labels import Secrets, widened
 from .secrecy.proof import Secrecy
@@ -145,6 +145,9 @@ def _step_place(loc: Loc) -> list[tuple[int, int, str]]:
     return [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in loc[: last + 1]]
 
 
+_OWN_BUDGET: Loc = ("policy", "budget")
+
+
 @collector_paused()
 def examine(
     flow: Flow,
@@ -186,8 +189,10 @@ def examine(
     secrets = Secrets(policies, contracts, flow.tools, tags or {})
     demanding = by_policy or secrets.speaks or any(c.options.trusted for c in contracts.values())
     if sound and (demanding or thorough):
-        rules = _rules(flow, contracts, policies)
+        called = _first_calls(flow)
+        rules = _rules(called, contracts, policies)
         found += _forbidden(flow, rules)
+        index = Index(flow, contracts) if speaks_of_order(rules.values()) else None
         answering = list(_answering(flow, policies, tags or {}))
         found += [d for _, d in answering if d is not None]
         labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
@@ -196,7 +201,7 @@ def examine(
         found += secrecy.faults
         checks = _checks(flow, rules, trust, secrecy)
         found += check_literals(flow, contracts, checks)
-        found += check_names_of_rules(flow, contracts, rules)
+        found += check_names_of_rules(flow, contracts, rules, index)
         bounds = [p.budget for p in policies if p.budget is not None]
         if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
             budget = tightest([b for b in (budget, *bounds) if b is not None])
@@ -210,21 +215,13 @@ def examine(
             )
             for bound in bounds:
                 found += _over(
-                    flow,
-                    contracts,
-                    most,
-                    bound,
-                    prices,
-                    default_model,
-                    served,
-                    budget,
-                    ("policy", "budget"),
+                    flow, contracts, most, bound, prices, default_model, served, budget, _OWN_BUDGET
                 )
             if thorough and program.budget is not None:
                 found += [replace(d, severity="hint") for d in over_budget(most, program.budget)]
         findings = [
-            *_limited(flow, rules, most),
-            *check_guards(flow, contracts, rules | _uncalled(rules, policies, contracts)),
+            *_limited(flow, called, rules, most),
+            *check_guards(flow, contracts, rules | _uncalled(rules, policies, contracts), index),
             *trust.findings,
             *secrecy.findings,
         ]
@@ -283,15 +280,14 @@ def _checks(
 
 
 def _rules(
-    flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence[Policy]
+    called: Iterable[str], contracts: Mapping[str, ToolContract], policies: Sequence[Policy]
 ) -> dict[str, Rules]:
     """What is demanded of each tool that the program calls, in the order of its calls."""
     rules: dict[str, Rules] = {}
-    for tool, _ in _calls(flow):
-        if tool not in rules:
-            known = contracts.get(tool)
-            options = known.options if known is not None else ToolOptions()
-            rules[tool] = rules_of(tool, policies, options.trusted, options.returns)
+    for tool in called:
+        known = contracts.get(tool)
+        options = known.options if known is not None else ToolOptions()
+        rules[tool] = rules_of(tool, policies, options.trusted, options.returns)
     return rules
 
 
@@ -330,8 +326,21 @@ def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
                 yield call.tool, (*names.loc, *at, *call.at, "tool")
 
 
+def _first_calls(flow: Flow) -> dict[str, Loc]:
+    """Each tool that is called, in the order of the program, and where it is first."""
+    found: dict[str, Loc] = {}
+    for names in _all_names(flow):
+        for step, at in names.steps:
+            for call in names.calls.get(step.id, ()):
+                if call.tool not in found:
+                    found[call.tool] = (*names.loc, *at, *call.at, "tool")
+    return found
+
+
 def _forbidden(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[Diagnostic]:
     """Calls of tools that a policy does not allow."""
+    if all(rule.allow for rule in rules.values()):
+        return
     for tool, loc in _calls(flow):
         if not rules[tool].allow:
             allowed = [name for name in rules if rules[name].allow]
@@ -380,11 +389,12 @@ def _answering(
         yield finding, Diagnostic("V064", (*loc, "model"), message, hint)
 
 
-def _limited(flow: Flow, rules: Mapping[str, Rules], most: Ceiling | None) -> Iterator[Finding]:
-    """`max_calls`, against the worst case of calls with all their attempts."""
-    first: dict[str, Loc] = {}
-    for name, loc in _calls(flow):
-        first.setdefault(name, loc)
+def _limited(
+    flow: Flow, called: Mapping[str, Loc], rules: Mapping[str, Rules], most: Ceiling | None
+) -> Iterator[Finding]:
+    """`max_calls`, against the worst case of calls with all their attempts; *called* is where each
+    tool is called first.
+    """
     for tool, rule in rules.items():
         if rule.max_calls is None or most is None:
             continue
@@ -396,7 +406,7 @@ def _limited(flow: Flow, rules: Mapping[str, Rules], most: Ceiling | None) -> It
             tool,
             statement,
             calls <= limit,
-            first[tool],
+            called[tool],
             breaks=partial(called_more, flow, tool, limit),
         )
 

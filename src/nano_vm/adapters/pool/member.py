@@ -27,6 +27,10 @@ SMOOTHING = 0.3
 """The weight of the latest call in the average of latencies."""
 
 
+BESIDE = ("allowed_outputs", "output_schema", "step_id", "idempotency_key")
+"""What a call of a pool says beside its options; a member receives what it takes of it."""
+
+
 class Member:
     """An adapter in a pool; *adapter* is one, or a model's name.
 
@@ -101,6 +105,12 @@ class Member:
         self.context = context
         self.tags = frozenset(tags)
         self.lacks = frozenset(lacks)
+        self.beside = tuple(
+            (at, option)
+            for at, option in enumerate(BESIDE)
+            if option in self.adapter.named and option not in self.lacks
+        )
+        """What it takes of `BESIDE`, by number."""
         self.timeout_seconds = timeout_seconds
         own = price if price is not None else self.adapter.price
         self.price: Price | None = None if own is None else checked_price(named, own)

@@ -30,7 +30,7 @@ from ..protocol import Completion, Message
 from . import choice
 from .breaker import SECOND
 from .faults import Fault, classified
-from .member import Member
+from .member import BESIDE, Member
 from .sharing import SHARING, Sharing, Ticket
 
 logger = logging.getLogger("nano_vm")
@@ -289,7 +289,7 @@ class Pool:
         if self.strategy in ("cascade", "hedge"):
             yield await self.complete(messages, **kwargs)
             return
-        beside = [kwargs.pop(name, None) for name in _BESIDE]
+        beside = [kwargs.pop(name, None) for name in BESIDE]
         call = self._begin(
             messages, kwargs, kwargs.pop("max_tokens", None), kwargs.pop("options", None), beside[3]
         )
@@ -507,10 +507,9 @@ class Pool:
         return completion
 
     def _keywords(self, member: Member, call: _Call) -> dict[str, Any]:
-        named = member.adapter.named
-        keywords = dict(call.keywords)
-        for name, value in zip(_BESIDE, call.beside, strict=False):
-            if value is not None and name in named and name not in member.lacks:
+        keywords, beside = call.keywords.copy(), call.beside
+        for at, name in member.beside:
+            if (value := beside[at]) is not None:
                 keywords[name] = value
         return keywords
 
@@ -803,7 +802,6 @@ class Pool:
         return f"Pool({self.model!r}: {names}; {self.strategy})"
 
 
-_BESIDE = ("allowed_outputs", "output_schema", "step_id", "idempotency_key")
 _PICTURES, _FILES = "a picture", "a file"
 
 

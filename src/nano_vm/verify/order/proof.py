@@ -79,17 +79,25 @@ _NOT_AN_END = ("skip", "catch", "error", "fork", "again")
 Slots = frozenset[int]
 
 
+def speaks_of_order(rules: Iterable[Rules]) -> bool:
+    """Whether one of *rules* names edges, steps or tools that come before or after others."""
+    return any(rule.guards or rule.after or rule.before for rule in rules)
+
+
 def check_guards(
-    flow: Flow, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    rules: Mapping[str, Rules],
+    index: Index | None = None,
 ) -> Iterator[Finding]:
     """What holds of each guard, approval, ``after`` and ``before`` in *rules*, which are by tool.
 
     A ``before`` speaks of other steps than the tool's, so *rules* must also hold those of tools
-    that the program never calls.
+    that the program never calls. *index* is that of the flow, where it is there already.
     """
     if not any(True for tool_rules in rules.values() for _ in statements(tool_rules)):
         return
-    index = _Index(flow, contracts)
+    index = index or Index(flow, contracts)
     asked = [one for tool_rules in rules.values() for one in statements(tool_rules)]
     questions = [index.question_of(statement) for statement in asked]
     plain = surely_hold(index.follows, [one for one in questions if one is not None])
@@ -117,12 +125,17 @@ def check_guards(
 
 
 def check_names_of_rules(
-    flow: Flow, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    rules: Mapping[str, Rules],
+    index: Index | None = None,
 ) -> Iterator[Diagnostic]:
-    """Edges, steps and tools that the *rules* of called tools name, and that this program lacks."""
-    if not any(rule.guards or rule.after or rule.before for rule in rules.values()):
+    """Edges, steps and tools that the *rules* of called tools name, and that this program lacks;
+    *index* as for `check_guards`.
+    """
+    if not speaks_of_order(rules.values()):
         return
-    index = _Index(flow, contracts)
+    index = index or Index(flow, contracts)
     places, hints = index.places, Hints()
     for tool_rules in rules.values():
         if not index.calls.get(tool_rules.tool):
@@ -178,7 +191,7 @@ Site = tuple[int, int]
 """A call: its node, and which of the node's calls."""
 
 
-class _Index:
+class Index:
     """What the rules ask of a flow, found once."""
 
     def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract]) -> None:
