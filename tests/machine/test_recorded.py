@@ -622,3 +622,14 @@ def test_a_reservation_that_was_spent_is_not_given_back() -> None:
     assert machine.error is not None
     assert "the call may use 120 tokens, 30 are left" in machine.error.message
     assert machine.ledger.tokens == 30
+
+
+def test_a_tool_call_that_was_not_begun_in_time_is_no_charge_of_a_model() -> None:
+    """Under a budget of tokens, beside which nothing of a tool's call is settled."""
+    plan = compile_flow(Flow(program(step("a", "fetch", timeout_seconds=1))), CONTRACTS)
+    terms = RunTerms(budget=Budget(max_tokens=150))
+    machine = machine_of(plan, {}, terms, run_id="run")
+    machine.start(5)
+    assert machine.resume(TimedOut(called=False), 6).code == END
+    assert machine.status is TraceStatus.FAILED
+    assert machine.ledger.tokens == 150

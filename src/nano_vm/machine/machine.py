@@ -1388,7 +1388,8 @@ class Machine:
                 retryable=True,
             )
         if not called and self.side_call is None:
-            self._settle(NOTHING_USED)
+            if self._op.code == MODEL:
+                self._settle(NOTHING_USED)
             return self._failed(self._op, error, _uncalled(self._op))
         return self._failure(error, lost=True, usage=usage, extra=extra)
 
