@@ -12,7 +12,7 @@ tokens and costs remain, and the program's own text.
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,8 @@ from ..run.durable.stored import begun_calls, paused_rows, trace_of
 from ..run.inbox import presented
 from ..store.records import RUNNING, STEP, SUSPENDED, Message, Row, StoredRun
 from ..values import canonical
-from .chart import Chart, ChartData, Ended, Stop, box_of
+from .chart import Chart, ChartData, Stop, box_of
+from .routes import Passed, Routes, routes_of
 
 VIEW_FORMAT = 1
 
@@ -171,9 +172,13 @@ def view_of(
         for frame, line in recorded.steps
     ]
     view["steps"] = steps + recorded.running
-    view["taken"], view["lost"], view["current"] = _routes(
-        chart, steps, recorded.trace.status.value
-    )
+    passed = [
+        Passed(step["frame"], step["path"], Stop(step["box"], step["status"], step.get("branch")))
+        for step in steps
+        if "beside" not in step
+    ]
+    routes = Routes() if chart is None else routes_of(chart, passed, recorded.trace.status.value)
+    view["taken"], view["lost"], view["current"] = routes
     return view
 
 
@@ -487,44 +492,3 @@ def _ms(ns: int, start: int) -> float:
 
 def _json(value: Any) -> str:
     return canonical(value).decode()
-
-
-# --- the arrows that it took ---
-
-
-def _routes(
-    chart: Chart | None, steps: Sequence[StepView], status: str
-) -> tuple[dict[str, int], list[str], list[str]]:
-    """How often each arrow was taken, boxes that no arrow was found to, boxes under way."""
-    taken: Counter[str] = Counter()
-    lost: list[str] = []
-    current: list[str] = []
-    if chart is None:
-        return {}, lost, current
-    frames: dict[str, list[Stop]] = {"": []}
-    ends: dict[str, Ended] = {"": _ended(status)}  # by the path of a fork; "" is the run
-    for step in steps:
-        if "beside" not in step:
-            stop = Stop(step["box"], step["status"], step.get("branch"))
-            frames.setdefault(step["frame"], []).append(stop)
-            ends[step["path"]] = _ended(step["status"])
-    for name, stops in frames.items():
-        frame = chart.frame_of(name)
-        if frame is None:
-            lost.append(name)
-            continue
-        ended = ends.get(name.rpartition(":")[0])
-        if ended == "well" and stops and stops[-1].status == "failed":
-            ended = "badly"  # an item that failed, of a fork that goes on without it
-        route = chart.route(frame, stops, ended)
-        taken.update(route.arrows)
-        lost += route.lost
-        if status == RUNNING:
-            current += [box for box in route.current if box not in current]
-    return dict(taken), lost, current
-
-
-def _ended(status: str) -> Ended:
-    if status in ("failed", "cancelled"):
-        return "badly"
-    return "well" if status == "success" else None

@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from ..draw.chart import ChartData
+from ..draw.traffic import Traffic
 from ..draw.view import RunView
 from ..run.durable.facts import Brief, Facts
 
@@ -364,6 +365,16 @@ class Checked(TypedDict):
     diagnostics: list[dict[str, Any]]
     report: dict[str, Any] | None
     chart: ChartData | None
+
+
+class PathMap(Traffic):
+    """What the last runs of a version of a program did, on its graph; ``since`` is when the first
+    of them began.
+    """
+
+    version: int
+    since: float | None
+    chart: ChartData
 
 
 class ProgramDifference(TypedDict):

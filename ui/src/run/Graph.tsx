@@ -231,6 +231,7 @@ export interface ArrowData extends Record<string, unknown> {
   taken: boolean;
   active: boolean;
   side?: string;
+  width?: number;
 }
 
 function edgeOf(routed: Routed, run: Run, byBox: Map<string, Shown>): Edge<ArrowData> {
@@ -278,6 +279,7 @@ const ArrowView = memo(function ArrowView(props: EdgeProps<Edge<ArrowData>>) {
       <BaseEdge
         path={path}
         {...(markerEnd === undefined ? {} : { markerEnd })}
+        {...(data.width === undefined ? {} : { style: { strokeWidth: data.width } })}
         className={`arrow way-${way} ${taken ? "taken" : "untaken"} ${active ? "active" : ""} ${data.side ?? ""}`}
       />
       {text.trim() !== "" && label !== null && (

@@ -15,6 +15,7 @@ import { ForkPage } from "./ForkPage";
 import { InstancePage } from "./InstancePage";
 import { LoginPage } from "./LoginPage";
 import { AuditPage, CostsPage, HostsPage } from "./LookPages";
+import { MapPage } from "./MapPage";
 import { KeysPage, MembersPage, SettingsPage } from "./MembersPage";
 import { PolicyPage } from "./PolicyPage";
 import { ProgramPage, ProgramsPage } from "./ProgramsPage";
@@ -139,6 +140,7 @@ function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
   const [name, first, second, third, fourth] = page;
   if (name === "programs" && first === "new") return <EditorPage from={from} name={null} />;
   if (name === "programs" && first !== undefined) {
+    if (second === "map") return <MapPage key={first} from={from} name={first} />;
     if (second === "edit") return <EditorPage key={first} from={from} name={first} />;
     if (second === "diff" && third !== undefined && fourth !== undefined) {
       const versions: [string, string] = [third, fourth];

@@ -8,18 +8,22 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import Depends, Path
+from fastapi import Depends, Path, Query
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from ...diagnostics import Diagnostic
 from ...draw.chart import Chart, ChartData
+from ...draw.traffic import traffic_of
 from ...draw.view import view_of
 from ...errors import ProgramError
 from ...language.flow import Flow
 from ...language.program import Program
 from ...replay import diff
+from ...replay.rerun import programs_of
 from ...run.vm import ExecutionVM
+from ...store.protocol import RunFilter
+from ...store.records import StoredRun
 from ...values import canonical, parse_json
 from ...verify.examine import placed_for
 from ...verify.report import Report
@@ -35,6 +39,7 @@ from ..scope import Scope
 from ..shapes import (
     Checked,
     Counterexample,
+    PathMap,
     ProgramDifference,
     ProgramList,
     ProgramVersion,
@@ -51,6 +56,11 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 MOST_COUNTEREXAMPLES = 8
 """Runs that a check answers with; who has mended these asks again."""
+
+MAPPED, MOST_MAPPED, MOST_PAGES = 100, 500, 4
+"""Runs of a map, at most; and pages of a list in which they are looked for, since runs of other
+versions stand between them.
+"""
 
 KEPT_PROGRAMS = 256
 """Programs that are not read anew at each start."""
@@ -220,6 +230,54 @@ def diff_programs(name: str, a: Number, b: Number, who: Who) -> JSONResponse:
     found = diff(*sides)
     charts = [_chart(side) for side in sides]
     return JSONResponse({"same": found.same, "text": str(found), "a": charts[0], "b": charts[1]})
+
+
+@route(ROUTES, "GET", f"{PROJECT}/programs/{{name}}/map", "run:read", answers=PathMap)
+def map_program(
+    name: str,
+    who: Who,
+    version: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    runs: Annotated[int, Query(ge=1, le=MOST_MAPPED)] = MAPPED,
+) -> JSONResponse:
+    """What the last *runs* of a version of a program did, or of the newest: of each arrow the share
+    of runs that took it, how long those took and what they cost, and the ways that none took.
+    """
+    scope = who.scope
+    row, program = program_of(scope, name, version)
+    found = _runs_of(scope, name, row.digest, runs)
+    own, called = programs_of(found[0]) if found else (program, {})
+    flow = Flow(own, called)
+    if any(fault.severity == "error" for fault in flow.diagnostics):
+        raise Problem(409, "no-graph", f"version {row.version} of {name!r} has no graph")
+    chart = Chart(flow)
+    since = min((run.created_ns / 1e6 for run in found), default=None)
+    traffic = traffic_of(chart, found)
+    return JSONResponse({**traffic, "version": row.version, "since": since, "chart": chart.data()})
+
+
+def _runs_of(scope: Scope, name: str, digest: str, most: int) -> list[StoredRun]:
+    """The last runs of a version of a program that can be read, with their rows."""
+    asked = scope.within(RunFilter(program=name))
+    ids: list[str] = []
+    after: str | None = None
+    for _ in range(MOST_PAGES):
+        page = scope.store.page(asked, size=most, after=after)
+        ids += [run.run_id for run in page.runs if run.salt is not None and _is_of(run, digest)]
+        after = page.after
+        if after is None or len(ids) >= most:
+            break
+    found = scope.store.load_each(ids[:most])
+    return [run for run in found.values() if isinstance(run, StoredRun)]
+
+
+def _is_of(run: StoredRun, digest: str) -> bool:
+    """Whether a run is of the program with this digest, or of it with those that it calls."""
+    if run.program_digest == digest:
+        return True
+    document = run.document.get("program")
+    return bool(run.document.get("programs")) and (
+        _program(canonical(document).decode()).digest == digest
+    )
 
 
 @route(ROUTES, "GET", f"{PROJECT}/programs/{{name}}/graph", "program:read", answers=ChartData)

@@ -1,0 +1,102 @@
+"""The path map: what the last runs of a program did, on its graph."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from nano_vm import ExecutionVM, tool
+from nano_vm.testing import ScriptedLLM
+
+from .conftest import World
+
+SHOP = "/api/v1/projects/shop"
+
+SORT = """
+name: sort
+inputs: {type: object, properties: {text: {type: string}}, required: [text]}
+steps:
+  - {id: judge, type: llm, prompt: "$text", output_key: said}
+  - id: kind
+    type: switch
+    on: $said
+    cases: {bad: refund, good: thank, odd: ask}
+    default: $end
+  - id: refund
+    type: tool
+    tool: send
+    args: {text: $text}
+    catch: [{errors: ["*"], next: ask}]
+  - {id: thank, type: tool, tool: send, args: {text: thanks}}
+  - {id: ask, type: tool, tool: send, args: {text: ask}}
+"""
+
+
+@tool(effect="read")
+async def send(text: str) -> str:
+    return text
+
+
+@pytest.fixture(scope="module")
+def sorted_(world: World) -> World:
+    """A project with ten runs: seven good, two bad, one that is none of the cases."""
+
+    def vm(**more: Any) -> ExecutionVM:
+        answer = ScriptedLLM(lambda messages, **_: messages[-1]["content"])
+        return ExecutionVM(answer, {"send": send}, prices={"scripted": (1.0, 1.0)}, **more)
+
+    world.state.hosts.own = vm()
+    answer = world.developer.post(f"{SHOP}/programs", json={"source": SORT})
+    assert answer.status_code == 201, answer.text
+    for text in ["good"] * 7 + ["bad"] * 2 + ["else"]:
+        body = {"program": "sort", "inputs": {"text": text}}
+        assert world.developer.post(f"{SHOP}/runs", json=body).status_code == 201
+    worker = vm(store=world.state.store)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(lambda: asyncio.run(worker.work(until_idle=True))).result(60)
+    return world
+
+
+def traffic(world: World, path: str = "sort/map", who: str = "viewer") -> Any:
+    answer = world.people[who].get(f"{SHOP}/programs/{path}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_each_arrow_has_its_share_and_ways_that_none_took_are_named(sorted_: World) -> None:
+    found = traffic(sorted_)
+    assert (found["runs"], found["version"]) == (10, 1)
+    share = {one["id"]: one["share"] for one in found["arrows"]}
+    ends = {arrow["id"]: (arrow["source"], arrow["target"]) for arrow in found["chart"]["arrows"]}
+    by_target = {ends[name][1]: part for name, part in share.items() if ends[name][0] == "kind"}
+    assert by_target == {"refund": 0.2, "thank": 0.7, "ask": 0.0, "$end": 0.1}
+    never = {ends[name] for name in found["never"]}
+    assert never == {("kind", "ask"), ("refund", "ask")}
+    boxes = {one["id"]: (one["runs"], one["times"]) for one in found["boxes"]}
+    assert (boxes["judge"], boxes["thank"], boxes["ask"]) == ((10, 10), (7, 7), (0, 0))
+
+
+def test_costs_and_times_are_those_of_the_runs_that_took_the_arrow(sorted_: World) -> None:
+    found = traffic(sorted_)
+    [judge] = [one for one in found["boxes"] if one["id"] == "judge"]
+    taken = [one for one in found["arrows"] if one["runs"]]
+    assert all(one["p95_ms"] >= 0 for one in taken)
+    rows = sorted_.viewer.get(f"{SHOP}/runs?program=sort").json()["runs"]
+    spent = sum(float(row["cost"]) for row in rows)
+    assert float(judge["cost_usd"]) == pytest.approx(spent)
+    assert spent > 0
+
+
+def test_a_map_is_of_one_version_and_of_so_many_runs(sorted_: World) -> None:
+    assert traffic(sorted_, "sort/map?runs=3")["runs"] == 3
+    changed = SORT.replace("text: thanks", "text: many thanks")
+    answer = sorted_.developer.post(f"{SHOP}/programs", json={"source": changed})
+    assert answer.json()["version"] == 2
+    newest = traffic(sorted_)
+    assert (newest["runs"], newest["never"], newest["since"]) == (0, [], None)
+    assert traffic(sorted_, "sort/map?version=1")["runs"] == 10
+    assert sorted_.viewer.get(f"{SHOP}/programs/none/map").status_code == 404
+    assert sorted_.viewer.get(f"{SHOP}/programs/sort/map?runs=0").status_code == 422
