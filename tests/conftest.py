@@ -31,16 +31,17 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 _HEAVY_FIXTURES = {"postgres", "browser", "temporal_server"}
-_HEAVY_CASE = "postgres"
-"""Of a fixture that starts a server where this is its parameter."""
+_HEAVY_CASES = {"postgres", "litellm"}
+"""Parameters of a test, or of its fixtures: a server is started, or seconds of imports come first.
+"""
 
 
 def _is_heavy(item: pytest.Item) -> bool:
-    """Whether the test, or this case of it, needs a program that takes seconds to start."""
+    """Whether the test, or this case of it, needs what takes seconds to start."""
     case = getattr(item, "callspec", None)
     values = case.params.values() if case is not None else ()
     return not _HEAVY_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) or any(
-        isinstance(value, str) and value == _HEAVY_CASE for value in values
+        isinstance(value, str) and value in _HEAVY_CASES for value in values
     )
 
 

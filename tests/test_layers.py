@@ -201,6 +201,7 @@ def faults(source: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_package_keeps_to_its_place() -> None:
     assert list(SOURCE.glob("*.py")), f"nothing to check in {SOURCE}"
     assert not faults(SOURCE)
@@ -435,6 +436,7 @@ def reaching(source: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_package_reaches_into_another() -> None:
     assert reaching(SOURCE) == []
 
@@ -467,6 +469,7 @@ LONG = {"machine/machine.py: _steps"}
 """The loop that every step passes: split up, it pays for a call a step."""
 
 
+@pytest.mark.slow
 def test_no_function_is_longer_than_two_screens() -> None:
     found = {
         f"{path.relative_to(SOURCE).as_posix()}: {node.name}"

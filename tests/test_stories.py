@@ -42,6 +42,7 @@ def test_a_page_happens_as_it_says(
     told(page, tmp_path, LABELS.get(page.stem, ()))
 
 
+@pytest.mark.slow
 def test_every_block_is_run_or_says_why_not() -> None:
     runs = {"python", "yaml", "console", "sh"}
     wrong = [

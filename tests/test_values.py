@@ -40,6 +40,7 @@ def plain(value: Any) -> Any:
     return admit(value)[0]
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_json_values_pass_as_they_are(value: Any) -> None:
     found = plain(value)
@@ -50,6 +51,7 @@ def test_json_values_pass_as_they_are(value: Any) -> None:
     assert copied(value) == value
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_containers_are_fresh(value: Any) -> None:
     """Nothing that comes out is a list or dict that somebody else holds."""
@@ -247,6 +249,7 @@ def test_size_is_bounded_before_anything_is_built() -> None:
         admit(shared)
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_size_bounds_the_canonical_bytes_of_texts(value: Any) -> None:
     """A limit in bytes is one: the size is at least that of all strings together."""

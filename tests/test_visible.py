@@ -81,6 +81,7 @@ def test_every_ignorable_and_blank_character_is_hidden() -> None:
     assert shown == []
 
 
+@pytest.mark.slow
 @given(VALUES, VALUES)
 @example("p\u0430y", "pay")
 @example("\u0441\u043e", "co")

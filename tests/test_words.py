@@ -98,6 +98,7 @@ def suspected(module: Path) -> bool:
     return WORD.search(text) is not None
 
 
+@pytest.mark.slow
 def test_messages_and_docstrings_say_it_in_plain_words() -> None:
     found = [
         f"{module.relative_to(ROOT)}:{line}: {words}"

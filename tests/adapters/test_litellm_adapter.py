@@ -26,7 +26,7 @@ from nano_vm.errors import ModelError, ModelTimeout, RateLimited, VMError
 if find_spec("litellm") is None:
     pytest.skip("litellm is not installed", allow_module_level=True)
 
-pytestmark = LITELLM_NOISE
+pytestmark = [*LITELLM_NOISE, pytest.mark.slow]  # importing LiteLLM takes seconds
 
 MESSAGES = [{"role": "user", "content": "What is 2+2?"}]
 

@@ -168,6 +168,7 @@ def test_reasoning_is_beside_the_answer(
     assert texts in ([], ["yes", "yes"])  # what is thought is not shown as the answer either
 
 
+@pytest.mark.slow
 def test_events_show_what_the_answer_is(wire: Any, adapter_of: Any, run: Any) -> None:
     for content in ("<think> is a tag", "<thinking>", " <thi", "a <think>b</think>"):
         trace = run(adapter_of(wire(body(content))), {})

@@ -1362,6 +1362,7 @@ def test_a_trace_that_was_changed_or_cut_is_refused_in_one_line(
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data())
 def test_no_edited_value_passes(data: st.DataObject) -> None:

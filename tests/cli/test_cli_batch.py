@@ -654,6 +654,7 @@ def approve_all(resumed: bool) -> None:
     vm.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordered", [[], ["--ordered"]])
 @pytest.mark.parametrize("resumed", [True, False])
 def test_what_waited_is_followed_to_where_it_is_now(

@@ -130,6 +130,7 @@ def test_a_key_does_not_imitate_the_next_line(capsys: pytest.CaptureFixture[str]
     assert found[0] == r'  "to: \"ACME\"\{60 spaces}note": "EVIL"'
 
 
+@pytest.mark.slow
 @given(SHOWS, SHOWS)
 @example([1], {"[0]": 1})
 @example("a", ["a"])

@@ -59,6 +59,7 @@ def test_a_timeline_has_a_bar_for_each_step(project: Path) -> None:
     assert {"judge", "order", "guard", "reply"} <= set(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -119,6 +120,7 @@ def test_a_picture_arrives_whole(size: int) -> None:
     assert base64.b64decode(found[2]) == picture
 
 
+@pytest.mark.slow
 def test_show_draws_in_a_terminal_that_can_and_says_so_where_none_does(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_round_reads_each_test_file_once(
     assert sorted(map(str, read)) == ["other.test.yaml", "program.test.yaml"]
 
 
+@pytest.mark.slow
 def test_a_recorded_run_is_replayed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["run", "program.yaml", "-i", "message=x", "-i", "order_id=A-2", "--trace", "run.json"]
     assert main(run) == 0

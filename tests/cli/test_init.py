@@ -116,6 +116,7 @@ def test_the_help_names_every_template(capsys: pytest.CaptureFixture[str]) -> No
     assert all(f"\n  {name} " in page for name in NEXT)
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -343,6 +343,7 @@ def program_of(kinds: list[str]) -> Flow:
     return flow(*steps)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(STEPS)
 def test_no_two_boxes_overlap_and_all_lie_inside(kinds: list[str]) -> None:
@@ -363,6 +364,7 @@ def test_no_two_boxes_overlap_and_all_lie_inside(kinds: list[str]) -> None:
                 assert apart, (a, b)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(STEPS)
 def test_every_edge_is_drawn_or_named_and_leads_down(kinds: list[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pytest
 from build import llm, mapped, parallel, program, step
+from campaigns import is_whole
 from test_corpus import CORPUS, written
 from virtual_time import VirtualClock, VirtualLoop
 
@@ -240,12 +241,16 @@ def corpus(path: Path) -> Iterator[tuple[Program, dict[str, Program]]]:
             yield loaded, programs
 
 
-@pytest.mark.slow
+RUNS = 8 if is_whole() else 4
+"""Of each program."""
+
+
+@pytest.mark.campaign
 @pytest.mark.parametrize("file", sorted(path.name for path in CORPUS.glob("*.yaml")))
 def test_the_programs_of_the_corpus(loop: asyncio.Runner, file: str) -> None:
     for case, programs in corpus(CORPUS / file):
         names = assumed(Flow(case, programs), {})
-        for run in explored(case, 8, programs):
+        for run in explored(case, RUNS, programs):
             again = run.replay()
             assert (again.status, again.output, again.error) == (
                 run.machine.status,

@@ -60,6 +60,7 @@ def test_what_is_equal_has_a_mark_in_common(a: Any, b: Any) -> None:
     assert fits({"f": b}, {"f": a}) == equal(a, b)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=2), SCALARS, min_size=1, max_size=5), st.data())
 def test_an_event_that_fits_is_found_by_any_of_its_fields(
     payload: dict[str, Any], data: st.DataObject

@@ -92,6 +92,7 @@ def test_every_function_on_every_kind(name: str) -> None:
                 call(name, *values)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(FUNCTIONS)), st.lists(plain_values, min_size=1, max_size=3))
 def test_any_arguments(name: str, values: list[Any]) -> None:
     """Our errors alone; a result is plain, the same again, and no argument has changed."""
@@ -108,6 +109,7 @@ def test_any_arguments(name: str, values: list[Any]) -> None:
     assert canonical(values) == canonical(before)
 
 
+@pytest.mark.slow
 @given(expressions, plain_values, plain_values | st.just(UNSET))
 def test_any_expression(text: str, a: Any, b: Any) -> None:
     """An expression gives a plain value or an error of ours; as a condition true, false or an
@@ -136,6 +138,7 @@ def test_any_expression(text: str, a: Any, b: Any) -> None:
 lists = st.lists(plain_values, max_size=4)
 
 
+@pytest.mark.slow
 @given(lists, plain_values, lists)
 def test_lists_grow(box: list[Any], item: Any, more: list[Any]) -> None:
     assert call("append", box, item) == [*box, item]

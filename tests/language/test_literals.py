@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from build import llm, program
+from campaigns import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -165,9 +166,9 @@ def members(schema: Any) -> set[bytes]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @given(schemas, values)
-@settings(max_examples=500)
+@settings(max_examples=cases(5_000))
 def test_what_trust_takes_for_a_literal_is_one(schema: dict[str, Any], value: Any) -> None:
     check = schema_check(schema)
     if check(value) is not None:

@@ -76,6 +76,7 @@ def test_what_can_be_sent(messages: list[Any]) -> None:
     assert messages == before
 
 
+@pytest.mark.slow
 @given(junk)
 def test_whatever_it_is_it_has_a_fault_or_can_be_sent(messages: Any) -> None:
     fault = fault_of(messages)
@@ -86,6 +87,7 @@ def test_whatever_it_is_it_has_a_fault_or_can_be_sent(messages: Any) -> None:
             checked_messages(messages)
 
 
+@pytest.mark.slow
 @given(junk)
 def test_what_the_schema_lets_through_can_be_sent(messages: Any) -> None:
     if schema_check(SCHEMA)(messages) is None:

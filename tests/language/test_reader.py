@@ -219,6 +219,7 @@ def test_all_duplicate_keys_are_told() -> None:
 # --- size -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["yaml", "json"])
 def test_100_mb_are_refused_unread(format: str) -> None:
     text = "[" * 100_000_000

@@ -66,6 +66,7 @@ def test_the_fault_of_what_is_not_valid_is_short_and_its_place_is_there(seed):
             assert fault is None or 0 < len(fault) <= MAX_FAULT_CHARS
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.recursive(
@@ -164,6 +165,7 @@ JUNK = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(KEYWORDS), JUNK, max_size=4))
 def test_a_malformed_schema_is_a_fault_and_no_crash(schema):
     fault = schema_fault(schema)

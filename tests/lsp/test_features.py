@@ -527,6 +527,7 @@ def test_answers_come_in_time(steps: int, ms: float) -> None:
         assert sorted(taken)[7] * 1000 < ms, name
 
 
+@pytest.mark.slow
 def test_parts_of_any_size_are_bounded() -> None:
     parts_of("[" * 100_000)
     parts_of("a: " * 10_000)

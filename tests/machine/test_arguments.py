@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from build import program, step
+from campaigns import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,8 +107,8 @@ def told(call: Callable[[], Any]) -> tuple[str, Any]:
     return "", (canonical(list(request)), canonical(list(received)))
 
 
-@pytest.mark.slow
-@settings(max_examples=1500)
+@pytest.mark.campaign
+@settings(max_examples=cases(10_000))
 @given(ARGUMENTS)
 def test_the_shape_of_arguments_decides_nothing_about_their_values(args: dict[str, Any]) -> None:
     meant = told(lambda: plainly(DECLARED, args, VALUES))
@@ -249,6 +250,7 @@ def test_long_messages_are_looked_at() -> None:
         assert take(VALUES)[2] is few
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.sampled_from(sorted("abcdefghxy")), LEAVES)
 def test_what_the_machine_writes_out_is_what_would_be_taken(name: str, written: Any) -> None:

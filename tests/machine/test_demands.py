@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import pydantic
 import pytest
 from build import program, step
+from campaigns import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -426,9 +427,9 @@ def holds(value: Any, operator: str, limit: Any) -> bool:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @given(hints, operators, limits, mails)
-@settings(max_examples=600)
+@settings(max_examples=cases(6_000))
 def test_whatever_is_received_passes_the_check(
     hint: Any, operator: str, limit: Any, mail: Any
 ) -> None:

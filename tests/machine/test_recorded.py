@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import test_corpus
 from build import NOW, llm, program, step
+from campaigns import cases
 from soundness.outcomes import Outcomes
 from soundness.programs import draw_inputs, draw_program
 from test_fuzz import drawn_programs, ran
@@ -421,10 +422,10 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     return Trace(recording), drawn
 
 
-RUNS = 900
+RUNS = cases(8_000)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_every_outcome_of_a_machine_is_the_same_again() -> None:
     statuses: Counter[str] = Counter()
     errors_seen: Counter[str] = Counter()

@@ -12,6 +12,8 @@ import pytest
 
 from nano_vm.cli import main
 
+pytestmark = pytest.mark.slow  # each starts a server
+
 SERVER = """\
 import os, sys
 from mcp.server import MCPServer

@@ -156,6 +156,7 @@ def swept(files: Path, ask: str, policy: str, capsys: pytest.CaptureFixture[str]
     return said
 
 
+@pytest.mark.slow
 def test_no_command_shows_what_a_terminal_and_an_export_do_not_accept(
     files: Path, ask: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +167,7 @@ def test_no_command_shows_what_a_terminal_and_an_export_do_not_accept(
     assert "posted what b" in said["show r1 --store"] or ask == "fail"  # what is public stays
 
 
+@pytest.mark.slow
 def test_a_policy_can_accept_more(
     files: Path, ask: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

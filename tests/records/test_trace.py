@@ -329,6 +329,7 @@ def test_no_changed_value_is_accepted(kind: str, data: st.DataObject) -> None:
         read_changed(document)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, derandomize=True)
 @given(st.sampled_from(sorted(TRACES)), st.data())
 def test_nothing_can_be_taken_out_put_in_or_moved(kind: str, data: st.DataObject) -> None:
@@ -413,6 +414,7 @@ def test_what_is_no_trace_is_refused(text: str | bytes) -> None:
         Trace.from_json(text)
 
 
+@pytest.mark.slow
 @example("\0")
 @given(st.text())
 @settings(max_examples=50, derandomize=True)
@@ -550,6 +552,7 @@ def forked(turns: list[int]) -> str:
     return trace.digest
 
 
+@pytest.mark.slow
 @settings(max_examples=40, derandomize=True)
 @given(st.lists(st.integers(0, 6), min_size=6, max_size=6))
 def test_the_digest_is_one_under_random_orders_of_completion(turns: list[int]) -> None:

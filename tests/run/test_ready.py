@@ -83,6 +83,7 @@ def test_a_deadline_of_the_run_holds_meanwhile() -> None:
     assert adapter.calls == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adapter", "package"),
     [

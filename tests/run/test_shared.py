@@ -445,15 +445,18 @@ def _settled(url: str) -> None:
     vm.close()
 
 
+@pytest.mark.slow
 def test_a_call_that_is_lost_in_a_crash_is_charged_by_who_claims_its_run(tmp_path: Path) -> None:
     _settled(f"sqlite:///{tmp_path}/runs.db")
 
 
+@pytest.mark.slow
 def test_a_crash_over_postgres_likewise(request: pytest.FixtureRequest) -> None:
     server: PostgresServer = request.getfixturevalue("postgres")
     _settled(server.database())
 
 
+@pytest.mark.slow
 def test_who_has_no_budgets_charges_a_lost_call_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/runs.db"
     _crash(url)

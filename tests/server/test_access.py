@@ -57,6 +57,7 @@ def asked(world: World, who: str, method: str, path: str, project: str, run_id: 
     return world.people[who].request(method, filled)
 
 
+@pytest.mark.slow
 def test_the_matrix(world: World) -> None:
     run_id = world.start(run_id="matrix")
     found: dict[str, list[str]] = {}
@@ -102,6 +103,7 @@ def unread(world: World, method: str, path: str, headers: dict[str, str]) -> int
     return int(sent[0]["status"])
 
 
+@pytest.mark.slow
 def test_nothing_is_read_of_a_body_before_it_is_known_who_sends_it(world: World) -> None:
     cookies = "; ".join(f"{name}={value}" for name, value in world.viewer.cookies.items())
     tried = 0
@@ -120,6 +122,7 @@ def test_nothing_is_read_of_a_body_before_it_is_known_who_sends_it(world: World)
         assert unread(world, "POST", path, {}) == 413
 
 
+@pytest.mark.slow
 def test_nothing_of_another_project_is_there(world: World) -> None:
     """Not for its members, and not with the id of a run that one has oneself."""
     run_id = world.start()
@@ -139,6 +142,7 @@ def test_nothing_of_another_project_is_there(world: World) -> None:
             assert run_id not in answer.text.replace(path, ""), name
 
 
+@pytest.mark.slow
 def test_a_key_may_do_what_its_role_may_and_no_more(world: World) -> None:
     made = world.admin.post(
         "/api/v1/projects/shop/keys", json={"name": "ci", "role": "operator"}

@@ -48,6 +48,7 @@ def keys(world: World) -> dict[str, str]:
 INPUTS = {"order_id": "C-1", "amount": 12345678901234567890}
 
 
+@pytest.mark.slow
 def test_a_run_from_start_to_end(world: World, address: str, keys: dict[str, str]) -> None:
     with Client(address, keys["admin"]) as client:
         run_id = client.start("refund", INPUTS, labels={"from": "test"})
@@ -72,6 +73,7 @@ def test_a_run_from_start_to_end(world: World, address: str, keys: dict[str, str
         assert client.costs() == []
 
 
+@pytest.mark.slow
 def test_the_same_awaited(world: World, address: str, keys: dict[str, str]) -> None:
     async def go() -> None:
         async with AsyncClient(address, keys["admin"]) as client:

@@ -113,6 +113,7 @@ def shop(
     return shop
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_what_is_printed_of_the_store(shop: Shop) -> None:
     """Of a run that is pending, one that waits, one that was answered, and one that has ended."""
     put = shop.world.developer.post("/api/v1/projects/shop/programs", json={"source": PARCEL})
@@ -163,6 +164,7 @@ def test_costs_are_those_of_the_store(shop: Shop) -> None:
     shop.same("costs", "--json")
 
 
+@pytest.mark.slow
 def test_words_of_a_person_are_recorded_in_the_name_of_the_key(shop: Shop) -> None:
     run_id = shop.world.start(run_id="words-1")
     code, out, _ = shop.run("reject", "words-1", "--reason", "too much", "--json")
@@ -216,6 +218,7 @@ def test_a_run_is_submitted_by_its_file_and_by_its_name(shop: Shop, tmp_path: Pa
     assert again == versions, "what is there already is not put anew"
 
 
+@pytest.mark.slow
 def test_run_shows_the_steps_and_ends_as_on_the_store(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "refund.yaml").write_text(REFUND)
     inputs = ("-i", "order_id=A-7", "-i", "amount=12")
@@ -291,6 +294,7 @@ def test_the_environment_names_a_server(shop: Shop, monkeypatch: pytest.MonkeyPa
     assert "--store" in shop.capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_a_server_refuses_is_one_line(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = shop.world.start(run_id="one-line")
 
@@ -322,6 +326,7 @@ def test_what_a_server_refuses_is_one_line(shop: Shop, monkeypatch: pytest.Monke
     assert shop.run("runs", where="runs.example.org")[0] == 2
 
 
+@pytest.mark.slow
 def test_without_the_permission_to_read_it_nothing_that_was_said_is_shown(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

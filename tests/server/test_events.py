@@ -71,6 +71,7 @@ def approve(world: World, run_id: str) -> None:
     world.work()
 
 
+@pytest.mark.slow
 def test_a_run_is_followed_to_its_end(world: World, address: str, login: Login) -> None:
     run_id = world.start()
     seen: list[dict[str, Any]] = []
@@ -97,6 +98,7 @@ def test_a_run_is_followed_to_its_end(world: World, address: str, login: Login) 
     assert seen[-1] == {"event": "end", "data": {"status": "success"}}
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_where_it_was_cut_at_another_server(
     world: World, address: str, login: Login
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_stream_goes_on_where_it_was_cut_at_another_server(
     store.close()
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_the_session(
     world: World, address: str, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:

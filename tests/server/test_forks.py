@@ -105,6 +105,7 @@ def run_of(world: World, run_id: str) -> Any:
     return world.developer.get(f"{SHOP}/runs/{run_id}").json()["run"]
 
 
+@pytest.mark.slow
 def test_a_fork_takes_what_is_asked_the_same_and_a_worker_calls_the_rest(
     make_world: Callable[[str], World], database: str
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_fork_takes_what_is_asked_the_same_and_a_worker_calls_the_rest(
     assert [row.path for row in stored.rows if row.model is not None] == ["both/word"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "taken", "first", "called"),
     [

@@ -80,6 +80,7 @@ def tried(world: World, method: str, path: str, **more: Any) -> Any:
     return world.owner.request(method, path, **more)
 
 
+@pytest.mark.slow
 def test_no_request_is_an_error_of_ours(world: World) -> None:
     run_id = world.start()
     for name, (method, path, told) in operations(world).items():
@@ -122,6 +123,7 @@ def check(answer: Any, declared: set[int], name: str, what: Any) -> None:
         assert {"type", "title", "status", "detail", "request_id"} <= answer.json().keys()
 
 
+@pytest.mark.slow
 def test_hostile_texts_reach_a_terminal_as_text(
     world: World, capfd: pytest.CaptureFixture[str]
 ) -> None:

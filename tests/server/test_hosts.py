@@ -52,6 +52,7 @@ def hosts(world: World, until: Callable[[Any], bool]) -> Any:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_worker_is_what_a_program_is_checked_by(
     make_world: Callable[[str], World], database: str
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_worker_is_what_a_program_is_checked_by(
     assert hosts(world, lambda told: told["hosts"] == [])["hosts"] == []
 
 
+@pytest.mark.slow
 def test_runs_that_no_worker_can_drive_are_shown_with_the_reason(
     make_world: Callable[[str], World], database: str
 ) -> None:
@@ -94,6 +96,7 @@ def test_runs_that_no_worker_can_drive_are_shown_with_the_reason(
     assert world.state.store.load(run_id, rows=False).status == "pending"
 
 
+@pytest.mark.slow
 def test_what_was_announced_wrongly_is_shown_and_not_used(
     make_world: Callable[[str], World], database: str
 ) -> None:
@@ -138,6 +141,7 @@ def test_an_announcement_that_cannot_be_read_hides_no_other(world: World, docume
         store.withdraw("even")
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_killed_is_forgotten_after_a_week(
     make_world: Callable[[str], World], database: str
 ) -> None:
@@ -158,6 +162,7 @@ def test_of_workers_that_are_gone_nothing_is_read(
     world.state.store.withdraw("gone")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_gone_is_not_asked(
     make_world: Callable[[str], World], database: str
 ) -> None:
@@ -194,6 +199,7 @@ steps:
 """
 
 
+@pytest.mark.slow
 def test_a_program_is_checked_while_it_is_typed(world: World) -> None:
     def check(source: str) -> Any:
         answer = world.viewer.post(f"{SHOP}/programs/check", json={"source": source})

@@ -41,6 +41,7 @@ def shop(make_world: Callable[[str], World], database: str) -> World:
     return world
 
 
+@pytest.mark.slow
 def test_runs_queue_waits_workers_and_requests_are_told(shop: World) -> None:
     shop.start(run_id="waits-1")
     for number in range(2):
@@ -65,6 +66,7 @@ def test_runs_queue_waits_workers_and_requests_are_told(shop: World) -> None:
     assert found["nano_vm_workers"] == 0, "that of the tests has left"
 
 
+@pytest.mark.slow
 def test_who_may_read_them(shop: World) -> None:
     key = shop.owner.post("/api/v1/projects/shop/keys", json={"name": "m", "role": "admin"}).json()[
         "key"
@@ -94,6 +96,7 @@ def test_who_may_read_them(shop: World) -> None:
     assert shop.client("").get("/metrics").status_code == 401
 
 
+@pytest.mark.slow
 def test_prometheus_asks_by_the_address_of_the_process(shop: World) -> None:
     state = State(shop.state.store, PEPPER, public_url="https://runs.example.org")
     state.metrics_token = TOKEN
@@ -104,6 +107,7 @@ def test_prometheus_asks_by_the_address_of_the_process(shop: World) -> None:
     assert world.client(TOKEN).get("/api/v1/me").status_code == 421
 
 
+@pytest.mark.slow
 def test_a_store_that_is_down_is_told_and_costs_only_its_own(
     shop: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +124,7 @@ def test_a_store_that_is_down_is_told_and_costs_only_its_own(
     assert "nano_vm_http_requests_total{'operation': 'login', 'status': '200'}" in found
 
 
+@pytest.mark.slow
 def test_without_the_extra_it_is_said(shop: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     state = State(shop.state.store, PEPPER, metrics_token=TOKEN)

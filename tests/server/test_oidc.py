@@ -174,6 +174,7 @@ def verified(name: str, *groups: str) -> Claims:
     return {"email": name, "email_verified": True, "groups": list(groups)}
 
 
+@pytest.mark.slow
 def test_who_the_provider_knows_comes_in_with_the_roles_of_their_groups(
     shared: World, wire: Wire
 ) -> None:
@@ -372,6 +373,7 @@ def test_a_cookie_that_was_planted_is_not_the_session(shared: World, wire: Wire)
     assert "SameSite=lax" in session
 
 
+@pytest.mark.slow
 def test_nobody_becomes_another_by_a_name(shared: World, wire: Wire) -> None:
     wire.user("sub-9", **verified("admin"))  # a local account of that name is another person
     assert enter(shared, wire, "sub-9")[1] == "/#/login/name"
@@ -415,6 +417,7 @@ def test_logging_out_is_logging_out_there_too(shared: World, wire: Wire) -> None
     assert shared.login("viewer").post("/api/v1/logout").json() == {"next": None}
 
 
+@pytest.mark.slow
 def test_the_page_knows_how_one_logs_in(
     shared: World, wire: Wire, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def put_policy(world: World, source: str) -> Any:
     return answer.json()
 
 
+@pytest.mark.slow
 def test_a_policy_has_versions_and_the_newest_is_in_force(shop: World) -> None:
     assert shop.viewer.get(f"{SHOP}/policies").json() == {"policies": []}
     assert [put_policy(shop, text)["version"] for text in (APPROVED, "{}", "{}")] == [1, 2, 2]
@@ -64,6 +65,7 @@ def test_a_policy_has_versions_and_the_newest_is_in_force(shop: World) -> None:
     assert [e["target"] for e in entries if e["action"] == "policy.put"] == ["shop"] * 3
 
 
+@pytest.mark.slow
 def test_a_program_that_breaks_the_policy_is_neither_put_nor_started(shop: World) -> None:
     assert shop.developer.post(f"{SHOP}/programs", json={"source": UNASKED}).status_code == 201
     put_policy(shop, APPROVED)
@@ -80,6 +82,7 @@ def test_a_program_that_breaks_the_policy_is_neither_put_nor_started(shop: World
     assert shop.developer.post(f"{SHOP}/runs", json=body).status_code == 201
 
 
+@pytest.mark.slow
 def test_a_fork_to_a_program_that_breaks_the_policy_is_refused(shop: World) -> None:
     shop.developer.post(f"{SHOP}/programs", json={"source": UNASKED})
     body = {"program": "quick", "inputs": {"order_id": "A"}}
@@ -89,6 +92,7 @@ def test_a_fork_to_a_program_that_breaks_the_policy_is_refused(shop: World) -> N
     assert (answer.status_code, answer.json()["diagnostics"][0]["code"]) == (422, "V052")
 
 
+@pytest.mark.slow
 def test_a_check_shows_the_run_that_breaks_the_policy(shop: World) -> None:
     put_policy(shop, APPROVED)
     found = shop.viewer.post(f"{SHOP}/programs/check", json={"source": UNASKED}).json()
@@ -108,6 +112,7 @@ def test_a_check_shows_the_run_that_breaks_the_policy(shop: World) -> None:
     assert allowed["counterexamples"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "told"),
     [

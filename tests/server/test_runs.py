@@ -14,6 +14,7 @@ from .conftest import World
 SHOP = "/api/v1/projects/shop"
 
 
+@pytest.mark.slow
 def test_a_run_is_started_approved_and_verified(
     make_world: Callable[[str], World], database: str
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_run_is_started_approved_and_verified(
     assert world.owner.get("/api/v1/audit/verify").json() == {"faults": []}
 
 
+@pytest.mark.slow
 def test_who_may_not_read_contents_sees_path_and_cost_only(world: World) -> None:
     run_id = world.start(inputs={"order_id": "SECRET-1", "amount": 1})
     for name in ("operator", "viewer"):
@@ -74,6 +76,7 @@ def test_who_may_not_read_contents_sees_path_and_cost_only(world: World) -> None
     assert "SECRET-1" in world.developer.get(f"{SHOP}/runs/{run_id}").text
 
 
+@pytest.mark.slow
 def test_a_run_is_started_once(world: World) -> None:
     body: dict[str, Any] = {"program": "refund", "inputs": {"order_id": "A-9", "amount": 9}}
     header = {"Idempotency-Key": "order A-9"}

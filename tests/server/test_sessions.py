@@ -25,6 +25,7 @@ from .conftest import HOST, PASSWORD, PEPPER, World
 ME, LOGIN = "/api/v1/me", "/api/v1/login"
 
 
+@pytest.mark.slow
 def test_the_token_of_the_console_makes_one_owner(world: World) -> None:
     assert world.state.setup_token is None
     body = {"token": "", "name": "mallory", "password": PASSWORD}
@@ -36,6 +37,7 @@ def test_the_token_of_the_console_makes_one_owner(world: World) -> None:
     assert "has an owner already" in late.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_token_is_over_once_another_server_has_an_owner(
     make_world: Callable[[str], World], tmp_path: Path
 ) -> None:
@@ -84,6 +86,7 @@ def test_whoever_is_made_is_reached(world: World, name: str) -> None:
     assert [user["disabled"] for user in listed if user["name"] == name] == [True]
 
 
+@pytest.mark.slow
 def test_without_a_login_there_is_the_page_and_nothing_else(world: World) -> None:
     client = world.client()
     open_ = {"/healthz", "/readyz", "/", "/assets/app.js", "/assets/app.css"}

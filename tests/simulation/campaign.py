@@ -97,6 +97,7 @@ def _campaign(seeds: Iterable[int], stop_at: int | None, tell: Callable[[str], N
     found = Found()
     enabled = gc.isenabled()
     gc.disable()
+    frozen = gc.get_freeze_count() > 0
     gc.freeze()  # what is there already is not looked at again and again
     try:
         for seed in seeds:
@@ -109,7 +110,8 @@ def _campaign(seeds: Iterable[int], stop_at: int | None, tell: Callable[[str], N
             if stop_at is not None and len(found.broken) >= stop_at:
                 break
     finally:
-        gc.unfreeze()
+        if not frozen:  # as what runs the tests has them
+            gc.unfreeze()
         gc.collect()
         if enabled:
             gc.enable()

@@ -75,6 +75,7 @@ def test_in_no_world_anything_stays_reserved_or_is_not_counted() -> None:
     assert lost >= 5, "worlds in which a call was lost and charged in full"
 
 
+@pytest.mark.slow
 def test_a_store_that_forgets_what_was_lost_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Model, "charge", lambda self, run_ids: None)
     assert any(reserved != Amount() for _, (_, reserved) in lived(range(8)))

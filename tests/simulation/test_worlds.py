@@ -72,6 +72,7 @@ def test_the_same_seed_is_the_same_history() -> None:
     assert history(5) == history(5)
 
 
+@pytest.mark.slow
 def test_a_broken_world_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here one in which it is a fault that a process dies."""
     live = Life.live

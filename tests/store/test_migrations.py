@@ -96,6 +96,7 @@ def test_the_tables_of_runs_have_one_shape_however_they_were_made(url: str, seco
     assert shape(url) == shape(second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", migrations.revisions())
 def test_every_revision_comes_up(url: str, second: str, revision: str) -> None:
     brought_up_to(url, revision)

@@ -65,6 +65,7 @@ def test_the_model_holds_what_sqlite_holds(tmp_path: Path, seed: int) -> None:
         subject.store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS, SEEDS + 4))
 def test_the_model_holds_what_postgres_holds(seed: int, request: pytest.FixtureRequest) -> None:
     server: PostgresServer = request.getfixturevalue("postgres")

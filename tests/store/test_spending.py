@@ -93,6 +93,7 @@ def test_on_the_command_line(url: str, capsys: pytest.CaptureFixture[str]) -> No
     assert (b["what_if_usd"], b["what_if_unpriced"]) == ("0", 2)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**9), st.integers(0, 10**9), st.decimals(0, 10**6, places=9)),

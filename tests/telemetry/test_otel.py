@@ -418,6 +418,7 @@ async def test_a_sampler_decides_for_the_whole_run() -> None:
     assert exporter.get_finished_spans() == ()
 
 
+@pytest.mark.slow
 async def test_many_runs_at_a_time_are_told_apart() -> None:
     provider, exporter = recorded()
 

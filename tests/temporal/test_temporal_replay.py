@@ -41,6 +41,7 @@ def test_there_are_histories_and_one_continues_as_new() -> None:
     assert any("EVENT_TYPE_TIMER_FIRED" in text for text in TEXTS.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 async def test_a_recorded_history_replays(path: Path) -> None:
     await replay(path)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import campaigns
 import pytest
 from expression_texts import expressions, numbers, plain_values, texts
 from hypothesis import given, settings
@@ -113,10 +114,10 @@ ARGUMENTS: dict[str, list[tuple[st.SearchStrategy[Any], ...]]] = {
 """Arguments that are mostly no error."""
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_of_every_function(name: str) -> None:
-    @settings(max_examples=120)
+    @settings(max_examples=campaigns.cases(1_000))
     @given(st.data())
     def no_value_is_outside(data: st.DataObject) -> None:
         given = [data.draw(kind) for kind in data.draw(st.sampled_from(ARGUMENTS[name]))]

@@ -815,6 +815,7 @@ def test_many_kinds_of_calls_each_with_its_approval() -> None:
     assert said(steps, BOSS).endswith("-> q70.then -> pay70")
 
 
+@pytest.mark.slow
 def test_what_is_taken_together_is_proved_less_never_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "MAX_STATES", 1)
     monkeypatch.setattr(guards, "MAX_GROUPS", 1)
@@ -1094,14 +1095,13 @@ def test_mutants(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong engine says something else of one of the cases at least."""
     target, attribute, wrong = MUTANTS[name]
     monkeypatch.setattr(target, attribute, wrong)
-    different = []
     for case, (steps, policy, expected) in CASES.items():
         try:
             if said(steps, policy) != expected:
-                different.append(case)
+                return
         except (AttributeError, KeyError, IndexError, TypeError, RecursionError) as error:
             pytest.fail(f"{case}: the mutant does not run: {error!r}")
-    assert different
+    pytest.fail("nothing is said otherwise")
 
 
 # --- names in rules -------------------------------------------------------------------------------

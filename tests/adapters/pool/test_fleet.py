@@ -104,6 +104,7 @@ async def test_recovery_is_noticed_within_the_half_open_interval() -> None:
         assert second.calls == before
 
 
+@pytest.mark.slow
 async def test_a_limited_member_is_left_alone_as_long_as_it_asks() -> None:
     first, second = Provider("a", fault=429, retry_after=40), Provider("b")
     clock, asked = Clock(), []
@@ -120,6 +121,7 @@ async def test_a_limited_member_is_left_alone_as_long_as_it_asks() -> None:
     assert min(gaps) >= 40 * 10**9
 
 
+@pytest.mark.slow
 async def test_no_window_sees_more_than_the_limit() -> None:
     """As the provider counts: in any second at most ten arrive, although thirty come at once."""
     under_way = 0
@@ -177,6 +179,7 @@ async def test_concurrency_as_the_provider_sees_it() -> None:
     assert provider.most_under_way == 4
 
 
+@pytest.mark.slow
 async def test_hedging_cuts_the_tail_as_the_arithmetic_says() -> None:
     """Six calls of eighty hang: which, the seed says. A second call begins for these alone, and
     nobody waits for the first.
@@ -204,6 +207,7 @@ async def test_hedging_cuts_the_tail_as_the_arithmetic_says() -> None:
     assert [answer.model for _, answer in found].count("b") == slow
 
 
+@pytest.mark.slow
 async def test_cascade_spends_what_the_arithmetic_says() -> None:
     """The cheap model is right three times of four: the dear one is asked for the rest alone."""
     cheap = Provider("cheap", answer=lambda number: "yes" if number % 4 else "perhaps")

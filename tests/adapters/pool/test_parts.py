@@ -121,6 +121,7 @@ def test_ranked_gives_the_lowest_rank(changes: list[tuple[int, int]]) -> None:
     assert [members[n].busy for n in order] == sorted(m.busy for m in members)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 9), st.integers(0, 10**6), st.text())
 def test_every_order_has_every_member_once(count: int, number: int, key: str) -> None:
     members = [Member(Plain(f"m{i}"), weight=i + 1) for i in range(count)]

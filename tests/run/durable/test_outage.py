@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from build import parallel, program, step
+from campaigns import is_whole
 from patience import HANGS_SECONDS
 from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
@@ -181,7 +182,11 @@ def failing(number: int, moment: str) -> Iterator[None]:
         Faulty.number = 0
 
 
-@pytest.mark.slow
+EVERY = 1 if is_whole() else 3
+"""Which of the statements of a run fail in turn; a worker at a server asks many."""
+
+
+@pytest.mark.campaign
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("worked", [False, True], ids=["run", "work"])
@@ -196,7 +201,7 @@ async def test_an_error_at_any_statement_costs_nothing(
     number, hit = 0, True
     numbers = []
     while hit:
-        number += 5 if worked and not vm.store.database.dialect.alone else 1  # type: ignore[union-attr]
+        number += 5 if worked and not vm.store.database.dialect.alone else EVERY  # type: ignore[union-attr]
         numbers.append(number)
         host.calls.clear()
         run_id = f"r{number}"

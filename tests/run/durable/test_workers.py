@@ -269,6 +269,7 @@ async def test_a_run_that_another_transaction_holds_keeps_no_other_waiting(
 # --- what a worker asks of the database ---
 
 
+@pytest.mark.slow
 async def test_runs_are_claimed_and_loaded_together(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
