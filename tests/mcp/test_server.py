@@ -309,3 +309,49 @@ def test_misuse_is_told(
     (folder / "bad name.yaml").write_text(SHOP.replace("shop", "bad name"))
     assert main(["mcp", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+MARK = "zq-secret-zq"
+MARKED = Program.from_yaml("""
+name: marked
+inputs: {type: object, properties: {iban: {type: string}, ask: {type: string}}, required: [iban, ask]}
+steps:
+- {id: keep, type: tool, tool: keep, args: {text: $iban}}
+- {id: wait, type: approval, role: boss, show: "$keep.output", when: "'$ask' == 'wait'"}
+- {id: fail, type: tool, tool: lose, args: {text: $iban}, when: "'$ask' == 'fail'"}
+output: done
+""")
+
+
+@pytest.mark.parametrize("ask", ["end", "wait", "fail"])
+async def test_a_caller_is_given_no_secret_that_it_does_not_accept(ask: str) -> None:
+    @tool(effect="read")
+    def keep(text: str) -> str:
+        return f"kept {text}"
+
+    @tool(effect="read")
+    def lose(text: str) -> str:
+        raise ValueError(f"lost {text}")
+
+    policy: dict[str, Any] = {
+        "inputs": {"iban": "secret", "ask": "public"},
+        "tools": {"*": {"args": {"*": "any"}}},
+        "roles": {"boss": {"accepts": "secret"}},
+    }
+    accepting = {**policy, "accepts": {"output": "any", "errors": "any"}}
+    for host, shown in ((policy, False), (accepting, ask != "end")):
+        told: list[str | None] = []
+
+        async def progress(
+            done: float, total: float | None, message: str | None, told: list[Any] = told
+        ) -> None:
+            told.append(message)
+
+        vm = ExecutionVM(tools={"keep": keep, "lose": lose}, policy=host, store="sqlite://")
+        async with client({"marked": MARKED}, vm=vm) as one:
+            given = {"iban": MARK, "ask": ask}
+            result = await one.call_tool("marked", given, progress_callback=progress)
+        assert result.is_error == (ask == "fail")
+        assert (MARK in result.model_dump_json()) == shown
+        assert told
+        assert MARK not in str(told)

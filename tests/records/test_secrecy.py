@@ -183,6 +183,82 @@ def test_a_policy_can_accept_more(
         assert MARK in said[name], name
 
 
+HEARING = """
+name: hearing
+inputs: {type: object, properties: {iban: {type: string}}, required: [iban]}
+steps:
+- {id: ask, type: approval, role: boss, show: go on}
+- {id: hear, type: wait, event: paid}
+- {id: lost, type: tool, tool: broken, args: {text: "$iban $hear.output"}, on_error: skip}
+- {id: end, type: tool, tool: broken, args: {text: $iban}}
+output: done
+"""
+
+
+def elsewhere(files: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What commands print that have runs made, decided, resumed, moved and looked after."""
+    (files / "hearing.yaml").write_text(HEARING)
+    policy = {**POLICY, "inputs": {"iban": "secret"}, "events": {"paid": {"returns": "secret"}}}
+    (files / "hearing.json").write_text(json.dumps(policy))
+    lines = [{"iban": f"{MARK} {n}", "ask": ask} for n, ask in enumerate(["fail", "what"])]
+    (files / "inputs.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    again = {"iban": f"{MARK} 1", "ask": "what", "more": MARK}
+    (files / "unfit.jsonl").write_text(f"{json.dumps({**again, 'iban': [MARK]})}\n")
+    store, tools = ["--store", "sqlite:///more.db"], ["--tools", "tools.py:tools"]
+    host = [*tools, "--model", answers(files)]
+    marked = [*host, "--policy", "policy.json"]
+    hearing = [*tools, "--policy", "hearing.json", *store]
+    given = ["-i", f"iban={MARK} 0"]
+    main(["run", "marked.yaml", *marked, *given, "-i", "ask=fail", "--trace", "t.json"])
+    capsys.readouterr()
+    said = {}
+    for name, command in {
+        "batch": ["batch", "marked.yaml", "inputs.jsonl", "-o", "out.jsonl", *marked],
+        "batch of unfit": ["batch", "marked.yaml", "unfit.jsonl", "-o", "bad.jsonl", *marked],
+        "submit": ["submit", "hearing.yaml", *given, "--run-id", "h", *hearing],
+        "work": ["work", "--until-idle", *hearing],
+        "asked": ["show", "h", "--json", *store],
+        "approve": ["approve", "h", "--by", "anna", "--reason", "fine", "--shown", "SHOWN", *store],
+        "inbox": ["show", "h", *store],
+        "inbox as JSON": ["show", "h", "--json", *store],
+        "resume": ["resume", "h", *hearing],
+        "event": ["event", "h", "paid", json.dumps(MARK), *store],
+        "runs": ["runs", *store],
+        "work to the end": ["work", "--until-idle", "--json", *hearing],
+        "show": ["show", "h", *store],
+        "resume of what has ended": ["resume", "h", *hearing],
+        "submit of another": ["submit", "hearing.yaml", *given, "--run-id", "i", *hearing],
+        "run that waits": ["run", "hearing.yaml", *given, "--run-id", "j", *hearing],
+        "migrate": ["migrate", "hearing.yaml", "--dry-run", *hearing],
+        "cancel": ["cancel", "j", "--by", "anna", *store],
+        "work after that": ["work", "--until-idle", *hearing],
+        "dev": ["dev", "marked.yaml", "--once", "--recorded", "t.json", *marked],
+        "dev of another": ["dev", "hearing.yaml", "--once", "--recorded", "t.json", *hearing[:-2]],
+        "check of the store": ["store", "check", *store],
+        "trace": ["trace", "show", "t.json"],
+        "erase": ["store", "erase", "h", *store],
+        "show of what was erased": ["show", "h", *store],
+    }.items():
+        if "SHOWN" in command:
+            digest = json.loads(said["asked"])["waiting"][0]["shown"]
+            command[command.index("SHOWN")] = digest
+        code = main(command)
+        said[name] = "".join(capsys.readouterr())
+        assert code != 2, said[name]
+    said |= {name: (files / name).read_text() for name in ("out.jsonl", "bad.jsonl")}
+    return said
+
+
+def test_no_command_that_moves_a_run_shows_what_is_not_accepted(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = elsewhere(files, capsys)
+    assert {name: text for name, text in said.items() if MARK in text} == {}
+    assert REDACTED in said["show"]
+    assert "failed" in said["out.jsonl"]
+    assert "V041: an input does not fit: [redacted]" in said["bad.jsonl"]
+
+
 def observed(policy: dict[str, Any], ask: str, files: Path) -> tuple[Trace, dict[str, str]]:
     """A run in this process, and what its observers wrote."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()

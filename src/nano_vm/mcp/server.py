@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from ..diagnostics import Diagnostic
 from ..errors import MissingExtra, VMError
 from ..language.flow import Flow
 from ..language.program import Program
-from ..records.secrecy import error_of
+from ..records.record import step_of
+from ..records.secrecy import REDACTED, error_of, levels_of
 from ..records.trace import Trace
 from ..run.vm import ExecutionVM
 from ..values import short
@@ -166,13 +167,22 @@ def result_of(trace: Trace) -> CallToolResult:
         told["diagnostics"] = [d.to_dict() for d in diagnostics]
     if trace.waiting:
         told["waiting"] = [
-            {key: entry[key] for key in SHOWN if key in entry} for entry in trace.waiting
+            {key: entry[key] for key in SHOWN if key in entry} for entry in _waiting(trace)
         ]
     return CallToolResult(
         content=[TextContent(type="text", text=text)],
         structured_content=json.loads(json.dumps(told)),
         is_error=trace.status.value in ("failed", "cancelled"),
     )
+
+
+def _waiting(trace: Trace) -> Iterator[dict[str, Any]]:
+    """What a run waits for. A caller is not the role that accepts what is shown to it."""
+    levels = levels_of(trace)
+    for entry in trace.waiting:
+        labels = levels.level(step_of(str(entry.get("path", ""))), "request")
+        hidden = "show" in entry and levels.hides("output", labels)
+        yield {**entry, "show": REDACTED} if hidden else entry
 
 
 def _text(trace: Trace, diagnostics: Sequence[Diagnostic]) -> str:

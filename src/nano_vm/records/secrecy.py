@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..diagnostics import Diagnostic, summary
 from .record import Attempt, Record, StepError, step_of
 from .recording import Recording
 from .result import StepResult
@@ -27,7 +28,10 @@ FIELDS: tuple[Field, ...] = ("output", "request", "error")
 was answered on the way.
 """
 
-Receiver = Literal["errors", "show", "export", "pages", "telemetry", "logs"]
+QUOTING = "V041"
+"""The code of the faults that quote inputs."""
+
+Receiver = Literal["output", "errors", "show", "export", "pages", "telemetry", "logs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +171,29 @@ class Levels:
 
     def run_error(self, receiver: Receiver, recording: Recording) -> str | None:
         """The error of a run as *receiver* is shown it: that of the step that failed it last, or of
-        its output.
+        its output; of one that was refused what is wrong with it.
         """
         if recording.error is None:
             return None
+        faults = self.faults(receiver, recording.diagnostics)
+        if faults != recording.diagnostics:
+            return summary(faults)
         failed = [step for step in recording.results() if step.status is StepStatus.FAILED]
         found = [self.level(step.step_id, "error") for step in failed]
         if not _by_step(recording):
             found.append(self.output_error)
         return REDACTED if any(self.hides(receiver, one) for one in found) else recording.error
+
+    def faults(self, receiver: Receiver, found: tuple[Diagnostic, ...]) -> tuple[Diagnostic, ...]:
+        """Why a run was refused as *receiver* is shown it: a fault of inputs quotes them."""
+        if not self.hides(receiver, self.of_run("inputs")):
+            return found
+        return tuple(
+            replace(fault, message=f"an input does not fit: {REDACTED}")
+            if fault.code == QUOTING
+            else fault
+            for fault in found
+        )
 
     def any_error(self, receiver: Receiver, error: Any) -> Any:
         """The error of a run whose steps are not at hand: hidden where that of any step is, or that
@@ -235,10 +253,14 @@ def _beside(extra: Any) -> Any:
     return {name: value for name, value in extra.items() if name in _KEPT}
 
 
+def levels_of(trace: Trace) -> Levels:
+    """The labels of the fields of the run of *trace*."""
+    return Levels.of(trace.recording.about) or NOTHING_SECRET
+
+
 def error_of(receiver: Receiver, trace: Trace) -> str | None:
     """The error of the run of *trace* as *receiver* is shown it."""
-    levels = Levels.of(trace.recording.about) or NOTHING_SECRET
-    return levels.run_error(receiver, trace.recording)
+    return levels_of(trace).run_error(receiver, trace.recording)
 
 
 def shown_to(receiver: Receiver, trace: Trace, levels: Levels | None = None) -> Trace:
@@ -265,7 +287,7 @@ def shown_to(receiver: Receiver, trace: Trace, levels: Levels | None = None) -> 
     copy.status, copy.finished_ns = recording.status, recording.finished_ns
     copy.error, copy.error_kind = levels.run_error(receiver, recording), recording.error_kind
     copy.waiting = [levels.waiting(receiver, entry) for entry in recording.waiting]
-    copy.diagnostics = recording.diagnostics
+    copy.diagnostics = levels.faults(receiver, recording.diagnostics)
     copy.erased, copy.given_signature = recording.erased, recording.given_signature
     copy.output = levels.run_output(receiver, recording.output)
     copy.whole = recording

@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..records.record import step_of
-from ..records.secrecy import FIELDS, NOTHING_SECRET, REDACTED, Levels, Receiver
-from ..records.trace import Trace
+from ..records.secrecy import FIELDS, REDACTED, Levels, Receiver, levels_of
 from .compare import Difference
 from .diffs import Diff
 
@@ -51,11 +50,6 @@ def accepted_difference(
         return found
     why = REDACTED if found.why else ""
     return replace(found, recorded=REDACTED, computed=REDACTED, why=why)
-
-
-def levels_of(trace: Trace) -> Levels:
-    """The labels of the fields of a run."""
-    return Levels.of(trace.recording.about) or NOTHING_SECRET
 
 
 def _hides(levels: Levels, receiver: Receiver, path: str | None, field: str) -> bool:

@@ -30,7 +30,7 @@ from ..machine.recorded import (
 from ..machine.terms import RunTerms
 from ..records.record import flattened
 from ..records.recording import Recording
-from ..records.secrecy import NOTHING_SECRET, Levels, Receiver
+from ..records.secrecy import NOTHING_SECRET, Levels, Receiver, levels_of
 from ..records.status import TraceStatus
 from ..records.trace import Trace
 from ..run.durable.stored import trace_of
@@ -40,7 +40,7 @@ from ..store.seals import seal_of, sealed_as, signature_holds
 from ..store.signing import public_keys, signer_of
 from ..tools.contract import ToolContract
 from ..values import short
-from .accepted import accepted_difference, levels_of
+from .accepted import accepted_difference
 from .compare import Difference, compare, compare_ends, difference_of
 
 

@@ -82,6 +82,7 @@ async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], 
     import asyncio
     import platform
 
+    from ...records.secrecy import shown_to
     from ..signals import stopped_by_signals
 
     counts: dict[str, int] = {}
@@ -92,6 +93,7 @@ async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], 
         counts[trace.status.value] = counts.get(trace.status.value, 0) + 1
         try:
             if not gone:
+                trace = shown_to("show", trace)
                 say_line(json_line(trace.summary()) if options.json else _line(trace))
         except OSError:  # nobody reads any more: no reason to stop
             gone = True
@@ -122,10 +124,7 @@ async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], 
     return FAILED if counts.get("failed") or warnings else OK
 
 
-def _line(whole: Trace) -> str:
-    from ...records.secrecy import shown_to
-
-    trace = shown_to("show", whole)
+def _line(trace: Trace) -> str:
     if trace.status.value == "suspended":
         what = "waits for " + ", ".join(
             f"{entry['kind']} at {entry['path']}" for entry in trace.waiting
