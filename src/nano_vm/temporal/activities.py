@@ -336,7 +336,7 @@ class Activities:
         """Call a tool: the outcome."""
         call = ToolCall.of(told)
         call.arguments.update(zip(call.large, large, strict=True))
-        contract = self.vm.tools.get(call.tool)
+        contract = self.vm.preparer.contracts.get(call.tool)
         if contract is None:
             return _refused("NoTool", f"no worker that took the call has a tool {call.tool!r}")
         if (contract.effect, contract.takes_key) != (call.effect, call.takes_key):
