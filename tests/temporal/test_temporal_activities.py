@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from build import program, step
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
-from nano_vm import ExecutionVM
+from nano_vm import ExecutionVM, tool
 from nano_vm.adapters import Pool
 from nano_vm.machine.outcome import Cancelled, Failed, TimedOut, Value
 from nano_vm.temporal.activities import Activities
@@ -35,6 +36,23 @@ def activities() -> Activities:
     paid.clear()
     policy = {"tools": {"pay": {"args": {"amount": "$value <= 100"}}}}
     return Activities(ExecutionVM(None, {"pay": pay}, policy=policy))
+
+
+class Server:
+    """Confirms that a call is still its worker's; *error* is what it says otherwise."""
+
+    def __init__(self, error: RPCError | None = None) -> None:
+        self.error, self.asked, self.namespace = error, 0, "default"
+        self.workflow_service = self
+
+    async def record_activity_task_heartbeat(self, request: Any, **options: Any) -> None:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+
+
+def environment_of(server: Server | None = None) -> ActivityEnvironment:
+    return ActivityEnvironment(client=server or Server())  # type: ignore[arg-type]
 
 
 def checked_call(activities: Activities) -> dict[str, Any]:
@@ -82,7 +100,7 @@ async def under_way(
 async def test_a_checked_call_does_not_stop_the_loop_while_a_program_is_proved(
     activities: Activities,
 ) -> None:
-    call, environment = checked_call(activities), ActivityEnvironment()
+    call, environment = checked_call(activities), environment_of()
     with proving(activities):
         task = await under_way(activities, environment, call)
     assert await task == Value(7)
@@ -92,10 +110,10 @@ async def test_a_checked_call_of_a_known_program_waits_for_no_proof(
     activities: Activities,
 ) -> None:
     call = checked_call(activities)
-    await ActivityEnvironment().run(activities.call_tool, call)
+    await environment_of().run(activities.call_tool, call)
     known = {name: value for name, value in call.items() if name != "document"}
     with proving(activities):
-        assert await ActivityEnvironment().run(activities.call_tool, known) == Value(7)
+        assert await environment_of().run(activities.call_tool, known) == Value(7)
         assert activities._lock.locked(), "it has waited for the proof"
     assert paid == [7, 7]
 
@@ -104,7 +122,7 @@ async def test_a_checked_call_of_a_known_program_waits_for_no_proof(
 async def test_a_call_that_is_cut_off_while_it_is_checked_is_not_made(
     activities: Activities, by_the_run: bool
 ) -> None:
-    call, environment = checked_call(activities), ActivityEnvironment()
+    call, environment = checked_call(activities), environment_of()
     with proving(activities):
         task = await under_way(activities, environment, call)
         if by_the_run:
@@ -118,12 +136,35 @@ async def test_a_call_that_is_cut_off_while_it_is_checked_is_not_made(
     assert paid == []
 
 
+@pytest.mark.parametrize("code", [RPCStatusCode.NOT_FOUND, RPCStatusCode.UNAVAILABLE])
+async def test_an_effect_is_made_only_where_the_server_says_that_it_is_this_workers(
+    activities: Activities, code: RPCStatusCode
+) -> None:
+    call, server = checked_call(activities), Server(RPCError("no", code, b""))
+    with pytest.raises(ApplicationError) as refused:
+        await environment_of(server).run(activities.call_tool, call)
+    assert refused.value.type == NOT_MADE
+    assert (paid, server.asked) == ([], 1)
+
+
+async def test_a_call_that_may_be_made_again_asks_nobody() -> None:
+    @tool(effect="read")
+    async def read(amount: int) -> int:
+        return amount
+
+    server = Server(RPCError("no", RPCStatusCode.UNAVAILABLE, b""))
+    call = ToolCall("pay", {"amount": 3}, "read", "a").to_dict()
+    made = Activities(ExecutionVM(None, {"pay": read}))
+    assert await environment_of(server).run(made.call_tool, call) == Value(3)
+    assert server.asked == 0
+
+
 ASKED = ModelCall([{"role": "user", "content": "?"}], "q", "q", seconds=0.05)
 
 
 async def asked(model: Any) -> Any:
     activities = Activities(ExecutionVM(model))
-    return await ActivityEnvironment().run(activities.call_model, ASKED.to_dict())
+    return await environment_of().run(activities.call_model, ASKED.to_dict())
 
 
 @pytest.mark.parametrize("ends", ["late", "by its error"])

@@ -16,12 +16,16 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from threading import Lock
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from temporalio import activity
+from temporalio.api.workflowservice.v1 import RecordActivityTaskHeartbeatRequest
+from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 
 from ..adapters.contract import Adapter, answer_parts, completed, plain_answer
 from ..errors import StepFault, StoreError, VMError
@@ -104,6 +108,11 @@ TICK_SECONDS, SETTLE_SECONDS = 0.2, 0.5
 STANDSTILL_SECONDS = 2.0
 """Below the time after which a call that is not heard of is lost."""
 
+CONFIRM_SECONDS = 1.5
+"""How long the server may take to say that a call is still this worker's: half of the time after
+which it gives it up, so that the other half is left to begin the call in.
+"""
+
 _PULSES: WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = WeakKeyDictionary()
 
 
@@ -121,6 +130,7 @@ class Life:
 
     def __init__(self) -> None:
         self.pulse, self.heard = pulse(), time.monotonic()
+        self.token, self.confirmed = activity.info().task_token, -math.inf
 
     def beat(self) -> None:
         """Say that this worker lives."""
@@ -136,6 +146,31 @@ class Life:
         """
         if time.monotonic() - self.heard > HEARTBEAT_SECONDS or not self.pulse.regular:
             raise NotMade
+
+    async def confirm(self, client: Client) -> None:
+        """Have the server say that it hears this worker, and that the call is still its own. A sign
+        of life that was sent may not have come, and the task of a call may have come late: where
+        the network stood still meanwhile, the call is in doubt, and somebody decides on it.
+
+        Raises:
+            NotMade: If it is not, or no answer comes.
+        """
+        request = RecordActivityTaskHeartbeatRequest(
+            namespace=client.namespace, task_token=self.token
+        )
+        limit = timedelta(seconds=CONFIRM_SECONDS)
+        sent = time.monotonic()
+        try:
+            await client.workflow_service.record_activity_task_heartbeat(request, timeout=limit)
+        except RPCError as error:
+            logger.debug("the server does not confirm a call: %s", error)
+            raise NotMade from None
+        self.heard = self.confirmed = sent
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the server has said so, and cannot have given the call up since."""
+        return time.monotonic() - self.confirmed < HEARTBEAT_SECONDS - CONFIRM_SECONDS
 
 
 class NotMade(Exception):
@@ -401,17 +436,29 @@ class Activities:
         seconds: float,
         life: Life,
     ) -> Made:
-        """Call a tool the way its contract says."""
+        """Call a tool the way its contract says. That the call is still this worker's is confirmed
+        where it must not be made twice, immediately before it is made.
+        """
 
         def checked_call() -> Any:
             life.check()
             return function(*values)
 
+        client = activity.client() if contract.unsafe else None
+        if client is not None:
+            try:
+                await life.confirm(client)
+            except asyncio.CancelledError:
+                if not cancel_requested():
+                    raise NotMade from None
+                return Made(cancelled=True, called=False)
         if contract.how == "thread":
             begun, loop = asyncio.Event(), asyncio.get_running_loop()
             context = contextvars.copy_context()
 
             def work() -> Any:
+                if client is not None and not life.is_confirmed:  # it has waited for this thread
+                    asyncio.run_coroutine_threadsafe(life.confirm(client), loop).result()
                 loop.call_soon_threadsafe(begun.set)
                 try:
                     return context.run(checked_call)
