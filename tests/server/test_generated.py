@@ -1,0 +1,117 @@
+"""The whole API by its own document: requests as it describes them and others, made by
+schemathesis. No answer is an error of ours, or one that the document does not declare.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+from nano_vm.server.document import DOCUMENT
+
+from .conftest import HOST, World, world_at
+
+SHOP = "/api/v1/projects/shop"
+
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+
+EXAMPLES = 5
+"""Requests of each kind to each operation: some 1000 in half a minute."""
+
+LONGEST_QUERY = 20_000
+"""Longer ones the test client itself refuses."""
+
+ENDS_SESSIONS = {"logout", "logout_everywhere"}
+
+SCHEMA = schemathesis.openapi.from_dict(json.loads(DOCUMENT.read_text(encoding="utf-8")))
+
+OPERATIONS = {
+    found.ok().definition.raw["operationId"]: found.ok() for found in SCHEMA.get_all_operations()
+}
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A server of its own: what is tried leaves much behind."""
+    made = world_at(f"sqlite:///{tmp_path_factory.mktemp('generated')}/runs.db")
+    made.start(run_id="known")
+    assert made.operator.post(f"{SHOP}/runs/known/cancel").is_success
+    made.work()  # so that it has ended, and who follows it comes to an end
+    yield made
+    made.state.store.close()
+
+
+def known(operation: Any) -> dict[str, str]:
+    """What stands in the address of something that is there."""
+    there = {"project": "shop", "run_id": "known", "a": "known", "b": "known", "version": "1"}
+    there["name"] = "viewer" if "/members/" in operation.path else "refund"
+    return {name: value for name, value in there.items() if f"{{{name}}}" in operation.path}
+
+
+def can_be_wrong(operation: Any) -> bool:
+    """Whether there are requests that the document rules out: any string is a string."""
+    raw = operation.definition.raw
+    asked = [found["schema"] for found in raw.get("parameters", ()) if found["in"] == "query"]
+    return "requestBody" in raw or any(found.get("type") != "string" for found in asked)
+
+
+def ways(operation: Any) -> Iterator[tuple[GenerationMode, dict[str, str]]]:
+    address = known(operation)
+    yield GenerationMode.POSITIVE, {}
+    if address:
+        yield GenerationMode.POSITIVE, address
+    if can_be_wrong(operation):
+        yield GenerationMode.NEGATIVE, address
+
+
+TRIED = [
+    (name, *way)
+    for name, operation in sorted(OPERATIONS.items())
+    if name not in ENDS_SESSIONS
+    for way in ways(operation)
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "address"),
+    TRIED,
+    ids=[f"{name}-{mode.value}-{'there' if there else 'anywhere'}" for name, mode, there in TRIED],
+)
+def test_every_answer_is_declared(
+    tried: World, name: str, mode: GenerationMode, address: dict[str, str]
+) -> None:
+    operation = OPERATIONS[name]
+    known = {"path_parameters": address} if address else {}
+
+    @given(case=operation.as_strategy(generation_mode=mode, **known))
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def attempt(case: Any) -> None:
+        sent = case.as_transport_kwargs(base_url=HOST)
+        sent.pop("cookies")  # the session's are the client's
+        content = sent.pop("data", None)
+        assume(len(str(sent.get("params"))) < LONGEST_QUERY)
+        answer = tried.owner.request(**sent, content=content, follow_redirects=False)
+        case.validate_response(answer, checks=CHECKS)
+
+    attempt()
