@@ -1,8 +1,8 @@
 """Build what is published, and try it as who installs it does.
 
 ``make dist`` runs it: sdist and wheel in ``dist/``, held by twine; the wheel is installed into an
-empty environment of each Python that the machine has, where a project is made, checked, tested and
-run; what it consists of is written beside it as a CycloneDX SBOM.
+empty environment of each Python that the machine has, where a project of each template is made,
+checked, tested and looked at as on a save; what it consists of is written beside it as a CycloneDX SBOM.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ ALLOWED = frozenset(
 )
 """Licences under which what is bundled may be passed on."""
 
-PROJECT = (
-    "--version",
-    "init refunds",
+TEMPLATES = ("guardrail", "approval", "map", "agentic-review", "rag")
+"""Those of ``nano-vm init``: a project of each is made and tried."""
+
+IN_PROJECT = (
     "check program.yaml --strict",
     "test --min-coverage 100",
-    "run program.yaml -i message=broken -i order_id=A-1",
+    "dev program.yaml --once",
     "schema",
 )
-"""What the installed command is tried with; all but the first two in the project."""
+"""What the installed command is tried with in each."""
 
 
 def main() -> None:
@@ -109,12 +110,15 @@ def tried(wheel: Path, python: str) -> tuple[str, list[tuple[str, str, str]]]:
         pip = [own, "-m", "pip", "--disable-pip-version-check", "-q", "install"]
         run([*pip, "-c", str(ROOT / "constraints.txt"), str(wheel)])
         plain = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        at = Path(folder)
-        for arguments in PROJECT:
-            run([str(binary / "nano-vm"), *arguments.split()], cwd=at, env=plain)
-            if arguments.startswith("init"):
-                at = at / "refunds"
-        run([own, "-c", "import nano_vm; [getattr(nano_vm, n) for n in nano_vm.__all__]"], cwd=at)
+        command = str(binary / "nano-vm")
+        run([command, "--version"], cwd=folder, env=plain)
+        for template in TEMPLATES:
+            run([command, "init", template, "--template", template], cwd=folder, env=plain)
+            for arguments in IN_PROJECT:
+                at = Path(folder) / template
+                run([command, *arguments.split()], cwd=at, env=plain)
+        names = "import nano_vm; [getattr(nano_vm, n) for n in nano_vm.__all__]"
+        run([own, "-c", names], cwd=folder)
         version = run([own, "-c", "import platform; print(platform.python_version())"]).strip()
         return version, json.loads(run([own, "-c", INSTALLED]))
 
