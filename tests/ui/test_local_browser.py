@@ -103,7 +103,7 @@ def test_two_runs_are_compared_on_one_graph(
 ) -> None:
     page = open_page(serve(stored).address)
     for run_id in ("refund-2001", "refund-2004"):
-        page.get_by_label(f"Compare {run_id}").check()
+        page.get_by_label(f"Pick {run_id}").check()
     page.get_by_role("link", name="Compare the two").click()
     page.get_by_text("First difference at").wait_for()
     assert page.url.endswith("#/compare/refund-2001/refund-2004")

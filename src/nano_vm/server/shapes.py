@@ -81,6 +81,46 @@ class Verified(TypedDict):
     text: str
 
 
+class Cancelled(TypedDict):
+    """What came of cancelling a run: ``fault`` says why it was not."""
+
+    id: str
+    recorded: bool
+    fault: str | None
+
+
+class CancelledList(TypedDict):
+    """What came of cancelling several runs, in their order."""
+
+    runs: list[Cancelled]
+
+
+class Day(TypedDict):
+    """How many runs began on a day, by how they stand now; ``day`` is its beginning (UTC)."""
+
+    day: float
+    statuses: dict[str, int]
+
+
+class DayList(TypedDict):
+    """The last days, the oldest first, those without runs too."""
+
+    days: list[Day]
+
+
+class View(TypedDict):
+    """A filter of the list of runs that somebody keeps under a name."""
+
+    name: str
+    query: str
+
+
+class ViewList(TypedDict):
+    """The views of whoever asks, by name."""
+
+    views: list[View]
+
+
 class FirstCall(TypedDict):
     """A call that a fork makes first; with ``stops`` it waits for a person. ``called`` is the tool
     or the model.

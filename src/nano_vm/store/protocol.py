@@ -567,6 +567,12 @@ class TableStore(Archive, Noticeboard, Protocol):
         """
         ...
 
+    def per_day(self, filter: RunFilter) -> dict[tuple[int, str], int]:
+        """How many runs began on each day (UTC, as a number since 1970) and stand at each status;
+        days and statuses without runs are left out.
+        """
+        ...
+
     def announced(self) -> list[Announced]:
         """What hosts have said of themselves, those that are gone too, the oldest first."""
         ...

@@ -27,7 +27,36 @@ export interface Current {
   run: RunView | null;
 }
 
+/** A filter that somebody keeps under a name. */
+export interface View {
+  name: string;
+  query: string;
+}
+
+/** How many runs began on a day, by how they stand now. */
+export interface Day {
+  day: number;
+  statuses: Record<string, number>;
+}
+
+export interface Cancelled {
+  id: string;
+  recorded: boolean;
+  fault: string | null;
+}
+
+/** What a server's list of runs has beside the runs. */
+export interface ListOfTeam {
+  views(): Promise<View[]>;
+  keepView(view: View): Promise<void>;
+  removeView(name: string): Promise<void>;
+  days(query: RunQuery): Promise<Day[]>;
+  /** Null for who may cancel none. */
+  cancel: ((ids: string[]) => Promise<Cancelled[]>) | null;
+}
+
 export interface Source {
+  readonly list: ListOfTeam | null;
   /** Whether it is a file: nothing can change, and nothing can be asked. */
   readonly still: boolean;
   /** Whether it is a server of several people, whose pages a bar above leads to. */
@@ -50,6 +79,7 @@ class FileSource implements Source {
   readonly still = true;
   readonly shared = false;
   readonly forks = false;
+  readonly list = null;
 
   constructor(private readonly data: { runs: RunView[] }) {}
 
@@ -92,6 +122,7 @@ class ServerSource implements Source {
   readonly still = false;
   readonly shared = false;
   readonly forks = false;
+  readonly list = null;
   readonly only = null;
 
   async runs(query: RunQuery): Promise<RunList> {

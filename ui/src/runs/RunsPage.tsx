@@ -1,13 +1,15 @@
 import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
-import type { RunList, RunRow, Source } from "../api";
+import type { RunList, RunQuery, RunRow, Source } from "../api";
 import { cost, duration, plural } from "../lib/format";
 import { useAddress } from "../lib/router";
 import { parseFilter, withWord } from "../model/filter";
 import { standing } from "../model/standing";
 import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
+import { CancelPicked, Sparkline, Views } from "./TeamList";
 
 const EVERY_MS = 2_000; // between two looks at the store
+const MOST_PICKED = 200; // what one request may cancel
 const CHIPS: [string, string | null][] = [
   ["All", null],
   ["Waiting", "status:suspended"],
@@ -72,7 +74,9 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
   };
   const pick = (id: string) =>
     setPicked((old) =>
-      old.includes(id) ? old.filter((one) => one !== id) : [...old, id].slice(-2),
+      old.includes(id)
+        ? old.filter((one) => one !== id)
+        : [...old, id].slice(from.list?.cancel ? -MOST_PICKED : -2),
     );
   const compare =
     picked.length === 2 ? `#/compare/${picked.map(encodeURIComponent).join("/")}` : null;
@@ -105,6 +109,9 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
         <div className="title">
           <h1>Runs</h1>
           {!from.shared && <a href="#/inbox">Inbox</a>}
+          {from.list !== null && (
+            <Sparkline list={from.list} query={ofDays(parseFilter(text, 0).query)} />
+          )}
           <span className="grow" />
           <button
             type="button"
@@ -148,6 +155,9 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
             ))}
           </span>
         </form>
+        {from.list !== null && (
+          <Views list={from.list} text={text} choose={(query) => change({ q: query || null })} />
+        )}
       </header>
       <main>
         {[...faults, ...(fault === null ? [] : [fault])].map((one) => (
@@ -179,7 +189,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
             <thead>
               <tr>
                 <th>
-                  <span className="sr">compare</span>
+                  <span className="sr">pick</span>
                 </th>
                 <th>state</th>
                 <th>run</th>
@@ -211,6 +221,9 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
               Compare the two
             </a>
           )}
+          {from.list?.cancel && (
+            <CancelPicked cancel={from.list.cancel} ids={picked} done={() => setPicked([])} />
+          )}
           {picked.length === 1 && (
             <span className="muted">Pick another run to compare it with.</span>
           )}
@@ -229,6 +242,13 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
         </footer>
       </main>
     </div>
+  );
+}
+
+/** What the bars of the last days can be asked for. */
+function ofDays({ program, submitter, labels }: RunQuery): RunQuery {
+  return Object.fromEntries(
+    Object.entries({ program, submitter, labels }).filter(([, value]) => value !== undefined),
   );
 }
 
@@ -258,7 +278,7 @@ function Line({
           type="checkbox"
           checked={picked >= 0}
           onChange={pick}
-          aria-label={`Compare ${row.id}`}
+          aria-label={`Pick ${row.id}`}
         />
       </td>
       <td className="state">

@@ -1,6 +1,6 @@
 // What the pages of a server ask for beside runs: who is logged in, programs, members, keys, the log.
 
-import type { Current, RunQuery, Source } from "../api";
+import type { Cancelled, Current, Day, ListOfTeam, RunQuery, Source, View } from "../api";
 import type { Answer, AskedList, Comparison, RunList, Verified } from "../api/types";
 
 export interface Membership {
@@ -95,7 +95,20 @@ export class TeamSource implements Source {
     readonly permissions: readonly string[],
   ) {
     this.base = `projects/${part(project)}`;
+    if (this.may("run:cancel")) {
+      this.list.cancel = async (ids) =>
+        (await this.send<{ runs: Cancelled[] }>("POST", "runs/cancel", { ids })).runs;
+    }
   }
+
+  readonly list: ListOfTeam = {
+    views: async () => (await this.get<{ views: View[] }>("views")).views,
+    keepView: ({ name, query }) => this.send("PUT", `views/${part(name)}`, { query }),
+    removeView: (name) => call("DELETE", `${this.base}/views/${part(name)}`),
+    days: async (query) =>
+      (await this.get<{ days: Day[] }>(`days?${new URLSearchParams(query)}`)).days,
+    cancel: null,
+  };
 
   get forks(): boolean {
     return this.may("run:fork");

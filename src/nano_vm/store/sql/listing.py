@@ -165,6 +165,25 @@ _LABELLED = (
 )
 
 
+# --- days ---
+
+
+def per_day(connection: Connection, filter: RunFilter) -> dict[tuple[int, str], int]:
+    """How many runs began on each day, as a number since 1970, and stand at each status."""
+    source, made, _, clauses, given = _source(filter)
+    # each status named: so the index is used that has it before the time
+    clauses.append(_among(filter.status or RUN_STATUSES))
+    given += filter.status or RUN_STATUSES
+    more, also = clauses_of(filter, made)
+    found = connection.all(
+        f"SELECT {made} / {DAY_NS}, r.status, count(*) FROM {source} "
+        f"WHERE {' AND '.join([*clauses, *more])} GROUP BY {made} / {DAY_NS}, r.status",
+        *given,
+        *also,
+    )
+    return {(day, status): count for day, status, count in found}
+
+
 # --- costs ---
 
 _GROUPS = {

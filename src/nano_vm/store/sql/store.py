@@ -525,6 +525,11 @@ class SqlStore(TableStore):
         with self.database.reading() as connection:
             return rows_after(connection, run_id, seq, limit)
 
+    def per_day(self, filter: RunFilter) -> dict[tuple[int, str], int]:
+        """See `TableStore.per_day`."""
+        with self.database.reading() as connection:
+            return listing.per_day(connection, filter)
+
     def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
         """See `Store.costs`."""
         for name in by:

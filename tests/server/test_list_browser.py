@@ -1,0 +1,87 @@
+"""The list of runs in the pages: views that are kept, the last days, several runs cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+
+from .conftest import World
+from .pages import can_be_read, log_in
+from .serving import served
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def shop(world: World) -> World:
+    for name in ("one", "two", "three"):
+        world.start(run_id=name, labels={"team": "blue" if name == "one" else "red"})
+    return world
+
+
+@pytest.fixture(scope="module")
+def browser(built: None, shop: World) -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def address(shop: World, built: None) -> Iterator[str]:
+    with served(shop.state) as found:
+        yield found
+
+
+def test_a_view_is_kept_chosen_and_removed(shop: World, address: str, open_page: Open) -> None:
+    page = open_page(address)
+    log_in(page, "viewer")
+    page.get_by_label("Filter runs").fill("label:team=blue")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Keep as a view").click()
+    page.get_by_label("Name of the view").fill("Team blue")
+    page.get_by_role("button", name="Keep", exact=True).click()
+    page.get_by_label("View", exact=True).select_option("")
+    page.get_by_role("link", name="two", exact=True).wait_for()
+    page.get_by_label("View", exact=True).select_option("Team blue")
+    page.get_by_role("link", name="two", exact=True).wait_for(state="detached")
+    assert "label%3Ateam%3Dblue" in page.url
+    page.get_by_role("button", name="Remove view").click()
+    page.get_by_role("button", name="Keep as a view").wait_for()
+    assert shop.viewer.get("/api/v1/projects/shop/views").json() == {"views": []}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 360])
+def test_the_list_can_be_read_by_all(
+    shop: World, address: str, open_page: Open, theme: str, width: int
+) -> None:
+    query = {"query": "label:team=red"}
+    assert shop.operator.put("/api/v1/projects/shop/views/red", json=query).is_success
+    page = open_page(f"{address}/projects/shop/#/?q=label%3Ateam%3Dred", width, 900, theme)
+    log_in(page, "operator")
+    page.get_by_label("2 runs in 14 days, 0 failed").wait_for()
+    page.get_by_label("View", exact=True).wait_for()
+    page.get_by_label("Pick two").check()
+    page.get_by_label("Pick three").check()
+    page.get_by_role("button", name="Cancel 2 runs…").click()
+    can_be_read(page, "runs", theme, width)
+    page.get_by_role("button", name="Let them run").click()
+    page.get_by_role("button", name="Cancel 2 runs…").wait_for()
+
+
+def test_who_may_cancels_what_is_picked(shop: World, address: str, open_page: Open) -> None:
+    page = open_page(address)
+    log_in(page, "operator")
+    for name in ("one", "two"):
+        page.get_by_label(f"Pick {name}").check()
+    page.get_by_role("button", name="Cancel 2 runs…").click()
+    page.get_by_role("button", name="Cancel 2 runs now").click()
+    page.get_by_text("2 runs will be cancelled").wait_for()
+    shop.work()
+    page.locator("tr", has_text="one").get_by_text("cancelled").wait_for()
+    viewer = open_page(address)
+    log_in(viewer, "viewer")
+    viewer.get_by_label("Pick three").check()
+    assert viewer.get_by_role("button", name="Cancel 1 run…").count() == 0

@@ -1,0 +1,85 @@
+"""Views of the list of runs, its last days, and several runs cancelled at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from .conftest import World
+
+SHOP = "/api/v1/projects/shop"
+
+
+def test_a_view_is_of_one_person_in_one_project(world: World) -> None:
+    def names(who: str, project: str = "shop") -> list[str]:
+        found = world.people[who].get(f"/api/v1/projects/{project}/views").json()["views"]
+        return [view["name"] for view in found]
+
+    for name, query in (("mine", "by:viewer"), ("what failed", "status:failed")):
+        put = world.viewer.put(f"{SHOP}/views/{name}", json={"query": query})
+        assert put.status_code == 200, put.text
+    assert world.viewer.put(f"{SHOP}/views/mine", json={"query": "since:24h"}).is_success
+    assert world.viewer.put(f"{SHOP}/views/mine", json={}).status_code == 422
+    assert world.viewer.get(f"{SHOP}/views").json()["views"] == [
+        {"name": "mine", "query": "since:24h"},
+        {"name": "what failed", "query": "status:failed"},
+    ]
+    assert (names("operator"), names("owner", "bank")) == ([], [])
+    assert world.operator.delete(f"{SHOP}/views/mine").status_code == 204
+    assert names("viewer") == ["mine", "what failed"]
+    assert world.viewer.delete(f"{SHOP}/views/mine").status_code == 204
+    assert names("viewer") == ["what failed"]
+
+
+def test_so_many_views_are_kept_and_no_more(world: World) -> None:
+    for number in range(100):
+        kept = world.developer.put(f"{SHOP}/views/v{number}", json={"query": "by:x"})
+        assert kept.status_code == 200
+    more = world.developer.put(f"{SHOP}/views/more", json={"query": "by:x"})
+    assert (more.status_code, more.json()["title"]) == (409, "too many")
+    again = world.developer.put(f"{SHOP}/views/v7", json={"query": "by:y"})
+    assert again.status_code == 200
+
+
+def test_the_last_days_count_runs_by_how_they_stand(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    world = make_world(database)
+    for name in ("one", "two"):
+        world.start(run_id=name, labels={"team": name})
+    assert world.operator.post(f"{SHOP}/runs/one/cancel").is_success
+    world.work()
+    days = world.viewer.get(f"{SHOP}/days").json()["days"]
+    assert len(days) == 14
+    assert days[-1]["statuses"] == {"cancelled": 1, "suspended": 1}
+    assert all(day["statuses"] == {} for day in days[:-1])
+    assert [b["day"] - a["day"] for a, b in pairwise(days)] == [86_400_000] * 13
+    for query, count in (("labels=team%3Done", 1), ("program=none", 0), ("submitter=developer", 2)):
+        found = world.viewer.get(f"{SHOP}/days?{query}").json()["days"][-1]["statuses"]
+        assert sum(found.values()) == count, query
+
+
+def test_several_runs_are_cancelled_each_for_itself(world: World) -> None:
+    ids = [world.start(run_id=f"many-{number}") for number in range(3)]
+    assert world.operator.post(f"{SHOP}/runs/many-1/cancel").is_success
+    world.work()
+    given = {"ids": [*ids, "none"]}
+    found = world.operator.post(f"{SHOP}/runs/cancel", json=given).json()["runs"]
+    assert [(run["id"], run["recorded"]) for run in found] == [
+        ("many-0", True),
+        ("many-1", False),
+        ("many-2", True),
+        ("none", False),
+    ]
+    assert "it has ended: cancelled" in found[1]["fault"]
+    assert "no run 'none'" in found[3]["fault"]
+    world.work()
+    rows = world.viewer.get(f"{SHOP}/runs?status=cancelled").json()["runs"]
+    assert {row["id"] for row in rows} >= set(ids)
+    entries = world.admin.get(f"{SHOP}/audit").json()["entries"]
+    cancelled = [e["target"] for e in entries if e["action"] == "run.cancelled"]
+    assert sorted(cancelled) == sorted(ids)
+    of_others = world.stranger.post("/api/v1/projects/bank/runs/cancel", json={"ids": ids[:1]})
+    assert of_others.json()["runs"][0]["recorded"] is False
+    many = world.operator.post(f"{SHOP}/runs/cancel", json={"ids": ["x"] * 201})
+    assert many.status_code == 422
