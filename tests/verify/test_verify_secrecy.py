@@ -30,6 +30,7 @@ from nano_vm.verify import Report, verify
 from nano_vm.verify import examine as examining
 from nano_vm.verify.examine import examine
 from nano_vm.verify.secrecy.proof import analyse
+from nano_vm.verify.witness import MARK as SHOWN
 
 FILE = Path(__file__).parent.parent / "corpus_secrecy/exfiltration.yaml"
 HOSTILE = read_text(FILE.read_text(encoding="utf-8"), file=str(FILE), format="yaml")
@@ -193,6 +194,50 @@ def test_a_program_that_carries_a_secret_out(hostile: dict[str, Any]) -> None:
             public(document, secret, number, failing) for secret, number in ((MARK, 3), ("DE1", 2))
         )
         assert one != other
+
+
+CHANGED_ON_THE_WAY = 16
+"""Hostile programs whose refutation shows no mark: what arrives is made of it, by an expression, a
+tool, a model, a person, or as the text of an error.
+"""
+
+
+def test_a_counterexample_shows_the_secret_arriving() -> None:
+    shown, others = [], []
+    for hostile in HOSTILE:
+        document = {"steps": hostile["steps"]}
+        if not hostile.get("last"):
+            document["output"] = hostile.get("output", "done")
+        for proof in verified(document).proofs:
+            if proof.kind == "secrecy" and proof.run is not None:
+                run = proof.run
+                (shown if run.arrival else others).append(hostile["name"])
+                ended = run.replay()
+                assert ended.status is run.run.machine.status
+                assert ended.output == run.run.machine.output
+                if run.arrival:
+                    assert SHOWN in run.arrival
+                    assert SHOWN in run.text().removesuffix(run.arrival), "where it begins"
+    assert len(others) <= CHANGED_ON_THE_WAY, others
+    assert len(shown) >= 29
+
+
+def test_only_values_of_the_label_are_marked_in_a_counterexample() -> None:
+    steps = [tool_step("out", "post", text="$iban, $n and $ask")]
+    inputs = {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in ("iban", "n", "ask")},
+        "required": ["iban", "n", "ask"],
+    }
+    report = verified({"steps": steps, "output": "done", "inputs": inputs}, NAMED)
+    (proof,) = [proof for proof in report.proofs if proof.status == "refuted"]
+    assert proof.run is not None
+    assert proof.run.inputs == {"iban": SHOWN, "n": "text", "ask": "text"}
+    assert proof.run.to_dict()["arrival"] == proof.run.arrival
+    assert proof.run.arrival == (
+        "argument 'text' of tool 'post' (step 'out') is given: "
+        f"{{'text': '{SHOWN}, text and text'}}"
+    )
 
 
 # --- what lets a label pass -----------------------------------------------------------------------

@@ -514,7 +514,7 @@ class Runner:
         self.plan = choices.plan
         self.frame_plan = choices.plan.frames[0]
         self.fixed, self.inputs = choices.inputs(given)
-        self.blank = loaded(self.frame_plan, self.fixed)
+        self.fix(self.fixed)
         self.slots = dict(self.frame_plan.inputs)
         self.budget = budget if budget is not None else choices.flow.program.budget
         self.terms = terms_of(self.budget)
@@ -525,6 +525,11 @@ class Runner:
         self.fresh = 0
         self.log: list[Given] | None = None
         self.cancelled = False
+
+    def fix(self, inputs: Mapping[str, Any]) -> None:
+        """Give each run these *inputs*, of those that are always the same."""
+        self.fixed = dict(inputs)
+        self.blank = loaded(self.frame_plan, self.fixed)
 
     def run(self, prefix: Sequence[int]) -> Machine:
         """Execute with the choices *prefix*, and the first of each site after it."""

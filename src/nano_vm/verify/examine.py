@@ -493,7 +493,11 @@ def _proofs(
         else:
             prefer = [(move.node, move.label) for move in f.path]
             run = search.find(
-                f.statement, breaks=f.breaks, prefer=prefer, budget_runs=SEARCHED_RUNS
+                f.statement,
+                breaks=f.breaks,
+                prefer=prefer,
+                budget_runs=SEARCHED_RUNS,
+                marks=f.marks,
             )
             if run is None:
                 reason = (

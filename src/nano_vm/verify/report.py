@@ -5,7 +5,7 @@ nothing is proved here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -137,13 +137,26 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """Where values begin that a statement is about, at ``nodes`` of the flow and in ``inputs``; and
+    what in an explored run the receiver was ``given``, which ``what`` calls by name.
+    """
+
+    nodes: frozenset[int]
+    inputs: frozenset[str]
+    what: str
+    given: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What a static pass says of one statement: it holds, or the shortest path through the graph
     that breaks it.
 
     ``moves`` are what a search for a run prefers to take, (node, label); ``breaks`` says of an
     ended root machine whether its run breaks the statement. ``reason`` says why there is neither a
-    proof nor a path.
+    proof nor a path. ``marks`` are what the run that is found is shown with, where that is of values
+    from somewhere.
     """
 
     kind: str
@@ -154,6 +167,7 @@ class Finding:
     path: tuple[Move, ...] = ()
     breaks: Any = None
     reason: str | None = None
+    marks: Marks | None = None
 
 
 @dataclass(frozen=True, slots=True)

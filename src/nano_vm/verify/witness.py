@@ -16,16 +16,18 @@ solver). It is deterministic and bounded by a number of runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Any
 
-from ..explore.samples import Checks
+from ..explore.samples import TEXT, Checks
 from ..explore.tree import GRAIN_NS, Branch, Choices, Edges, ExploredRun, Given, Runner, Site, Took
 from ..language.flow import Flow, Node
 from ..machine.machine import Machine
 from ..machine.plan import FORK, Plan
 from ..tools.contract import ToolContract
+from ..values import short
+from .report import Marks
 
 DEFAULT_BUDGET_RUNS = 2_000
 """Runs of one search: a tenth of a second for a program of 20 steps."""
@@ -44,6 +46,11 @@ MAX_VARIED = 400
 """Choices of one run that are varied: what a loop of many iterations makes beyond is left as it is.
 """
 
+MARK = "«secret»"
+"""What stands in the place of a value that the statement is about, where any text may."""
+
+MAX_ARRIVAL_CHARS = 400
+
 CANCEL = "cancel"
 """The label that ends a path on which the run is cancelled."""
 
@@ -54,6 +61,7 @@ class Witness:
 
     goal: str
     run: ExploredRun
+    arrival: str = ""  # in words, what the receiver that the statement is about was given
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -77,12 +85,13 @@ class Witness:
         return self.run.replay(plan)
 
     def text(self) -> str:
-        """The run for people: inputs, outcomes, branches, its end."""
-        return self.run.text()
+        """The run for people: inputs, outcomes, branches, its end, and what arrived."""
+        return "\n".join(filter(None, (self.run.text(), self.arrival)))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; `Given.from_dict` reads the outcomes back."""
-        return {"goal": self.goal, **self.run.to_dict()}
+        arrived = {"arrival": self.arrival} if self.arrival else {}
+        return {"goal": self.goal, **self.run.to_dict(), **arrived}
 
 
 def find_run(
@@ -130,10 +139,14 @@ class Search:
         self.checks = checks
         self.edges = Edges(plan, flow)
         self.runners: dict[bool, Runner] = {}
+        self.marking: dict[bool, Runner] = {}  # likewise, whose outcomes have marks
 
     def runner(self, cancels: bool) -> Runner:
         """The one that cancels runs, or that does not."""
-        if cancels not in self.runners:
+        return self._runner(cancels, self.runners)
+
+    def _runner(self, cancels: bool, runners: dict[bool, Runner]) -> Runner:
+        if cancels not in runners:
             choices = Choices(
                 self.plan,
                 self.flow,
@@ -142,8 +155,44 @@ class Search:
                 cancels=cancels,
                 orders=True,
             )
-            self.runners[cancels] = Runner(choices, self.inputs)
-        return self.runners[cancels]
+            runners[cancels] = Runner(choices, self.inputs)
+        return runners[cancels]
+
+    def marked(
+        self,
+        found: Witness,
+        taken: Sequence[int],
+        breaks: Callable[[Machine], bool],
+        marks: Marks,
+        *,
+        cancels: bool,
+    ) -> Witness:
+        """The same run with `MARK` in what comes from where *marks* says, and how it arrives; *found*
+        itself where the run then goes another way.
+        """
+        runner = self._runner(cancels, self.marking)
+        fixed = self.runners[cancels].fixed
+        runner.fix(
+            {
+                name: _with_mark(value) if name in marks.inputs else value
+                for name, value in fixed.items()
+            }
+        )
+        runner.run(taken)
+        changed = list(taken)
+        for place, site in enumerate(runner.sites):
+            outcome = site.outcomes[taken[place]]
+            asked = site.name in marks.inputs if place < len(runner.inputs) else False
+            if (asked or site.node in marks.nodes) and outcome.kind in _VALUES:
+                site.outcomes.append(replace(outcome, value=_with_mark(outcome.value)))
+                changed[place] = len(site.outcomes) - 1
+        machine = runner.run(changed)
+        run = ExploredRun(runner)
+        arrived = short(marks.given(run), MAX_ARRIVAL_CHARS)
+        same = machine.status is found.run.machine.status and len(runner.taken) == len(taken)
+        if not (same and runner.fits() and breaks(machine) and MARK in arrived):
+            return found
+        return Witness(found.goal, run, f"{marks.what} is given: {arrived}")
 
     def find(
         self,
@@ -152,8 +201,9 @@ class Search:
         breaks: Callable[[Machine], bool],
         prefer: Sequence[tuple[int, str]] = (),
         budget_runs: int = DEFAULT_BUDGET_RUNS,
+        marks: Marks | None = None,
     ) -> Witness | None:
-        """As `find_run`."""
+        """As `find_run`; with *marks* the run is shown with them."""
         cancels = bool(prefer) and prefer[-1][1] == CANCEL
         runner = self.runner(cancels)
         path = [(node, label) for node, label in prefer if label != CANCEL]
@@ -169,6 +219,8 @@ class Search:
             fits = not checked or runner.fits()
             if fits and breaks(machine):
                 witness = Witness(goal, ExploredRun(runner))
+                if marks is not None:
+                    witness = self.marked(witness, taken, breaks, marks, cancels=cancels)
                 _ = witness.outcomes  # made while the runner still is where it is
                 return witness
             left, relevant = self._left(path, machine, runner.choices)
@@ -241,6 +293,19 @@ def _when(took: Took) -> int:
 
 def _is(took: Took, node: int, label: str) -> bool:
     return took.node == node and (took.label == label or not label)
+
+
+_VALUES = ("value", "input", "answer", "arrived")
+"""Kinds of outcomes that hold a value."""
+
+
+def _with_mark(value: Any) -> Any:
+    """*value* with `MARK` where it holds any text, or nothing."""
+    if type(value) is dict:
+        return {name: _with_mark(part) for name, part in value.items()} or {"value": MARK}
+    if type(value) is list:
+        return [_with_mark(part) for part in value] or [MARK]
+    return MARK if value is None or value == TEXT else value
 
 
 def _nothing(site: Site) -> tuple[bool, bool]:

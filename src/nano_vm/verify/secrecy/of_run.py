@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...explore.tree import ExploredRun
 from ...language.expr import Ref
 from ...language.flow import Flow, Names, Node
 from ...language.semantics import ToolCall, Use
@@ -48,6 +49,19 @@ class SecretArrivals:
         if self.receiver.outputs:
             return machine.status is TraceStatus.SUCCESS and last
         return run.broken
+
+    def arrived(self, run: ExploredRun) -> Any:
+        """What the receiver was given in a run that was searched for."""
+        receiver = self.receiver
+        if receiver.loc == ("output",) or receiver.outputs:
+            return run.machine.output
+        if receiver.name == "errors":
+            return run.machine.error_summary()
+        wanted = receiver.node.step.id
+        if receiver.use is not None and receiver.use != "step":
+            wanted = f"{wanted}/{receiver.use}"
+        found = (record.asked() for record in run.records if record.step.step_id == wanted)
+        return next(found, None)
 
     def text(self, names: Names) -> bool:
         """What a program spells is no secret."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from ...diagnostics import Diagnostic, Loc
 from ...language.policy import Shown
-from ..report import Finding, Influence, Released
+from ..report import Finding, Influence, Marks, Released
 from ..trust.approvals import Approvals, Fact
 from ..trust.graph import STRONG, Graph, Reach, Reached
 from .bits import Bits, of_decision, text
@@ -142,8 +142,22 @@ class _Verdicts:
         flow = self.labelled.graph.flow
         breaks = SecretArrivals(flow, self.secrets, receiver, broken)
         self.findings[key] = Finding(
-            "secrecy", receiver.name, statement, False, receiver.loc, path, breaks
+            "secrecy",
+            receiver.name,
+            statement,
+            False,
+            receiver.loc,
+            path,
+            breaks,
+            marks=self._marks(receiver, broken, breaks),
         )
+
+    def _marks(self, receiver: Receiver, bit: int, breaks: SecretArrivals) -> Marks:
+        """Each place where values have the label *bit* of themselves."""
+        nodes = frozenset(node for _, node in self.labelled.seeds[bit].values() if node >= 0)
+        names = self.labelled.graph.flow.frames[0].names.keys
+        inputs = frozenset(name for name in names if self.secrets.input(name) & bit)
+        return Marks(nodes, inputs, receiver.what, breaks.arrived)
 
 
 def analyse(graph: Graph, secrets: Secrets) -> Secrecy:
