@@ -534,6 +534,26 @@ class Noticeboard(Protocol):
         ...
 
 
+class Ear(Protocol):
+    """Hears notices of other processes that write to a store; used by one thread."""
+
+    def fileno(self) -> int:
+        """What an event loop looks at: it can be read where there is a notice."""
+        ...
+
+    def heard(self) -> bool:
+        """Whether notices have come since.
+
+        Raises:
+            Exception: If the connection is lost.
+        """
+        ...
+
+    def close(self) -> None:
+        """Hear no more."""
+        ...
+
+
 class Transaction(Protocol):
     """Statements of one transaction. Each is text with ``?`` for values, in the words of ``dialect``
     (``SQLite`` or ``PostgreSQL``).
@@ -570,6 +590,15 @@ class TableStore(Archive, Noticeboard, Protocol):
     def per_day(self, filter: RunFilter) -> dict[tuple[int, str], int]:
         """How many runs began on each day (UTC, as a number since 1970) and stand at each status;
         days and statuses without runs are left out.
+        """
+        ...
+
+    def listened(self) -> Ear | None:
+        """What hears that another process has written; None where nothing tells it. A notice may be
+        lost, so who listens looks now and then himself.
+
+        Raises:
+            StoreError: If the store does not answer.
         """
         ...
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...errors import StoreError
 
 if TYPE_CHECKING:
+    from ..protocol import Ear
     from .database import Connection
 
 
@@ -166,6 +167,19 @@ class Dialect(ABC):
 
     def lost(self) -> str | None:
         """What is missing beside the tables, see `enter`."""
+        return None
+
+    notice: ClassVar[str | None] = None
+    """The statement that tells who listens that something was written; it needs no transaction, and
+    may fail.
+    """
+
+    def listened(self) -> Ear | None:
+        """A connection that hears notices; None where the database has none.
+
+        Raises:
+            Exception: One of `errors`, if there is no connection.
+        """
         return None
 
     def flush(self, connection: Connection) -> None:

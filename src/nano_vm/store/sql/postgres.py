@@ -10,6 +10,7 @@ from ...errors import MissingExtra
 from .dialect import Dialect
 
 if TYPE_CHECKING:
+    from ..protocol import Ear
     from .database import Connection
 
 _SCHEMA_LOCK = 0x6E616E6F  # any number that others are not likely to lock
@@ -27,6 +28,33 @@ _WAY = {
 """How a server is reached, where its URL does not say."""
 
 _PASSWORD = re.compile(r"^([^:/?#]*):[^/?#]*@")
+
+
+_CHANNEL = "nano_vm"
+
+
+class _Ear:
+    """See `protocol.Ear`."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def fileno(self) -> int:
+        """The socket."""
+        return int(self._driver.fileno())
+
+    def heard(self) -> bool:
+        """Read what there is, without waiting."""
+        server = self._driver.pgconn
+        server.consume_input()
+        found = False
+        while server.notifies() is not None:
+            found = True
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._driver.close()
 
 
 class PostgreSQL(Dialect):
@@ -90,6 +118,19 @@ class PostgreSQL(Dialect):
 
     def sum(self, column: str) -> str:
         return f"sum(CAST({column} AS NUMERIC))"
+
+    # A transaction of its own that waits for no disk: notices are committed one after the other, so in
+    # those of the writer all processes would wait for each other.
+    notice = f"BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {_CHANNEL}; END"
+
+    def listened(self) -> Ear:
+        driver, _ = self.connected(read_only=True)
+        try:
+            driver.execute(f"LISTEN {_CHANNEL}")
+        except BaseException:
+            driver.close()
+            raise
+        return _Ear(driver)
 
     def tables(self, connection: Connection) -> list[str]:
         # by the catalogue's rows: what a session remembers of names can be older than its

@@ -30,6 +30,7 @@ from ..protocol import (
     Append,
     Claim,
     Cost,
+    Ear,
     Ended,
     Judge,
     RunFilter,
@@ -585,6 +586,13 @@ class SqlStore(TableStore):
         with self.database.reading() as connection:
             found = connection.among(text, list(run_ids))
             return {run_id: RunState(*told) for run_id, *told in found}
+
+    def listened(self) -> Ear | None:
+        """See `TableStore.listened`."""
+        try:
+            return self.database.dialect.listened()
+        except self.database.errors as error:
+            raise self.database.failure(error, "listen to") from error
 
     # --- hosts ---
 

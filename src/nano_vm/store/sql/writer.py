@@ -56,6 +56,9 @@ UNKNOWN_SECONDS = 30.0
 was being.
 """
 
+NOTICE_SECONDS = 0.02
+"""Between two notices that something was written, at least. One takes a server 0.1 ms."""
+
 PUT_OFF_SECONDS = 0.01
 """How soon an append is tried again whose run another transaction held."""
 
@@ -201,6 +204,8 @@ class Writer:
         self._connection = None
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._put_off: list[_Item] = []
+        self._noticed = 0  # transactions, of which others were told
+        self._notice_due = 0.0
         self._lock = threading.Lock()  # nothing enters the queue after its end was put there
         self._thread: threading.Thread | None = None
 
@@ -270,6 +275,7 @@ class Writer:
             began = time.monotonic()
             for group in self._groups(batch):
                 self._batch(group)
+            self._notify(ending)
             if batch and not self._queue.empty():
                 time.sleep(min(GATHER_SECONDS, (time.monotonic() - began) * GATHER_PART))
         if self._connection is not None:
@@ -285,7 +291,7 @@ class Writer:
         size = 0
         while not ending:
             try:
-                item = self._queue.get(block=not batch)
+                item = self._queue.get(not batch, self._until_notice() if not batch else None)
             except queue.Empty:
                 break
             if item is None:
@@ -296,6 +302,29 @@ class Writer:
             if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
                 break
         return batch, False
+
+    def _until_notice(self) -> float | None:
+        """How long nothing need happen, in seconds; None where no notice is due."""
+        if self.database.dialect.notice is None or self._noticed == self.transactions:
+            return None
+        return max(self._notice_due - time.monotonic(), 0)
+
+    def _notify(self, ending: bool) -> None:
+        """Tell who listens in other processes that something was written, once for all that was
+        within `NOTICE_SECONDS`. They look themselves now and then, so it may fail.
+        """
+        wait = self._until_notice()
+        if wait is None or (wait > 0 and not ending) or self._connection is None:
+            return
+        notice = self.database.dialect.notice
+        assert notice is not None
+        self._noticed, self._notice_due = self.transactions, time.monotonic() + NOTICE_SECONDS
+        try:
+            with self.database.turns:
+                self._connection.driver.execute(notice)
+        except self.database.errors:
+            self._connection.discard()
+            self._connection = None
 
     def _groups(self, batch: list[_Item]) -> list[list[_Item]]:
         """What shares a transaction: all of it, where a transaction that writes is alone anyway."""

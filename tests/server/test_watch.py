@@ -1,0 +1,157 @@
+"""Who follows a run is told of changes: at once where the database gives notice, and soon where that
+is lost, or there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+
+from nano_vm import ExecutionVM, Program
+from nano_vm.run.inbox import Inbox
+from nano_vm.server import watch as module
+from nano_vm.server.watch import Watch
+from nano_vm.store.protocol import RunState, TableStore, open_tables
+
+ASK = Program.from_dict({"name": "p", "steps": [{"id": "w", "type": "wait", "event": "paid"}]})
+
+NEVER = 600.0
+SOON = 20.0  # of a machine that has much else to do
+
+
+class Clock:
+    def time_ns(self) -> int:
+        return 1
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    return postgres.database()
+
+
+@pytest.fixture
+def stores(url: str) -> Iterator[tuple[TableStore, TableStore]]:
+    """That of the server, and that of another process."""
+    both = open_tables(url), open_tables(url)
+    yield both
+    for store in both:
+        store.close()
+
+
+@asynccontextmanager
+async def followed(store: TableStore, run_id: str) -> AsyncIterator[tuple[Watch, Any]]:
+    """A queue of how a run stands, once it has said how it does at first."""
+    watch = Watch(store)
+    async with watch.following(run_id) as queue:
+        await asyncio.wait_for(queue.get(), SOON)
+        yield watch, queue
+    looking = watch._looking
+    watch._wake.set()
+    if looking is not None:
+        await asyncio.wait_for(looking, SOON)
+    assert watch._ear is None
+
+
+def made(store: TableStore) -> str:
+    return ExecutionVM(store=store).run_sync(ASK).run_id
+
+
+async def say(store: TableStore, run_id: str, number: int) -> None:
+    inbox = Inbox(store, None, Clock())
+    await asyncio.to_thread(inbox.send_event, "other", number, run_id=run_id, id=str(number))
+
+
+async def told(queue: asyncio.Queue[RunState | None]) -> RunState | None:
+    return await asyncio.wait_for(queue.get(), SOON)
+
+
+def test_a_notice_of_another_process_is_enough(
+    stores: tuple[TableStore, TableStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = stores
+    run_id = made(other)
+    for name in ("LOOK_SECONDS", "UNHEARD_SECONDS"):
+        monkeypatch.setattr(module, name, NEVER)
+
+    async def go() -> None:
+        async with followed(own, run_id) as (watch, queue):
+            assert watch._ear is not None
+            for number in range(5):
+                await say(other, run_id, number)
+                await told(queue)
+            burst = [say(other, run_id, number) for number in range(10, 30)]
+            await asyncio.gather(*burst)
+            while (await told(queue)).messages < 25:  # type: ignore[union-attr]
+                pass
+            watch._wake.set()  # who rests for ever is woken to see that nobody follows
+            monkeypatch.setattr(module, "UNHEARD_SECONDS", 0.1)
+
+    asyncio.run(go())
+
+
+def test_a_change_is_noticed_where_every_notice_is_lost(
+    stores: tuple[TableStore, TableStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = stores
+    run_id = made(other)
+    monkeypatch.setattr(type(other.database.dialect), "notice", None)  # type: ignore[attr-defined]
+
+    async def go() -> None:
+        async with followed(own, run_id) as (watch, queue):
+            assert watch._ear is not None
+            for number in range(3):
+                await say(other, run_id, number)
+                await told(queue)
+
+    asyncio.run(go())
+
+
+def test_a_connection_that_was_lost_is_made_again(
+    stores: tuple[TableStore, TableStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = stores
+    run_id = made(other)
+    monkeypatch.setattr(module, "LISTEN_AGAIN_SECONDS", 0.2)
+
+    def cut() -> None:
+        with other.reading() as transaction:
+            transaction.all(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE left(query, 6) = 'LISTEN'"
+            )
+
+    async def go() -> None:
+        async with followed(own, run_id) as (watch, queue):
+            first = watch._ear
+            assert first is not None
+            await asyncio.to_thread(cut)
+            await say(other, run_id, 1)
+            await told(queue)
+            for _ in range(200):
+                if watch._ear not in (None, first):
+                    break
+                await asyncio.sleep(0.05)
+            assert watch._ear not in (None, first)
+            await say(other, run_id, 2)
+            await told(queue)
+
+    asyncio.run(go())
+
+
+def test_a_file_is_asked(tmp_path: Path) -> None:
+    store = open_tables(f"sqlite:///{tmp_path}/runs.db")
+    run_id = made(store)
+
+    async def go() -> None:
+        async with followed(store, run_id) as (watch, queue):
+            assert watch._ear is None
+            await say(store, run_id, 1)
+            await told(queue)
+
+    asyncio.run(go())
+    store.close()
