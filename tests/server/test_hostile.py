@@ -144,7 +144,7 @@ def test_hostile_texts_reach_a_terminal_as_text(
 def test_an_export_of_hostile_texts_is_one_that_runs_nothing(world: World) -> None:
     run_id = world.start(inputs={"order_id": HOSTILE[0], "amount": 1})
     answer = world.developer.get(f"{SHOP}/runs/{run_id}/export")
-    if answer.status_code == 422:  # the pages are not built here
+    if answer.status_code == 501:  # the pages are not built here
         pytest.skip("the pages are not built: make ui (wants npm)")
     assert answer.headers["content-disposition"].startswith("attachment")
     assert "<script>window.hacked" not in answer.text

@@ -329,7 +329,7 @@ def test_a_page_is_sent_again_only_where_it_is_another(
     for name in ("index.html", "assets/app.js", "assets/app.css"):
         (tmp_path / name).write_text(f"<head>{name}")
     monkeypatch.setattr("nano_vm.ui.page.DIST", tmp_path)
-    app._part.cache_clear()
+    app.part.cache_clear()
     client = world.client()
     tags = set()
     for path in ("/", "/assets/app.js", "/assets/app.css"):
@@ -341,7 +341,7 @@ def test_a_page_is_sent_again_only_where_it_is_another(
             assert (again.status_code, again.content) == (304, b"")
         assert client.get(path, headers={"if-none-match": '"another"'}).content == first.content
     assert len(tags) == 3
-    app._part.cache_clear()
+    app.part.cache_clear()
 
 
 def test_what_is_noted_of_sessions_is_bounded(

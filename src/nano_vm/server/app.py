@@ -157,7 +157,7 @@ def style(request: Request) -> Response:
 
 def _page(request: Request, name: str, media_type: str) -> Response:
     """A part of the pages, which a browser has again only where it is another by now."""
-    body, tag = _part(name)
+    body, tag = part(name)
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -165,7 +165,7 @@ def _page(request: Request, name: str, media_type: str) -> Response:
 
 
 @cache
-def _part(name: str) -> tuple[bytes, str]:
+def part(name: str) -> tuple[bytes, str]:
     """The bytes of a part of the pages, and what tells them from others."""
     body = asset(name)
     if name == "index.html":

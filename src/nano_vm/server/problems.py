@@ -21,6 +21,7 @@ from ..errors import (
     UnknownRun,
     VMError,
 )
+from ..ui.page import NotBuilt
 from ..visible import name
 
 logger = logging.getLogger("nano_vm.server")
@@ -70,6 +71,7 @@ _OF_ERRORS: tuple[tuple[type[VMError], int, str], ...] = (
     (Changed, 409, "changed"),
     (ProgramError, 422, "refused"),
     (MissingExtra, 501, "not-installed"),
+    (NotBuilt, 501, "not-built"),
     (StoreError, 409, "store"),
     (VMError, 422, "invalid"),
 )

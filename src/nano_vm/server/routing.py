@@ -31,7 +31,7 @@ _STATUSES = {
     421: "for another host",
     422: "refused",
     429: "too many attempts",
-    501: "an extra is not installed",
+    501: "an extra is not installed, or the pages are not built",
     503: "the store does not answer",
 }
 

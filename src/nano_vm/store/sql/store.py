@@ -602,10 +602,10 @@ class SqlStore(TableStore):
         def job(connection: Connection, _: Bodies) -> bool:
             if _HOSTS not in self.database.dialect.tables(connection):
                 return False
+            # by the store's clock: of one that is wrong nobody else is forgotten
+            known = f"SELECT owner FROM nano_owners WHERE until_ns > {self._now()} - {FORGOTTEN_NS}"
             connection.run(
-                f"DELETE FROM {_HOSTS} WHERE owner = ? OR seen_ns < ?",
-                host.owner,
-                host.seen_ns - FORGOTTEN_NS,
+                f"DELETE FROM {_HOSTS} WHERE owner = ? OR owner NOT IN ({known})", host.owner
             )
             connection.run(
                 f"INSERT INTO {_HOSTS} (owner, name, document, since_ns, seen_ns) "
