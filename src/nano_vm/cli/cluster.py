@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +21,7 @@ from .inbox import agreed, asked_at, asks_here, payload, principal, recorded
 from .output import emit_json, json_line, note, say
 from .parameters import ADDRESS, NAMESPACE
 from .summary import exit_code, print_steps, summary_lines
+from .telemetry import spans_to
 from .text import diagnostic_lines, safe, shown
 
 if TYPE_CHECKING:
@@ -31,8 +34,42 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def connected(options: Options) -> Client:
-    """A client of the cluster that *options* name.
+def telemetry_of(options: Options, stack: ExitStack) -> dict[str, Any]:
+    """What a client of the cluster is given so that its SDK tells of itself: spans to an address,
+    which go over client, workflow and activities, and metrics at a port; *stack* closes them.
+
+    Raises:
+        UsageFault: If a port or an address is none, or the port is taken.
+        MissingExtra: If what they need is not installed.
+    """
+    more: dict[str, Any] = {}
+    if (url := options.get("otlp")) is not None:
+        spans = spans_to(url, stack)
+        from temporalio.contrib.opentelemetry import TracingInterceptor
+
+        more["interceptors"] = [TracingInterceptor(spans.provider.get_tracer("nano_vm.temporal"))]
+    if (place := options.get("metrics_port")) is not None:
+        more["runtime"] = _measured(*place)
+    return more
+
+
+def _measured(host: str, port: int) -> Any:
+    from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+
+    try:
+        with socket.create_server((host, port)):
+            pass  # the SDK does not say what was wrong
+        metrics = PrometheusConfig(bind_address=f"{host}:{port}")
+        runtime = Runtime(telemetry=TelemetryConfig(metrics=metrics))
+    except (OSError, RuntimeError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise UsageFault(f"--metrics-port: cannot listen on {host}:{port}: {told}") from None
+    note(f"nano-vm: metrics at http://{host}:{port}/metrics")
+    return runtime
+
+
+async def connected(options: Options, **more: Any) -> Client:
+    """A client of the cluster that *options* name; *more* is `telemetry_of` it.
 
     Raises:
         UsageFault: If an option is wrong.
@@ -47,6 +84,7 @@ async def connected(options: Options) -> Client:
         api_key=_secret(options, "api_key_env"),
         payloads=options.payloads,
         encryption=_encryption(options),
+        **more,
     )
 
 
@@ -126,8 +164,6 @@ _OF_A_STORE = {
     "until_idle": "a cluster gives its workers what there is, now or later",
     "concurrency": "a worker takes as many calls at a time as its host has threads",
     "name": "the cluster knows a worker by its process and host",
-    "metrics_port": "runs of a cluster are not seen from here; its server serves metrics",
-    "otlp": "runs of a cluster are not seen from here; export what a worker's --store keeps",
 }
 """What says nothing of runs on a cluster, and why."""
 
@@ -159,13 +195,15 @@ def on_cluster(
     options: Options,
     job: Callable[[TemporalRuns], Awaitable[T]],
     vm: ExecutionVM | None = None,
+    telemetry: Mapping[str, Any] = MappingProxyType({}),
 ) -> T:
-    """What *job* gives, over the cluster that *options* name."""
+    """What *job* gives, over the cluster that *options* name; *telemetry* as `telemetry_of`."""
 
     async def done() -> T:
         from ..temporal import TemporalRuns
 
-        return await job(TemporalRuns(await connected(options), options.queue, vm=vm))
+        client = await connected(options, **telemetry)
+        return await job(TemporalRuns(client, options.queue, vm=vm))
 
     return asyncio.run(done())
 
@@ -326,12 +364,14 @@ def joined(options: Options) -> None:
         note(safe(f"nano-vm: run {options.run_id} is there already ({status})"))
 
 
-async def working(vm: ExecutionVM, options: Options) -> int:
-    """Work on the cluster until a signal; calls under way have ten seconds to end."""
+async def working(vm: ExecutionVM, options: Options, telemetry: Mapping[str, Any]) -> int:
+    """Work on the cluster until a signal; calls under way have ten seconds to end. *telemetry* as
+    `telemetry_of`.
+    """
     from ..temporal import worker
     from .signals import stopped_by_signals
 
-    client = await connected(options)
+    client = await connected(options, **telemetry)
     stop = asyncio.Event()
 
     def stopping() -> None:

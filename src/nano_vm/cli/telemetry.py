@@ -26,7 +26,7 @@ def observers_of(options: Options, store: Store | None, stack: ExitStack) -> lis
     if (given := options.get("metrics_port")) is not None:
         observers.append(_metrics(given, store, stack))
     if (url := options.get("otlp")) is not None:
-        observers.append(_spans(url, stack))
+        observers.append(spans_to(url, stack))
     return observers
 
 
@@ -59,7 +59,13 @@ def _metrics(place: tuple[str, int], store: Store | None, stack: ExitStack) -> A
     return server.metrics
 
 
-def _spans(url: str, stack: ExitStack) -> Any:
+def spans_to(url: str, stack: ExitStack) -> Any:
+    """What sends spans to *url*; *stack* closes it.
+
+    Raises:
+        UsageFault: If that is no address.
+        MissingExtra: If the exporter is not installed.
+    """
     from ..errors import VMError
     from ..telemetry.otlp import Otlp
 

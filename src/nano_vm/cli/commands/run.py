@@ -137,6 +137,7 @@ def _on_cluster(options: Options) -> int:
                 begun.program, begun.inputs, programs=begun.programs, **begun.options
             ),
             begun.vm,
+            cluster.telemetry_of(options, stack),
         )
         fault = _write(trace, file) if file is not None else None
     code = cluster.finished(trace, options)

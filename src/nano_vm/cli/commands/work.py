@@ -75,7 +75,7 @@ def _on_cluster(options: Options) -> int:
     with ExitStack() as stack:
         vm = host.vm_of(options, policy=policy, store=store)
         stack.callback(vm.close)
-        return asyncio.run(cluster.working(vm, options))
+        return asyncio.run(cluster.working(vm, options, cluster.telemetry_of(options, stack)))
 
 
 async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], None]) -> int:
