@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +90,19 @@ def test_costs_and_times_are_those_of_the_runs_that_took_the_arrow(sorted_: Worl
     spent = sum(float(row["cost"]) for row in rows)
     assert float(judge["cost_usd"]) == pytest.approx(spent)
     assert spent > 0
+
+
+def test_a_run_that_waits_has_come_to_where_it_waits(
+    make_world: Callable[[str], World], tmp_path: Path
+) -> None:
+    world = make_world(f"sqlite:///{tmp_path}/runs.db")
+    world.start(run_id="waits-1")
+    world.start(run_id="waits-2")
+    found = traffic(world, "refund/map")
+    [approve] = [one for one in found["boxes"] if one["id"] == "approve"]
+    assert (approve["runs"], approve["p95_ms"]) == (2, None)
+    ways = {arrow["id"]: arrow["target"] for arrow in found["chart"]["arrows"]}
+    assert sorted(ways[name] for name in found["never"]) == ["$end", "pay"]
 
 
 def test_a_map_is_of_one_version_and_of_so_many_runs(sorted_: World) -> None:

@@ -12,7 +12,8 @@ from typing_extensions import TypedDict
 
 from ..records.record import edge_of
 from ..records.usage import LLMUsage
-from ..store.records import ENDED, STEP, StoredRun
+from ..run.durable.stored import paused_rows
+from ..store.records import ENDED, STEP, SUSPENDED, Row, StoredRun
 from .chart import Arrow, Chart, Stop, box_of
 from .routes import Passed, routes_of
 
@@ -112,17 +113,22 @@ def _decided(arrow: Arrow) -> bool:
     return arrow["way"] in DECIDED
 
 
-def _steps(run: StoredRun) -> Iterator[tuple[str, float, LLMUsage | None]]:
-    """The box, the duration and the usage of each step of *run*."""
-    for row in run.rows:
-        if row.kind == STEP:
-            yield box_of(row.path), (row.finished_ns - row.started_ns) / 1e6, row.usage
+def _rows(run: StoredRun) -> Iterator[Row]:
+    """The steps of *run*, and those at which it waits."""
+    yield from (row for row in run.rows if row.kind == STEP)
+    if run.status == SUSPENDED:
+        yield from paused_rows(run)
+
+
+def _steps(run: StoredRun) -> Iterator[tuple[str, float | None, LLMUsage | None]]:
+    """The box, the duration and the usage of each step of *run*; one that waits has no duration."""
+    for row in _rows(run):
+        took = (row.finished_ns - row.started_ns) / 1e6 if row.kind == STEP else None
+        yield box_of(row.path), took, row.usage
 
 
 def _passed(run: StoredRun) -> Iterator[Passed]:
-    for row in run.rows:
-        if row.kind != STEP:
-            continue
+    for row in _rows(run):
         record = row.record()
         if "/" in record.step.step_id:  # a call beside a step: its undo, or its reconcile
             continue

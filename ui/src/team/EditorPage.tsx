@@ -367,6 +367,7 @@ function Proofs({
                 <Plain text={one.reason} />
               </span>
             )}
+            {drawn.has(i) && " "}
             {drawn.has(i) && (
               <button
                 type="button"

@@ -267,7 +267,7 @@ function Steps({ steps, preview }: { steps: StepView[]; preview: Preview }) {
             ) : (
               <StateChip
                 state="queued"
-                text={calls.size === 0 ? "is not reached" : "computed behind the calls"}
+                text={calls.size === 0 ? "is not reached" : "behind the calls, if reached"}
               />
             )}
           </li>

@@ -1,0 +1,44 @@
+"""The pictures of the pages in docs/ are those that the real pages give."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import struct
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from browsing import built  # noqa: F401 - a fixture
+
+ROOT = Path(__file__).parents[2]
+SCREENS = ROOT / "docs" / "screens"
+
+
+def screens() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("screens", ROOT / "scripts/screens.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_picture_is_shown_and_each_that_is_shown_is_there() -> None:
+    page = (ROOT / "docs/how-to/team.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\(\.\./screens/(.+?)\)", page)
+    assert sorted(shown) == sorted(picture.name for picture in SCREENS.iterdir())
+
+
+@pytest.mark.slow
+def test_the_pages_can_still_be_taken_pictures_of(built: None, tmp_path: Path) -> None:
+    if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    module = screens()
+    names = module.take(tmp_path)
+    assert sorted(names) == sorted(picture.name for picture in SCREENS.iterdir())
+    for name in names:
+        head = (tmp_path / name).read_bytes()[:24]
+        assert head.startswith(b"\x89PNG")
+        assert struct.unpack(">II", head[16:24]) == (module.WIDTH, module.HEIGHT)
