@@ -2,8 +2,9 @@
 SECTION ...]``.
 
 A full run prints its tables and writes ``benchmarks.md``, ``benchmarks.svg`` and
-``benchmarks/benchmarks.json``; a partial or quick one only prints. The bars are shown, never
-enforced: a figure depends on the machine, and a test that depends on the machine is no test.
+``benchmarks/benchmarks.json``, and a partial one with ``--update`` its sections of these; else it
+only prints, as a quick one does. The bars are shown, never enforced: a figure depends on the
+machine, and a test that depends on the machine is no test.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -333,29 +335,76 @@ SECTIONS: dict[str, Callable[[Effort], Table]] = {
 }
 
 
-def page(tables: dict[str, Table], described: str, date: str) -> str:
-    bars = [bar for table in tables.values() for bar in table.bars]
-    missed = [f"- {bar.what}: {bar}" for bar in bars if not bar.met]
+def sections_of(page: str) -> dict[str, str]:
+    """The sections of a page by title."""
+    parts = re.split(r"^(?=## )", page, flags=re.MULTILINE)[1:]
+    return {part.partition("\n")[0].removeprefix("## "): part.strip() for part in parts}
+
+
+def bars_of(sections: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What each bar in *sections* is of, and how it stands."""
+    found = []
+    for title, section in sections.items():
+        for line in section.splitlines():
+            if line.startswith("| "):
+                first, *_, last = [cell.strip() for cell in line.strip("| ").split(" | ")]
+                found += [(f"{title}, {first}", bar) for bar in re.findall("[✓✗][^;|]*", last)]
+    return found
+
+
+def page(sections: Mapping[str, str], measured_on: str) -> str:
+    """The whole page; *measured_on* says when and where."""
+    bars = bars_of(sections)
+    missed = [f"- {what}: {bar.strip()}" for what, bar in bars if bar.startswith("✗")]
     head = [
         "# Benchmarks",
         "",
         "<!-- written by `make bench`; do not edit -->",
-        f"Measured on {date}: {described}.",
+        measured_on,
         "",
         "Process CPU time, medians. Every contestant is a process of its own in an environment of "
         "its own; they take "
         f"turns of about {BLOCK_MS} ms, each round on one core, so that a busy machine slows all "
         f"of them alike. The "
         "garbage collector is as Python sets it, and every answer is checked. `make bench` does "
-        "it again.",
+        "it again. [What the costs are made of](costs.md) says why a bar is missed.",
         "",
         "![CPU time for one program of the stress test, on a logarithmic axis](benchmarks.svg)",
         "",
         f"Bars met: {len(bars) - len(missed)} of {len(bars)}.",
         *(["", "Missed:", "", *missed] if missed else []),
     ]
-    return (
-        "\n".join(head) + "\n\n" + "\n\n".join(table.markdown() for table in tables.values()) + "\n"
+    return "\n".join(head) + "\n\n" + "\n\n".join(sections.values()) + "\n"
+
+
+def write(tables: dict[str, Table], described: str, date: str) -> None:
+    """Write the page, its figures and its plot; of a partial run the sections that were measured,
+    each with its own date.
+    """
+    told = f"Measured on {date}: {described}."
+    where, figures = DOCS / "benchmarks.md", HERE / "benchmarks.json"
+    kept, known, measured_on = {}, {}, told
+    if len(tables) < len(SECTIONS):
+        before = where.read_text()
+        kept = sections_of(before)
+        measured_on = next(line for line in before.splitlines() if line.startswith("Measured on"))
+        known = json.loads(figures.read_text())["figures"]
+        for table in tables.values():
+            table.text += f" {told}"
+    sections = kept | {table.title: table.markdown() for table in tables.values()}
+    where.write_text(page(sections, measured_on))
+    if "stress" in tables:
+        subtitle = (
+            "20 tool steps, a condition, one more tool step; CPU time for one program, logarithmic "
+            "axis"
+        )
+        plot = tables["stress"].plot
+        (DOCS / "benchmarks.svg").write_text(
+            chart("The stress test", subtitle, plot, ours=OURS.name, limit=LIMIT.name)
+        )
+    found = known | {name: table.raw for name, table in tables.items()}
+    figures.write_text(
+        json.dumps({"date": date, "machine": described, "figures": found}, indent=1) + "\n"
     )
 
 
@@ -369,6 +418,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION"
+    )
+    parser.add_argument(
+        "--update", action="store_true", help="write what --only measures into the page"
     )
     parser.add_argument("--date", default=datetime.datetime.now(datetime.UTC).date().isoformat())
     options = parser.parse_args()
@@ -385,21 +437,9 @@ def main() -> None:
         except Unavailable as reason:
             sys.exit(f"{name}: {reason}")
         print(tables[name].markdown(), end="\n\n", flush=True)
-    if options.quick or options.no_peers or len(tables) < len(SECTIONS):
-        return
-    DOCS.mkdir(exist_ok=True)
-    (DOCS / "benchmarks.md").write_text(page(tables, described, options.date))
-    subtitle = (
-        "20 tool steps, a condition, one more tool step; CPU time for one program, logarithmic axis"
-    )
-    (DOCS / "benchmarks.svg").write_text(
-        chart("The stress test", subtitle, tables["stress"].plot, ours=OURS.name, limit=LIMIT.name)
-    )
-    figures = {name: table.raw for name, table in tables.items()}
-    (HERE / "benchmarks.json").write_text(
-        json.dumps({"date": options.date, "machine": described, "figures": figures}, indent=1)
-        + "\n"
-    )
+    whole = len(tables) == len(SECTIONS)
+    if not options.quick and not options.no_peers and (whole or options.update):
+        write(tables, described, options.date)
 
 
 if __name__ == "__main__":
