@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from nano_vm.server.state import State
+from nano_vm.server.watch import Watch
 from nano_vm.store.protocol import open_tables
 
 from .conftest import PASSWORD, PEPPER, World
@@ -187,6 +189,24 @@ def test_what_a_tool_gave_is_no_event(world: World, address: str, login: Login) 
     outputs = [one["data"].get("output") for one in found if one["event"] == "record"]
     assert f"paid {FORGED}" in outputs
     assert [one["event"] for one in found].count("end") == 1
+
+
+def test_runs_are_followed_in_one_event_loop_after_another(world: World) -> None:
+    run_id = world.start()
+    watch = Watch(world.state.store)
+
+    async def followed() -> str:
+        async with watch.following(run_id) as queue:
+            standing = await asyncio.wait_for(queue.get(), 30)
+            await asyncio.sleep(0.3)  # so that it rests, and looks again
+        assert standing is not None
+        assert watch._looking is not None
+        await asyncio.wait([watch._looking])
+        assert watch._looking is None
+        return str(standing.status)
+
+    for _ in range(2):
+        assert asyncio.run(followed()) == "suspended"
 
 
 def test_nobody_follows_a_run_of_others(world: World, address: str, login: Login) -> None:

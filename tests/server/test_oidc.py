@@ -539,7 +539,7 @@ def test_a_public_client_sends_no_secret() -> None:
 
 def test_the_file_that_the_page_shows_is_one(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs/how-to/server.md").read_text(encoding="utf-8")
-    [block] = re.findall(r"^```toml\n(.*?)^```$", text, re.M | re.S)
+    [block] = re.findall(r'^```toml title="oidc.toml"\n(.*?)^```$', text, re.M | re.S)
     (tmp_path / "oidc.toml").write_text(block)
     known, _ = provider_in(tmp_path / "oidc.toml", {"NANO_VM_OIDC_SECRET": "x"})
     assert known.memberships({"payments-managers"}) == {"shop": ("operator", {"manager"})}

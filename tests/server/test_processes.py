@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -138,3 +139,19 @@ def test_a_port_that_is_in_use(
         port = taken.getsockname()[1]
         assert main([*SERVE[:-1], f"127.0.0.1:{port}"]) == 2
     assert "choose another port" in capsys.readouterr().err
+
+
+def test_the_unit_that_the_page_shows_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/operate-server.md").read_text(encoding="utf-8")
+    [unit] = re.findall(r'```ini title="nano-vm-serve.service"\n(.*?)```', page, re.S)
+    [command] = re.findall(r"^ExecStart=\S+ (.*?[^\\])$", unit, re.M | re.S)
+    words = command.replace("\\\n", " ").split()
+    assert main([*words, "--help"]) == 0
+    file = tmp_path / "nano-vm-serve.service"
+    file.write_text(unit.replace("/opt/nano-vm/bin/nano-vm", sys.executable))
+    if shutil.which("systemd-analyze") is None:
+        return
+    looked = subprocess.run(
+        ["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False
+    )
+    assert "nano-vm-serve.service:" not in looked.stderr, looked.stderr

@@ -60,6 +60,7 @@ class Watch:
         if last is not None:
             queue.put_nowait(last)
         if self._looking is None:
+            self._wake = asyncio.Event()  # of this event loop
             self._looking = asyncio.create_task(self._look())
         self._wake.set()
         try:
