@@ -259,6 +259,27 @@ def test_no_command_that_moves_a_run_shows_what_is_not_accepted(
     assert "V041: an input does not fit: [redacted]" in said["bad.jsonl"]
 
 
+def test_a_fork_runs_under_the_policy_that_it_is_given(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = ["--tools", "tools.py:tools", "--model", answers(files)]
+    store = ["--store", "sqlite:///runs.db"]
+    given = ["-i", f"iban={MARK}", "-i", "ask=what"]
+    main(["run", "marked.yaml", *host, *given, "--policy", "policy.json", "--run-id", "r", *store])
+    capsys.readouterr()
+    fork = ["fork", "r", *host, *store]
+    leaking = ["--set", 'out.args:={"text": "$iban"}']
+    assert main([*fork, *leaking, "--policy", "policy.json"]) == 1
+    told = "".join(capsys.readouterr())
+    assert "V052" in told
+    assert "no secret value reaches argument 'text' of tool 'post'" in told
+    assert main([*fork, "--effects", "-i", f"iban={MARK} 2", "--policy", "policy.json"]) == 0
+    told = "".join(capsys.readouterr())
+    assert REDACTED in told
+    assert MARK not in told
+    assert main([*fork, "--policy", "none.json"]) == 2
+
+
 def observed(policy: dict[str, Any], ask: str, files: Path) -> tuple[Trace, dict[str, str]]:
     """A run in this process, and what its observers wrote."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()

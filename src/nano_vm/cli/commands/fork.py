@@ -12,7 +12,7 @@ from .. import completion
 from ..faults import UsageFault
 from ..grammar import Options, command, flag, option, values
 from ..output import emit, note, say, write_file
-from ..parameters import STORE, takes_host, takes_inputs, takes_recorded, takes_store
+from ..parameters import STORE, takes_host, takes_inputs, takes_recorded, takes_rules, takes_store
 from ..text import diagnostic_lines, safe, shown
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ CHANGES = "what changes"
     shell_complete=completion.files,
 )
 @takes_host
+@takes_rules
 @option(
     "--run-id",
     metavar="ID",
@@ -80,12 +81,13 @@ def fork(options: Options) -> int:
     what is asked differs, or at --at. A call of a tool with effect 'write' or 'irreversible' is not
     made without --effects: the fork stops before it. With --run-id it is kept in the store, with
     its parent, and goes on when what it waits for has come; a call that it stopped before is for
-    'resolve' to decide.
+    'resolve' to decide. With --policy it runs only if that is proved of the changed program; what
+    the run was labelled as stays so without one.
     """
     import asyncio
 
     from ...replay import fork as forked
-    from .. import host
+    from .. import host, rules
     from ..recorded import load_run, subject_named
     from ..sources import load
     from ..stores import store_of
@@ -102,7 +104,8 @@ def fork(options: Options) -> int:
     subject.demand_values()
     with ExitStack() as stack:
         store = stack.enter_context(store_of(options)) if options.run_id is not None else None
-        vm = host.vm_of(options, programs=programs, store=store)
+        policy = rules.load_policy(options.policy)
+        vm = host.vm_of(options, programs=programs, policy=policy, store=store)
         stack.callback(vm.close)
         making = forked(
             vm,
