@@ -968,8 +968,8 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "at = None\n            if at is not None and isinstance(at.control, Forks)",
     ),
     "a loop catches nothing": (
-        "for index in sorted(handlers):",
-        "for index in handlers & {at.index}:",
+        "for index in dict.fromkeys(handlers):",
+        "for index in {*handlers} & {at.index}:",
     ),
     "items fail alone": (
         "and at.control.goes_on:\n                yield at",

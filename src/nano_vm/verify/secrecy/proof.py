@@ -70,6 +70,8 @@ class _Verdicts:
         self.flows: dict[tuple[Loc, str], Influence] = {}
         self.shown: dict[Loc, Shown] = {}
         self.accepted: set[tuple[str, str | None, int]] = set()
+        # by label: the nodes and inputs where it begins
+        self.begins: dict[int, tuple[frozenset[int], frozenset[str]]] = {}
 
     def accept(self, receiver: Receiver) -> bool:
         """List what one receiver that accepts all labels is given; whether all of them are listed.
@@ -154,10 +156,12 @@ class _Verdicts:
 
     def _marks(self, receiver: Receiver, bit: int, breaks: SecretArrivals) -> Marks:
         """Each place where values have the label *bit* of themselves."""
-        nodes = frozenset(node for _, node in self.labelled.seeds[bit].values() if node >= 0)
-        names = self.labelled.graph.flow.frames[0].names.keys
-        inputs = frozenset(name for name in names if self.secrets.input(name) & bit)
-        return Marks(nodes, inputs, receiver.what, breaks.arrived)
+        if bit not in self.begins:
+            nodes = frozenset(node for _, node in self.labelled.seeds[bit].values() if node >= 0)
+            names = self.labelled.graph.flow.frames[0].names.keys
+            inputs = frozenset(name for name in names if self.secrets.input(name) & bit)
+            self.begins[bit] = nodes, inputs
+        return Marks(*self.begins[bit], receiver.what, breaks.arrived)
 
 
 def analyse(graph: Graph, secrets: Secrets) -> Secrecy:

@@ -14,7 +14,7 @@ from ...diagnostics import Diagnostic, Loc
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, Names, Node
 from ...language.program import LLMStep, written
-from ...language.semantics import External, Stops, Use, last, output
+from ...language.semantics import External, Stops, ToolCall, Use, last, output
 from .labels import Secrets
 
 
@@ -69,23 +69,24 @@ class Receivers:
 
     def _arguments(self, node: Node) -> Iterator[Receiver]:
         for call in node.calls:
-            step = f"step {node.step.id!r}"
-            where = step if call.use == "step" else f"{call.use} of {step}"
-            at: Loc = (*node.loc, *call.at, "args")
+            tool = call.tool
             if not call.args and self.secrets.refuses_implicit:
-                accepts = self.secrets.argument(call.tool, "*")
-                yield Receiver(call.tool, f"tool {call.tool!r} ({where})", at, accepts, node)
+                accepts = self.secrets.argument(tool, "*")
+                at: Loc = (*node.loc, *call.at, "args")
+                yield Receiver(tool, f"tool {tool!r} ({_where(node, call)})", at, accepts, node)
             for name, value in call.args.items():
-                key = call.tool, name
+                key = tool, name
+                if key in self.settled:
+                    continue
                 refs = tuple(value_references(value))
-                if key in self.settled or not (refs or self.secrets.refuses_implicit):
+                if not (refs or self.secrets.refuses_implicit):
                     continue  # nothing reaches what the program spells
                 if key not in self.accepted:
                     self.accepted[key] = self.secrets.argument(*key)
                 yield Receiver(
-                    call.tool,
-                    f"argument {name!r} of tool {call.tool!r} ({where})",
-                    (*at, name),
+                    tool,
+                    f"argument {name!r} of tool {tool!r} ({_where(node, call)})",
+                    (*node.loc, *call.at, "args", name),
                     self.accepted[key],
                     node,
                     refs,
@@ -156,6 +157,11 @@ class Receivers:
             name = "*" if model is None else model
             hint = f"write models: {{{name!r}: {{accepts: public}}}}, or the labels that it may see"
             yield Diagnostic("V067", loc, message, hint)
+
+
+def _where(node: Node, call: ToolCall) -> str:
+    step = f"step {node.step.id!r}"
+    return step if call.use == "step" else f"{call.use} of {step}"
 
 
 def _by_field(node: Node) -> dict[str, list[Ref]]:

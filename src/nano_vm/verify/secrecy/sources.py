@@ -126,8 +126,8 @@ class Labelled:
         """
         at: Node | None = node
         while at is not None:
-            handlers = {edge.by for edge in at.edges if edge.label in ("catch", "skip")}
-            for index in sorted(handlers):
+            handlers = [edge.by for edge in at.edges if edge.label in ("catch", "skip")]
+            for index in dict.fromkeys(handlers):
                 handler = self.graph.flow.nodes[index]
                 field = "catch" if handler.step.catch else "on_error"
                 yield at, (*handler.loc, field)
