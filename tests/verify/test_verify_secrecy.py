@@ -904,8 +904,8 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "yield at\n        at = None",
     ),
     "nobody is asked of an undo": (
-        "for call in node.calls:\n            step = f",
-        "for call in node.calls[:1]:\n            step = f",
+        "for call in node.calls:\n            tool = call.tool",
+        "for call in node.calls[:1]:\n            tool = call.tool",
     ),
     "models are not receivers": (
         "yield from self._asked(node, node.step)",
@@ -968,8 +968,8 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "at = None\n            if at is not None and isinstance(at.control, Forks)",
     ),
     "a loop catches nothing": (
-        "for index in dict.fromkeys(handlers):",
-        "for index in {*handlers} & {at.index}:",
+        "for index in dict.fromkeys(by):",
+        "for index in {*by} & {at.index}:",
     ),
     "items fail alone": (
         "and at.control.goes_on:\n                yield at",

@@ -427,6 +427,7 @@ class Flow:
         self._seen: set[tuple[str, Loc]] = set()
         self._work: deque[tuple[Node, _Block, int]] = deque()
         self.handlers = 0  # edges of them
+        self.caught: set[int] = set()  # nodes after whose failure some handler goes on
         self._end = _end_step()
         self.size = 0  # slots of all programs
         steps = block_at(program.steps, ("steps",))
@@ -694,6 +695,8 @@ class Flow:
             at = at.owner
             here = here.parent if here is not None else None
         self.handlers += len(node.edges) - before
+        if len(node.edges) > before:
+            self.caught.add(node.index)
         node.edges.append(Edge("error", node.frame.fail))
 
     def _fork(

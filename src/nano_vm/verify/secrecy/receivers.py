@@ -6,6 +6,7 @@ it reads there and the labels that are accepted, goes out.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,21 +177,23 @@ def last_outputs(flow: Flow, end: int) -> list[Node]:
     """The steps whose output may be that of the frame which ends at the node *end*: of a decision it
     is that of its blocks, and where these leave nothing, what the steps before it left.
     """
-    nodes = [node for node in flow.nodes if node.frame is flow.nodes[end].frame]
+    before: defaultdict[int, list[Node]] = defaultdict(list)
+    frame = flow.nodes[end].frame
+    for node in flow.nodes:
+        if node.frame is frame:
+            for edge in node.edges:
+                if edge.label != "fork":
+                    before[edge.target].append(node)
     found: dict[int, Node] = {}
-    ends = {end}
-    grown = True
-    while grown:  # once or twice: what leads to a node mostly stands before it
-        grown = False
-        for node in reversed(nodes):
-            if node.index in ends or not any(
-                edge.target in ends for edge in node.edges if edge.label != "fork"
-            ):
-                continue
+    ends, queue = {end}, [end]
+    for index in queue:  # grows as it is walked
+        for node in before[index]:
             step = node.of if node.kind != "step" and node.of is not None else node
             found.setdefault(step.index, step)
             fails = any(edge.label in ("skip", "catch") for edge in node.edges)
-            if node.kind != "step" or last(node.step) != "own" or fails:
+            if node.index not in ends and (
+                node.kind != "step" or last(node.step) != "own" or fails
+            ):
                 ends.add(node.index)
-                grown = True
+                queue.append(node.index)
     return [found[index] for index in sorted(found)]

@@ -106,14 +106,14 @@ class Labelled:
     def _all_decisions(self) -> Iterator[Decision]:
         for node, loc, reads in self.graph.decisions:
             yield Decision(node, loc, node, [ref for ref, _ in reads])
-        nodes = self.graph.flow.nodes
-        for node in nodes:
+        caught = self.graph.flow.caught
+        for node in self.graph.flow.nodes:
             if node.kind == "end" and node.frame.kind == "call":
                 read = list(value_references(node.frame.names.program.output))
                 assert node.frame.owner is not None
                 for at, loc in self._after_failure(node.frame.owner):
                     yield Decision(at, loc, node, read)
-            elif node.kind == "step":
+            elif node.kind == "step" and (node.index in caught or node.frame.owner is not None):
                 handled = list(self._after_failure(node))
                 if handled:
                     read = [ref for ref, _ in node.frame.names.all_reads(node.step)]
@@ -125,9 +125,11 @@ class Labelled:
         itself, at a loop around it, or at a fork that it is inside of.
         """
         at: Node | None = node
+        caught = self.graph.flow.caught
         while at is not None:
-            handlers = [edge.by for edge in at.edges if edge.label in ("catch", "skip")]
-            for index in dict.fromkeys(handlers):
+            handlers = at.edges if at.index in caught else ()
+            by = [edge.by for edge in handlers if edge.label in ("catch", "skip")]
+            for index in dict.fromkeys(by):
                 handler = self.graph.flow.nodes[index]
                 field = "catch" if handler.step.catch else "on_error"
                 yield at, (*handler.loc, field)
