@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+from browsing import built, chromium, faults_for_readers, open_page  # noqa: F401 - fixtures
 
 from .conftest import World
 from .pages import can_be_read, log_in
@@ -69,6 +69,36 @@ def test_the_list_can_be_read_by_all(
     can_be_read(page, "runs", theme, width)
     page.get_by_role("button", name="Let them run").click()
     page.get_by_role("button", name="Cancel 2 runs…").wait_for()
+
+
+def test_one_goes_anywhere_by_its_name(shop: World, address: str, open_page: Open) -> None:
+    page = open_page(address)
+    log_in(page, "viewer")
+    page.get_by_role("link", name="two", exact=True).wait_for()
+    page.keyboard.press("Control+k")
+    page.get_by_role("option", name="refund program").wait_for()
+    assert page.get_by_role("option", name="Members").count() == 0  # which a viewer does not see
+    assert page.get_by_role("option", name="edit the program").count() == 0
+    assert faults_for_readers(page) == []
+    page.keyboard.type("ref map")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Path map").wait_for()
+    assert page.get_by_role("dialog").count() == 0
+    page.keyboard.press("Control+k")
+    page.keyboard.type("cos")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Costs").wait_for()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("two")
+    page.keyboard.press("Enter")
+    page.locator(".title", has_text="refund").wait_for()
+    assert page.url.endswith("#/run/two") or "#/run/two?" in page.url
+    page.keyboard.press("Control+k")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="detached")
 
 
 def test_who_may_cancels_what_is_picked(shop: World, address: str, open_page: Open) -> None:

@@ -8,6 +8,7 @@ import {
 } from "react";
 import type { Source } from "../api";
 import { useAddress } from "../lib/router";
+import type { Goal } from "../model/palette";
 import { AccountPage } from "./AccountPage";
 import { call, type Me, type Membership, SIGNED_OUT, type Standing, TeamSource } from "./api";
 import { EditorPage } from "./EditorPage";
@@ -17,6 +18,7 @@ import { LoginPage } from "./LoginPage";
 import { AuditPage, CostsPage, HostsPage } from "./LookPages";
 import { MapPage } from "./MapPage";
 import { KeysPage, MembersPage, SettingsPage } from "./MembersPage";
+import { Palette } from "./Palette";
 import { PolicyPage } from "./PolicyPage";
 import { ProgramPage, ProgramsPage } from "./ProgramsPage";
 import { VersionsPage } from "./VersionsPage";
@@ -107,6 +109,7 @@ export function TeamApp({
   return (
     <div className="team">
       <Bar me={me} project={project} left={left} />
+      {from !== null && <Palette from={from} pages={goals(from)} />}
       {page[0] === "account" ? (
         <AccountPage me={me} left={left} />
       ) : page[0] === "instance" && me.owner ? (
@@ -178,6 +181,15 @@ const PLACES: [string, string, string][] = [
   ["Audit", "audit", "audit:read"],
   ["Settings", "settings", "settings:write"],
 ];
+
+/** The pages of a project that its palette leads to. */
+function goals(from: TeamSource): Goal[] {
+  return PLACES.filter(([, , needs]) => from.may(needs)).map(([name, place]) => ({
+    name,
+    told: "page",
+    address: `#/${place}`,
+  }));
+}
 
 const OF_RUNS = new Set(["run", "compare", "fork"]);
 
