@@ -4,6 +4,7 @@ to its runs. The worker is killed between request and approval.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -226,6 +227,30 @@ def test_a_trace_file_that_cannot_be_written_is_told_before_the_run_begins(
     assert "cannot write missing/trace.json" in capsys.readouterr().err
     assert main(["show", "unwritten", *shop.cluster]) == 1
     assert "no run 'unwritten'" in capsys.readouterr().err
+
+
+def test_runs_are_begun_at_times_and_found_by_what_they_are(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on, name = [*shop.cluster, "--search-attributes"], f"daily-{shop.queue}"
+    daily = ["submit", "refund.yaml", *on, "-i", "order_id=A-1", "--run-id", name]
+    assert printed(capsys, *daily, "--cron", "0 8 * * 1-5", "--label", "team=pay") == f"{name}\n"
+    assert main([*daily, "--cron", "0 8 * * 1-5"]) == 1
+    assert f"there is a schedule '{name}'" in capsys.readouterr().err
+    assert main(["submit", "refund.yaml", *on, "--cron", "0 8 * * 1-5"]) == 2
+    assert "--run-id, which names the schedule" in capsys.readouterr().err
+
+    async def begun() -> list[str]:
+        client = await shop.server.client()
+        await client.get_schedule_handle(name).trigger()
+        query = f"NanoLabels = 'team=pay' AND NanoProgram = 'refund' AND TaskQueue = '{shop.queue}'"
+        found: list[str] = []
+        while not found:
+            found = [one.id async for one in client.list_workflows(query)]
+        return found
+
+    (run_id,) = asyncio.run(asyncio.wait_for(begun(), 60))
+    assert run_id.startswith(f"{name}-")
 
 
 def test_nobody_is_asked_about_what_is_not_asked(

@@ -203,7 +203,9 @@ def on_cluster(
         from ..temporal import TemporalRuns
 
         client = await connected(options, **telemetry)
-        return await job(TemporalRuns(client, options.queue, vm=vm))
+        found = options.get("search_attributes") is True
+        runs = TemporalRuns(client, options.queue, vm=vm, search_attributes=found)
+        return await job(runs)
 
     return asyncio.run(done())
 

@@ -425,6 +425,13 @@ takes_cluster = together(
 )
 """Which cluster has the runs that a command is about."""
 
+begins_on_cluster = flag(
+    "--search-attributes",
+    help="its lists find the run by NanoProgram, NanoVersion, NanoStatus, NanoProject, NanoLabels",
+    section=CLUSTER,
+)
+"""What is said of a run that begins on a cluster."""
+
 takes_run = argument(
     "run", help="the run's id, or its beginning", shell_complete=completion.run_ids
 )

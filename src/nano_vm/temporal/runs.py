@@ -9,6 +9,10 @@ from typing import Any, Unpack
 
 from temporalio.client import (
     Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleSpec,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
@@ -16,7 +20,11 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import (
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
 from temporalio.converter import PayloadCodec
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
@@ -37,6 +45,7 @@ from ..run.vm import ExecutionVM
 from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
 from .conversion import data_converter
+from .searching import attributes_of, register
 from .storage import external_storage
 from .terms import (
     DECIDE,
@@ -100,7 +109,8 @@ class TemporalRuns:
     """Runs programs on a Temporal cluster; as `ExecutionVM`, but that the runs are the cluster's.
 
     With *vm* a program is verified here before it is sent; the workers verify it again in any case.
-    *roles* tells which roles a person has who decides an approval.
+    *roles* tells which roles a person has who decides an approval. With *search_attributes* the
+    lists of the cluster find runs by program, version, status, project and labels.
     """
 
     def __init__(
@@ -110,8 +120,10 @@ class TemporalRuns:
         *,
         vm: ExecutionVM | None = None,
         roles: Roles | None = None,
+        search_attributes: bool = False,
     ) -> None:
         self.client, self.task_queue, self.vm, self.roles = client, task_queue, vm, roles
+        self.search_attributes, self._registered = search_attributes, False
 
     # --- begin and end ---
 
@@ -179,9 +191,7 @@ class TemporalRuns:
                 f"a run id is a string of 1 to 200 visible ASCII characters, not {run_id!r}"
             )
         start = self._start(program, context, programs, options)
-        identity = hashlib.sha256(
-            canonical([start.program, start.programs, start.inputs])
-        ).hexdigest()
+        identity, attributes = _identity_of(start), await self._attributes(program, start)
         named, run_id = run_id is not None, run_ids.drawn() if run_id is None else run_id
         try:
             await self.client.start_workflow(
@@ -192,6 +202,7 @@ class TemporalRuns:
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 memo={IDENTITY: identity},
+                search_attributes=attributes,
                 static_summary=program.name,
             )
         except WorkflowAlreadyStartedError:
@@ -202,6 +213,74 @@ class TemporalRuns:
         except RPCError as error:
             raise _unknown(run_id, error) from None
         return run_id
+
+    async def _attributes(self, program: Program, start: Start) -> TypedSearchAttributes:
+        """The search attributes of a run, which the namespace knows."""
+        if not self.search_attributes:
+            return TypedSearchAttributes.empty
+        if not self._registered:
+            await register(self.client)
+            self._registered = True
+        return attributes_of(program, start.said)
+
+    # --- schedules ---
+
+    async def schedule(
+        self,
+        name: str,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        cron: str,
+        time_zone: str | None = None,
+        programs: Mapping[str, Program] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> None:
+        """Have the cluster begin a run at each time that *cron* says, in UTC or a *time_zone* like
+        ``Europe/Berlin``; one that would overlap the run before it is left out. The runs have the
+        *name* with their time as ids.
+
+        Raises:
+            ProgramError: If they would be refused, as far as that is known here.
+            VMError: If there is a schedule of this name, or *cron* says no times.
+        """
+        if options.get("run_id") is not None:
+            raise VMError("the runs of a schedule have their ids of its name; leave out run_id")
+        if not is_run_id(name):
+            raise VMError(f"the name of a schedule begins ids of runs, and {name!r} cannot")
+        refusal = self._refusal(program, context, programs, options)
+        if refusal is not None:
+            raise ProgramError(refusal.diagnostics)
+        start = self._start(program, context, programs, options)
+        action = ScheduleActionStartWorkflow(
+            WORKFLOW,
+            start.to_dict(),
+            id=name,
+            task_queue=self.task_queue,
+            memo={IDENTITY: _identity_of(start)},
+            typed_search_attributes=await self._attributes(program, start),
+            static_summary=program.name,
+        )
+        spec = ScheduleSpec(cron_expressions=[cron], time_zone_name=time_zone)
+        try:
+            await self.client.create_schedule(name, Schedule(action, spec))
+        except ScheduleAlreadyRunningError:
+            raise VMError(f"there is a schedule {name!r}; unschedule it, or name another") from None
+        except RPCError as error:
+            raise VMError(f"schedule {name!r}: the Temporal server says: {error.message}") from None
+
+    async def unschedule(self, name: str) -> None:
+        """Begin no more runs of a schedule; those under way go on.
+
+        Raises:
+            VMError: If there is none.
+        """
+        try:
+            await self.client.get_schedule_handle(name).delete()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise VMError(f"no schedule {name!r} on this cluster") from None
+            raise VMError(f"schedule {name!r}: the Temporal server says: {error.message}") from None
 
     async def _identity(self, run_id: str) -> Any:
         """Which program and inputs a run has that is there."""
@@ -232,6 +311,7 @@ class TemporalRuns:
             list(names_of(untrusted)) if untrusted is not None else [],
             said_of(options.get("project"), options.get("submitter"), options.get("labels")),
             interpreter=INTERPRETER,
+            indexed=self.search_attributes,
         )
 
     async def result(self, run_id: str) -> Trace:
@@ -417,6 +497,11 @@ class TemporalRuns:
 
     def _handle(self, run_id: str) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(run_id)
+
+
+def _identity_of(start: Start) -> str:
+    document = canonical([start.program, start.programs, start.inputs])
+    return hashlib.sha256(document).hexdigest()
 
 
 def _unknown(run_id: str, error: RPCError) -> VMError:

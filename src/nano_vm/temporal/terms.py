@@ -107,6 +107,7 @@ class Start(Message):
     used: list[Any] = field(default_factory=list)  # names and ids of events that were recorded
     cancelled: bool = False
     interpreter: int = 1  # the version of the workflow that began the run
+    indexed: bool = False  # whether the run has search attributes, of which one is its status
     segments: int = 0  # how many of what follows are segments of the tape; the rest are its values
 
     def tape(self, parts: Sequence[Any]) -> Tape:

@@ -21,6 +21,7 @@ from ..records.trace import Trace
 from .computed import Computed
 from .driver import Driver, MadeAgain
 from .plans import PLANS, PlanNotReady
+from .searching import STATUS
 from .snapshot import snapshot
 from .terms import (
     ADMIT,
@@ -105,6 +106,7 @@ class NanoProgram:
         admission = Admission.of(told)
         if admission.refused is not None:
             self.ended = admission.refused
+            self._tell_status(Trace.from_dict(self.ended))
             return self.ended
         planned = PLANS.of(self.start.program, admission.programs, admission.contracts)
         began = self.start.began_ns or workflow.time_ns()
@@ -132,11 +134,18 @@ class NanoProgram:
         if not ended:
             await workflow.wait_condition(workflow.all_handlers_finished)
             self._continue_as_new()
-        self.ended = Trace(computed.recording(machine, driver.now())).to_dict()
+        trace = Trace(computed.recording(machine, driver.now()))
+        self.ended = trace.to_dict()
+        self._tell_status(trace)
         if admission.keeps:
             await self._keep(computed)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.ended
+
+    def _tell_status(self, trace: Trace) -> None:
+        """Have the lists of the cluster say how the run ended: to them all that end are alike."""
+        if self.start.indexed:
+            workflow.upsert_search_attributes([STATUS.value_set(trace.status.value)])
 
     async def _admitted(self) -> dict[str, Any]:
         """What a worker says of program and inputs."""

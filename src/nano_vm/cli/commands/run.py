@@ -13,6 +13,7 @@ from ..grammar import Options, command, flag, option
 from ..output import OutputFile, complain, json_text, note, only_ours, say
 from ..parameters import (
     STORE,
+    begins_on_cluster,
     keeps_in_store,
     takes_budget,
     takes_cluster,
@@ -69,6 +70,7 @@ nano-vm run refund.yaml --tools refund.py:tools --model local --json | jq .diges
 @takes_telemetry
 @takes_server
 @takes_cluster
+@begins_on_cluster
 def run(options: Options) -> int:
     """
     Run a program and show its steps as they happen.

@@ -9,7 +9,9 @@ from ..faults import OK, UsageFault
 from ..grammar import Options, command, flag, option
 from ..output import emit_json, say
 from ..parameters import (
+    CLUSTER,
     STORE,
+    begins_on_cluster,
     keeps_in_store,
     takes_budget,
     takes_cluster,
@@ -24,6 +26,7 @@ from ..parameters import (
 )
 
 if TYPE_CHECKING:
+    from ...temporal import TemporalRuns
     from ..submission import Submission
 
 EXAMPLES = """\
@@ -47,6 +50,13 @@ nano-vm submit refund.yaml --engine temporal -i order_id=A-1001
 @takes_keys
 @takes_server
 @takes_cluster
+@begins_on_cluster
+@option(
+    "--cron",
+    metavar="EXPR",
+    help="begin a run at each of these times, in UTC: '0 8 * * 1-5'; --run-id names the schedule",
+    section=CLUSTER,
+)
 def submit(options: Options) -> int:
     """
     Begin a run that workers do, and print its id.
@@ -57,6 +67,8 @@ def submit(options: Options) -> int:
     """
     from ..places import is_cluster, server_of
 
+    if options.cron is not None and (options.engine is None or options.run_id is None):
+        raise UsageFault("--cron is for --engine temporal, with --run-id, which names the schedule")
     url = None if is_cluster(options) else server_of(options)
     run_id = _elsewhere(options) if url is None else _on_server(url, options)
     if options.json:
@@ -91,14 +103,16 @@ def _elsewhere(options: Options) -> str:
 def _on_cluster(options: Options, begun: Submission) -> str:
     from .. import cluster
 
+    async def submitted(runs: TemporalRuns) -> str:
+        given = {"programs": begun.programs, **begun.options}
+        if options.cron is None:
+            return await runs.submit(begun.program, begun.inputs, **given)
+        name = given.pop("run_id")
+        await runs.schedule(name, begun.program, begun.inputs, cron=options.cron, **given)
+        return str(name)
+
     with nullcontext() if begun.vm is None else closing(begun.vm):
-        return cluster.on_cluster(
-            options,
-            lambda runs: runs.submit(
-                begun.program, begun.inputs, programs=begun.programs, **begun.options
-            ),
-            begun.vm,
-        )
+        return cluster.on_cluster(options, submitted, begun.vm)
 
 
 def _stored(begun: Submission) -> str:
