@@ -52,7 +52,8 @@ class Table:
         self.rows.append([*cells, "; ".join(map(str, bars))])
 
     def markdown(self) -> str:
-        columns = [*self.columns, "bar"] if self.bars else list(self.columns)
+        own = [self.columns[0] or "what", *self.columns[1:]]
+        columns = [*own, "bar"] if self.bars else own
         rows = [row[: len(columns)] for row in self.rows]
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,16 @@ def prose(page: Path) -> Iterator[tuple[int, str]]:
 def test_pages_say_it_in_plain_words(page: Path) -> None:
     text = "\n".join(line for _, line in prose(page))
     assert words_of(text) == []
+
+
+_RULE = re.compile(r"\s*\|[\s:|-]*-[\s:|-]*\|\s*\Z")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_each_column_of_a_table_says_what_it_holds(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    heads = [head for head, rule in pairwise(lines) if "|" in head and _RULE.match(rule)]
+    assert [head for head in heads if re.search(r"\|\s*\|", head)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

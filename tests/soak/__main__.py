@@ -139,7 +139,7 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
     ):
         rows.append([name, lite["world"].get(key, 0), post["world"].get(key, 0)])
     rows.append(["**what was not as it must be**", len(lite["faults"]), len(post["faults"])])
-    lines += table(["", "SQLite", "PostgreSQL"], rows)
+    lines += table(["what", "SQLite", "PostgreSQL"], rows)
     lines += ["", "Each point: how often it was passed, and how many processes died at it.", ""]
     lines += table(
         ["point", "SQLite: passed", "died", "PostgreSQL: passed", "died"],
@@ -176,7 +176,7 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
         for name in points
     ]
     rows.append(["**what was not as it must be**", len(lite["faults"]), len(post["faults"])])
-    lines += table(["", "SQLite", "PostgreSQL"], rows)
+    lines += table(["what", "SQLite", "PostgreSQL"], rows)
     lines += [
         "",
         "### Storms",
@@ -207,7 +207,7 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
     ):
         rows.append([name, lite["world"].get(key, 0), post["world"].get(key, 0)])
     rows.append(["**what was not as it must be**", len(lite["faults"]), len(post["faults"])])
-    lines += table(["", "SQLite", "PostgreSQL"], rows)
+    lines += table(["what", "SQLite", "PostgreSQL"], rows)
     lines += ["", "### Faults of the store", ""]
     rows = []
     for name, database in (("faults-sqlite", "SQLite"), ("faults-postgres", "PostgreSQL")):
@@ -236,7 +236,7 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
     cluster = results["cluster"]
     rows = [[name, count] for name, count in cluster.items() if name != "faults"]
     rows.append(["**what was not as it must be**", len(cluster["faults"])])
-    lines += table(["", "count"], rows)
+    lines += table(["what", "count"], rows)
     lines += ["", "### Runs that wait", ""]
     rows = []
     for name, database in (("waiting-sqlite", "SQLite"), ("waiting-postgres", "PostgreSQL")):
@@ -246,7 +246,7 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
         rows += [[database, what, f"{value} ms"] for what, value in result["milliseconds"].items()]
         if "bytes_a_run" in result:
             rows.append([database, "bytes of the database for each", result["bytes_a_run"]])
-    lines += table(["", "what", "figure"], rows)
+    lines += table(["database", "what", "figure"], rows)
     lines += [
         "",
         "### What the campaigns find",
