@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nano_vm.run.inbox import Inbox
+from nano_vm.server import views
 
 from .conftest import World
 
@@ -174,3 +176,45 @@ def test_a_change_whose_entry_fails_is_not_made(
     store = world.state.store
     assert store.load(run_id, rows=False).inbox == []
     Inbox(store, None, __import__("time")).cancel(run_id, by="mia")
+
+
+def test_what_was_erased_is_answered_no_longer(make_world: Any, tmp_path: Path) -> None:
+    """Also where the answer was kept: a run that has ended is not drawn again for each who looks."""
+    world = make_world(f"sqlite:///{tmp_path}/runs.db")
+    run_id = world.start(inputs={"order_id": "SECRET-9", "amount": 7})
+    path = f"/api/v1/projects/shop/runs/{run_id}"
+    waiting = world.developer.get(path).json()
+    [asked] = world.operator.get("/api/v1/projects/shop/inbox").json()["asked"]
+    answer = {"run": run_id, "path": "approve", "shown": asked["shown"], "answer": "approve"}
+    assert world.operator.post("/api/v1/projects/shop/inbox", json=answer).is_success
+    world.work()
+    ended = world.developer.get(path)
+    assert ended.json()["version"] != waiting["version"]
+    assert world.developer.get(path).content == ended.content
+    assert "SECRET-9" in ended.text
+    assert "SECRET-9" not in world.viewer.get(path).text
+    assert world.stranger.get(path).status_code == 404
+    world.state.store.erase(run_id)
+    erased = world.developer.get(path)
+    assert "SECRET-9" not in erased.text
+    assert erased.json()["run"]["erased"]
+
+
+def test_views_are_kept_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "MOST_BYTES", 25)
+    kept = views.Views()
+    made: list[str] = []
+
+    def of(name: str) -> bytes:
+        def make() -> bytes:
+            made.append(name)
+            return name.encode() * 10
+
+        return kept.of((name, "v", True), make)
+
+    assert [of("a"), of("b"), of("a"), of("c"), of("a"), of("b")] == [
+        name.encode() * 10 for name in "abacab"
+    ]
+    assert made == ["a", "b", "c", "b"], "the one that was asked for least lately goes first"
+    assert kept.of(("big", "v", True), lambda: b"x" * 99) == b"x" * 99
+    assert kept._bytes == 0

@@ -14,6 +14,7 @@ from .hosts import Hosts
 from .metrics import Requests, observer_of
 from .rows import Tables
 from .tables import users
+from .views import Views
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ class State:
     hosts: Hosts = field(init=False)
     watch: Watch = field(init=False)
     requests: Requests = field(init=False)
+    views: Views = field(init=False)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.store)
         self.hosts = Hosts(self.store, self.vm)
         self.watch = Watch(self.store)
+        self.views = Views()
         self.requests = Requests(self.store, self.watch)
         if self.observer is None:
             self.observer = observer_of(self.store)

@@ -157,7 +157,8 @@ def _pairs(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
 def version_of(run: StoredRun) -> str:
     """What changes whenever what a page shows of the run does."""
     rows = f"{run.seal}" if run.status != "pending" else ""
-    return f"{run.status} {run.fence} {rows} {len(run.inbox)} {len(run.decided)}"
+    erased = " erased" if run.salt is None else ""  # which leaves the seal as it was
+    return f"{run.status} {run.fence} {rows} {len(run.inbox)} {len(run.decided)}{erased}"
 
 
 class StoreLibrary:

@@ -15,8 +15,9 @@ from ...draw.view import view_of
 from ...records.secrecy import NOTHING_SECRET, Levels
 from ...run.inbox import Inbox
 from ...store.protocol import COST_GROUPS
+from ...store.records import ENDED
 from ...ui.asked_for import NoSuchFilter, asked_for
-from ...ui.library import Comparison, Programs, RunList, compared, recomputed
+from ...ui.library import Comparison, Programs, RunList, compared, recomputed, version_of
 from ...ui.page import page
 from ..access import Caller, caller
 from ..addresses import addressed
@@ -136,11 +137,18 @@ def read_run(
 ) -> Json:
     """A run with its steps on the graph of its program; what was said only for who may read it."""
     scope = who.scope
-    version = scope.version(run_id)
+    run, content = scope.header(run_id), who.may("run:content")
+    version = version_of(run)
     if seen == version:
         return Json(json_bytes({"version": version, "run": None}))
-    view = view_of(scope.recorded(run_id), content=who.may("run:content"))
-    return Json(json_bytes({"version": version, "run": view}))
+
+    def made() -> bytes:
+        view = view_of(scope.recorded(run_id), content=content)
+        return json_bytes({"version": version, "run": view})
+
+    if run.status not in ENDED:  # what is in doubt says whether its process lives
+        return Json(made())
+    return Json(who.state.views.of((run_id, version, content), made))
 
 
 @route(
