@@ -311,7 +311,7 @@ def _one(
         simulate(
             machine,
             feed,
-            lambda m, op, random=random: random.sample(range(m.fork_size), m.fork_size),
+            lambda m, op, random=random: random.sample(range(m.fork.size), m.fork.size),
         )  # type: ignore[misc]
         figures.runs += 1
         if machine.status is TraceStatus.SUCCESS:

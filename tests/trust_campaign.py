@@ -568,7 +568,7 @@ def _one(analyse: Analyse, seed: int, runs: int, marked: bool, figures: Figures)
         simulate(
             machine,
             feed,
-            lambda m, op, random=random: random.sample(range(m.fork_size), m.fork_size),
+            lambda m, op, random=random: random.sample(range(m.fork.size), m.fork.size),
         )  # type: ignore[misc]
         figures.runs += 1
         for place, breaks in judges.items():

@@ -18,9 +18,9 @@ from nano_vm.language.policy import Budget
 from nano_vm.language.program import Retry
 from nano_vm.machine.faults import backoff, effect_key, matches, model_error, tool_error
 from nano_vm.machine.ledger import Ledger, Limits, Shares, token_bound
-from nano_vm.machine.machine import FOREVER, Machine, machine_of
+from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
-from nano_vm.machine.plan import DOUBT, END, FORK, MODEL, PAUSE, TOOL, ToolOp
+from nano_vm.machine.plan import DOUBT, END, FOREVER, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.machine.simulate import in_lanes
 from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import BRIEF, StepError
@@ -75,7 +75,7 @@ class ByHand:
                 op = machine.resume(Suspended(), self.tick())
             else:
                 assert op.code == FORK
-                for number in in_lanes(machine, self.order(list(range(machine.fork_size)))):
+                for number in in_lanes(machine, self.order(list(range(machine.fork.size)))):
                     self.drive(machine.child(number))
                 op = machine.resume(Joined(), self.tick())
 

@@ -158,7 +158,7 @@ def test_a_request_takes_what_is_legal_and_nothing_else(kind: str) -> None:
         machine = waiting_for(kind)
         if type(outcome) in LEGAL[kind]:
             if kind == "fork":
-                machine._children[0].resume(Value(1), 1)  # type: ignore[union-attr]
+                machine.fork.children[0].resume(Value(1), 1)  # type: ignore[union-attr]
             machine.resume(outcome, 3)
             assert not machine.broken
         else:

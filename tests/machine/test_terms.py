@@ -12,7 +12,8 @@ from build import llm, program, step
 
 from nano_vm import Budget, ExecutionVM, Limits, LLMUsage, TraceStatus
 from nano_vm.adapters.protocol import Completion
-from nano_vm.machine.machine import FOREVER, machine_of
+from nano_vm.machine.machine import machine_of
+from nano_vm.machine.plan import FOREVER
 from nano_vm.machine.terms import RunTerms
 from nano_vm.replay import replay, verify
 from nano_vm.replay.rerun import subject_of

@@ -90,7 +90,7 @@ class Outcomes:
         """The children of a fork, in a drawn order; after a cancellation the rest is not started,
         or is and cancelled.
         """
-        numbers = list(range(machine.fork_size))
+        numbers = list(range(machine.fork.size))
         if self.reorder:
             Random(f"{self.seed}/{machine.path}").shuffle(numbers)
         for number in numbers:

@@ -1404,7 +1404,7 @@ class Outcomes:
         return machine.resume(Value(rng.choice([1, 1, 2])), machine.now)
 
     def order(self, machine: Machine, op: Any) -> list[int]:
-        return self.rng.sample(range(machine.fork_size), machine.fork_size)
+        return self.rng.sample(range(machine.fork.size), machine.fork.size)
 
 
 def run(plan: Any, rng: Random, inputs: dict[str, Any]) -> Machine:

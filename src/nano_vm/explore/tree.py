@@ -22,11 +22,12 @@ from ..language.policy import Budget
 from ..language.program import ERROR_KINDS
 from ..language.semantics import Chooses, External, output
 from ..machine.faults import NOTHING_USED, UNSKIPPABLE, lost, matches
-from ..machine.machine import FOREVER, Machine, loaded, machine_of
+from ..machine.machine import Machine, loaded, machine_of
 from ..machine.outcome import Answer, Arrived, Cancelled, Decided, Failed, TimedOut, Value
 from ..machine.plan import (
     CLOSE,
     END,
+    FOREVER,
     LOOP,
     TEST,
     TOOL,
@@ -579,9 +580,9 @@ class Runner:
 
         def order(machine: Machine, op: Op) -> Iterable[int]:
             assert isinstance(op, ForkOp)
-            site = self.choices.order(op, machine.fork_size)
+            site = self.choices.order(op, machine.fork.size)
             if site is None:
-                return beside(machine, op, range(machine.fork_size))
+                return beside(machine, op, range(machine.fork.size))
             choice = next(script, 0)
             took(choice)
             noted(site)
@@ -650,7 +651,7 @@ def beside(machine: Machine, op: ForkOp, order: Iterable[int]) -> Iterator[int]:
     """
     started = latest = machine.now
     for number in order:
-        if op.at_once(machine.fork_size) > 1:
+        if op.at_once(machine.fork.size) > 1:
             machine.now = started
         yield number
         latest = max(latest, machine.now)
@@ -697,7 +698,7 @@ def replay(
         assert isinstance(op, ForkOp)
         if rest and rest[-1].outcome.kind == "order" and rest[-1].path == machine.path:
             return beside(machine, op, rest.pop().outcome.value)
-        return beside(machine, op, range(machine.fork_size))
+        return beside(machine, op, range(machine.fork.size))
 
     root = machine_of(plan, inputs, terms_of(budget), run_id=RUN_ID, seed=0)
     root.now = 0

@@ -44,7 +44,7 @@ from ..language.correlation import fits
 from ..language.expr import Eval
 from ..language.operators import described, equal
 from ..language.shape import ERROR_NAMES, error_name
-from ..records.record import MAX_LISTED, MAX_MESSAGE, Attempt, StepError, bases_of, error_text
+from ..records.record import MAX_MESSAGE, Attempt, StepError, bases_of, error_text
 from ..records.recording import Recording, seed_of
 from ..records.status import StepStatus, TraceStatus
 from ..records.usage import LLMUsage
@@ -84,7 +84,8 @@ from .faults import (
     effect_key,
     matches,
 )
-from .ledger import DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Shares, token_bound
+from .forks import Fork, together
+from .ledger import DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, token_bound
 from .outcome import (
     LEGAL,
     Answer,
@@ -109,6 +110,7 @@ from .plan import (
     DOUBT,
     END,
     FAIL,
+    FOREVER,
     FORK,
     LOOP,
     MODEL,
@@ -138,8 +140,6 @@ from .plan import (
 )
 from .terms import DEFAULT_TERMS, RunTerms
 
-FOREVER = 1 << 62
-
 _ILLEGAL = "{} {!r} cannot have the outcome {!r}"
 _NO_STEP = "the run has used all its steps (max_steps)"
 
@@ -154,35 +154,6 @@ KEPT_ANSWER_CHARS = 10_000
 _UNUSABLE = frozenset({"invalid_answer", *ONLY_NAMED})
 
 SUCCESS, FAILED, SKIPPED = StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKIPPED
-
-
-class Light:
-    """A child of a fork that is one tool call and ended well: what the join reads of a machine."""
-
-    __slots__ = ("given", "now", "op", "output", "records", "request", "size")
-    op: ToolOp
-    given: tuple[Any, ...]
-    now: int
-    output: Any
-    records: list[Any]
-    request: tuple[Any, ...]
-    size: int
-
-    deadline = FOREVER
-    status = TraceStatus.SUCCESS
-    error: StepError | None = None
-    raised: BaseException | None = None
-    waiting: Sequence[dict[str, Any]] = ()
-    waited_ns = 0
-    skipped = False
-    failed_step = ""
-    frame_name = ""
-    _end_failed = False
-
-    @property
-    def gave(self) -> Any:
-        """What it gives at the join."""
-        return self.output
 
 
 class Machine:
@@ -252,7 +223,6 @@ class Machine:
     # whether somebody looks at the machine before a call; a driver that does not says so
     watched: bool
     delay_seconds: float
-    fork_size = 0
     output: Any
     error: StepError | None = None
     # the exception of the last call that failed, where the driver had one
@@ -271,7 +241,7 @@ class Machine:
     # outcomes that the record of the step does not tell and that are kept beside it, as JSON
     _kept: dict[str, Any] | None = None
     # whether the frame failed with an error that no record of its own tells
-    _end_failed = False
+    end_failed = False
     # An error as it is recorded, where the run is computed again: so no change of a message changes
     # what a run that was recorded did. Given its path, how many attempts came before, and itself.
     worded: Callable[[str, int, StepError], StepError] | None = None
@@ -291,13 +261,7 @@ class Machine:
     _loops: dict[int, list[Any]] | None
     # by WhenOp.index: what the condition read when it held
     _whens: dict[int, dict[str, Any]] | None = None
-    _fork: Any  # of a map its items, of a call its inputs
-    _children: list[Machine | Light | None]
-    _inside: list[Any]  # the frame of light children
-    _shares: Shares
-    _lightly = False  # whether a child that is one call may be light
-    _inside_state = 0
-    _granted: list[Ledger | None]
+    fork: Fork[Machine]  # that is requested
     # what a reconcile is about: op, error, path, request, what is given, what else is known; when
     _call: tuple[ToolOp, StepError, str, Any, tuple[Any, ...], str, int]
     _doubt: StepError | None  # why an earlier attempt of this call may have taken effect
@@ -441,93 +405,28 @@ class Machine:
         """Whether a model call must be reserved."""
         return self.ledger.tokens < UNLIMITED or self.ledger.cost is not None
 
-    @property
-    def lanes(self) -> int:
-        """How many children of the requested fork may run at a time without a share in common;
-        number n is in lane n % lanes.
-        """
-        return self._shares.lanes
-
-    def ready(self, number: int) -> bool:
-        """Whether child *number* of the requested fork may begin: the one before it in its lane has
-        ended.
-        """
-        before = number - self._shares.lanes
-        if before < 0:
-            return True
-        child = self._children[before]
-        return child is not None and child.status in (TraceStatus.SUCCESS, TraceStatus.FAILED)
-
     def child(self, number: int) -> Machine:
         """The machine of one branch or item of the requested fork, which is `ready`."""
-        op: ForkOp = self._op
-        frame_plan = op.frames[0 if op.kind == "map" else number]
-        before = number - self._shares.lanes
-        granted = self._shares.granted(
-            number, cast(Machine, self._children[before]).ledger if before >= 0 else None
-        )
-        if frame_plan.budget is not None:
-            granted.tighten(Ledger.of(self.terms.limits, frame_plan.budget))
-        self._granted[number] = granted
+        op, fork = self._op, self.fork
+        frame_plan, budget = fork.plan_of(number), fork.plan_of(number).budget
+        bound = Ledger.of(self.terms.limits, budget) if budget is not None else None
+        ledger = fork.share(number, bound)
         if op.kind == "call":
-            frame = loaded(frame_plan, self._fork)
+            frame = loaded(frame_plan, fork.given)
         else:
             frame = self.frame.copy()
-        child = Machine(frame_plan, frame, self.terms, granted.copy())
+        child = Machine(frame_plan, frame, self.terms, ledger)
         child.run_id, child.seed, child.inputs = self.run_id, self.seed, self.inputs
         child.frame_name = f"{self.path}:{number}"
         if op.kind == "map":
-            frame[op.item] = self._fork[number]
+            frame[op.item] = fork.given[number]
             child._prefix = f"{self.path}[{number}]/"
         else:
             child._prefix = f"{self.path}/"
         if self.deadline < FOREVER or op.timeout_ns or op.kind == "call":
             self._bound(child, op)
-        self._children[number] = child
+        fork.children[number] = child
         return child
-
-    def light(self, number: int) -> Light | None:
-        """Child *number* of the requested fork as one call, with what its tool receives; None where
-        it takes a machine, or its arguments are at fault.
-        """
-        if not self._lightly:
-            return None
-        op: ForkOp = self._op
-        entry = op.frames[0 if op.kind == "map" else number].light
-        if entry is None:
-            return None
-        frame = self._inside
-        if op.kind == "map":
-            frame[op.item] = self._fork[number]
-        try:
-            request, given = entry.take(frame)
-        except StepFault:
-            return None
-        child = Light()
-        child.op, child.request, child.given = entry, request, given
-        return child
-
-    def lit(self, number: int, child: Light, started: int, value: Any) -> bool:
-        """Take what the tool of a light child returned, at its ``now``; whether that is all."""
-        size = 0
-        if not (type(value) is str and len(value) < SMALL_TEXT and value.isascii()) and not (
-            is_small(value)
-        ):
-            if type(value) not in CONTAINERS:
-                return False
-            try:
-                value, size = admit(value, self.terms.limits.value_bytes)
-            except VMError:
-                return False
-            if size > self._inside_state:
-                return False
-        op = child.op
-        at = f"[{number}]" if self._op.kind == "map" else ""
-        path = f"{self.path}{at}/{op.path}"
-        child.output, child.size = value, size
-        child.records = [(op.index, value, child.request, started, child.now, path)]
-        self._children[number] = child
-        return True
 
     def _bound(self, child: Machine, op: ForkOp) -> None:
         """Deadlines of a *child* of the requested fork: those around the fork, and its own."""
@@ -548,34 +447,23 @@ class Machine:
             child._end_by(started + frame_plan.timeout_ns)
 
     def _joined(self) -> Op | None:
-        op: ForkOp = self._op
-        children = self._adopt()
-        extra = self._join_extra()
+        op, fork = self._op, self.fork
+        self._adopt()
+        children, extra = fork.begun, fork.recorded()
         waiting = [entry for child in children if child.waiting for entry in child.waiting]
-        unbegun = len(children) < len(self._children) and any(
-            child is None and self.ready(number) for number, child in enumerate(self._children)
-        )
         ways = {child.status for child in children}
-        if unbegun or TraceStatus.CANCELLED in ways:
+        if (len(children) < fork.size and fork.held_up) or TraceStatus.CANCELLED in ways:
             return self._cancellation(called=True)
         if waiting:
             self._record(op, StepStatus.SUSPENDED, None, None, extra=extra)
             return self._suspend(waiting)
-        lost = (
-            [n for n, child in enumerate(children) if child.status is TraceStatus.FAILED]
-            if TraceStatus.FAILED in ways
-            else []
-        )
+        lost = fork.lost() if TraceStatus.FAILED in ways else []
         for number in lost:
             cause = cast(StepError, children[number].error)
             if not op.goes_on or cause.kind in FATAL:
                 self.raised = children[number].raised
-                name = (
-                    f"item [{number}]"
-                    if op.kind == "map"
-                    else f"{_CHILD[op.kind]} {op.frames[number].name!r}"
-                )
-                message = f"{name}: {error_text(children[number].failed_step, cause)}"
+                text = error_text(children[number].failed_step, cause)
+                message = f"{fork.title(number)}: {text}"
                 inner = replace(cause, message=message, retryable=False)
                 return self._failed(op, inner, extra=extra)
         if op.timeout_ns and self.now >= self._started + op.timeout_ns:
@@ -584,24 +472,20 @@ class Machine:
             )
         if self.ledger.state < 0:  # before the join allocates
             return self._failed(op, _state_full(), extra=extra)
-        value = (
-            children[0].output
-            if op.kind == "call"
-            else gathered(op, [child.gave for child in children])
-        )
-        skipped = [number for number, child in enumerate(children) if child.skipped]
-        if op.kind != "call" and skipped:
-            extra["skipped"] = [child_name(op, number) for number in skipped]
+        return self._gathered(op, lost, extra)
+
+    def _gathered(self, op: ForkOp, lost: list[int], extra: dict[str, Any]) -> Op | None:
+        """The fork succeeded, though children may be *lost*: what they gave is its output."""
+        fork, limit = self.fork, self.terms.limits.value_bytes
+        skipped = fork.skipped() if op.kind != "call" else []
+        if skipped:
+            extra["skipped"] = skipped
         if lost:
-            extra["failed"] = [child_name(op, number) for number in lost]
+            extra["failed"] = [fork.name(number) for number in lost]
         try:
-            value, size = admit(value, self.terms.limits.value_bytes)
+            value, size = admit(fork.gathered(), limit)
             if op.errors >= 0:
-                listed = [
-                    (child_name(op, number), cast(StepError, children[number].error))
-                    for number in lost
-                ]
-                errors, more = admit(told_of(op, listed), self.terms.limits.value_bytes)
+                errors, more = admit(fork.errors(lost), limit)
                 size += more
         except VMError as error:
             return self._failed(op, StepError.of(error), extra=extra)
@@ -618,19 +502,13 @@ class Machine:
         """What the children of a failed fork gave, with null for those that failed, and which these
         are; where they did not end, or their values are too large together, null for each.
         """
-        children = [cast("Machine | Light", child) for child in self._children] if joined else []
-        lost = [
-            child_name(op, n)
-            for n, child in enumerate(children)
-            if child.status is not TraceStatus.SUCCESS
-        ]
-        nothing = gathered(op, [None] * (len(children) if op.kind == "map" else len(op.frames)))
-        if not children:
-            return nothing, lost
+        count = self.fork.size if joined else len(op.frames) if op.kind != "map" else 0
+        nothing = together(op, [None] * count)
+        if not joined:
+            return nothing, []
+        lost = [self.fork.name(number) for number in self.fork.lost()]
         try:
-            value, size = admit(
-                gathered(op, [child.gave for child in children]), self.terms.limits.value_bytes
-            )
+            value, size = admit(self.fork.gathered(), self.terms.limits.value_bytes)
         except VMError:
             return nothing, lost
         if size > self.ledger.state:
@@ -1435,8 +1313,9 @@ class Machine:
         op = self._op
         extra = None
         if isinstance(op, ForkOp):
-            self.waiting = [entry for child in self._adopt() for entry in child.waiting]
-            extra = self._join_extra()
+            self._adopt()
+            self.waiting = [entry for child in self.fork.begun for entry in child.waiting]
+            extra = self.fork.recorded()
         elif isinstance(op, ModelOp):
             self._settle(None if called else NOTHING_USED)
         elif isinstance(op, ToolOp):
@@ -2060,7 +1939,22 @@ class Machine:
     # --- forks ---
 
     def _begin_fork(self, op: ForkOp) -> None:
-        count = len(op.frames)
+        ledger, limits = self.ledger, self.terms.limits
+        fork = self.fork = Fork(op, self.path, self._given_to(op), ledger)
+        self.deadline = self._nearest(op)
+        if (
+            not self.watched
+            and op.kind != "call"
+            and self.deadline >= FOREVER
+            and not op.timeout_ns
+            and fork.shares.ample
+            and ledger.tool_calls >= UNLIMITED
+            and limits.value_bytes >= SMALL_TEXT
+        ):
+            fork.allow_light(self.frame, limits.value_bytes, ledger.state)
+
+    def _given_to(self, op: ForkOp) -> Any:
+        """The items of a map, or the inputs of a called program."""
         if op.kind == "map":
             assert op.over is not None
             items = op.over(self.frame)
@@ -2068,63 +1962,27 @@ class Machine:
                 raise ExprError(f"'over' is {described(items)}, and must be a list")
             if len(items) > op.max_items:
                 raise LimitExceeded(f"{len(items)} items, and max_items is {op.max_items}")
-            self._fork, count = items, len(items)
-        elif op.kind == "call":
+            return items
+        if op.kind == "call":
             assert op.arguments is not None
-            self._fork = admit(op.arguments(self.frame), self.terms.limits.value_bytes)[0]
+            inputs = admit(op.arguments(self.frame), self.terms.limits.value_bytes)[0]
             check = op.frames[0].check
-            fault = check(self._fork) if check is not None else None
+            fault = check(inputs) if check is not None else None
             if fault is not None:
                 raise ExprError(f"inputs of the called program: {fault}")
-        frames = op.frames * count if op.kind == "map" else op.frames
-        self.fork_size = count
-        self._shares = Shares(self.ledger, [frame.ceiling for frame in frames], op.at_once(count))
-        self._children = [None] * count
-        self._granted = [None] * count
-        self.deadline = self._nearest(op)
-        ledger, limits = self.ledger, self.terms.limits
-        self._lightly = (
-            not self.watched
-            and op.kind != "call"
-            and self.deadline >= FOREVER
-            and not op.timeout_ns
-            and self._shares.ample
-            and ledger.tool_calls >= UNLIMITED
-            and limits.value_bytes >= SMALL_TEXT
-        )
-        if self._lightly:
-            self._inside, self._inside_state = self.frame.copy(), ledger.state
+            return inputs
+        return None
 
-    def _adopt(self) -> list[Machine | Light]:
-        """The children that were started; what they used and what they would undo becomes this
+    def _adopt(self) -> None:
+        """What the children that were started used, and what they would undo, becomes this
         machine's.
         """
-        children = [child for child in self._children if child is not None]
-        full = [child for child in children if type(child) is Machine and child.frame]
-        self._leave_out(max((child.waited_ns for child in full), default=0))
-        ledger = self.ledger
-        for granted, child in zip(self._granted, self._children, strict=True):
-            if type(child) is Light:
-                if child.size >= 0:
-                    ledger.steps -= 1
-                    ledger.state -= child.size
-                    child.size = -1  # adopted once
-            elif type(child) is Machine and granted is not None and child.frame:
-                ledger.settle(granted, child.ledger)
-                if child._undo:
-                    self._undo = (self._undo or []) + child._undo
-                child.frame = []  # adopted once; its values live on in its records
-        return children
-
-    def _join_extra(self) -> dict[str, Any]:
-        children = [child.records if child is not None else [] for child in self._children]
-        extra: dict[str, Any] = {"forked": True, "children": children}
-        ends = {
-            child.frame_name: child.error.to_dict()
-            for child in self._children
-            if child is not None and child._end_failed and child.error is not None
-        }
-        return {**extra, "ends": ends} if ends else extra
+        fresh = self.fork.adopt(self.ledger)
+        self._leave_out(max((child.waited_ns for child in fresh), default=0))
+        for child in fresh:
+            if child._undo:
+                self._undo = (self._undo or []) + child._undo
+            child.frame = []  # adopted once; its values live on in its records
 
     # --- ends ---
 
@@ -2150,7 +2008,7 @@ class Machine:
 
     def _end_failed_with(self, step_id: str, error: StepError) -> Op | None:
         """The frame failed at its end, where no step does."""
-        self._end_failed = True
+        self.end_failed = True
         return self._frame_failed(step_id, self._as_recorded(error, self.frame_name))
 
     def _frame_failed(self, step_id: str, error: StepError) -> Op | None:
@@ -2250,29 +2108,6 @@ class LoopExhausted(StepFault):
 
 class NoCase(StepFault):
     """No case of a switch fits."""
-
-
-def child_name(op: ForkOp, number: int) -> Any:
-    """What a branch or item is called in lists of them."""
-    return number if op.kind == "map" else op.frames[number].name
-
-
-def gathered(op: ForkOp, outputs: list[Any]) -> Any:
-    """The output of a `map` or `parallel` whose children gave *outputs*."""
-    return (
-        outputs
-        if op.kind == "map"
-        else dict(zip([frame.name for frame in op.frames], outputs, strict=True))
-    )
-
-
-def told_of(op: ForkOp, errors: list[tuple[Any, StepError]]) -> list[dict[str, Any]]:
-    """What `$step.errors` lists: each failed child's name and error."""
-    word = "item" if op.kind == "map" else "branch"
-    return [{word: name, **error.told(MAX_LISTED)} for name, error in errors]
-
-
-_CHILD = {"parallel": "branch", "call": "program"}
 
 
 def _case_of(op: SwitchOp, value: Any) -> str:

@@ -121,6 +121,9 @@ class Op:
         return ""
 
 
+FOREVER = 1 << 62
+"""A deadline that never comes, in nanoseconds."""
+
 KEPT_FOREVER = 1 << 62
 """`CallOp.kept_ns` of an answer that may be of any age."""
 

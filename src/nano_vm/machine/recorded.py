@@ -538,12 +538,12 @@ def _forked(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], h
     children = (record.children or ()) if record is not None else ()
     stopped = record is not None and record.status is StepStatus.CANCELLED
     latest = machine.now
-    for number in range(machine.fork_size):
+    for number in range(machine.fork.size):
         told = children[number] if number < len(children) else ()
         # a child that began has a record at least of that it was cancelled
         if stopped and not told:
             continue
-        if not machine.ready(number):  # behind one that is held
+        if not machine.fork.ready(number):  # behind one that is held
             continue
         child = machine.child(number)
         play(

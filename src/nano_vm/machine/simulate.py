@@ -25,9 +25,9 @@ def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
     op = machine.start(machine.now)
     while op.code != END:
         if op.code == FORK:
-            numbers = range(machine.fork_size) if order is None else order(machine, op)
+            numbers = range(machine.fork.size) if order is None else order(machine, op)
             for number in in_lanes(machine, numbers):
-                if not machine.ready(number):
+                if not machine.fork.ready(number):
                     continue
                 child = machine.child(number)
                 child.now = machine.now
@@ -44,5 +44,8 @@ def in_lanes(machine: Machine, numbers: Iterable[int]) -> Iterator[int]:
     """The children of the requested fork in the order of *numbers*, but for that those of one lane
     come one after the other.
     """
-    lanes = [iter(range(lane, machine.fork_size, machine.lanes)) for lane in range(machine.lanes)]
-    return (next(lanes[number % machine.lanes]) for number in numbers)
+    lanes = [
+        iter(range(lane, machine.fork.size, machine.fork.lanes))
+        for lane in range(machine.fork.lanes)
+    ]
+    return (next(lanes[number % machine.fork.lanes]) for number in numbers)

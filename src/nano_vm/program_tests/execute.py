@@ -26,10 +26,10 @@ from ..language.policy import Policy, tightest
 from ..language.program import Program
 from ..machine.compile import plan_of
 from ..machine.faults import consumed, model_error, tool_error
-from ..machine.machine import FOREVER, Machine, machine_of
+from ..machine.machine import Machine, machine_of
 from ..machine.outcome import Answer, Arrived, Decided, Failed, Outcome, Suspended, TimedOut, Value
 from ..machine.pending import due_at
-from ..machine.plan import ModelOp, Op, PauseOp, Plan, ToolOp
+from ..machine.plan import FOREVER, ModelOp, Op, PauseOp, Plan, ToolOp
 from ..machine.simulate import simulate
 from ..machine.terms import RunTerms
 from ..prices import Price, checked_price

@@ -166,9 +166,9 @@ def _advance(
     while op.code != END:
         if op.code == FORK:
             ended = [
-                machine.ready(number)
+                machine.fork.ready(number)
                 and _advance(machine.child(number), recorded, machines, asked, machine.now)
-                for number in range(machine.fork_size)
+                for number in range(machine.fork.size)
             ]  # each that may begin, also behind one that waits
             if not all(ended):
                 return False

@@ -19,13 +19,15 @@ from ..adapters.protocol import Completion
 from ..errors import LeaseLost, ModelError, StoreError
 from ..language.answers import Spoken, ending
 from ..machine.faults import consumed, effect_key, model_error, route_of, tool_error
-from ..machine.machine import FOREVER, Light, Machine
+from ..machine.forks import Light
+from ..machine.machine import Machine
 from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from ..machine.plan import (
     ASKED,
     AWAITED,
     DOUBT,
     END,
+    FOREVER,
     FORK,
     INLINE,
     MODEL,
@@ -625,7 +627,7 @@ class Driver:
                 value = await value
             child.now = self.now()
             good = not lane.expired and lane.task.cancelling() <= lane.before
-            if good and machine.lit(number, child, started, value):
+            if good and machine.fork.lit(number, child, started, value):
                 return False
         except BaseException as error:  # noqa: BLE001 - as in `drive`
             raised = error
@@ -647,11 +649,11 @@ class Driver:
         One worker begins, and the others when it has to wait for the first time, or has ended and
         left some: children that need no wait cost no task.
         """
-        count, lanes = machine.fork_size, machine.lanes
+        count, lanes = machine.fork.size, machine.fork.lanes
         limit = op.at_once(count)
         if limit <= 1:
             for number in range(count):
-                if not machine.ready(number):
+                if not machine.fork.ready(number):
                     return
                 child = self.child(machine, number)
                 if await self.drive(child, lane, self.begun(child)):
@@ -663,9 +665,9 @@ class Driver:
             own = self.lane(None, self.now())
             try:
                 for number in numbers:
-                    if not machine.ready(number):
+                    if not machine.fork.ready(number):
                         return
-                    light = machine.light(number)
+                    light = machine.fork.light(number)
                     if light is not None:
                         stopped = await self.call_lightly(machine, number, light, own)
                     else:

@@ -10,7 +10,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..machine.machine import FOREVER, Light, Machine
+from ..machine.forks import Light
+from ..machine.machine import Machine
+from ..machine.plan import FOREVER
 
 WATCHDOG_GRAIN_NS = 20_000_000
 """How late a deadline may be noticed when thousands of calls run: 50 looks a second at the most."""

@@ -21,7 +21,7 @@ from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
 from ..language.semantics import tool_calls
 from ..machine.faults import LOST, NOTHING_USED, effect_key
-from ..machine.machine import FOREVER, Machine
+from ..machine.machine import Machine
 from ..machine.outcome import (
     Arrived,
     Cancelled,
@@ -38,6 +38,7 @@ from ..machine.pending import due_at
 from ..machine.plan import (
     DOUBT,
     END,
+    FOREVER,
     FORK,
     INLINE,
     MODEL,
@@ -189,7 +190,7 @@ class Driver:
         """Drive the children of the requested fork; False where this execution ends before they
         do. If the run is cancelled no further child begins.
         """
-        count, lanes = machine.fork_size, machine.lanes
+        count, lanes = machine.fork.size, machine.fork.lanes
         limit = op.at_once(count)
         numbers = iter(range(count))
 
@@ -198,7 +199,7 @@ class Driver:
                 known = f"{machine.path}:{number}" in self.tape.frames
                 if self.leaving and not known:
                     return False
-                if not machine.ready(number) or (self.cancelled and not known):
+                if not machine.fork.ready(number) or (self.cancelled and not known):
                     return True
                 if not await self.child(machine, number):
                     return False

@@ -41,8 +41,8 @@ def _children(machine: Machine, tape: Tape, now: int) -> tuple[int, bool]:
     of them is under way.
     """
     standing = True
-    for number in in_lanes(machine, range(machine.fork_size)):
-        if not machine.ready(number):  # behind one that waits
+    for number in in_lanes(machine, range(machine.fork.size)):
+        if not machine.fork.ready(number):  # behind one that waits
             continue
         child = machine.child(number)
         now = max(now, snapshot(child, tape))

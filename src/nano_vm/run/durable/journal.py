@@ -26,7 +26,7 @@ from ...collector import collector_paused
 from ...errors import LeaseLost, StoreError
 from ...machine.faults import LOST
 from ...machine.ledger import UNLIMITED
-from ...machine.machine import FOREVER, Machine
+from ...machine.machine import Machine
 from ...machine.outcome import (
     Arrived,
     Cancelled,
@@ -39,7 +39,7 @@ from ...machine.outcome import (
     Value,
 )
 from ...machine.pending import due_at
-from ...machine.plan import DOUBT, END, FORK, PAUSE, TOOL, Op, ToolOp
+from ...machine.plan import DOUBT, END, FOREVER, FORK, PAUSE, TOOL, Op, ToolOp
 from ...machine.recorded import HELD, Recorded
 from ...records.record import StepError
 from ...records.status import TraceStatus
