@@ -15,7 +15,7 @@ from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from telemetry.receiver import Receiver
+from receiver import Receiver
 from temporalio.contrib.opentelemetry import TracingInterceptor
 
 from nano_vm import ExecutionVM, tool
