@@ -383,14 +383,16 @@ def write(tables: dict[str, Table], described: str, date: str) -> None:
     """
     told = f"Measured on {date}: {described}."
     where, figures = DOCS / "benchmarks.md", HERE / "benchmarks.json"
-    kept, known, measured_on = {}, {}, told
+    kept, measured_on = {}, told
+    known: dict[str, Any] = {"date": date, "machine": described, "later": {}, "figures": {}}
     if len(tables) < len(SECTIONS):
         before = where.read_text()
         kept = sections_of(before)
         measured_on = next(line for line in before.splitlines() if line.startswith("Measured on"))
-        known = json.loads(figures.read_text())["figures"]
-        for table in tables.values():
+        known |= json.loads(figures.read_text())
+        for name, table in tables.items():
             table.text += f" {told}"
+            known["later"][name] = told
     sections = kept | {table.title: table.markdown() for table in tables.values()}
     where.write_text(page(sections, measured_on))
     if "stress" in tables:
@@ -402,10 +404,8 @@ def write(tables: dict[str, Table], described: str, date: str) -> None:
         (DOCS / "benchmarks.svg").write_text(
             chart("The stress test", subtitle, plot, ours=OURS.name, limit=LIMIT.name)
         )
-    found = known | {name: table.raw for name, table in tables.items()}
-    figures.write_text(
-        json.dumps({"date": date, "machine": described, "figures": found}, indent=1) + "\n"
-    )
+    known["figures"] |= {name: table.raw for name, table in tables.items()}
+    figures.write_text(json.dumps(known, indent=1) + "\n")
 
 
 def main() -> None:
