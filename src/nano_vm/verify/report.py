@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import pictures
@@ -209,6 +210,11 @@ class Influence:
         return {name: value for name, value in fields.items() if value is not None}
 
 
+def rounded_up(bits: float) -> float:
+    """*bits* with one digit: never less, since they are a bound."""
+    return ceil(bits * 10) / 10
+
+
 @dataclass(frozen=True, slots=True)
 class Released:
     """How many bits of what has a label a run gives away at most, by ``answers`` that are a choice
@@ -220,7 +226,7 @@ class Released:
     branches: float
 
     def __str__(self) -> str:
-        answers, branches = (-(-bits * 10 // 1) / 10 for bits in (self.answers, self.branches))
+        answers, branches = rounded_up(self.answers), rounded_up(self.branches)
         return f"{self.label}: at most {answers:g} bits a run by answers, {branches:g} by branches"
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Accounts of shared budgets in the tables of a store. Each function is part of a transaction that
-takes no lock before; accounts are locked in the order of their keys.
+takes no lock before, but for `charge`, which comes after the runs that it charges for; accounts are
+locked in the order of their keys.
 """
 
 from __future__ import annotations

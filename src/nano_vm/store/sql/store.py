@@ -97,7 +97,7 @@ class SqlStore(TableStore):
     they recorded may then be made again. *busy_timeout_seconds* is how long to wait for another
     process that writes. With *read_only* nothing is written, and a file of SQLite may lie where
     nothing can be. *accept* takes a file whose log is missing as it is, and *upgrade* makes tables
-    of an older version those of this one, if there is a way (`schema.UPGRADES`). One that is
+    of an older version those of this one, by the revisions in `migrations`. One that is
     stopped while it writes keeps others from writing to SQLite; PostgreSQL takes its transaction
     from it. *keys* encrypt the values of runs: by default those that the environment names.
 

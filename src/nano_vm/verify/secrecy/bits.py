@@ -15,7 +15,7 @@ from ...language.expr import Ref, value_references
 from ...language.flow import Names, Node
 from ...language.semantics import Chooses, External, Forks, Literals, Repeats, Term, output
 from ...values import short
-from ..report import Released
+from ..report import Released, rounded_up
 from ..trust.graph import Reach
 from ..trust.labels import Path, choices
 from .labels import Secrets
@@ -133,6 +133,6 @@ def _alternatives(terms: Sequence[Term]) -> int | None:
 
 
 def text(bits: float) -> str:
-    """*bits*, for people; rounded up, since they are a bound."""
-    number = -(-bits * 10 // 1) / 10
+    """*bits*, for people."""
+    number = rounded_up(bits)
     return f"at most {number:g} bit{'s' * (number != 1)} a run"

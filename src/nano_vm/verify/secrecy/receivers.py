@@ -22,7 +22,7 @@ from .labels import Secrets
 @dataclass(slots=True)
 class Receiver:
     """One place: ``name`` is whose, ``what`` the place in words, ``value`` what an approval can have
-    shown, ``vertices`` steps whose output it is, where no reference reads it.
+    shown, ``outputs`` the steps whose output it is, where no reference reads it.
     """
 
     name: str
@@ -43,7 +43,9 @@ class Receiver:
 
 
 class Receivers:
-    """All of one program; ``faults`` are models of which no rule says what they accept."""
+    """All of one program, and after they were walked the models of which no rule says what they
+    accept.
+    """
 
     def __init__(self, flow: Flow, secrets: Secrets) -> None:
         self.flow = flow
