@@ -1,5 +1,7 @@
-import { useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import { cost, moment, plural, tokens } from "../lib/format";
+import { useAddress } from "../lib/router";
+import { type Filter, parseFilter } from "../model/filter";
 import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 import { Cells, Faults, Sheet, useAsked } from "./parts";
@@ -100,24 +102,72 @@ interface CostRow {
 
 const GROUPS = ["program", "model", "step", "day"];
 
+const OF_COSTS = ["program", "submitter", "labels", "since", "until"];
+
+/** A filter in the words of the list of runs, of those that costs can be summed over. */
+function costFilter(text: string): Filter {
+  const { query, faults } = parseFilter(text, Date.now());
+  const kept = Object.entries(query).filter(([name]) => OF_COSTS.includes(name));
+  const left = Object.keys(query).filter((name) => !OF_COSTS.includes(name));
+  const told = left.map((name) => `costs are not filtered by ${name}: ${OF_COSTS.join(", ")}`);
+  return { query: Object.fromEntries(kept), faults: [...faults, ...told] };
+}
+
 /** What the model calls of a project have cost. */
 export function CostsPage({ from }: { from: TeamSource }) {
-  const [by, setBy] = useState("program");
-  const [list, fault] = useAsked<{ costs: CostRow[] }>(from, `costs?by=${by}`);
+  const [{ query }, change] = useAddress();
+  const asked = query.get("by") ?? "";
+  const by = GROUPS.includes(asked) ? asked : "program";
+  const text = query.get("q") ?? "";
+  const [draft, setDraft] = useState(text);
+  useEffect(() => setDraft(text), [text]);
+  const filter = useMemo(() => costFilter(text), [text]);
+  const words = new URLSearchParams({ ...filter.query, by });
+  const [list, fault] = useAsked<{ costs: CostRow[] }>(from, `costs?${words}`);
   const dearest = Math.max(...(list?.costs ?? []).map((one) => Number(one.cost_usd)), 0);
   return (
     <Sheet title="Costs">
       <fieldset className="chips">
         <legend className="unseen">Summed by</legend>
         {GROUPS.map((one) => (
-          <button key={one} type="button" aria-pressed={by === one} onClick={() => setBy(one)}>
+          <button
+            key={one}
+            type="button"
+            aria-pressed={by === one}
+            onClick={() => change({ by: one })}
+          >
             by {one}
           </button>
         ))}
       </fieldset>
+      <form
+        className="filter"
+        role="search"
+        onSubmit={(event) => {
+          event.preventDefault();
+          change({ q: draft.trim() || null });
+        }}
+      >
+        <input
+          value={draft}
+          onChange={(event) => setDraft(event.target.value)}
+          placeholder="program:refund label:team=shop by:mia since:7d"
+          aria-label="Of which runs"
+          spellCheck={false}
+        />
+      </form>
+      {filter.faults.map((one) => (
+        <p key={one} className="note state-failed" role="alert">
+          <Plain text={one} />
+        </p>
+      ))}
       <Faults error={fault} />
       {list !== null && list.costs.length === 0 && (
-        <p className="muted">No run of this project has called a model yet.</p>
+        <p className="muted">
+          {text === ""
+            ? "No run of this project has called a model yet."
+            : "No run like this has called a model."}
+        </p>
       )}
       {list !== null && list.costs.length > 0 && (
         <Cells>
