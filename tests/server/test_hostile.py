@@ -13,8 +13,10 @@ import pytest
 
 from nano_vm.cli import main
 from nano_vm.server.app import application
+from nano_vm.visible import HIDDEN
 
-from .conftest import World
+from .conftest import REFUND, World
+from .serving import served
 from .test_access import ENDS_SESSIONS, operations
 
 SHOP = "/api/v1/projects/shop"
@@ -157,3 +159,79 @@ def test_the_committed_document_is_what_is_served(world: World) -> None:
     told = json.loads(DOCUMENT.read_text(encoding="utf-8"))
     served = json.loads(json.dumps(application(world.state).openapi()))
     assert served == told, "python -m nano_vm.server.document writes it anew"
+
+
+def hidden_in(text: str) -> set[str]:
+    """What a terminal would act on, or nobody would see."""
+    return set(HIDDEN.findall(text.replace("\n", "")))
+
+
+def test_what_a_server_gives_reaches_a_terminal_as_text(
+    world: World, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run says, and the names of programs and of who has started it, by `--server`."""
+    source = REFUND.replace("name: refund", 'name: "\\u202e\\x1b[31mrefund"')
+    assert world.developer.post(f"{SHOP}/programs", json={"source": source}).is_success
+    texts = [text for text in HOSTILE if "\x00" not in text and len(text) < 1000]
+    body = {"program": "\u202e\x1b[31mrefund", "run_id": "hostile"}
+    inputs = {"order_id": "".join(texts) + "\u2028\x9b31m", "amount": 1}
+    assert world.developer.post(f"{SHOP}/runs", json={**body, "inputs": inputs}).is_success
+    world.work()
+    listed = {"role": "admin", "approves": ["manager"]}
+    world.owner.put(f"{SHOP}/members/owner", json=listed)
+    key = world.owner.post(f"{SHOP}/keys", json={"name": "x", "role": "admin"}).json()["key"]
+    monkeypatch.setenv("NANO_VM_KEY", key)
+    seen = ""
+    with served(world.state) as address:
+        for words in (["runs"], ["show", "hostile"], ["show", "hostile", "--full"], ["costs"]):
+            main([*words, "--server", address])
+            told = "".join(capfd.readouterr())
+            assert hidden_in(told) == set(), words
+            seen += told
+        main(["approve", "hostile", "approve", "--server", address, "--shown", "0" * 64])
+        assert hidden_in("".join(capfd.readouterr())) == set()
+    assert "refund" in seen
+    assert "HYPERLINK" in seen
+
+
+@pytest.mark.slow
+def test_ten_megabytes_on_a_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """They are taken, shown in part where a person decides, and never slow down others."""
+    line = "x" * 10_000_000 + "\u202e<script>" * 1000
+    run_id = world.start(inputs={"order_id": line, "amount": 1})
+    [one] = [a for a in world.operator.get(f"{SHOP}/inbox").json()["asked"] if a["run"] == run_id]
+    assert (one["whole"], one["facts"]) == (False, [])
+    shown = world.developer.get(f"{SHOP}/runs/{run_id}")
+    assert shown.status_code == 200
+    assert len(shown.content) < 4 * len(line.encode())
+    assert len(world.viewer.get(f"{SHOP}/runs/{run_id}").content) < 100_000
+    assert len(world.viewer.get(f"{SHOP}/runs").content) < 100_000
+    assert len(world.admin.get(f"{SHOP}/audit").content) < 100_000
+    assert all(len(record.getMessage()) < 10_000 for record in caplog.records)
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if "\x00" not in text and text])
+def test_what_people_call_things_is_given_back_as_it_is_or_refused(world: World, text: str) -> None:
+    """Names of keys, roles and programs, labels, and reasons: each is data, wherever it is read."""
+    made = world.admin.post(f"{SHOP}/keys", json={"name": text, "role": "viewer"})
+    if made.is_success:
+        listed = world.admin.get(f"{SHOP}/keys")
+        assert listed.headers["content-type"] == "application/json"
+        assert text in [key["name"] for key in listed.json()["keys"]]
+    approvers = world.admin.put(f"{SHOP}/settings", json={"approvers": {text: 2}})
+    assert approvers.is_success == (len(text) <= 200)
+    world.admin.put(f"{SHOP}/settings", json={"approvers": {}})
+    labelled = {
+        "program": "refund",
+        "inputs": {"order_id": "A", "amount": 1},
+        "labels": {"k": text},
+    }
+    answer = world.developer.post(f"{SHOP}/runs", json=labelled)
+    assert answer.is_success == (text.isprintable() and len(text) <= 200), answer.text
+    run_id = world.start()
+    [one] = [a for a in world.operator.get(f"{SHOP}/inbox").json()["asked"] if a["run"] == run_id]
+    body = {"run": run_id, "path": "approve", "shown": one["shown"], "answer": "reject"}
+    assert world.operator.post(f"{SHOP}/inbox", json={**body, "reason": text}).is_success
+    entries = world.admin.get(f"{SHOP}/audit").json()["entries"]
+    assert text in [entry["detail"].get("reason") for entry in entries]
+    assert world.owner.get("/api/v1/audit/verify").json() == {"faults": []}

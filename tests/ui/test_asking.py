@@ -17,7 +17,7 @@ from ui_stories import HOSTILE, ask, go_on
 from nano_vm.cli import main
 from nano_vm.errors import AlreadyDecided, Changed, VMError
 from nano_vm.store.protocol import open_store
-from nano_vm.ui.asking import WHOLE_CHARS, Answers, asked
+from nano_vm.ui.asking import WHOLE_CHARS, Answers, _asking, asked
 from nano_vm.ui.library import StoreLibrary
 from nano_vm.ui.local import LocalServer
 
@@ -204,3 +204,16 @@ def test_the_command_decides_for_a_name_and_of_a_store_only(
     file.write_text(json.dumps(trace))
     assert main(["ui", str(file), "--as", "mia", "--no-browser"]) == 2
     assert "files take no answers" in capsys.readouterr().err
+
+
+def test_what_is_too_long_for_a_page_is_not_written_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nano_vm.ui.asking.written", None)  # who wrote it would fail
+    entry = {
+        "kind": "approval",
+        "path": "a",
+        "role": "r",
+        "shown": "",
+        "show": {"x": ["y" * 60_000] * 2},
+    }
+    asking = _asking("run", "program", 0, entry)
+    assert (asking["whole"], asking["facts"]) == (False, [])

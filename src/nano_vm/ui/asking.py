@@ -91,11 +91,12 @@ def asked(store: Archive, project: str | None = None) -> tuple[list[Asking], lis
 
 
 def _asking(run_id: str, program: str, created_ns: int, entry: Mapping[str, Any]) -> Asking:
-    facts = [
-        Fact(name=name(key), text=written(value), exact=exact(value))
-        for key, value in _parts(entry)
-    ]
-    whole = sum(len(fact["text"]) for fact in facts) <= WHOLE_CHARS
+    parts = list(_parts(entry))
+    facts: list[Fact] = []
+    # 10 MB would take half a minute to write, at each look of each page
+    if sum(_chars(value) for _, value in parts) <= WHOLE_CHARS:
+        facts = [Fact(name=name(key), text=written(of), exact=exact(of)) for key, of in parts]
+    whole = len(facts) == len(parts) and sum(len(f["text"]) for f in facts) <= WHOLE_CHARS
     deadline = entry.get("deadline_ns")
     return {
         "run": run_id,
@@ -112,6 +113,20 @@ def _asking(run_id: str, program: str, created_ns: int, entry: Mapping[str, Any]
         "needed": 1,
         "approved": [],
     }
+
+
+def _chars(value: Any) -> int:
+    """The characters of all strings in *value*."""
+    found, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            found += len(one)
+        elif isinstance(one, Mapping):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
+    return found
 
 
 def _parts(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
