@@ -636,6 +636,21 @@ async def test_a_tool_that_only_reads_and_is_inline_costs_one_event(
     assert kinds.count("EVENT_TYPE_ACTIVITY_TASK_SCHEDULED") == 1  # the admission
 
 
+async def test_a_further_call_is_six_events_and_one_workflow_task(temporal_server: Server) -> None:
+    kinds: dict[int, list[str]] = {}
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        for count_ in (2, 12):
+            steps = [step(f"s{number}", args={"x": number}) for number in range(count_)]
+            await runs.submit(program(*steps), run_id=f"counted-{count_}")
+            await runs.result(f"counted-{count_}")
+            handle = runs.client.get_workflow_handle(f"counted-{count_}")
+            history = await handle.fetch_history()
+            kinds[count_] = [EventType.Name(event.event_type) for event in history.events]
+    tasks = {n: found.count("EVENT_TYPE_WORKFLOW_TASK_COMPLETED") for n, found in kinds.items()}
+    assert len(kinds[12]) - len(kinds[2]) <= 10 * 6
+    assert tasks[12] - tasks[2] <= 10
+
+
 async def test_calls_go_to_the_queue_that_has_their_tool(temporal_server: Server) -> None:
     """The worker of the run knows a tool by its contract, and another makes its calls."""
     made_by = []

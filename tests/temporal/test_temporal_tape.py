@@ -19,6 +19,7 @@ from nano_vm.machine.plan import END, FORK, Plan
 from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import StepError
 from nano_vm.temporal import activities
+from nano_vm.temporal.conversion import json_bytes
 from nano_vm.temporal.plans import contract_of
 from nano_vm.temporal.snapshot import snapshot
 from nano_vm.temporal.tape import Begun, Lost, Tape, fed
@@ -166,6 +167,17 @@ def test_a_tape_computes_forks_again() -> None:
     assert snapshot(machine, tape) == 11
     assert machine.output == "done"
     assert machine.records[0][7] == 9
+
+
+@pytest.mark.parametrize("frames", [1, 500], ids=["steps", "items of a map"])
+def test_what_is_carried_beside_a_value_is_small(frames: int) -> None:
+    """By outcome, with the name of its frame and when that began."""
+    count, tape, hour = 500, Tape(), 3_600_000_000_000
+    for number in range(count):
+        name = "" if frames == 1 else f"each:{number}"
+        tape.of(name).append((hour + number * 1_234_567_891, Value("x")))
+    segments, _ = tape.parts()
+    assert len(json_bytes(segments)) <= 70 * count
 
 
 # --- words ----------------------------------------------------------------------------------------
