@@ -343,7 +343,7 @@ def shown(milliseconds: float) -> str:
 def page_of(lines: Sequence[Line]) -> str:
     """The page of the documentation."""
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    rows = "\n".join(f"| {' | '.join(part.strip() for part in line)} |" for line in lines)
+    rows = "\n".join(f"| {' | '.join(part.strip() or '-' for part in line)} |" for line in lines)
     return (
         "# What the server costs\n\n"
         "<!-- written by benchmarks/server.py --write; do not edit -->\n"
@@ -351,7 +351,10 @@ def page_of(lines: Sequence[Line]) -> str:
         f"{os.cpu_count()} cores,\nCPython {platform.python_version()}, load average {load}. "
         "Medians; what is compared takes turns, and\nclient and server share a process.\n\n"
         "| what | takes | beside | bar |\n|---|---|---|---|\n"
-        f"{rows}\n"
+        f"{rows}\n\n"
+        "A time beside is of the same run. On a machine that has much else to do, times are those of "
+        "waiting for\na processor: the ratios, and above all those of processor time, are what to "
+        "go by.\n"
     )
 
 
