@@ -36,6 +36,7 @@ class AsyncInbox:
         self.waiting = awaited(inbox.waiting)
         self.approve = awaited(inbox.approve)
         self.reject = awaited(inbox.reject)
+        self.require_open = awaited(inbox.require_open)
         self.resolve = awaited(inbox.resolve)
         self.cancel = awaited(inbox.cancel)
         self.send_event = awaited(inbox.send_event)
