@@ -107,7 +107,8 @@ class Campaign:
             role, _, point = self.lives[process]
             self.lives[process] = role, NEVER, point
         done, until = -1, 0.0
-        while self.lives and not self.place.faults.exists():
+        # all of them may have died at once, and left runs that others are to end
+        while not self.place.faults.exists() and (self.lives or self.unfinished()):
             if self.progress() != done:
                 done, until = self.progress(), time.monotonic() + STILL_SECONDS
             if time.monotonic() > until:
