@@ -29,8 +29,11 @@ REST_SECONDS = 5.0
 """How long a fork waits for transactions under way; they take milliseconds, if nobody holds a lock.
 """
 
-IDLE_CONNECTIONS = 5
-"""Connections that are kept open for the next who needs one."""
+IDLE_CONNECTIONS = 8
+"""Connections that are kept open for the next who needs one. asyncio has six threads on two cores,
+and the writer and the lease are two more: were it fewer than ask at once, a busy machine would open
+and close one again and again.
+"""
 
 
 def marks(values: Collection[Any]) -> str:
