@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from test_corpus import cases, execute, load
 
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.draw import view
 from nano_vm.draw.chart import Chart, Stop
-from nano_vm.draw.view import view_of
+from nano_vm.draw.view import RunView, view_of
 from nano_vm.language.flow import Flow
 from nano_vm.run.durable.stored import trace_of
 from nano_vm.store.protocol import open_store
@@ -21,6 +22,14 @@ from nano_vm.store.protocol import open_store
 CASES = [
     case for case in cases() if "load" not in case.values[0] and "refused" not in case.values[0]
 ]
+
+
+SHAPE = TypeAdapter(RunView)
+
+
+def as_declared(view: RunView) -> RunView:
+    """*view* with the fields that its type has, each of which it must have."""
+    return SHAPE.dump_python(SHAPE.validate_python(view, strict=True))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -31,6 +40,8 @@ def test_every_run_of_the_corpus_is_found_on_its_graph(case: dict[str, Any]) -> 
     }
     trace = execute(case).trace
     view = view_of(trace, load(case), programs)
+    assert as_declared(view) == view
+    assert as_declared(view_of(trace, load(case), programs, content=False))["content"] is False
     if view["chart"] is None:  # refused: it jumps or calls where nothing is
         assert "the program has no graph" in str(view["chart_fault"])
         assert any(d.severity == "error" for d in trace.diagnostics)
@@ -111,6 +122,7 @@ def test_a_stored_run_is_shown_as_its_trace_is_and_what_waits_in_a_fork_too(tmp_
     try:
         run = store.load("forks-1")
         view = view_of(run)
+        assert as_declared(view) == view
         assert view["lost"] == []
         assert view["taken"]["both/each/call > both/each/odd"] == 2
         states = {step["path"]: step["status"] for step in view["steps"]}

@@ -15,7 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
@@ -39,13 +39,13 @@ from .routes import Passed, Routes, routes_of
 VIEW_FORMAT = 1
 
 
-class AttemptView(TypedDict, total=False):
+class AttemptView(TypedDict):
     """An attempt that failed."""
 
     error: ErrorView
-    answer: str
-    tokens: int
-    cost: str | None
+    answer: NotRequired[str]
+    tokens: NotRequired[int]
+    cost: NotRequired[str | None]
     start: float
     end: float
 
@@ -58,7 +58,19 @@ class ErrorView(TypedDict):
     message: str
 
 
-class StepView(TypedDict, total=False):
+class UsageView(TypedDict):
+    """The tokens of a call, with those that a provider tells apart; ``cost_usd`` is a decimal."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: NotRequired[int]
+    cache_write_tokens: NotRequired[int]
+    reasoning_tokens: NotRequired[int]
+    cost_usd: NotRequired[str]
+
+
+class StepView(TypedDict):
     """A step as it is recorded, or one that is ``running``: begun, and without an outcome.
 
     ``output``, ``request`` and the values of ``references`` are strings of canonical JSON.
@@ -73,20 +85,20 @@ class StepView(TypedDict, total=False):
     status: str
     start: float
     end: float | None
-    output: str
-    request: str
-    error: ErrorView
-    attempts: list[AttemptView]
-    usage: dict[str, Any]
-    references: dict[str, str]
-    branch: str
-    beside: str
-    effect: str
-    effect_key: str
-    extra: str
+    output: NotRequired[str]
+    request: NotRequired[str]
+    error: NotRequired[ErrorView]
+    attempts: NotRequired[list[AttemptView]]
+    usage: NotRequired[UsageView]
+    references: NotRequired[dict[str, str]]
+    branch: NotRequired[str]
+    beside: NotRequired[str]
+    effect: NotRequired[str]
+    effect_key: NotRequired[str]
+    extra: NotRequired[str]
 
 
-class RunView(TypedDict, total=False):
+class RunView(TypedDict):
     """A run. ``lost`` are boxes that no arrow was found to: none, for a run of this program.
     ``current`` are the boxes that a run under way has reached: of a call without an effect nothing
     is recorded before its end.
@@ -100,7 +112,7 @@ class RunView(TypedDict, total=False):
     started: str
     duration: float | None
     inputs: dict[str, str]
-    output: str
+    output: NotRequired[str]
     error: str | None
     error_kind: str | None
     tokens: int
@@ -155,7 +167,7 @@ def view_of(
     chart, fault = _chart(run, program, programs or {})
     view = _header(recorded, content)
     if levels is not None:
-        view |= _accepted(recorded, levels, receiver, content)
+        _accept(view, recorded, levels, receiver, content)
     view["chart"] = chart.data() if chart is not None else None
     view["chart_fault"] = fault
     recording = recorded.trace.recording
@@ -197,12 +209,14 @@ def _lines(
     ]
 
 
-def _accepted(recorded: Recorded, levels: Levels, receiver: Receiver, content: bool) -> RunView:
-    """What a header says otherwise where something in the run is secret. What is asked of people
-    stands in pages, since its role accepts it.
+def _accept(
+    view: RunView, recorded: Recorded, levels: Levels, receiver: Receiver, content: bool
+) -> None:
+    """Have a header say what *receiver* may know where something in the run is secret. What is asked
+    of people stands in pages, since its role accepts it.
     """
     shown = shown_to(receiver, recorded.trace)
-    view: RunView = {"error": shown.error if content else _withheld(shown.error)}
+    view["error"] = shown.error if content else _withheld(shown.error)
     if content and (recorded.stored is None or recorded.stored.salt is not None):
         view["inputs"] = {name: _json(value) for name, value in shown.inputs.items()}
         view["output"] = _json(shown.final_output)
@@ -210,7 +224,6 @@ def _accepted(recorded: Recorded, levels: Levels, receiver: Receiver, content: b
         view["messages"] = [_message(m, content=False) for m in _messages(recorded.stored)]
         if receiver != "pages":
             view["waiting"] = _waiting(recorded.trace, recorded.stored, content=False)
-    return view
 
 
 def _framed(records: Iterable[Record], frame: str) -> Iterator[tuple[str, Record]]:
@@ -330,6 +343,7 @@ def _made_chart(
 
 
 def _header(recorded: Recorded, content: bool) -> RunView:
+    """The view of a run without its chart and its steps."""
     trace, run = recorded.trace, recorded.stored
     erased = run is not None and run.salt is None
     usage = trace.usage()
@@ -358,6 +372,12 @@ def _header(recorded: Recorded, content: bool) -> RunView:
         "submitter": run.submitter if run is not None else about.get("submitter"),
         "labels": dict(run.labels) if run is not None and not erased else about.get("labels", {}),
         "host": _json(about),
+        "chart": None,
+        "chart_fault": None,
+        "taken": {},
+        "lost": [],
+        "current": [],
+        "steps": [],
         "waiting": _waiting(trace, run, content),
         "messages": [_message(m, content) for m in _messages(run)],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from .. import pictures
 from ..errors import VMError
@@ -25,7 +25,7 @@ class StepDiff:
     """
 
     path: str
-    side: str = ""
+    side: Literal["", "a", "b"] = ""
     fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property

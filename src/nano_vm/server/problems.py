@@ -39,7 +39,7 @@ SCHEMA: dict[str, Any] = {
         "request_id": {"type": "string", "description": "by which the server's log knows it"},
         "diagnostics": {
             "type": "array",
-            "items": {"type": "object"},
+            "items": {"$ref": "#/components/schemas/DiagnosticView"},
             "description": "the faults of a program, each with its place",
         },
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -391,6 +391,48 @@ class Counterexample(TypedDict):
     run: RunView
 
 
+class DiagnosticView(TypedDict):
+    """A fault of a program, with its place in the text that was put."""
+
+    code: str
+    severity: Literal["error", "warning", "hint"]
+    loc: list[str | int]
+    place: str
+    message: str
+    hint: NotRequired[str]
+    file: NotRequired[str]
+    line: NotRequired[int]
+    column: NotRequired[int]
+
+
+class ProofView(TypedDict):
+    """A statement of a policy, and what is known of it."""
+
+    kind: str
+    tool: str
+    statement: str
+    status: Literal["proved", "refuted", "unproved"]
+    place: NotRequired[str]
+    path: NotRequired[list[dict[str, Any]]]
+    run: NotRequired[dict[str, Any]]
+    reason: NotRequired[str]
+    note: NotRequired[str]
+
+
+class ReportView(TypedDict):
+    """What the verifier found, as ``nano-vm verify --json`` has it."""
+
+    ok: bool
+    program: str
+    digest: str
+    proofs_digest: str
+    diagnostics: list[DiagnosticView]
+    proofs: list[ProofView]
+    ceiling: dict[str, Any] | None
+    flows: list[dict[str, Any]]
+    released: list[dict[str, Any]]
+
+
 class Checked(TypedDict):
     """What is to be said of a program: its faults, proofs, worst case and flows, and its graph;
     ``host`` names the worker that it was held against, ``policy`` is the version of the project's.
@@ -402,8 +444,8 @@ class Checked(TypedDict):
     policy: int | None
     bound: str | None
     counterexamples: list[Counterexample]
-    diagnostics: list[dict[str, Any]]
-    report: dict[str, Any] | None
+    diagnostics: list[DiagnosticView]
+    report: ReportView | None
     chart: ChartData | None
 
 

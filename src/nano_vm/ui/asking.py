@@ -8,7 +8,7 @@ has changed since is refused, and says who gave it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
@@ -45,7 +45,7 @@ class Asking(TypedDict):
     run: str
     program: str
     path: str
-    kind: str
+    kind: Literal["approval", "in_doubt", "effect"]
     role: str | None
     tool: str | None
     facts: list[Fact]

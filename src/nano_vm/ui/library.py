@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, NotRequired, Protocol
 
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
@@ -27,7 +27,15 @@ from .asking import Asking, asked
 PAGE_RUNS = 50
 """Runs of a list that are asked for at once: what two screens show."""
 
-_ASKED = ("path", "kind", "role", "event", "deadline_ns")
+
+class Asked(TypedDict):
+    """What a run waits for, in a list."""
+
+    path: str
+    kind: str
+    role: NotRequired[str]
+    event: NotRequired[str]
+    deadline_ns: NotRequired[int]
 
 
 class RunRow(TypedDict):
@@ -41,7 +49,7 @@ class RunRow(TypedDict):
     program_digest: str
     status: str
     driven: bool
-    waiting: list[dict[str, Any]]
+    waiting: list[Asked]
     created: float
     finished: float | None
     due: float | None
@@ -67,6 +75,15 @@ class RunList(TypedDict):
     now: float
 
 
+class StepDifference(TypedDict):
+    """A step of either run: ``side`` is ``a`` or ``b`` where only one has it."""
+
+    path: str
+    side: Literal["", "a", "b"]
+    differs: bool
+    fields: dict[str, tuple[str, str]]
+
+
 class Comparison(TypedDict):
     """Two runs and what differs, as `replay.diff` has it; each value is canonical JSON."""
 
@@ -74,8 +91,8 @@ class Comparison(TypedDict):
     b: RunView
     same: bool
     divergence: str | None
-    whole: dict[str, list[str]]
-    steps: list[dict[str, Any]]
+    whole: dict[str, tuple[str, str]]
+    steps: list[StepDifference]
 
 
 class Library(Protocol):
@@ -150,8 +167,8 @@ def compared(library: Library, a: str, b: str, programs: Programs) -> Comparison
     }
 
 
-def _pairs(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-    return {name: [canonical(side).decode() for side in pair] for name, pair in pairs.items()}
+def _pairs(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[str, str]]:
+    return {name: (canonical(a).decode(), canonical(b).decode()) for name, (a, b) in pairs.items()}
 
 
 def version_of(run: StoredRun) -> str:
@@ -232,7 +249,7 @@ def _row_of_store(run: StoredRun, driven: bool) -> RunRow:
         "program_digest": run.program_digest,
         "status": run.status,
         "driven": driven,
-        "waiting": [{key: entry[key] for key in _ASKED if key in entry} for entry in waiting],
+        "waiting": [_asked_for(entry) for entry in waiting],
         "created": run.created_ns / 1e6,
         "finished": run.finished_ns / 1e6 if run.finished_ns else None,
         "due": None if run.wake_ns is None else run.wake_ns / 1e6,
@@ -246,6 +263,17 @@ def _row_of_store(run: StoredRun, driven: bool) -> RunRow:
         "labels": {} if run.salt is None else dict(run.labels),
         "erased": run.salt is None,
     }
+
+
+def _asked_for(entry: Mapping[str, Any]) -> Asked:
+    found: Asked = {"path": entry["path"], "kind": entry["kind"]}
+    if "role" in entry:
+        found["role"] = entry["role"]
+    if "event" in entry:
+        found["event"] = entry["event"]
+    if "deadline_ns" in entry:
+        found["deadline_ns"] = entry["deadline_ns"]
+    return found
 
 
 def _error(run: StoredRun) -> str | None:
@@ -262,7 +290,7 @@ def _row_of_trace(trace: Trace) -> RunRow:
         "program_digest": trace.program_digest,
         "status": trace.status.value,
         "driven": False,
-        "waiting": [{key: entry[key] for key in _ASKED if key in entry} for entry in trace.waiting],
+        "waiting": [_asked_for(entry) for entry in trace.waiting],
         "created": trace.started_at.timestamp() * 1e3,
         "finished": None if finished is None else finished.timestamp() * 1e3,
         "due": None,

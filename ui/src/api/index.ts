@@ -1,6 +1,17 @@
 // All data of the pages comes through here: embedded in the file itself, or from a server.
 
-import type { Answer, AskedList, Comparison, RunList, RunView, Verified } from "./types";
+import type {
+  Answer,
+  AskedList,
+  Cancelled,
+  Comparison,
+  Current,
+  Day,
+  RunList,
+  RunView,
+  Verified,
+  View,
+} from "./types";
 
 export type * from "./types";
 
@@ -20,30 +31,6 @@ export type RunQuery = Partial<
     string
   >
 >;
-
-/** A run and its version: `run` is null where it is as it was *seen*. */
-export interface Current {
-  version: string;
-  run: RunView | null;
-}
-
-/** A filter that somebody keeps under a name. */
-export interface View {
-  name: string;
-  query: string;
-}
-
-/** How many runs began on a day, by how they stand now. */
-export interface Day {
-  day: number;
-  statuses: Record<string, number>;
-}
-
-export interface Cancelled {
-  id: string;
-  recorded: boolean;
-  fault: string | null;
-}
 
 /** What a server's list of runs has beside the runs. */
 export interface ListOfTeam {

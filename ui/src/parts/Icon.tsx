@@ -1,4 +1,4 @@
-import type { Look } from "../api";
+import type { Box } from "../api";
 import { type State, word } from "../model/run";
 
 // Each state has its own shape, so that colour says nothing alone.
@@ -42,7 +42,7 @@ const LOOKS: Record<string, string> = {
   chain: "M2 8h12M4 5v6M8 5v6M12 5v6",
 };
 
-export function LookIcon({ look, type }: { look: Look; type: string }) {
+export function LookIcon({ look, type }: { look: Box["look"]; type: string }) {
   const path = LOOKS[type] ?? LOOKS[look] ?? LOOKS.step;
   return (
     <svg className="icon icon-look" width="14" height="14" viewBox="0 0 16 16" aria-hidden="true">

@@ -1,5 +1,6 @@
 import { type FormEvent, useState } from "react";
-import { call, type Me, send } from "./api";
+import type { Me } from "../api";
+import { call, send } from "./api";
 import { Faults, Field, Sheet } from "./parts";
 
 /** One's own account: the password, and all sessions ended. */

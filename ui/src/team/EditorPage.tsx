@@ -1,5 +1,13 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
-import type { ChartData, RunView, StepView } from "../api";
+import type {
+  ChartData,
+  Checked,
+  DiagnosticView,
+  ProgramRow,
+  ProgramVersion,
+  RunView,
+  StepView,
+} from "../api";
 import { loadEditor } from "../editor/load";
 import type { Opened } from "../editor/types";
 import { compact } from "../lib/json";
@@ -10,28 +18,8 @@ import { StateChip } from "../parts/State";
 import { Plain, read } from "../parts/Text";
 import { LookingContext } from "../run/context";
 import { ArrowHeads, Graph } from "../run/Graph";
-import type { Diagnostic, TeamSource } from "./api";
+import type { TeamSource } from "./api";
 import { Faults } from "./parts";
-
-interface Proof {
-  kind: string;
-  tool: string;
-  statement: string;
-  status: "proved" | "refuted" | "unproved";
-  reason?: string;
-  note?: string;
-}
-
-interface Checked {
-  host: string | null;
-  name: string | null;
-  policy: number | null;
-  bound: string | null;
-  diagnostics: Diagnostic[];
-  report: { proofs: Proof[]; flows: unknown[] } | null;
-  chart: ChartData | null;
-  counterexamples: { proof: number; run: RunView }[];
-}
 
 const SAMPLE = `name: hello
 inputs:
@@ -55,12 +43,10 @@ export function EditorPage({ from, name }: { from: TeamSource; name: string | nu
   useEffect(() => {
     document.title = name === null ? "New program" : `Edit ${name}`;
     if (name === null) return;
-    from
-      .get<{ source: string; version: number }>(`programs/${encodeURIComponent(name)}`)
-      .then((found) => {
-        setText(found.source);
-        setVersion(found.version);
-      }, setFault);
+    from.get<ProgramVersion>(`programs/${encodeURIComponent(name)}`).then((found) => {
+      setText(found.source);
+      setVersion(found.version);
+    }, setFault);
   }, [from, name]);
   if (text === null) {
     return (
@@ -106,7 +92,7 @@ function Editing({
   const save = async () => {
     setBusy(true);
     try {
-      const put = await from.send<{ name: string }>("POST", "programs", { source: text });
+      const put = await from.send<ProgramRow>("POST", "programs", { source: text });
       window.location.hash = `#/programs/${encodeURIComponent(put.name)}`;
     } catch (refused) {
       setError(refused as Error);
@@ -308,7 +294,7 @@ function Drawn({
   );
 }
 
-function Found({ found, reveal }: { found: Diagnostic[]; reveal: (line: number) => void }) {
+function Found({ found, reveal }: { found: DiagnosticView[]; reveal: (line: number) => void }) {
   if (found.length === 0) return null;
   return (
     <section>

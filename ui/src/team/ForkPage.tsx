@@ -1,5 +1,5 @@
 import { useEffect, useId, useMemo, useState } from "react";
-import type { RunView, StepView } from "../api";
+import type { ForkMade, ForkNode, ForkPreview, ForkTree, RunView, StepView } from "../api";
 import { moment, plural } from "../lib/format";
 import { useAddress } from "../lib/router";
 import {
@@ -17,20 +17,6 @@ import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
 import { call, type TeamSource } from "./api";
 import { Faults, Sheet, useAsked } from "./parts";
-
-interface FirstCall {
-  path: string;
-  step: string;
-  type: string;
-  called: string | null;
-  effect: string | null;
-  stops: boolean;
-}
-
-interface Preview {
-  taken: string[];
-  calls: FirstCall[];
-}
 
 const PREVIEW_MS = 300; // after the last key
 
@@ -84,7 +70,7 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
     if (typeof body !== "string") return;
     setBusy(true);
     try {
-      const made = await call<{ id: string }>("POST", path, body);
+      const made = await call<ForkMade>("POST", path, body);
       window.location.hash = `#/run/${encodeURIComponent(made.id)}`;
     } catch (wrong) {
       setError(wrong as Error);
@@ -172,7 +158,7 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
   );
 }
 
-function buttonText(preview: Preview | null): string {
+function buttonText(preview: ForkPreview | null): string {
   if (preview === null) return "Fork";
   const taken = `${plural(preview.taken.length, "step")} taken`;
   const first = preview.calls.map((one) => one.path).join(", ");
@@ -180,8 +166,8 @@ function buttonText(preview: Preview | null): string {
 }
 
 /** What a fork would do, asked a moment after the last change; what was wrong with it. */
-function usePreview(path: string, body: string | Error): [Preview | null, Error | null] {
-  const [found, setFound] = useState<[Preview | null, Error | null]>([null, null]);
+function usePreview(path: string, body: string | Error): [ForkPreview | null, Error | null] {
+  const [found, setFound] = useState<[ForkPreview | null, Error | null]>([null, null]);
   useEffect(() => {
     if (typeof body !== "string") {
       setFound([null, body]);
@@ -189,7 +175,7 @@ function usePreview(path: string, body: string | Error): [Preview | null, Error 
     }
     let gone = false;
     const timer = setTimeout(() => {
-      call<Preview>("POST", `${path}/preview`, body).then(
+      call<ForkPreview>("POST", `${path}/preview`, body).then(
         (preview) => !gone && setFound([preview, null]),
         (error: Error) => !gone && setFound([null, error]),
       );
@@ -238,7 +224,7 @@ function Draft({
 }
 
 /** The recorded steps as the fork has them: taken from the record, called, or behind a call. */
-function Steps({ steps, preview }: { steps: StepView[]; preview: Preview }) {
+function Steps({ steps, preview }: { steps: StepView[]; preview: ForkPreview }) {
   const taken = new Set(preview.taken);
   const calls = new Map(preview.calls.map((one) => [one.path, one]));
   const known = new Set(steps.map((step) => step.path));
@@ -277,20 +263,9 @@ function Steps({ steps, preview }: { steps: StepView[]; preview: Preview }) {
   );
 }
 
-interface Node {
-  id: string;
-  depth: number;
-  parent: string | null;
-  status: string;
-  created: number;
-  submitter: string | null;
-  at: string | null;
-  changed: string[];
-}
-
 function Tree({ from, id }: { from: TeamSource; id: string }) {
   const path = `runs/${encodeURIComponent(id)}/forks`;
-  const [tree, fault] = useAsked<{ runs: Node[]; whole: boolean }>(from, path);
+  const [tree, fault] = useAsked<ForkTree>(from, path);
   if (tree === null) return <Faults error={fault} />;
   if (tree.runs.length === 1) return <p className="muted">There is none yet.</p>;
   return (
@@ -324,7 +299,7 @@ function Tree({ from, id }: { from: TeamSource; id: string }) {
   );
 }
 
-function told(one: Node): string {
+function told(one: ForkNode): string {
   if (one.parent === null) return "the first";
   const parts = [...one.changed, ...(one.at === null ? [] : [`again from ${one.at} on`])];
   return parts.join(", ") || "nothing changed";

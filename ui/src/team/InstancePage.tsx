@@ -1,26 +1,19 @@
 import { type FormEvent, useCallback, useEffect, useState } from "react";
+import type { UserList, UserRow } from "../api";
 import { moment } from "../lib/format";
 import { Plain } from "../parts/Text";
 import { call, send } from "./api";
 import { Cells, Faults, Field, Sheet } from "./parts";
 
-interface User {
-  name: string;
-  owner: boolean;
-  disabled: boolean;
-  local: boolean;
-  created: number;
-}
-
 /** People and projects of the whole instance, for its owners. */
 export function InstancePage({ changed }: { changed: () => void }) {
-  const [people, setPeople] = useState<User[] | null>(null);
+  const [people, setPeople] = useState<UserRow[] | null>(null);
   const [error, setError] = useState<Error | null>(null);
   const [name, setName] = useState("");
   const [password, setPassword] = useState("");
   const [project, setProject] = useState("");
   const look = useCallback(
-    () => call<{ users: User[] }>("GET", "users").then((found) => setPeople(found.users), setError),
+    () => call<UserList>("GET", "users").then((found) => setPeople(found.users), setError),
     [],
   );
   useEffect(() => {

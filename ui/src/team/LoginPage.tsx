@@ -1,5 +1,6 @@
 import { type FormEvent, type ReactNode, useEffect, useState } from "react";
-import { type Me, type Standing, send } from "./api";
+import type { Me, Standing } from "../api";
+import { send } from "./api";
 import { Field } from "./parts";
 
 /** Why somebody who comes back from the provider is not logged in, by the server's word for it. */

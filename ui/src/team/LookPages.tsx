@@ -1,4 +1,5 @@
 import { useEffect, useMemo, useState } from "react";
+import type { AuditList, Costs, HostList } from "../api";
 import { cost, moment, plural, tokens } from "../lib/format";
 import { useAddress } from "../lib/router";
 import { type Filter, parseFilter } from "../model/filter";
@@ -6,24 +7,12 @@ import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 import { Cells, Faults, Sheet, useAsked } from "./parts";
 
-interface Entry {
-  number: number;
-  at: number;
-  actor: string;
-  key_id: string | null;
-  ip: string;
-  action: string;
-  target: string;
-  detail: Record<string, unknown>;
-  hash: string;
-}
-
 /** The audit log of a project, newest first. */
 export function AuditPage({ from }: { from: TeamSource }) {
   const [before, setBefore] = useState<number[]>([]);
   const at = before.at(-1);
   const path = at === undefined ? "audit" : `audit?before=${at}`;
-  const [list, fault] = useAsked<{ entries: Entry[]; before: number | null }>(from, path);
+  const [list, fault] = useAsked<AuditList>(from, path);
   return (
     <Sheet title="Audit">
       <Faults error={fault} />
@@ -92,14 +81,6 @@ function details(found: Record<string, unknown>): string {
     .join(", ");
 }
 
-interface CostRow {
-  of: Record<string, string>;
-  calls: number;
-  total_tokens: number;
-  cost_usd: string;
-  unpriced: number;
-}
-
 const GROUPS = ["program", "model", "step", "day"];
 
 const OF_COSTS = ["program", "submitter", "labels", "since", "until"];
@@ -123,7 +104,7 @@ export function CostsPage({ from }: { from: TeamSource }) {
   useEffect(() => setDraft(text), [text]);
   const filter = useMemo(() => costFilter(text), [text]);
   const words = new URLSearchParams({ ...filter.query, by });
-  const [list, fault] = useAsked<{ costs: CostRow[] }>(from, `costs?${words}`);
+  const [list, fault] = useAsked<Costs>(from, `costs?${words}`);
   const dearest = Math.max(...(list?.costs ?? []).map((one) => Number(one.cost_usd)), 0);
   return (
     <Sheet title="Costs">
@@ -208,29 +189,9 @@ export function CostsPage({ from }: { from: TeamSource }) {
   );
 }
 
-interface Host {
-  name: string;
-  alive: boolean;
-  version: string;
-  since: number;
-  seen: number;
-  concurrency: number;
-  policy: boolean;
-  tools: { name: string; effect: string; description: string }[];
-  models: string[];
-  fault: string | null;
-}
-
-interface Stranded {
-  program: string;
-  digest: string;
-  runs: number;
-  reasons: string[];
-}
-
 /** Workers: what each can do, and what none of them can. */
 export function HostsPage({ from }: { from: TeamSource }) {
-  const [list, fault] = useAsked<{ hosts: Host[]; stranded: Stranded[] }>(from, "hosts");
+  const [list, fault] = useAsked<HostList>(from, "hosts");
   return (
     <Sheet title="Workers">
       <Faults error={fault} />

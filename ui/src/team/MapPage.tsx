@@ -7,7 +7,7 @@ import {
   ReactFlowProvider,
 } from "@xyflow/react";
 import { useEffect, useMemo } from "react";
-import type { Arrow, Box, ChartData } from "../api";
+import type { Arrow, Box, BoxTraffic, PathMap } from "../api";
 import { cost, duration, moment, plural } from "../lib/format";
 import { layout } from "../model/layout";
 import { LookIcon } from "../parts/Icon";
@@ -17,32 +17,6 @@ import { type ArrowData, ArrowHeads, EDGE_TYPES } from "../run/Graph";
 import { placedNode, Viewport } from "../run/Viewport";
 import type { TeamSource } from "./api";
 import { Cells, Faults, useAsked } from "./parts";
-
-interface ArrowTraffic {
-  id: string;
-  runs: number;
-  share: number;
-  p95_ms: number | null;
-  cost_usd: string | null;
-}
-
-interface BoxTraffic {
-  id: string;
-  runs: number;
-  times: number;
-  p95_ms: number | null;
-  cost_usd: string | null;
-}
-
-interface PathMap {
-  runs: number;
-  version: number;
-  since: number | null;
-  arrows: ArrowTraffic[];
-  boxes: BoxTraffic[];
-  never: string[];
-  chart: ChartData;
-}
 
 /** What the last runs of a program did, on its graph: how many took each way, and which none took. */
 export function MapPage({ from, name }: { from: TeamSource; name: string }) {

@@ -1,4 +1,5 @@
 import { type FormEvent, useState } from "react";
+import type { KeyList, MemberList, NewKey, Settings } from "../api";
 import { moment } from "../lib/format";
 import { Plain } from "../parts/Text";
 import { call, type TeamSource } from "./api";
@@ -11,15 +12,9 @@ const ROLES: [string, string][] = [
   ["admin", "all of it, with members, keys, settings and the log"],
 ];
 
-interface Member {
-  name: string;
-  role: string;
-  approves: string[];
-}
-
 /** Who may do what in a project. */
 export function MembersPage({ from }: { from: TeamSource }) {
-  const [list, fault, look] = useAsked<{ members: Member[] }>(from, "members");
+  const [list, fault, look] = useAsked<MemberList>(from, "members");
   const [name, setName] = useState("");
   const [role, setRole] = useState("viewer");
   const [approves, setApproves] = useState("");
@@ -110,20 +105,9 @@ export function MembersPage({ from }: { from: TeamSource }) {
   );
 }
 
-interface Key {
-  id: string;
-  name: string;
-  maker: string;
-  role: string;
-  created: number;
-  expires: number | null;
-  used: number | null;
-  revoked: number | null;
-}
-
 /** Keys of programs that call the API. */
 export function KeysPage({ from }: { from: TeamSource }) {
-  const [list, fault, look] = useAsked<{ keys: Key[] }>(from, "keys");
+  const [list, fault, look] = useAsked<KeyList>(from, "keys");
   const [name, setName] = useState("");
   const [role, setRole] = useState("operator");
   const [days, setDays] = useState("90");
@@ -133,7 +117,7 @@ export function KeysPage({ from }: { from: TeamSource }) {
     event.preventDefault();
     try {
       const body = { name, role, days: days === "" ? null : Number(days) };
-      const { key } = await from.send<{ key: string }>("POST", "keys", body);
+      const { key } = await from.send<NewKey>("POST", "keys", body);
       setMade(key);
       setName("");
       setError(null);
@@ -234,11 +218,6 @@ export function KeysPage({ from }: { from: TeamSource }) {
       </section>
     </Sheet>
   );
-}
-
-interface Settings {
-  four_eyes: boolean;
-  approvers: Record<string, number>;
 }
 
 /** What holds for a project. */

@@ -1,4 +1,5 @@
 import { useEffect, useId, useMemo, useRef, useState } from "react";
+import type { ProgramList } from "../api";
 import { type Goal, matching, runNamed } from "../model/palette";
 import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
@@ -26,7 +27,7 @@ function Choosing({ from, pages, close }: { from: TeamSource; pages: Goal[]; clo
   const list = useId();
   useEffect(() => {
     dialog.current?.showModal();
-    from.get<{ programs: { name: string }[] }>("programs").then(
+    from.get<ProgramList>("programs").then(
       (found) => setPrograms(found.programs.flatMap(({ name }) => goalsOf(from, name))),
       () => setPrograms([]), // the pages are there all the same
     );

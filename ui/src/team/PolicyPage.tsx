@@ -1,19 +1,13 @@
 import { type FormEvent, useEffect, useState } from "react";
+import type { PolicyList, PolicyVersion } from "../api";
 import { moment } from "../lib/format";
 import { Block, Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 import { Cells, Faults, Sheet, useAsked } from "./parts";
 
-interface PolicyRow {
-  version: number;
-  digest: string;
-  put_by: string;
-  put: number;
-}
-
 /** What programs of a project must provably keep to: its versions, and who may puts the next. */
 export function PolicyPage({ from }: { from: TeamSource }) {
-  const [list, fault, look] = useAsked<{ policies: PolicyRow[] }>(from, "policies");
+  const [list, fault, look] = useAsked<PolicyList>(from, "policies");
   const newest = list?.policies[0];
   const [source, setSource] = useState<string | null>(null);
   const [error, setError] = useState<Error | null>(null);
@@ -21,7 +15,7 @@ export function PolicyPage({ from }: { from: TeamSource }) {
   useEffect(() => {
     if (version === undefined) return;
     from
-      .get<{ source: string }>(`policies/${version}`)
+      .get<PolicyVersion>(`policies/${version}`)
       .then((found) => setSource(found.source), setError);
   }, [from, version]);
   const put = async (event: FormEvent) => {

@@ -1,27 +1,14 @@
 import { type FormEvent, useEffect, useId, useState } from "react";
+import type { ProgramList, ProgramVersion } from "../api";
 import { moment } from "../lib/format";
 import { Block, Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 import { type Field, fieldsOf, inputsOf } from "./form";
 import { Cells, Faults, useAsked } from "./parts";
 
-interface ProgramRow {
-  name: string;
-  version: number;
-  digest: string;
-  put_by: string;
-  put: number;
-}
-
-interface ProgramVersion extends ProgramRow {
-  source: string;
-  inputs: unknown;
-  versions: number[];
-}
-
 /** The programs of a project. */
 export function ProgramsPage({ from }: { from: TeamSource }) {
-  const [list, fault] = useAsked<{ programs: ProgramRow[] }>(from, "programs");
+  const [list, fault] = useAsked<ProgramList>(from, "programs");
   useEffect(() => {
     document.title = "Programs";
   }, []);

@@ -6,11 +6,11 @@ import {
   useMemo,
   useState,
 } from "react";
-import type { Source } from "../api";
+import type { LoggedOut, Me, Membership, Source, Standing } from "../api";
 import { useAddress } from "../lib/router";
 import type { Goal } from "../model/palette";
 import { AccountPage } from "./AccountPage";
-import { call, type Me, type Membership, SIGNED_OUT, type Standing, TeamSource } from "./api";
+import { call, SIGNED_OUT, TeamSource } from "./api";
 import { EditorPage } from "./EditorPage";
 import { ForkPage } from "./ForkPage";
 import { InstancePage } from "./InstancePage";
@@ -102,7 +102,7 @@ export function TeamApp({
     );
   }
   const left = async () => {
-    const out = await call<{ next: string | null }>("POST", "logout").catch(() => null);
+    const out = await call<LoggedOut>("POST", "logout").catch(() => null);
     if (out?.next != null) window.location.assign(out.next);
     else setState({ ...state, me: null });
   };

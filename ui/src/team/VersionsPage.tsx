@@ -1,15 +1,9 @@
 import { useMemo } from "react";
+import type { ProgramDifference, ProgramVersion } from "../api";
 import { words } from "../model/compare";
 import { Block, Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 import { Faults, Sheet, useAsked } from "./parts";
-
-interface Version {
-  version: number;
-  put_by: string;
-  source: string;
-  versions: number[];
-}
 
 /** Two versions of a program: what differs in what they do, and in their text. */
 export function VersionsPage({
@@ -24,12 +18,9 @@ export function VersionsPage({
   const path = `programs/${encodeURIComponent(name)}`;
   const one = encodeURIComponent(a);
   const other = encodeURIComponent(b);
-  const [found, fault] = useAsked<{ same: boolean; text: string }>(
-    from,
-    `${path}/diff/${one}/${other}`,
-  );
-  const [left] = useAsked<Version>(from, `${path}/versions/${one}`);
-  const [right] = useAsked<Version>(from, `${path}/versions/${other}`);
+  const [found, fault] = useAsked<ProgramDifference>(from, `${path}/diff/${one}/${other}`);
+  const [left] = useAsked<ProgramVersion>(from, `${path}/versions/${one}`);
+  const [right] = useAsked<ProgramVersion>(from, `${path}/versions/${other}`);
   const text = useMemo(
     () => (left === null || right === null ? null : words(left.source, right.source)),
     [left, right],

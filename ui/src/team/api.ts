@@ -1,43 +1,27 @@
 // What the pages of a server ask for beside runs: who is logged in, programs, members, keys, the log.
 
-import type { Cancelled, Current, Day, ListOfTeam, RunQuery, Source, View } from "../api";
-import type { Answer, AskedList, Comparison, RunList, Verified } from "../api/types";
-
-export interface Membership {
-  project: string;
-  role: string | null;
-  permissions: string[];
-}
-
-export interface Me {
-  name: string;
-  owner: boolean;
-  key: string | null;
-  projects: Membership[];
-}
-
-export interface Standing {
-  setup: boolean;
-  local: boolean;
-  oidc: string | null;
-}
-
-/** A fault of a program, as the server's problem documents have it. */
-export interface Diagnostic {
-  code: string;
-  severity: string;
-  place: string;
-  message: string;
-  hint?: string;
-  line?: number;
-}
+import type { ListOfTeam, RunQuery, Source } from "../api";
+import type {
+  Answer,
+  AskedList,
+  CancelledList,
+  Comparison,
+  Current,
+  DayList,
+  DiagnosticView,
+  Problem,
+  RunList,
+  Started,
+  Verified,
+  ViewList,
+} from "../api/types";
 
 /** That the server refused: its status, and what is wrong with a program. */
 export class Refusal extends Error {
   constructor(
     message: string,
     readonly status: number,
-    readonly diagnostics: Diagnostic[] = [],
+    readonly diagnostics: DiagnosticView[] = [],
   ) {
     super(message);
   }
@@ -67,7 +51,7 @@ export async function call<T>(method: string, path: string, body?: string): Prom
 
 function refusal(status: number, text: string): Refusal {
   try {
-    const problem = JSON.parse(text);
+    const problem: Problem = JSON.parse(text);
     return new Refusal(String(problem.detail), status, problem.diagnostics ?? []);
   } catch {
     return new Refusal(`the server, or a proxy before it, answered ${status}`, status);
@@ -97,16 +81,15 @@ export class TeamSource implements Source {
     this.base = `projects/${part(project)}`;
     if (this.may("run:cancel")) {
       this.list.cancel = async (ids) =>
-        (await this.send<{ runs: Cancelled[] }>("POST", "runs/cancel", { ids })).runs;
+        (await this.send<CancelledList>("POST", "runs/cancel", { ids })).runs;
     }
   }
 
   readonly list: ListOfTeam = {
-    views: async () => (await this.get<{ views: View[] }>("views")).views,
+    views: async () => (await this.get<ViewList>("views")).views,
     keepView: ({ name, query }) => this.send("PUT", `views/${part(name)}`, { query }),
     removeView: (name) => call("DELETE", `${this.base}/views/${part(name)}`),
-    days: async (query) =>
-      (await this.get<{ days: Day[] }>(`days?${new URLSearchParams(query)}`)).days,
+    days: async (query) => (await this.get<DayList>(`days?${new URLSearchParams(query)}`)).days,
     cancel: null,
   };
 
@@ -127,7 +110,7 @@ export class TeamSource implements Source {
   }
 
   /** Starts a run; *inputs* is JSON as text, in which numbers stand as they were written. */
-  start(program: string, version: number, inputs: string): Promise<{ id: string }> {
+  start(program: string, version: number, inputs: string): Promise<Started> {
     const body = `{"program":${JSON.stringify(program)},"version":${version},"inputs":${inputs}}`;
     return call("POST", `${this.base}/runs`, body);
   }

@@ -61,9 +61,15 @@ class Answer(Body):
     run: str
     path: str
     shown: str
-    answer: str = Field(description="approve, reject or resolve")
+    answer: str = Field(
+        description="approve, reject or resolve", json_schema_extra={"enum": [*_ACTIONS]}
+    )
     reason: str = ""
-    how: str = Field("", description="of what is in doubt: done, retry or fail")
+    how: str = Field(
+        "",
+        description="of what is in doubt: done, retry or fail",
+        json_schema_extra={"enum": ["", "done", "retry", "fail"]},
+    )
     output: str = Field("null", description="what a call gave that is done, as JSON")
 
 

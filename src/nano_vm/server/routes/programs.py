@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import sqlalchemy as sa
 from fastapi import Depends, Path, Query
@@ -39,10 +39,12 @@ from ..scope import Scope
 from ..shapes import (
     Checked,
     Counterexample,
+    DiagnosticView,
     PathMap,
     ProgramDifference,
     ProgramList,
     ProgramVersion,
+    ReportView,
     json_bytes,
 )
 from ..tables import programs
@@ -197,8 +199,8 @@ def check_program(given: Put, who: Who) -> Json:
         "name": program.name,
         "policy": force[0] if force is not None else None,
         "bound": str(bound) if bound is not None else None,
-        "diagnostics": [d.to_dict() for d in faults],
-        "report": report.to_dict() if report is not None else None,
+        "diagnostics": cast("list[DiagnosticView]", [d.to_dict() for d in faults]),
+        "report": cast("ReportView", report.to_dict()) if report is not None else None,
         "chart": _chart(program),
         "counterexamples": list(_counterexamples(report, program, vm)),
     }
