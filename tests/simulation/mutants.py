@@ -225,13 +225,20 @@ def keep(known: Mapping[str, Known], path: Path = FOUND) -> None:
 
 
 def table(known: Mapping[str, Known]) -> str:
-    """What is known, as docs/reliability.md has it."""
-    lines = ["| broken | first world that shows it |", "| --- | ---: |"]
+    """What is known, as docs/reliability.md has it: those first that are found soonest."""
+    found, alive, harmless = [], [], []
     for mutant in mutants():
         one = known.get(str(mutant), Known())
-        seed = f"{one.seed:,}" if one.seed is not None else f"none of {one.tried:,}"
-        lines.append(f"| {mutant.what} | {mutant.harmless or seed} |")
-    return "\n".join(lines)
+        if mutant.harmless is not None:
+            harmless.append((0, f"| {mutant.what} | {mutant.harmless} |"))
+        elif one.seed is None:
+            alive.append((one.tried, f"| {mutant.what} | none of {one.tried:,} |"))
+        else:
+            found.append((one.seed, f"| {mutant.what} | {one.seed:,} |"))
+    rows = [*sorted(found), *sorted(alive), *harmless]
+    return "\n".join(
+        ["| broken | first world that shows it |", "| --- | ---: |", *(row for _, row in rows)]
+    )
 
 
 def main() -> int:
