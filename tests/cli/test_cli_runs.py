@@ -574,6 +574,11 @@ def test_an_event_for_whoever_waits_for_its_values(sh: Shell) -> None:
     assert sh("event", "A7", "paid", '{"order": "A7"}', "--id", "evt_2") == 0
     assert sh("event", "A7", "paid", '{"order": "A7"}', "--id", "evt_2") == 0
     assert "was recorded before" in sh.out[0]
+    assert sh.json("event", "A7", "paid", '{"order": "A7"}', "--id", "evt_2") == {
+        "run_id": "A7",
+        "recorded": None,
+        "name": "paid",
+    }
     assert sh("resume", "A7") == 0
 
 

@@ -165,6 +165,36 @@ def test_costs_are_those_of_the_store(shop: Shop) -> None:
 
 
 @pytest.mark.slow
+def test_an_approval_that_is_not_the_last_says_how_many_are_missing(shop: Shop) -> None:
+    run_id = shop.world.start(run_id="several-1")
+    settings = "/api/v1/projects/shop/settings"
+    shown = shown_in(shop.run("show", run_id)[1])
+    words = ("approve", run_id, "--shown", shown)
+    try:
+        for several, missing in (
+            (3, "2 more people have to approve before it counts"),
+            (2, "1 more person has to approve before it counts"),
+        ):
+            put = shop.world.owner.put(settings, json={"approvers": {"manager": several}})
+            assert put.is_success, put.text
+            assert shop.run(*words) == (
+                0,
+                f"recorded: approve approve, for run several-1\n{missing}\n",
+                "",
+            )
+        assert json.loads(shop.run(*words, "--json")[1]) == {
+            "run_id": run_id,
+            "recorded": "approve",
+            "name": "approve",
+            "by": "owner",
+            "missing": 1,
+        }
+    finally:
+        shop.world.owner.put(settings, json={"approvers": {}})
+    assert json.loads(shop.run(*words, "--json")[1])["missing"] == 0
+
+
+@pytest.mark.slow
 def test_words_of_a_person_are_recorded_in_the_name_of_the_key(shop: Shop) -> None:
     run_id = shop.world.start(run_id="words-1")
     code, out, _ = shop.run("reject", "words-1", "--reason", "too much", "--json")
@@ -198,6 +228,11 @@ def test_an_event_is_sent_once_and_only_where_it_is_waited_for(shop: Shop) -> No
     sent = ("event", "event-1", "paid", '{"amount": 3}', "--id", "evt-1")
     assert shop.run(*sent)[1].startswith("recorded: event paid, for run event-1\n")
     assert "was recorded before" in shop.run(*sent)[1]
+    assert json.loads(shop.run(*sent, "--json")[1]) == {
+        "run_id": "event-1",
+        "recorded": None,
+        "name": "paid",
+    }
 
 
 def test_a_run_is_submitted_by_its_file_and_by_its_name(shop: Shop, tmp_path: Path) -> None:
@@ -216,6 +251,26 @@ def test_a_run_is_submitted_by_its_file_and_by_its_name(shop: Shop, tmp_path: Pa
     assert json.loads(shop.run("show", run_id, "--json")[1])["labels"] == {"from": "line"}
     again = shop.world.owner.get("/api/v1/projects/shop/programs/refund").json()["versions"]
     assert again == versions, "what is there already is not put anew"
+
+
+@pytest.mark.parametrize(
+    "name", ["refund.v2", "my program", "Erstattung-für-alle", "ann@shop", "2.yam"]
+)
+def test_a_program_is_started_by_any_name_that_the_server_takes(shop: Shop, name: str) -> None:
+    source = json.dumps({"name": name, "steps": [{"id": "a", "type": "set", "values": {"x": 1}}]})
+    put = shop.world.developer.post("/api/v1/projects/shop/programs", json={"source": source})
+    assert put.is_success, put.text
+    for words in (name, f"{name}@1"):
+        code, out, err = shop.run("submit", "--json", words)
+        assert (code, err) == (0, "")
+        assert shop.stored("show", json.loads(out)["run_id"])[1].startswith(name)
+
+
+@pytest.mark.parametrize("path", ["refund.v9", "none.yaml", "sub/refund", "a@b", "\0"])
+def test_a_program_that_is_nowhere_is_refused_in_one_line(shop: Shop, path: str) -> None:
+    code, out, err = shop.run("submit", path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "no such program on the server" in err or "cannot read" in err
 
 
 @pytest.mark.slow

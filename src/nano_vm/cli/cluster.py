@@ -306,10 +306,7 @@ def event(options: Options, run_id: str, name: str, text: str | None) -> int:
     brings = payload(text, "the payload")
     options.run = run_id
     is_new = on_cluster(options, lambda runs: runs.send_event(run_id, name, brings, id=options.id))
-    if not is_new and not options.json:
-        say(safe(f"event {name} of id {options.id} was recorded before; nothing was changed"))
-        return OK
-    return _recorded(options, "event", name)
+    return _recorded(options, "event" if is_new else None, name)
 
 
 def resolve(options: Options, done: Any, by: str) -> int:
@@ -336,7 +333,7 @@ def cancel(options: Options) -> int:
     return OK if trace.status.value == "cancelled" else FAILED
 
 
-def _recorded(options: Options, what: str, name: str) -> int:
+def _recorded(options: Options, what: str | None, name: str) -> int:
     """Say that a word was recorded; a worker goes on with the run at once."""
     return recorded(options, options.run, what, name, how="")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ..run.inbox import account
@@ -15,22 +16,40 @@ from .inputs import text_of
 from .output import emit_json, on_terminal, say
 from .text import safe
 
+ANY_RUN = "the run that waits for its values, now or later"
 
-def recorded(options: Options, run_id: str, what: str, name: str = "", *, how: str) -> int:
-    """Say that a word was recorded, and *how* the run goes on: nothing where that is empty."""
+
+def recorded(
+    options: Options,
+    run_id: str | None,
+    what: str | None,
+    name: str = "",
+    *,
+    how: str,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
+    """Say that a word was recorded, and *how* the run goes on: nothing where that is empty. *what*
+    is None for an event that was recorded before, *run_id* for one that finds its run; the JSON has
+    *more* besides.
+    """
     if options.json:
         by = getattr(options, "by", None)
         emit_json(
             {
-                "run_id": run_id,
+                **({"run_id": run_id} if run_id is not None else {}),
                 "recorded": what,
                 "name": name,
                 **({"by": by} if by is not None else {}),
+                **more,
             }
         )
         return OK
+    if what is None:
+        say(safe(f"event {name} of id {options.id} was recorded before; nothing was changed"))
+        return OK
     at = f" {name}" if name else ""
-    say(safe(f"recorded: {what}{at}, for run {run_id}"))
+    whom = f"run {run_id}" if run_id is not None else ANY_RUN
+    say(safe(f"recorded: {what}{at}, for {whom}"))
     if how:
         say(safe(how))
     return OK

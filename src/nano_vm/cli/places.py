@@ -75,8 +75,8 @@ class Place(Protocol):
         """In whose name something is said; where it need not be *asked*, the account's."""
         ...
 
-    def approve(self, run_id: str, path: str, shown: str, by: str, reason: str | None) -> None:
-        """Approve what a run asks."""
+    def approve(self, run_id: str, path: str, shown: str, by: str, reason: str | None) -> int:
+        """Approve what a run asks; how many more people have to before it counts."""
         ...
 
     def reject(
@@ -238,9 +238,10 @@ class StorePlace:
             return principal(options)
         return str(options.by) if options.by is not None else account()
 
-    def approve(self, run_id: str, path: str, shown: str, by: str, reason: str | None) -> None:
-        """See `Place.approve`."""
+    def approve(self, run_id: str, path: str, shown: str, by: str, reason: str | None) -> int:
+        """See `Place.approve`: who approves in a store is enough."""
         self.inbox.approve(run_id, path, shown=shown, by=by, reason=reason)
+        return 0
 
     def reject(
         self, run_id: str, path: str, shown: str | None, by: str, reason: str | None

@@ -18,7 +18,6 @@ from ..store.protocol import Cost
 from ..values import UNSET
 from .faults import Failure, UsageFault
 from .grammar import Options
-from .output import note
 
 if TYPE_CHECKING:
     from ..prices import Price
@@ -152,11 +151,9 @@ class ServerPlace:
         """Whom the key is of."""
         return str(self.client.me()["name"])
 
-    def approve(self, run_id: str, path: str, shown: str, by: str, reason: str | None) -> None:
+    def approve(self, run_id: str, path: str, shown: str, by: str, reason: str | None) -> int:
         """See `Place.approve`."""
-        missing = self.client.approve(run_id, path, shown=shown, reason=reason or "")
-        if missing:
-            note(f"{missing} more people have to approve before it counts")
+        return self.client.approve(run_id, path, shown=shown, reason=reason or "")
 
     def reject(
         self, run_id: str, path: str, shown: str | None, by: str, reason: str | None

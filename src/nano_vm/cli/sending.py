@@ -4,6 +4,7 @@ happens in it is shown as if it happened here.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -23,7 +24,7 @@ from .output import note
 from .places import only_honoured
 from .remote import ServerPlace, connected
 from .said import labels_of
-from .sources import STDIN, Loaded, load, readable
+from .sources import FILE_ENDINGS, STDIN, Loaded, load, readable
 from .text import diagnostic_lines, safe
 from .view import open_view
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 HONOURED = frozenset("input input_file label run_id seed trace".split())
 
-_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)(?:@([1-9][0-9]{0,17}))?\Z")
+_NAME = re.compile(r"([^/\0]+?)(?:@([1-9][0-9]{0,17}))?\Z")
 
 
 class Begun(NamedTuple):
@@ -76,18 +77,26 @@ def begun_on(url: str, options: Options) -> Iterator[Begun]:
 
 def _program(path: str, place: ServerPlace) -> tuple[Loaded, int | None]:
     """A program of the server by its name, with its version; or that of a file, which has none."""
-    named = _NAME.match(path)
-    if named is None or Path(path).exists():
+    named = _named(path)
+    if named is None:
         loaded = load(path, follow=False)
         for line in diagnostic_lines(loaded.warnings()):
             note(line)
         return loaded, None
-    name, number = named.groups()
+    name, number = named
     try:
         found = place.client.program(name, None if number is None else int(number))
     except UnknownRun:
         raise UsageFault(f"there is no file {path!r}, and no such program on the server") from None
     return Loaded(Program.from_yaml(found["source"])), int(found["version"])
+
+
+def _named(path: str) -> tuple[str, str | None] | None:
+    """The name of a program of a server, and the version; None for what can only be a file."""
+    if path == STDIN or path.endswith(FILE_ENDINGS) or os.path.exists(path):
+        return None
+    found = _NAME.match(path)
+    return None if found is None else (found[1], found[2])
 
 
 def _put(path: str, loaded: Loaded, place: ServerPlace) -> int:

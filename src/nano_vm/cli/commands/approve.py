@@ -43,6 +43,12 @@ def approve(options: Options) -> int:
             note("nothing was recorded")
             return FAILED
         shown = entry["shown"] if asks else options.shown
-        place.approve(run_id, entry["path"], shown, options.by, options.reason)
-        how = place.goes_on(run_id)
-    return recorded(options, run_id, "approve", entry["path"], how=how)
+        missing = place.approve(run_id, entry["path"], shown, options.by, options.reason)
+        how = _missing(missing) if missing else place.goes_on(run_id)
+    more = {"missing": missing}
+    return recorded(options, run_id, "approve", entry["path"], how=how, more=more)
+
+
+def _missing(people: int) -> str:
+    one = people == 1
+    return f"{people} more {'person has' if one else 'people have'} to approve before it counts"

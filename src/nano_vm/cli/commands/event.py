@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..faults import OK, Failure, UsageFault
+from ..faults import Failure, UsageFault
 from ..grammar import Options, argument, command, flag, option
-from ..output import emit_json, say
 from ..parameters import STORED, takes_cluster, takes_server, takes_store
-from ..text import safe
 
 if TYPE_CHECKING:
     from ...run.durable.facts import Facts
@@ -64,19 +62,10 @@ def event(options: Options) -> int:
             if run["status"] in ("pending", "running", "suspended"):
                 _known_event(run, words[0])
         is_new = place.send_event(run_id, words[0], brings, options.id)
-    if not is_new and not options.json:
-        say(safe(f"event {words[0]} of id {options.id} was recorded before; nothing was changed"))
-        return OK
-    if run_id is not None:
-        return recorded(options, run_id, "event", words[0], how=place.goes_on(run_id))
-    if options.json:
-        emit_json({"recorded": "event" if is_new else None, "name": words[0]})
-    else:
-        say(
-            safe(f"recorded: event {words[0]}, for the run that waits for its values, now or later")
+        how = (
+            f"it goes on by nano-vm work{place.given}" if run_id is None else place.goes_on(run_id)
         )
-        say(safe(f"it goes on by nano-vm work{place.given}"))
-    return OK
+    return recorded(options, run_id, "event" if is_new else None, words[0], how=how)
 
 
 def _known_event(run: Facts, name: str) -> None:
