@@ -5,7 +5,7 @@ that contradict each other.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +397,49 @@ def condition(then: Any, otherwise: Any = None, on: str = "$n == 3") -> dict[str
     return made if otherwise is None else {**made, "otherwise": otherwise}
 
 
+def map_of(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"id": "each", "type": "map", "over": [1], "as": "row", "steps": [*steps], **fields}
+
+
+def call_of(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    program = {"name": "inner", "steps": [*steps]}
+    return {"id": "inner", "type": "call", "program": program, "with": {"n": "$n"}, **fields}
+
+
+def parallel_of(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "both", "type": "parallel", "parallel_steps": [*steps]}
+
+
+def loop_of(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    made = {"id": "again", "type": "loop", "steps": [*steps], "until": "1 == 1"}
+    return {**made, "max_iterations": 3, **fields}
+
+
+SURE = {"id": "sure", "type": "assert", "condition": "$n == 3"}
+SAYS = {"id": "s", "type": "set", "values": {"x": 1}}
+TO_FAIL: dict[str, list[dict[str, Any]]] = {
+    "an assertion": [SURE],
+    "a jump": [{**condition("$next", "$fail"), "id": "jump"}, SAYS],
+    "a step that fails": [
+        {"id": "stop", "type": "fail", "error": "Stopped", "message": "no", "when": "$n == 3"}
+    ],
+    "no case": [{"id": "w", "type": "switch", "on": "$n", "cases": {"3": [SAYS]}}],
+    "a loop that ends": [loop_of(SAYS, id="search", until="$n == 3")],
+}
+"""Steps by which a program decides to fail."""
+AROUND: dict[str, Callable[..., dict[str, Any]]] = {
+    "map": map_of,
+    "call": call_of,
+    "loop": loop_of,
+    "parallel": lambda *steps: parallel_of(condition(list(steps), on="'$ask' == 'a'")),
+    "call in a map": lambda *steps: map_of(call_of(*steps)),
+    "map in a call": lambda *steps: call_of(map_of(*steps)),
+    "call in a parallel": lambda *steps: parallel_of(call_of(*steps)),
+    "map in a loop": lambda *steps: loop_of(map_of(*steps)),
+}
+"""What ends its run, where what is inside it fails."""
+
+
 INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
     "a public receiver inside a block": (
         [condition([tool_step("out", "post", text="x")])],
@@ -616,6 +659,43 @@ INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         ],
         {"steps[1].args.text"},
     ),
+    "a public decision to fail inside a map": (
+        [
+            map_of({"id": "sure", "type": "assert", "condition": "'$ask' == 'a'"}),
+            tool_step("out", "post", text="x"),
+        ],
+        set(),
+    ),
+    "items that fail each for itself": (
+        [map_of(SURE, on_item_error="continue"), tool_step("out", "post", text="x")],
+        set(),
+    ),
+    "a call that fails inside a map by what a tool says": (
+        [map_of(tool_step("keep", "vault", text="$iban")), tool_step("out", "post", text="x")],
+        set(),
+    ),
+    "a branch in which a public decision fails a map": (
+        [
+            condition(
+                [map_of({"id": "sure", "type": "assert", "condition": "'$ask' == 'a'"})],
+                on="$n == 3",
+            ),
+            tool_step("out", "post", text="x"),
+        ],
+        {"steps[1].args.text"},
+    ),
+    "a receiver beside the branch that fails": (
+        [parallel_of(SURE, tool_step("out", "post", text="x"))],
+        {"steps[0].parallel_steps[1].args.text"},
+    ),
+    **{
+        f"{how} inside a {where}": (
+            [around(*steps), tool_step("out", "post", text="x")],
+            {"steps[1].args.text"},
+        )
+        for how, steps in TO_FAIL.items()
+        for where, around in AROUND.items()
+    },
 }
 
 
@@ -902,6 +982,14 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "errors quote nothing from inside": (
         "yield at\n        at = at.owner if at.owner is not None else at.frame.owner",
         "yield at\n        at = None",
+    ),
+    "what fails inside a fork ends nothing": (
+        "if frame.fail in seen and frame.owner is not None:",
+        "if False:",
+    ),
+    "a fork never decides to fail": (
+        "return any(frame.index in failing for frame in node.frames)",
+        "return False",
     ),
     "nobody is asked of an undo": (
         "for call in node.calls:\n            tool = call.tool",

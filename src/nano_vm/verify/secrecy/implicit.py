@@ -7,17 +7,18 @@ TOPLAS 9(3), 1987.
 
 That a call fails ends a run too, and is no decision: of what a step's failure gives away nothing is
 said, but where the program goes on after it, or itself decides to fail (`fail`, `assert`, a branch
-that leads nowhere).
+that leads nowhere). A fork or call fails with what fails inside it, so that what is decided there
+decides of all that follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 from ...diagnostics import Loc
 from ...language.flow import FrameGraph, Node
-from ...language.semantics import Chooses, Repeats, Stops, Value
+from ...language.semantics import Calls, Chooses, Forks, Repeats, Stops, Value
 from ..report import Finding
 from ..trust.graph import Reach
 from .labels import Secrets
@@ -32,6 +33,7 @@ class Regions:
         self.labelled = labelled
         self.graph = labelled.graph
         self.nodes = self.graph.flow.nodes
+        self._follow = _followed(self.nodes)
         self._joins: dict[int, dict[int, int]] = {}  # by frame: the immediate post-dominators
         self._regions: dict[int, list[int]] = {}
         self.decisions = [
@@ -104,17 +106,20 @@ class Regions:
         if node.kind == "step":
             yield from self._inside(node)
         join = self._immediate(node.frame).get(node.index, -1)
-        seen = set(self._follow(node)) - {join}
+        seen = set(self._follow[node.index]) - {join}
         queue = sorted(seen)
         for index in queue:  # grows as it is walked
             yield index
             inner = self.nodes[index]
             if inner.kind == "step":
                 yield from self._inside(inner)
-            for target in self._follow(inner):
+            for target in self._follow[index]:
                 if target not in seen and target != join:
                     seen.add(target)
                     queue.append(target)
+        frame = node.frame
+        if frame.fail in seen and frame.owner is not None:
+            yield from self.region(frame.owner)
 
     def _inside(self, node: Node) -> Iterator[int]:
         """All nodes of the frames of a fork or call."""
@@ -143,15 +148,6 @@ class Regions:
                 if isinstance(write, Value):
                     yield names.base + slot
 
-    def _follow(self, node: Node) -> list[int]:
-        """What may follow by a decision of the program."""
-        fails = _decides_to_fail(node)
-        return [
-            edge.target
-            for edge in node.edges
-            if edge.label != "fork" and (edge.label != "error" or fails)
-        ]
-
     def _immediate(self, frame: FrameGraph) -> dict[int, int]:
         """The immediate post-dominator of each node of a frame; -1 where only its end is. By K. D.
         Cooper, T. J. Harvey, K. Kennedy, "A Simple, Fast Dominance Algorithm", 2001.
@@ -161,7 +157,7 @@ class Regions:
         before: dict[int, list[int]] = {}
         for node in self.nodes:
             if node.frame is frame:
-                for target in self._follow(node):
+                for target in self._follow[node.index]:
                     before.setdefault(target, []).append(node.index)
         order = _postorder([frame.end, frame.fail], before)
         rank = {index: number for number, index in enumerate(order)}
@@ -174,7 +170,7 @@ class Regions:
                 if index in (frame.end, frame.fail):
                     continue
                 new: int | None = None
-                for target in self._follow(self.nodes[index]):
+                for target in self._follow[index]:
                     if target in joins:
                         new = target if new is None else _common(target, new, joins, rank)
                 if new is not None and joins.get(index) != new:
@@ -214,8 +210,26 @@ def _common(one: int, other: int, joins: Mapping[int, int], rank: Mapping[int, i
     return one
 
 
-def _decides_to_fail(node: Node) -> bool:
-    """Whether the program says that it fails here: always, or where no way is taken."""
+def _followed(nodes: Sequence[Node]) -> list[list[int]]:
+    """By node, what may follow it by a decision of the program."""
+    found: list[list[int]] = [[]] * len(nodes)
+    failing: set[int] = set()  # the frames that a decision may end so
+    for node in reversed(nodes):  # what is inside a fork or call comes after it
+        fails = _decides_to_fail(node, failing)
+        found[node.index] = [
+            edge.target
+            for edge in node.edges
+            if edge.label != "fork" and (edge.label != "error" or fails)
+        ]
+        if node.frame.fail in found[node.index]:
+            failing.add(node.frame.index)
+    return found
+
+
+def _decides_to_fail(node: Node, failing: Set[int]) -> bool:
+    """Whether the program says that it fails here: always, where no way is taken, or inside, in one
+    of the frames *failing*.
+    """
     match node.kind, node.control:
         case "step", Stops():
             return True
@@ -225,4 +239,6 @@ def _decides_to_fail(node: Node) -> bool:
             return all(way.case is not None for way in ways)
         case "test", Repeats(goes_on=goes_on):
             return not goes_on
+        case "step", Calls() | Forks(goes_on=False):
+            return any(frame.index in failing for frame in node.frames)
     return False
