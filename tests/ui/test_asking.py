@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ui_stories import HOSTILE, ask, go_on
+from ui_stories import HOSTILE, ask, go_on, payments
 
 from nano_vm.cli import main
 from nano_vm.errors import AlreadyDecided, Changed, VMError
@@ -125,7 +125,8 @@ def test_what_became_of_a_call_is_recorded(
         raise AssertionError("it is not called again")
 
     async def resume() -> str:
-        return (await ExecutionVM(None, {"pay": pay}, store=url).resume("payout-1")).status.value
+        vm = ExecutionVM(None, {"pay": pay, "payments": payments}, store=url)
+        return (await vm.resume("payout-1")).status.value
 
     assert asyncio.run(resume()) == status
 

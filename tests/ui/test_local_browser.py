@@ -160,6 +160,9 @@ def test_a_person_decides(serve: Any, open_page: Open, tmp_path: Path) -> None:
         assert message.body == {"reason": "seen the picture"}
         # what is in doubt is the next
         page.locator(".asked .difference", has_text="12.5").click()
+        said = question.locator(".reconciled")
+        said.get_by_text("Its reconcile answered").wait_for()
+        assert "two payments of 12.5 today" in said.inner_text()
         question.get_by_label("What it gave").fill('"paid"')
         question.get_by_role("button", name="It was done").click()
         page.get_by_text("Nothing waits for a person here.").wait_for()

@@ -154,6 +154,11 @@ async def tell(url: str) -> None:
     await _story(url, "refund-2005", f"yes {hostile}", hostile, approve=False)
 
 
+@tool(effect="read")
+async def payments(amount: float) -> str:
+    return f"two payments of {amount} today"
+
+
 async def ask(url: str) -> None:
     """Two runs that wait for a person, into the store at *url*: for an approval, and for what
     became of a call.
@@ -169,12 +174,18 @@ async def ask(url: str) -> None:
         {
             "name": "payout",
             "steps": [
-                {"id": "pay", "type": "tool", "tool": "pay", "args": {"amount": 12.5}},
+                {
+                    "id": "pay",
+                    "type": "tool",
+                    "tool": "pay",
+                    "args": {"amount": 12.5},
+                    "reconcile": {"tool": "payments", "args": {"amount": 12.5}},
+                },
                 {"id": "done", "type": "set", "values": {"paid": "$pay.output"}},
             ],
         }
     )
-    vm = ExecutionVM(None, {"pay": pay}, store=url)
+    vm = ExecutionVM(None, {"pay": pay, "payments": payments}, store=url)
     await vm.run(program, {}, run_id="payout-1")
 
 

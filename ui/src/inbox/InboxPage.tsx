@@ -1,11 +1,12 @@
 import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
-import type { Answer, AskedList, Asking, RunView, Source } from "../api";
+import type { Answer, AskedList, Asking, RunView, Source, StepView } from "../api";
 import { duration } from "../lib/format";
 import { useAddress } from "../lib/router";
 import { boxOf } from "../model/compare";
 import { type Consequence, consequence, effectWords } from "../model/consequence";
+import { reconciled } from "../model/reconciled";
 import { StateIcon } from "../parts/Icon";
-import { Plain } from "../parts/Text";
+import { Plain, Value } from "../parts/Text";
 
 const EVERY_MS = 2_000;
 
@@ -247,6 +248,9 @@ function Question({
           <Next name="If no" found={consequence(view, boxOf(asking.path), "otherwise")} />
         </dl>
       )}
+      {asking.kind === "in_doubt" && view !== null && (
+        <Reconciled step={reconciled(view, asking.path)} />
+      )}
       {asking.needed > 1 && (
         <p className="muted">
           {asking.needed} people approve this
@@ -338,6 +342,26 @@ function Doubt({
         </button>
       </div>
     </>
+  );
+}
+
+/** What its reconcile said of a call in doubt, as far as this person may read it. */
+function Reconciled({ step }: { step: StepView | null }) {
+  if (step === null) return null;
+  const { error, output } = step;
+  return (
+    <section className="reconciled">
+      <h3>Its reconcile {error === undefined ? "answered" : "failed"}</h3>
+      {error !== undefined ? (
+        <p>
+          <Plain text={error.message} />
+        </p>
+      ) : output !== undefined ? (
+        <Value json={output} label="what its reconcile answered" />
+      ) : (
+        <p className="muted">What it said is not shown to you.</p>
+      )}
+    </section>
   );
 }
 
