@@ -40,6 +40,7 @@ PACKAGES = (
     "adapters",
     "run",
     "replay",
+    "importing",
     "planner",
     "draw",
     "telemetry",

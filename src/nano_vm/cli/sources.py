@@ -16,6 +16,7 @@ from pathlib import Path
 from ..diagnostics import Diagnostic, Loc
 from ..errors import ProgramError
 from ..language.program import CallStep, Program
+from ..language.reader import MAX_PROGRAM_BYTES
 from .faults import UsageFault
 
 STDIN = "-"
@@ -228,11 +229,35 @@ def readable(path: str) -> None:
         raise UsageFault(f"cannot read {path!r}: {error}") from None
 
 
-def _standard_input() -> str:
+def text_of(path: str) -> str:
+    """The text of a file that is no program yet; ``-`` is standard input.
+
+    Raises:
+        UsageFault: If it cannot be read, or is too large to be a program.
+        ProgramError: If it is not UTF-8.
+    """
+    if path == STDIN:
+        return _standard_input()
+    readable(path)
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
+        with open(path, "rb") as file:
+            data = file.read(MAX_PROGRAM_BYTES + 1)  # and no more: /dev/zero has no end
+    except OSError as error:
+        raise UsageFault(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > MAX_PROGRAM_BYTES:
+        raise UsageFault(f"{path} has more than {MAX_PROGRAM_BYTES} bytes")
+    return _decoded(data, path)
+
+
+def _standard_input() -> str:
+    return _decoded(sys.stdin.buffer.read(), "<stdin>")
+
+
+def _decoded(data: bytes, file: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         fault = Diagnostic(
-            "P008", (), f"not UTF-8: byte {error.start}", "save it as UTF-8", file="<stdin>"
+            "P008", (), f"not UTF-8: byte {error.start}", "save it as UTF-8", file=file
         )
         raise ProgramError([fault]) from None
