@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,11 @@ State = dict[str, Any]
 
 def machine(start: str, /, **states: State) -> dict[str, Any]:
     return {"StartAt": start, "States": states}
+
+
+def task(function: str, **parameters: Any) -> State:
+    given = {"Parameters": parameters} if parameters else {}
+    return {"Type": "Task", "Resource": f"{LAMBDA}{function}", **given}
 
 
 def converted(document: Any) -> Imported:
@@ -214,3 +221,322 @@ def test_a_mistake_in_the_file_is_a_fault(document: Any, message: str, remedy: s
     assert not result.complete
     faults = [one for one in result.findings if one.kind == "fault"]
     assert any(message in one.message and remedy in one.remedy for one in faults), faults
+
+
+def echo(**given: Any) -> Any:
+    return given
+
+
+def double(event: Any) -> Any:
+    return event * 2
+
+
+def test_branches_give_a_list_in_their_order() -> None:
+    both = machine(
+        "Both",
+        Both={
+            "Type": "Parallel",
+            "Branches": [
+                machine("Left", Left={**task("stock", **{"item.$": "$.item"}), "End": True}),
+                machine(
+                    "Right",
+                    Right={**task("price", **{"item.$": "$.item"}), "Next": "Tax"},
+                    Tax={"Type": "Pass", "Parameters": {"net.$": "$.net"}, "End": True},
+                ),
+            ],
+            "ResultPath": "$.found",
+            "Next": "Offer",
+        },
+        Offer={
+            **task("offer", **{"stock.$": "$.found[0]", "net.$": "$.found[1].net"}),
+            "End": True,
+        },
+    )
+    trace = run(
+        both,
+        {"item": "lamp"},
+        stock=lambda item: 3,
+        price=lambda item: {"net": 20, "currency": "EUR"},
+        offer=lambda stock, net: [stock, net],
+    )
+    assert trace.final_output == [3, 20]
+
+
+def test_the_list_of_branches_can_be_the_output() -> None:
+    both = machine(
+        "Both",
+        Both={
+            "Type": "Parallel",
+            "Branches": [
+                machine("One", One={"Type": "Pass", "Result": [1], "End": True}),
+                machine("Same", Same={"Type": "Succeed"}),
+            ],
+            "End": True,
+        },
+    )
+    assert run(both, {"a": 1}).final_output == [[1], {"a": 1}]
+
+
+@pytest.mark.parametrize("inner", ["ItemProcessor", "Iterator"])
+def test_a_map_gives_what_its_items_give(inner: str) -> None:
+    lines = machine(
+        "Lines",
+        Lines={
+            "Type": "Map",
+            "ItemsPath": "$.lines",
+            "MaxConcurrency": 2,
+            inner: machine("Double", Double={**task("double"), "End": True}),
+            "ResultPath": "$.doubled",
+            "OutputPath": "$.doubled",
+            "End": True,
+        },
+    )
+    assert run(lines, {"lines": [1, 2, 3]}, double=double).final_output == [2, 4, 6]
+
+
+def test_a_map_selects_from_its_item_and_from_around_it() -> None:
+    lines = machine(
+        "Lines",
+        Lines={
+            "Type": "Map",
+            "ItemsPath": "$.lines",
+            "ItemSelector": {"rate.$": "$.rate", "line.$": "$$.Map.Item.Value"},
+            "ItemProcessor": machine(
+                "Price",
+                Price={**task("price", **{"of.$": "$.line.n", "at.$": "$.rate"}), "End": True},
+            ),
+            "End": True,
+        },
+    )
+    trace = run(lines, {"rate": 3, "lines": [{"n": 1}, {"n": 5}]}, price=lambda of, at: of * at)
+    assert trace.final_output == [3, 15]
+
+
+def test_ways_with_different_documents_meet_under_one_name() -> None:
+    document = machine(
+        "Known",
+        Known={
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.known", "BooleanEquals": True, "Next": "Use"}],
+            "Default": "Fetch",
+        },
+        Fetch={**task("fetch"), "Next": "Use"},
+        Use={**task("use", **{"name.$": "$.name"}), "End": True},
+    )
+    tools: dict[str, Any] = {"fetch": lambda event: {"name": "B"}, "use": lambda name: name}
+    assert run(document, {"known": True, "name": "A"}, **tools).final_output == "A"
+    assert run(document, {"known": False}, **tools).final_output == "B"
+
+
+def test_what_only_some_ways_write_is_a_gap_where_it_is_read() -> None:
+    document = machine(
+        "Known",
+        Known={
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.known", "BooleanEquals": True, "Next": "Use"}],
+            "Default": "Fetch",
+        },
+        Fetch={**task("fetch"), "ResultPath": "$.name", "Next": "Use"},
+        Use={**task("use", **{"name.$": "$.name"}), "End": True},
+    )
+    (gap,) = found(document, "gap")
+    assert gap == "state 'Use' reads a value that depends on the way by which the state is reached"
+
+
+def test_a_name_that_is_still_read_is_not_written_again() -> None:
+    document = machine(
+        "First",
+        First={
+            **task("first"),
+            "ResultPath": "$.order",
+            "OutputPath": "$.order",
+            "Next": "Second",
+        },
+        Second={**task("second"), "ResultPath": "$.order", "Next": "Show"},
+        Show={
+            **task("show", **{"old.$": "$.id", "new.$": "$.order"}),
+            "End": True,
+        },
+    )
+    trace = run(
+        document,
+        {},
+        first=lambda event: {"id": 1},
+        second=lambda event: {"id": 2},
+        show=lambda old, new: [old, new],
+    )
+    assert trace.final_output == [1, {"id": 2}]
+
+
+def test_several_ends_give_the_document_of_the_way_that_was_taken() -> None:
+    document = machine(
+        "Known",
+        Known={
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.n", "NumericGreaterThan": 1, "Next": "Many"}],
+            "Default": "One",
+        },
+        Many={"Type": "Pass", "Parameters": {"many.$": "$.n"}, "ResultPath": "$.a", "Next": "Cut"},
+        Cut={"Type": "Pass", "InputPath": "$.a", "End": True},
+        One={"Type": "Succeed", "OutputPath": "$.n"},
+    )
+    assert run(document, {"n": 2}).final_output == {"many": 2}
+    assert run(document, {"n": 1}).final_output == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "value"),
+    [
+        ("States.Format('{} costs ${}', $.name, $.n)", "lamp costs $3"),
+        ("States.Array($.n, 'a', 2)", [3, "a", 2]),
+        ("States.MathAdd($.n, -1)", 2),
+        ("States.ArrayLength($.list)", 2),
+        ("States.ArrayGetItem($.list, 1)", "b"),
+        ("States.ArrayContains($.list, 'b')", True),
+        ("States.StringToJson($.json)", {"a": 1}),
+        ("States.ArrayLength(States.Array(1, 2, 3))", 3),
+        ("$['list'][0]", "a"),
+        ("$", {"name": "lamp", "n": 3, "list": ["a", "b"], "json": '{"a": 1}'}),
+        ("$$.Execution.Input.n", 3),
+    ],
+)
+def test_a_payload_computes_what_it_computed(function: str, value: Any) -> None:
+    document = machine("A", A={"Type": "Pass", "Parameters": {"made.$": function}, "End": True})
+    given = {"name": "lamp", "n": 3, "list": ["a", "b"], "json": '{"a": 1}'}
+    assert run(document, given).final_output == {"made": value}
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "holds"),
+    [
+        ({"StringEquals": "$5 \"a\" \\ 'b'"}, "$5 \"a\" \\ 'b'", True),
+        ({"StringLessThan": "b"}, "a", True),
+        ({"NumericGreaterThanEquals": 3}, 2, False),
+        ({"NumericEqualsPath": "$.other"}, 7, True),
+        ({"BooleanEquals": True}, True, True),
+        ({"IsNull": True}, None, True),
+        ({"IsNull": False}, None, False),
+        ({"IsPresent": True}, 0, True),
+        ({"StringMatches": "order-*"}, "order-7", True),
+        ({"StringMatches": "*.log"}, "a.txt", False),
+        ({"StringMatches": "*x*"}, "axb", True),
+    ],
+)
+def test_a_choice_compares_as_it_did(rule: State, given: Any, holds: bool) -> None:
+    for negated in (False, True):
+        one = {"Variable": "$.v", **rule}
+        document = machine(
+            "C",
+            C={
+                "Type": "Choice",
+                "Choices": [{**({"Not": one} if negated else one), "Next": "Yes"}],
+                "Default": "No",
+            },
+            Yes={"Type": "Pass", "Result": "yes", "End": True},
+            No={"Type": "Pass", "Result": "no", "End": True},
+        )
+        expected = "yes" if holds is not negated else "no"
+        assert run(document, {"v": given, "other": 7}).final_output == expected
+
+
+def test_retries_wait_and_count_as_they_did() -> None:
+    rule = {"ErrorEquals": ["States.ALL"], "MaxAttempts": 2, "IntervalSeconds": 0}
+    calls: list[int] = []
+
+    def flaky(event: Any) -> int:
+        calls.append(1)
+        if len(calls) < 3:
+            raise ValueError("no")
+        return len(calls)
+
+    document = machine("A", A={**task("flaky"), "Retry": [rule], "End": True})
+    assert run(document, {}, flaky=flaky).final_output == 3
+
+
+def test_a_wait_and_the_time_limits_are_kept() -> None:
+    document = machine(
+        "Wait",
+        Wait={"Type": "Wait", "SecondsPath": "$.delay", "Next": "Until"},
+        Until={"Type": "Wait", "Timestamp": "2016-08-18T17:33:00Z", "Next": "Call"},
+        Call={**task("echo"), "TimeoutSeconds": 9, "End": True},
+    )
+    program = program_of({**document, "TimeoutSeconds": 90, "Comment": "waits"})
+    assert (program.timeout_seconds, program.description) == (90, "waits")
+    wait, until, call = program.to_dict()["steps"]
+    assert (wait["seconds"], until["until"]) == ("$input.delay", "2016-08-18T17:33:00Z")
+    assert call["timeout_seconds"] == 9
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"Type": "Pass", "QueryLanguage": "JSONata", "Output": "{% 1 %}"}, "with JSONata"),
+        ({"Type": "Pass", "Assign": {"a": 1}}, "has Assign"),
+        ({"Type": "Pass", "InputPath": "$.a[*]"}, "the path '$.a[*]'"),
+        ({"Type": "Pass", "Parameters": {"a.$": "States.UUID()"}}, "calls States.UUID"),
+        ({"Type": "Pass", "Parameters": {"a.$": "$$.Execution.Name"}}, "of the context object"),
+        ({"Type": "Pass", "Parameters": {"a.$": "nonsense"}}, "no path and no function"),
+        ({"Type": "Task", "Resource": "arn:aws:states:::states:startExecution.sync"}, "another"),
+        ({"Type": "Task", "Resource": INVOKE, "Parameters": {"FunctionName.$": "$.f"}}, "not name"),
+        ({"Type": "Wait"}, "waits for nothing"),
+        (
+            {
+                "Type": "Map",
+                "ItemReader": {"Resource": "arn:aws:states:::s3:getObject"},
+                "ItemProcessor": machine("X", X={"Type": "Succeed"}),
+            },
+            "has ItemReader",
+        ),
+        (
+            {
+                "Type": "Parallel",
+                "Branches": [machine("X", X={"Type": "Succeed"})],
+                "Retry": [{"ErrorEquals": ["States.ALL"]}],
+            },
+            "retries all of its branches",
+        ),
+    ],
+)
+def test_what_has_no_counterpart_is_a_gap(state: State, message: str) -> None:
+    result = converted(machine("A", A={**state, "Next": "B"}, B={"Type": "Succeed"}))
+    assert result.program is not None, result.findings
+    gaps = [one.message for one in result.findings if one.kind == "gap"]
+    assert any(message in one for one in gaps), result.findings
+    vm = ExecutionVM(None)
+    assert [d for d in vm.check(result.program) if d.severity == "error"] == []
+
+
+def places(part: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    keys: list[Any] = []
+    if isinstance(part, (dict, list)):
+        keys = list(part) if isinstance(part, dict) else list(range(len(part)))
+    return [at for key in keys for at in [(*path, key), *places(part[key], (*path, key))]]
+
+
+MAPPED = machine(
+    "Lines",
+    Lines={
+        "Type": "Map",
+        "ItemsPath": "$.lines",
+        "ItemSelector": {"line.$": "$$.Map.Item.Value"},
+        "ItemProcessor": REFUND,
+        "Retry": [{"ErrorEquals": ["States.Timeout"], "MaxAttempts": 1}],
+        "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Wait"}],
+        "Next": "Wait",
+    },
+    Wait={"Type": "Wait", "Seconds": 1, "Next": "Both"},
+    Both={"Type": "Parallel", "Branches": [machine("P", P={"Type": "Succeed"})], "End": True},
+)
+
+
+def test_a_damaged_machine_gives_findings_and_no_exception() -> None:
+    dice = random.Random(1)
+    for _ in range(200):
+        damaged = copy.deepcopy(MAPPED)
+        *way, last = dice.choice(places(damaged))
+        holder: Any = damaged
+        for key in way:
+            holder = holder[key]
+        holder[last] = dice.choice([None, 0, -1, "", "$", "x", [], [1], {}, {"a.$": 1}, True])
+        result = converted(damaged)
+        assert result.program is not None or any(one.kind == "fault" for one in result.findings)

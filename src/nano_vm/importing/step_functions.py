@@ -119,7 +119,7 @@ class _Frame:
     output: Any = None
     written: dict[Path, str] = field(default_factory=dict)
     reached: dict[str, Value] = field(default_factory=dict)
-    ends: list[tuple[Steps, Value, Loc]] = field(default_factory=list)
+    ends: list[tuple[dict[str, Any], Value, Loc]] = field(default_factory=list)
     again: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     # The order of the states
@@ -129,10 +129,10 @@ class _Frame:
         order = self._order()
         beginning, document = self._settled("start", self.start, self.machine["StartAt"])
         self.reached[self.machine["StartAt"]] = document
-        made = [(beginning, self.loc)] if beginning else []
+        made = [beginning]
         for name in order:
             at = (*self.loc, "States", name)
-            made.append((self._converted(name, self.machine["States"][name], at), at))
+            made.append(self._converted(name, self.machine["States"][name], at))
         for name in self.machine["States"]:
             if name not in order:
                 self.whole.findings.add(
@@ -141,9 +141,8 @@ class _Frame:
                     f"no state leads to {name!r}, so it is left out",
                     "nothing is to be done",
                 )
-        self._finish()
-        steps = [step for some, _ in made for step in some] + list(self.again.values())
-        return steps
+        ending = self._finish()
+        return [*(step for some in made for step in some), *ending, *self.again.values()]
 
     def _order(self) -> list[str]:
         """The states in topological order; a transition back becomes a step that fails."""
@@ -193,12 +192,12 @@ class _Frame:
         try:
             if state.get("QueryLanguage", self.whole.language) != JSON_PATH:
                 raise _jsonata(f"state {name!r}")
-            steps = getattr(self, f"_{state['Type'].lower()}")(name, state, loc, document)
+            steps: Steps = getattr(self, f"_{state['Type'].lower()}")(name, state, loc, document)
         except NoCounterpart as gap:
             steps = self._placeholder(name, state, loc, document, gap)
         if state.get("Comment"):
             steps[0]["description"] = str(state["Comment"])
-        return list(steps)
+        return steps
 
     def _placeholder(
         self, name: str, state: dict[str, Any], loc: Loc, document: Value, gap: NoCounterpart
@@ -304,7 +303,7 @@ class _Frame:
             steps[-1]["next"] = settling[0]["id"]
             steps = [*steps, *settling]
         if state.get("End"):
-            self.ends.append((steps, document, loc))
+            self.ends.append((steps[-1], document, loc))
         else:
             steps[-1]["next"] = self._to(name, state["Next"], document)
         return steps
@@ -391,7 +390,7 @@ class _Frame:
     def _succeed(self, name: str, state: dict[str, Any], loc: Loc, document: Value) -> Steps:
         step = {"id": self.whole.names.of(name), **NOTHING}
         shown = self._outgoing(state, self._incoming(state, document))
-        self.ends.append(([step], shown, loc))
+        self.ends.append((step, shown, loc))
         return [step]
 
     def _fail(self, name: str, state: dict[str, Any], loc: Loc, document: Value) -> Steps:
@@ -548,35 +547,34 @@ class _Frame:
 
     # The end
 
-    def _finish(self) -> None:
-        """Make the output of the frame what the machine's output is."""
+    def _finish(self) -> Steps:
+        """The steps behind the last states, which make the frame's output what the machine's is."""
         if self.outermost:
-            self._finish_program()
-            return
-        for steps, document, loc in self.ends:
-            if not _gives(steps[-1], document):
-                self._append_output(steps, document, loc)
-            steps[-1]["next"] = END
+            return self._finish_program()
+        made: Steps = []
+        for step, document, loc in self.ends:
+            step["next"] = END
+            if not _gives(step, document):
+                last = {"id": self.whole.names.another(f"{step['id']}_output"), "type": "call"}
+                step["next"] = last["id"]
+                given = {"value": self._output(document, loc)}
+                made.append({**last, "with": given, "program": SAME, "next": END})
+        return made
 
-    def _finish_program(self) -> None:
+    def _finish_program(self) -> Steps:
         written = [self._output(document, loc) for _, document, loc in self.ends]
-        if len(self.ends) and all(one == written[0] for one in written):
-            self.output = written[0]
-            for steps, _, _ in self.ends:
-                steps[-1]["next"] = END
-            return
-        key = self.whole.names.another("result") if self.ends else ""
-        for (steps, _, _), one in zip(self.ends, written, strict=True):
-            step_id = self.whole.names.another(f"{steps[-1]['id']}_result")
-            steps[-1]["next"] = step_id
-            steps.append({"id": step_id, "type": "set", "values": {key: one}, "next": END})
-            self.output = f"${key}"
-
-    def _append_output(self, steps: Steps, document: Value, loc: Loc) -> None:
-        step_id = self.whole.names.another(f"{steps[-1]['id']}_output")
-        steps[-1]["next"] = step_id
-        given = self._output(document, loc)
-        steps.append({"id": step_id, "type": "call", "with": {"value": given}, "program": SAME})
+        for step, _, _ in self.ends:
+            step["next"] = END
+        if all(one == written[0] for one in written):
+            self.output = written[0] if written else None
+            return []
+        key = self.whole.names.another("result")
+        self.output = f"${key}"
+        made: Steps = []
+        for (step, _, _), one in zip(self.ends, written, strict=True):
+            step["next"] = self.whole.names.another(f"{step['id']}_result")
+            made.append({"id": step["next"], "type": "set", "values": {key: one}, "next": END})
+        return made
 
     def _output(self, document: Value, loc: Loc) -> Any:
         try:
