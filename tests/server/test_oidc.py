@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
 from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey, RSAKey
@@ -21,7 +22,7 @@ from starlette.testclient import TestClient
 
 from nano_vm.cli import main
 from nano_vm.errors import VMError
-from nano_vm.server import flows
+from nano_vm.server import attempts, flows, tables
 from nano_vm.server.oidc import Provider
 from nano_vm.server.providers import ProviderFile, provider_in
 
@@ -145,6 +146,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def wire(shared: World) -> Wire:
     assert shared.state.provider is not None
     made = Wire()
+    shared.state.tables.write(lambda rows: rows.run(sa.delete(tables.attempts)))
     shared.state.provider = Provider(shared.state.provider.known, SECRET, made)
     return made
 
@@ -477,6 +479,58 @@ def test_a_provider_that_does_not_answer_is_no_error_of_ours(
     assert "a login by the provider failed" in caplog.text
     assert "\x1b" not in caplog.text
     assert broken.goodbye("http://127.0.0.1:8642/") is None
+
+
+def failures(world: World) -> int:
+    """How many logins that failed are in the audit log."""
+    entries = world.owner.get("/api/v1/audit").json()["entries"]
+    return sum(one["action"] == "login.failed" for one in entries)
+
+
+@pytest.mark.parametrize("asked", ["state=x", "state=x&code=y", "state=x&error=access_denied", ""])
+def test_who_began_no_login_writes_nothing_into_the_log(
+    shared: World, wire: Wire, asked: str
+) -> None:
+    before = failures(shared)
+    answer = shared.client().get(f"{CALLBACK}?{asked}", follow_redirects=False)
+    assert answer.headers["location"] == "/#/login/expired"
+    assert failures(shared) == before
+
+
+def test_a_provider_that_is_away_lets_nobody_write_into_the_log(
+    shared: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shared.state.provider is not None
+    broken = Provider(shared.state.provider.known, SECRET, Away())
+    monkeypatch.setattr(shared.state, "provider", broken)
+    before = failures(shared)
+    answer = shared.client().get(LOGIN, follow_redirects=False)
+    assert answer.headers["location"] == "/#/login/unreached"
+    assert failures(shared) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flows_begun", [1, 12])
+def test_who_has_begun_a_login_writes_few_entries_into_the_log(
+    make_world: Callable[[str], World], database: str, flows_begun: int
+) -> None:
+    """One can have as many as one likes, and answer each as often, without the provider."""
+    world = make_world(database)
+    known = ProviderFile(issuer=ISSUER, client_id="nano-vm")
+    world.state.provider = Provider(known, SECRET, Wire())
+    for _ in range(flows_begun):
+        client = world.client()
+        begun = client.get(LOGIN, follow_redirects=False)
+        [state] = parse_qs(urlsplit(begun.headers["location"]).query)["state"]
+        cookies = dict(client.cookies)
+        for _ in range(12 // flows_begun):
+            for name, value in cookies.items():
+                client.cookies.set(name, value, domain="127.0.0.1", path="/")
+            answer = client.get(f"{CALLBACK}?state={state}&error=no", follow_redirects=False)
+            assert answer.headers["location"] == "/#/login/refused"
+    assert failures(world) == attempts.FREE_ATTEMPTS
+    body = {"name": "viewer", "password": PASSWORD}
+    assert world.client().post("/api/v1/login", json=body).is_success, "passwords do not wait"
 
 
 FAULTS = {

@@ -1,4 +1,4 @@
-"""Attempts to log in: by whose name and from where.
+"""Attempts to log in: by whose name, or by which login that began at a provider, and from where.
 
 Rule: an attempt is counted as one that failed before its password is looked at, and taken back if
 it was the right one. So many attempts at once are no more than so many one after another.
@@ -39,6 +39,13 @@ class Attempt(NamedTuple):
 def attempt_of(name: str, ip: str, pepper: bytes) -> Attempt:
     """An attempt with *name*, of which only a hash is kept: people type passwords there."""
     return Attempt(f"name {secrets.keyed_hash(name, pepper)}", f"ip {_network(ip)}")
+
+
+def return_of(state: str, ip: str, pepper: bytes) -> Attempt:
+    """A return from a provider to end the login of *state*. It counts apart from passwords, which
+    nobody at the same place has to wait with because of it.
+    """
+    return Attempt(f"flow {secrets.keyed_hash(state, pepper)}", f"provider {_network(ip)}")
 
 
 class Begun(NamedTuple):

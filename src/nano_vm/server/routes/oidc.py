@@ -13,11 +13,11 @@ from fastapi.responses import RedirectResponse, Response
 from ...errors import VMError
 from ...values import parse_json
 from ...visible import name as visible
-from .. import audit, memberships
-from ..access import Principal, approving, entry_of
+from .. import attempts, audit, memberships
+from ..access import Principal, approving, entry_of, ip_of
 from ..addresses import account_name
 from ..entering import Entrance, drop_cookie, set_cookie
-from ..flows import FLOW_SECONDS, Unproved, flow_of, new_flow
+from ..flows import FLOW_SECONDS, Flow, Unproved, flow_of, new_flow
 from ..problems import Problem
 from ..providers import ProviderFile
 from ..roles import PUBLIC
@@ -48,7 +48,7 @@ def begin_login(request: Request) -> Response:
     try:
         answer = _elsewhere(provider.address(flow, _back(state, request)))
     except Unproved as error:
-        return _refused(request, state, error)
+        return _refused(state, error)
     set_cookie(answer, state, state.flow_cookie, flow.cookie, FLOW_SECONDS)
     return answer
 
@@ -59,13 +59,17 @@ def end_login(request: Request, state: Part = "", code: Part = "", error: Part =
     server, provider = _provider(request)
     try:
         flow = flow_of(request.cookies.get(server.flow_cookie, ""), state, server.pepper)
+    except Unproved as unproved:
+        return _refused(server, unproved)
+    try:
         if error or not code:
             raise Unproved("refused", f"the provider refuses: {visible(error)}")
         claims = provider.claims(code, flow, _back(server, request))
         entrance = Entrance(request, server)
         server.tables.write(lambda rows: _enter(rows, entrance, provider.known, claims))
     except Unproved as unproved:
-        return _refused(request, server, unproved)
+        _note_failure(request, server, flow, unproved)
+        return _refused(server, unproved)
     answer = _elsewhere("/")
     drop_cookie(answer, server, server.flow_cookie)
     entrance.give(answer)
@@ -87,15 +91,27 @@ def _elsewhere(address: str) -> Response:
     return RedirectResponse(address, 303)
 
 
-def _refused(request: Request, state: State, error: Unproved) -> Response:
+def _refused(state: State, error: Unproved) -> Response:
     """Back to the page, which says what it knows of that kind; the log has the reason."""
     logger.warning("a login by the provider failed: %s", visible(str(error)))
-    detail = {"by": "provider", "kind": error.kind}
-    entry = entry_of(request, None, "", "login.failed", "", detail)
-    state.tables.write(lambda rows: audit.add(rows, entry))
     answer = _elsewhere(f"/#/login/{error.kind}")
     drop_cookie(answer, state, state.flow_cookie)
     return answer
+
+
+def _note_failure(request: Request, state: State, flow: Flow, error: Unproved) -> None:
+    """Have the audit log tell of a login that had begun here, unless many have failed from there:
+    anybody can begin one, and end it without the provider as often as they like.
+    """
+    attempt = attempts.return_of(flow.state, ip_of(request), state.pepper)
+    detail = {"by": "provider", "kind": error.kind}
+    entry = entry_of(request, None, "", "login.failed", "", detail)
+
+    def job(rows: Rows) -> None:
+        if not attempts.begin(rows, attempt).wait_ns:
+            audit.add(rows, entry)
+
+    state.tables.write(job)
 
 
 def _enter(rows: Rows, entrance: Entrance, known: ProviderFile, claims: dict[str, Any]) -> None:
