@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 import warnings
+from base64 import b64decode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,8 @@ from starlette.testclient import TestClient
 
 from nano_vm.cli import main
 from nano_vm.errors import VMError
-from nano_vm.server import attempts, flows, tables
-from nano_vm.server.oidc import Provider
+from nano_vm.server import attempts, flows, oidc, tables
+from nano_vm.server.oidc import MOST_WAITING, Provider
 from nano_vm.server.providers import ProviderFile, provider_in
 
 from .conftest import PASSWORD, World, world_at
@@ -87,13 +90,15 @@ class Wire(httpx.BaseTransport):
         self.change: Callable[[Claims], object] = lambda claims: None
         self.sign: Callable[[Claims], str] = signed
         self.metadata: dict[str, Any] = {}
+        self.tokens: dict[str, Any] = {}
+        self.jwks_status = 200
         self.asked: list[httpx.Request] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request)
         path = request.url.path
         if path == "/jwks":
-            return httpx.Response(200, json=KeySet([PUBLISHED]).as_dict())
+            return httpx.Response(self.jwks_status, json=KeySet([PUBLISHED]).as_dict())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             answer = self.provider.handle_request(request)
@@ -106,7 +111,7 @@ class Wire(httpx.BaseTransport):
         claims = json.loads(jwt_payload(found["id_token"]))
         claims.pop("at_hash", None)
         self.change(claims)
-        return httpx.Response(200, json={**found, "id_token": self.sign(claims)})
+        return httpx.Response(200, json={**found, "id_token": self.sign(claims), **self.tokens})
 
     def user(self, subject: str, **claims: Any) -> None:
         """Have the provider know somebody."""
@@ -319,6 +324,73 @@ def test_a_provider_that_allows_any_signature_is_not_believed(
     assert refused(shared, wire) == "refused"
 
 
+@pytest.mark.parametrize("algorithms", [["none"], ["HS256", "none"], [7], ["rs256"]])
+def test_no_algorithm_that_counts_is_not_any(
+    shared: World, wire: Wire, algorithms: list[Any]
+) -> None:
+    """joserfc would take what it thinks well of, RS256 among them."""
+    wire.metadata = {"id_token_signing_alg_values_supported": algorithms}
+    assert refused(shared, wire) == "refused"
+
+
+@pytest.mark.parametrize("value", [None, [], 7, "RS256"])
+@pytest.mark.parametrize(
+    "name", ["id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported"]
+)
+def test_metadata_that_list_nothing_mean_what_the_standard_says(
+    shared: World, wire: Wire, name: str, value: Any
+) -> None:
+    wire.metadata = {name: value}
+    wire.user("sub-15", **verified("joe@example.org"))
+    assert enter(shared, wire, "sub-15")[1] == "/"
+
+
+def test_a_secret_of_any_characters_is_given_as_the_standard_says() -> None:
+    wire = Wire()
+    known = ProviderFile(issuer=ISSUER, client_id="a client:\N{GREEK SMALL LETTER ALPHA}")
+    provider = Provider(known, "a+b c%:\N{EURO SIGN}", wire)
+    with pytest.raises(flows.Unproved):
+        provider.claims("none", flows.new_flow(b"x" * 32), f"http://127.0.0.1{CALLBACK}")
+    kind, _, given = wire.asked[-1].headers["authorization"].partition(" ")
+    assert kind == "Basic"
+    # application/x-www-form-urlencoded, as RFC 6749 has it in 2.3.1
+    assert b64decode(given) == b"a+client%3A%CE%B1:a%2Bb+c%25%3A%E2%82%AC"
+
+
+EMAILS: dict[str, Claims] = {
+    "the address alone": {},
+    "another address alone": {"email": "zoe.other@example.org"},
+    "the flag alone": {"email": None, "email_verified": True},
+}
+
+
+@pytest.mark.parametrize("how", EMAILS)
+def test_whether_an_address_is_verified_is_asked_for(shared: World, wire: Wire, how: str) -> None:
+    """Of a token that has the address alone, or the flag alone; an address and its flag are of one
+    answer, else a verified address would vouch for one that is not.
+    """
+    subject = f"sub-16 {how}"
+    name = f"zoe-{len(how)}@example.org"
+    wire.user(subject, **verified(name, "payments"))
+
+    def left(claims: Claims) -> None:
+        claims.pop("email_verified", None)
+        claims.update(EMAILS[how])
+        if claims["email"] is None:
+            claims.pop("email")
+
+    wire.change = left
+    client, location = enter(shared, wire, subject)
+    assert location == "/"
+    assert client.get(ME).json()["name"] == name
+
+
+def test_a_token_that_no_header_holds_is_refused(shared: World, wire: Wire) -> None:
+    wire.tokens = {"access_token": "\N{EURO SIGN}"}
+    wire.change = lambda claims: claims.pop("groups", None)
+    assert refused(shared, wire) == "unreached"
+
+
 def test_an_answer_counts_once_in_the_browser_that_asked(shared: World, wire: Wire) -> None:
     wire.user("sub-6", **verified("tom@example.org"))
 
@@ -444,6 +516,38 @@ class Away(httpx.BaseTransport):
         raise httpx.ConnectError("no route to host")
 
 
+def answering(**metadata: Any) -> httpx.BaseTransport:
+    """A provider whose metadata are right but for those."""
+    right = {
+        "issuer": ISSUER,
+        "authorization_endpoint": f"{ISSUER}/a",
+        "token_endpoint": "https://login.example.org/t",
+        "jwks_uri": f"{ISSUER}/k",
+    }
+    return httpx.MockTransport(lambda _: httpx.Response(200, json={**right, **metadata}))
+
+
+ENDPOINTS = (
+    "authorization_endpoint",
+    "token_endpoint",
+    "jwks_uri",
+    "userinfo_endpoint",
+    "end_session_endpoint",
+)
+
+NOT_PRIVATE: tuple[Any, ...] = (
+    "http://login.example.org/x",
+    "ftp://localhost/x",
+    "//login.example.org/x",
+    "https:///x",
+    "https://[x",
+    "javascript:alert(1)",
+    "",
+    7,
+    [f"{ISSUER}/x"],
+)
+
+
 BROKEN: dict[str, httpx.BaseTransport] = {
     "away": Away(),
     "no JSON": httpx.MockTransport(lambda _: httpx.Response(200, text="<html>")),
@@ -453,18 +557,144 @@ BROKEN: dict[str, httpx.BaseTransport] = {
         lambda _: httpx.Response(200, json={"issuer": "https://evil.example"})
     ),
     "nothing else": httpx.MockTransport(lambda _: httpx.Response(200, json={"issuer": ISSUER})),
-    "in clear": httpx.MockTransport(
-        lambda _: httpx.Response(
-            200,
-            json={
-                "issuer": ISSUER,
-                "authorization_endpoint": "ftp://evil.example/",
-                "token_endpoint": f"{ISSUER}/t",
-                "jwks_uri": f"{ISSUER}/k",
-            },
-        )
+    "nested too deeply": httpx.MockTransport(
+        lambda _: httpx.Response(200, text='{"issuer": ' + "[" * 100_000)
     ),
+    "no address": answering(token_endpoint=None),
 }
+
+
+@pytest.mark.parametrize("place", NOT_PRIVATE, ids=str)
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_no_endpoint_is_in_clear(name: str, place: Any) -> None:
+    provider = Provider(
+        ProviderFile(issuer=ISSUER, client_id="nano-vm"), SECRET, answering(**{name: place})
+    )
+    with pytest.raises(flows.Unproved, match=name):
+        provider.address(flows.new_flow(b"x" * 32), "http://127.0.0.1/")
+    assert provider.goodbye("http://127.0.0.1/") is None
+
+
+def test_an_endpoint_on_this_machine_is_as_its_issuer_is() -> None:
+    known = ProviderFile(issuer="https://login.example.org", client_id="nano-vm")
+    private = dict.fromkeys(ENDPOINTS, f"{known.issuer}/x")
+    clear = answering(
+        **{**private, "issuer": known.issuer, "end_session_endpoint": "http://localhost/x"}
+    )
+    with pytest.raises(flows.Unproved, match="end_session_endpoint"):
+        Provider(known, SECRET, clear).address(flows.new_flow(b"x" * 32), "https://x/")
+    known = ProviderFile(issuer=ISSUER, client_id="nano-vm")
+    provider = Provider(known, SECRET, answering(end_session_endpoint=f"{ISSUER}/out"))
+    assert str(provider.goodbye("http://127.0.0.1/")).startswith(f"{ISSUER}/out?")
+    without = Provider(known, SECRET, answering(end_session_endpoint=None, userinfo_endpoint=None))
+    assert without.goodbye("http://127.0.0.1/") is None
+    assert without.address(flows.new_flow(b"x" * 32), "http://127.0.0.1/")
+
+
+class Slow(httpx.BaseTransport):
+    """A provider that answers once it is let go; *answer* gives what."""
+
+    def __init__(self, answer: httpx.BaseTransport) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request.url.path)
+        self.begun.set()
+        assert self.go.wait(60)
+        return self.answer.handle_request(request)
+
+
+def outcomes(provider: Provider, wire: Slow, callers: int) -> list[str]:
+    """What each of so many gets that begin a login at once, the provider being slow."""
+
+    def begin() -> str:
+        try:
+            provider.address(flows.new_flow(b"x" * 32), "http://127.0.0.1/")
+        except flows.Unproved as error:
+            return error.kind
+        return "begun"
+
+    with ThreadPoolExecutor(callers) as pool:
+        waiting = [pool.submit(begin) for _ in range(callers)]
+        assert wire.begun.wait(60)
+        end = time.monotonic() + 60
+        while (
+            callers > MOST_WAITING and sum(one.done() for one in waiting) < callers - MOST_WAITING
+        ):
+            assert time.monotonic() < end, "those that may not wait are refused at once"
+            time.sleep(0.01)
+        wire.go.set()
+        return sorted(one.result(60) for one in waiting)
+
+
+def test_a_slow_provider_is_asked_once_and_holds_up_few() -> None:
+    known = ProviderFile(issuer=ISSUER, client_id="nano-vm")
+    wire = Slow(answering())
+    found = outcomes(Provider(known, SECRET, wire), wire, 3 * MOST_WAITING)
+    assert found == ["begun"] * MOST_WAITING + ["unreached"] * 2 * MOST_WAITING
+    assert wire.asked == ["/.well-known/openid-configuration"]
+
+
+def test_that_a_provider_is_away_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = ProviderFile(issuer=ISSUER, client_id="nano-vm")
+    wire = Slow(Away())
+    provider = Provider(known, SECRET, wire)
+    assert outcomes(provider, wire, MOST_WAITING) == ["unreached"] * MOST_WAITING
+    assert outcomes(provider, wire, 1) == ["unreached"]
+    assert len(wire.asked) == 1
+    monkeypatch.setattr(oidc, "FAILED_SECONDS", -1.0)
+    wire.answer = answering()
+    assert outcomes(provider, wire, 1) == ["begun"], "asked again, once it may be back"
+    assert outcomes(provider, wire, 1) == ["begun"]
+    assert len(wire.asked) == 2
+
+
+def test_codes_wait_for_a_slow_provider_no_more_than_logins_that_begin() -> None:
+    """Anybody may come back with a code, which only the provider knows to be none."""
+    wire = Slow(answering())
+    provider = Provider(ProviderFile(issuer=ISSUER, client_id="nano-vm"), SECRET, wire)
+    wire.go.set()
+    flow = flows.new_flow(b"x" * 32)
+    provider.address(flow, "http://127.0.0.1/")  # by which its metadata are known
+    wire.go.clear()
+
+    def end() -> str:
+        with pytest.raises(flows.Unproved) as found:
+            provider.claims("x", flow, "http://127.0.0.1/")
+        return found.value.kind
+
+    with ThreadPoolExecutor(MOST_WAITING) as pool:
+        waiting = [pool.submit(end) for _ in range(MOST_WAITING)]
+        try:
+            deadline = time.monotonic() + 60
+            while len(wire.asked) < 1 + MOST_WAITING:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert end() == "unreached", "one more does not wait"
+            assert provider.address(flow, "http://127.0.0.1/"), "what is known needs no turn"
+        finally:
+            wire.go.set()
+        assert {one.result(60) for one in waiting} == {"refused"}
+    assert end() == "refused", "turns come back"
+
+
+def test_known_keys_count_while_new_ones_cannot_be_had(
+    shared: World, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token with a made-up key has the keys asked for again, and nobody else suffers by it."""
+    wire.user("sub-17", **verified("max@example.org"))
+    assert enter(shared, wire, "sub-17")[1] == "/"
+    monkeypatch.setattr(oidc, "ASKED_AGAIN_SECONDS", -1.0)
+    wire.jwks_status = 500
+    wire.sign = FORGED["by a key that is not the provider's"]
+    assert enter(shared, wire, "sub-17")[1] == "/#/login/unreached"
+    asked = len(wire.asked)
+    assert enter(shared, wire, "sub-17")[1] == "/#/login/unreached"
+    assert [one.url.path for one in wire.asked[asked:]] == ["/oauth2/token"]
+    wire.sign = signed
+    assert enter(shared, wire, "sub-17")[1] == "/"
 
 
 @pytest.mark.parametrize("how", BROKEN)
