@@ -9,16 +9,24 @@ from threading import Timer
 from typing import Any
 
 import pytest
-from build import program, step
+from build import llm, program, step
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
 from nano_vm import ExecutionVM, tool
 from nano_vm.adapters import Pool
-from nano_vm.machine.outcome import Cancelled, Failed, TimedOut, Value
+from nano_vm.machine.outcome import Cancelled, Failed, NotCalled, TimedOut, Value
+from nano_vm.temporal import activities as module
 from nano_vm.temporal.activities import Activities
-from nano_vm.temporal.terms import NOT_MADE, Admission, ModelCall, Start, ToolCall
+from nano_vm.temporal.terms import (
+    NOT_MADE,
+    UNKNOWN_PROGRAM,
+    Admission,
+    ModelCall,
+    Start,
+    ToolCall,
+)
 
 PAYS = program(step(tool="pay", args={"amount": "$n"}))
 
@@ -59,7 +67,7 @@ def checked_call(activities: Activities) -> dict[str, Any]:
     """A call of a program that its worker has to learn."""
     start = Start(PAYS.to_dict(), {"n": 7})
     admission = Admission.of(activities.verdict(start.to_dict(), "r"))
-    activities._by_digest.clear()
+    activities._prepared.clear()
     return ToolCall(
         "pay",
         {"amount": 7},
@@ -69,6 +77,104 @@ def checked_call(activities: Activities) -> dict[str, Any]:
         op=admission.checked[0],
         document={"program": PAYS.to_dict(), "programs": {}},
     ).to_dict()
+
+
+def paying(untrusted: list[str], document: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A call whose argument is checked only where its run calls input ``n`` untrusted."""
+    start = Start(PAYS.to_dict(), {"n": 700}, untrusted=["n"])
+    admission = Admission.of(doubting().verdict(start.to_dict(), "r"))
+    return ToolCall(
+        "pay",
+        {"amount": 700},
+        "write",
+        "a",
+        program=admission.digest,
+        op=admission.checked[0],
+        untrusted=untrusted,
+        document=document,
+    ).to_dict()
+
+
+def doubting() -> Activities:
+    """Those of a worker whose policy checks what is paid where a stranger may have said it."""
+    policy = {"tools": {"pay": {"args": {"amount": {"check": "$value <= 100"}}}}}
+    return Activities(ExecutionVM(None, {"pay": pay}, policy=policy))
+
+
+DOCUMENT = {"program": PAYS.to_dict(), "programs": {}}
+
+
+async def test_a_worker_that_learns_a_program_checks_what_its_run_calls_untrusted() -> None:
+    paid.clear()
+    restarted = doubting()
+    unknown = await environment_of().run(restarted.call_tool, paying(["n"]))
+    assert unknown == UNKNOWN_PROGRAM
+    refused = await environment_of().run(restarted.call_tool, paying(["n"], DOCUMENT))
+    assert isinstance(refused, NotCalled)
+    assert refused.error.type == "PolicyRefused"
+    assert paid == []
+
+
+async def test_a_run_that_trusts_its_inputs_takes_no_check_from_another() -> None:
+    paid.clear()
+    worker = doubting()
+    for untrusted in (["n"], []):
+        worker.verdict(Start(PAYS.to_dict(), {"n": 7}, untrusted=untrusted).to_dict(), "r")
+    refused = await environment_of().run(worker.call_tool, paying(["n"]))
+    assert isinstance(refused, NotCalled)
+    assert await environment_of().run(worker.call_tool, paying([])) == Value(700)
+    assert paid == [700]
+
+
+async def test_the_programs_that_a_worker_keeps_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "KEPT_PROGRAMS", 1)
+    worker = doubting()
+    for untrusted in ([], ["n"]):
+        worker.verdict(Start(PAYS.to_dict(), {"n": 7}, untrusted=untrusted).to_dict(), "r")
+    assert [untrusted for _, untrusted in worker._prepared] == [("n",)]
+
+
+@pytest.mark.parametrize("why", ["it lacks a tool", "it cannot read the program"])
+async def test_a_worker_that_cannot_run_the_program_makes_no_call(why: str) -> None:
+    paid.clear()
+    looks = program(step("b", tool="look"), step(tool="pay", args={"amount": "$n"}))
+    document = {**DOCUMENT, "program": looks.to_dict()}
+    if why == "it cannot read the program":
+        document["program"] = {**looks.to_dict(), "steps": [{"id": "a", "type": "later"}]}
+    refused = await environment_of().run(doubting().call_tool, paying(["n"], document))
+    assert isinstance(refused, NotCalled)
+    fault = refused.error
+    assert (fault.kind, fault.type, fault.retryable) == ("refused", "ProgramRefused", False)
+    assert "the worker that took the call cannot run its program" in fault.message
+    assert ("'look'" if why == "it lacks a tool" else "'later'") in fault.message
+    assert paid == []
+
+
+async def test_a_worker_that_cannot_run_the_program_asks_none_of_its_pools() -> None:
+    class Model:
+        async def complete(self, messages: list[dict[str, Any]]) -> str:
+            raise AssertionError("it was asked")
+
+    pooled = program(
+        llm("q", model="judge"),
+        step("b", tool="look"),
+        models={"judge": {"pool": ["m"]}},
+    )
+    call = ModelCall(
+        ASKED.messages,
+        "q",
+        "q",
+        model="judge",
+        program="its digest",
+        document={"program": pooled.to_dict(), "programs": {}},
+    )
+    made = Activities(ExecutionVM({"m": Model()}))
+    outcome = await environment_of().run(made.call_model, call.to_dict())
+    assert isinstance(outcome, Failed)
+    assert outcome.error.type == "ProgramRefused"
+    assert "'look'" in outcome.error.message
 
 
 @contextmanager

@@ -283,7 +283,7 @@ async def test_a_worker_that_does_not_know_the_program_learns_it(temporal_server
 
         def forgetful(self: Any, document: Any) -> Any:
             found = known(self, document)
-            self._by_digest.clear()
+            self._prepared.clear()
             return found
 
         with pytest.MonkeyPatch.context() as patch:
@@ -688,6 +688,80 @@ async def test_a_worker_with_another_contract_makes_no_call(temporal_server: Ser
         trace = await TemporalRuns(client, "near-2").run(made, run_id="changed")
     assert trace.error_kind == "refused"
     assert "ContractChanged" in (trace.error or "")
+
+
+CHECKED = {"tools": {"far": {"args": {"x": {"check": "$value <= 100"}}}}}
+
+
+async def test_a_worker_of_another_queue_checks_what_the_run_calls_untrusted(
+    temporal_server: Server,
+) -> None:
+    called: list[int] = []
+
+    async def far(x: int) -> int:
+        called.append(x)
+        return x
+
+    client = await temporal_server.client()
+    made = program(step(tool="far", args={"x": "$x"}))
+    near, there = (ExecutionVM(None, {"far": far}, policy=CHECKED) for _ in range(2))
+    async with (
+        worker(client, near, "near-3", queues={"far": "bank-3"}),
+        worker(client, there, "bank-3"),
+    ):
+        runs = TemporalRuns(client, "near-3")
+        trusted = await runs.run(made, {"x": 700})
+        refused = await runs.run(made, {"x": 700}, untrusted=["x"])
+    assert trusted.final_output == 700
+    assert refused.error_kind == "refused"
+    assert "PolicyRefused" in (refused.error or "")
+    assert called == [700]
+
+
+@pytest.mark.parametrize("old", [False, True])
+async def test_a_worker_that_cannot_run_the_program_fails_its_step_alone(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    """It lacks a tool of the program; an *old* one says only that it does not know it."""
+    undone: list[int] = []
+
+    async def far(x: int) -> int:
+        raise AssertionError("it was called")
+
+    async def book(x: int) -> int:
+        return x
+
+    async def unbook(x: int) -> None:
+        undone.append(x)
+
+    if old:
+
+        async def unknown(self: Any, call: Any) -> None:
+            return None
+
+        monkeypatch.setattr(activities.Activities, "prepared", unknown)
+    calls = step(tool="far", args={"x": "$x"})
+    booked = step("b", tool="book", args={"x": 1}, undo={"tool": "unbook", "args": {"x": 1}})
+    caught = {**calls, "catch": [{"errors": ["ProgramRefused"], "next": "c"}]}
+    tools = {"far": far, "book": book, "unbook": unbook}
+    near = ExecutionVM(None, tools, policy=CHECKED)
+    there = ExecutionVM(None, {"far": far}, policy=CHECKED)
+    end = f"-{next(NUMBERS)}"
+    client = await temporal_server.client()
+    async with (
+        worker(client, near, f"near{end}", queues={"far": f"bank{end}"}),
+        worker(client, there, f"bank{end}"),
+    ):
+        runs = TemporalRuns(client, f"near{end}")
+        failed = await runs.run(program(booked, calls), {"x": 700}, untrusted=["x"])
+        made = program(booked, caught, step("c", tool="book", args={"x": 2}))
+        goes_on = await runs.run(made, {"x": 700}, untrusted=["x"])
+    assert (failed.status, failed.error_kind) == (TraceStatus.FAILED, "refused")
+    assert "ProgramRefused: the worker that took the call cannot run its program" in (
+        failed.error or ""
+    )
+    assert undone == [1]
+    assert goes_on.final_output == 2
 
 
 async def test_a_worker_that_is_too_old_leaves_the_run_to_another(

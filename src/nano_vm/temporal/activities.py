@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,10 +28,11 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from ..adapters.contract import Adapter, answer_parts, completed, plain_answer
+from ..diagnostics import summary
 from ..errors import StepFault, StoreError, VMError
 from ..language.program import Program
 from ..machine.arguments import order
-from ..machine.faults import consumed, effect_key, model_error, route_of, tool_error
+from ..machine.faults import NOTHING_USED, consumed, effect_key, model_error, route_of, tool_error
 from ..machine.outcome import (
     Answer,
     BadResult,
@@ -247,19 +248,19 @@ async def made(call: Callable[[], Any], seconds: float, begun: asyncio.Event | N
 
 @dataclass(slots=True)
 class Known:
-    """A program that a run of this worker has, and its plan by the worker's own contracts."""
+    """A program that a run of this worker has, and the host that has those that it calls."""
 
     program: Program
     vm: ExecutionVM
-    plan: Plan | None = None
-    adapters: Mapping[str | None, Adapter] | None = None  # with the pools of the program's own
 
-    def prepared(self, untrusted: tuple[str, ...] = ()) -> Prepared:
-        """The program as this worker runs it: what is known of it is so from now on."""
-        prepared = self.vm.preparer.prepare(self.program, untrusted)
-        self.plan = prepared.plan
-        self.adapters = prepared.host.adapters if prepared.host is not None else None
-        return prepared
+
+class Unprepared(Exception):
+    """This worker cannot run the program of a call, by its own tools, models and policy."""
+
+
+def distrusted(untrusted: Iterable[str]) -> tuple[str, ...]:
+    """The inputs that a run calls untrusted, in the one order by which its plan is kept."""
+    return tuple(sorted(set(untrusted)))
 
 
 @dataclass(slots=True)
@@ -273,7 +274,8 @@ class Activities:
     queues: Mapping[str, str] = field(default_factory=dict)
     queue_seconds: float = QUEUE_SECONDS
     _known: OrderedDict[bytes, Known] = field(default_factory=OrderedDict, init=False)
-    _by_digest: dict[str, Known] = field(default_factory=dict, init=False)
+    # by the digest of a program and the inputs that a run calls untrusted: its checks depend on both
+    _prepared: dict[tuple[str, tuple[str, ...]], Prepared] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)  # the host's own knowledge of programs
     _counting: Counting = field(init=False)
 
@@ -316,10 +318,12 @@ class Activities:
             if begun.machine is None:
                 refused = begun.trace.to_dict()
                 return Admission(digest, [], {}, refused=refused).to_dict()
-            prepared = known.prepared(tuple(sorted(set(start.untrusted))))
-            plan = prepared.plan
-            assert plan is not None
-            self._by_digest[digest] = known
+            untrusted = distrusted(start.untrusted)
+            prepared = vm.preparer.prepare(known.program, untrusted)
+            self.remember(digest, prepared)
+        plan, host = prepared.plan, prepared.host
+        assert plan is not None
+        assert host is not None
         contracts = vm.tools
         facts = {name: facts_of(contracts[name]) for name in sorted(plan.tools)}
         programs = prepared.document()["programs"]
@@ -332,7 +336,7 @@ class Activities:
             facts,
             [op.index for op in plan.ops if any(call.checks for call in calls_of(op))],
             list(plan.given),
-            self.queues_of(plan, known.adapters or {}),
+            self.queues_of(plan, host.adapters),
             self.queue_seconds,
             hasattr(self.vm.store, "import_"),
         ).to_dict()
@@ -341,7 +345,7 @@ class Activities:
         """The task queues of what a plan calls, by name; the default model has the empty one."""
         told: dict[str, str | None] = {}
         for name in sorted(plan.tools):
-            told[name] = self.queues.get(name) or self.vm.tools[name].options.queue
+            told[name] = self.queues.get(name) or self.vm.preparer.contracts[name].options.queue
         for model in plan.models:
             adapter = adapters.get(model) or adapters.get(None)
             own = adapter.queue if adapter is not None else None
@@ -359,10 +363,47 @@ class Activities:
             vm = self.vm.with_(programs=programs) if programs else self.vm
             known = self._known[key] = Known(Program.from_dict(document["program"]), vm)
             if len(self._known) > KEPT_PROGRAMS:
-                _, gone = self._known.popitem(last=False)
-                self._by_digest = {d: one for d, one in self._by_digest.items() if one is not gone}
+                self._known.popitem(last=False)
         self._known.move_to_end(key)
         return known
+
+    def remember(self, digest: str, prepared: Prepared) -> None:
+        """Keep a program as this worker runs it, for the calls of its runs."""
+        key = digest, prepared.untrusted
+        self._prepared.pop(key, None)
+        self._prepared[key] = prepared
+        if len(self._prepared) > KEPT_PROGRAMS:
+            del self._prepared[next(iter(self._prepared))]
+
+    async def prepared(self, call: ToolCall | ModelCall) -> Prepared | None:
+        """The program of *call* as this worker runs it; None where it does not know it. Where it
+        does, it waits for no proof of another.
+
+        Raises:
+            Unprepared: If it cannot run it.
+        """
+        if call.document is not None:
+            return await asyncio.to_thread(self.learn, call, call.document)
+        return self._prepared.get((call.program, distrusted(call.untrusted)))
+
+    def learn(self, call: ToolCall | ModelCall, document: Mapping[str, Any]) -> Prepared:
+        """The program of *call*, which is sent along. Called in a thread: it takes the time of a
+        plan, and waits where another program is proved.
+
+        Raises:
+            Unprepared: If this worker cannot run it.
+        """
+        with self._lock:
+            try:
+                known = self.known(document)
+                untrusted = distrusted(call.untrusted)
+                prepared = known.vm.preparer.prepare(known.program, untrusted)
+            except VMError as error:
+                raise Unprepared(str(error)) from error
+            if prepared.plan is None:
+                raise Unprepared(summary(prepared.errors))
+            self.remember(call.program, prepared)
+            return prepared
 
     # --- tools ---
 
@@ -383,10 +424,13 @@ class Activities:
         async with alive() as life:
             try:
                 given = converted(contract, call)
-                if call.document is not None:
-                    await asyncio.to_thread(self.learn, call)
-                if call.program and not self.hold(call, given):
-                    return UNKNOWN_PROGRAM
+                if call.program:
+                    prepared = await self.prepared(call)
+                    if prepared is None:
+                        return UNKNOWN_PROGRAM
+                    hold(prepared, call, given)
+            except Unprepared as error:
+                return NotCalled(unprepared(error))
             except StepFault as error:
                 return NotCalled(StepError.of(error))
             except asyncio.CancelledError:
@@ -401,32 +445,6 @@ class Activities:
             function = calling.bound(self.vm.preparer.functions[call.tool])
             came = await self.made(contract, function, values, call.seconds, life)
         return self.outcome(contract, call, came)
-
-    def learn(self, call: ToolCall | ModelCall) -> None:
-        """Know the program of *call*, which is sent along. Called in a thread: it takes the time of
-        a plan, and waits where another program is proved.
-        """
-        assert call.document is not None
-        with self._lock:
-            known = self.known(call.document)
-            known.prepared()
-            self._by_digest[call.program] = known
-
-    def hold(self, call: ToolCall, given: Mapping[str, Any]) -> bool:
-        """Hold the arguments of *call* against this worker's policy; False where it does not know
-        the program. Without the lock: it waits for no proof.
-
-        Raises:
-            PolicyRefused: If one does not keep to it.
-        """
-        found = self._by_digest.get(call.program)
-        if found is None or found.plan is None:
-            return False
-        own = calls_of(found.plan.ops[call.op])[0]
-        op = own if call.side is None else getattr(own, call.side)
-        for position, name, _, enforce in op.checks:
-            enforce(list(call.arguments.values())[position], given[name], call.given)
-        return True
 
     async def made(
         self,
@@ -493,9 +511,7 @@ class Activities:
         call = ModelCall.of(told)
         async with alive() as life, self._limits(call):
             try:
-                if call.document is not None:
-                    await asyncio.to_thread(self.learn, call)
-                adapters = self.adapters(call)
+                adapters = await self.adapters(call)
                 if adapters is None:
                     return UNKNOWN_PROGRAM
                 adapter = adapters.get(call.model) or adapters.get(None)
@@ -504,6 +520,8 @@ class Activities:
                     return Failed(StepError("refused", "NoModel", told_why, retryable=False))
                 await adapter.wake()
                 counted = await self.counted(call, adapters)
+            except Unprepared as error:
+                return Failed(unprepared(error), NOTHING_USED)
             except asyncio.CancelledError:
                 if not cancel_requested():
                     raise NotMade from None  # the worker stops, or the server has given the call up
@@ -553,14 +571,17 @@ class Activities:
             await counted.end(usage, getattr(outcome, "extra", None))
         return outcome
 
-    def adapters(self, call: ModelCall) -> Mapping[str | None, Adapter] | None:
+    async def adapters(self, call: ModelCall) -> Mapping[str | None, Adapter] | None:
         """The models that *call* can mean; None where they are pools of a program that this worker
         does not know.
+
+        Raises:
+            Unprepared: If it cannot run that program.
         """
         if not call.program:
             return self.vm.preparer.adapters
-        known = self._by_digest.get(call.program)
-        return None if known is None else known.adapters
+        prepared = await self.prepared(call)
+        return None if prepared is None or prepared.host is None else prepared.host.adapters
 
     @asynccontextmanager
     async def _limits(self, call: ModelCall) -> AsyncIterator[None]:
@@ -637,6 +658,19 @@ def converted(contract: ToolContract, call: ToolCall) -> dict[str, Any]:
     }
 
 
+def hold(prepared: Prepared, call: ToolCall, given: Mapping[str, Any]) -> None:
+    """Hold the arguments of *call* against this worker's policy.
+
+    Raises:
+        PolicyRefused: If one does not keep to it.
+    """
+    assert prepared.plan is not None
+    own = calls_of(prepared.plan.ops[call.op])[0]
+    op = own if call.side is None else getattr(own, call.side)
+    for position, name, _, enforce in op.checks:
+        enforce(list(call.arguments.values())[position], given[name], call.given)
+
+
 async def _result(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     """What a call gives, or raises: an exit of a tool must not be one of the event loop."""
     try:
@@ -650,6 +684,12 @@ async def _result(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return None, raised
     except BaseException as error:  # noqa: BLE001 - whatever a tool raises is its outcome
         return None, error
+
+
+def unprepared(error: Unprepared) -> StepError:
+    """Why a call is not made whose program this worker cannot run."""
+    told = f"the worker that took the call cannot run its program: {error}"
+    return StepError("refused", "ProgramRefused", told, retryable=False)
 
 
 def _refused(name: str, message: str) -> NotCalled:

@@ -133,9 +133,11 @@ class Driver:
         words: Words,
         base_ns: int,
         given: Mapping[str, Any],
+        untrusted: Iterable[str],
     ) -> None:
         self.planned, self.admission, self.tape, self.words = planned, admission, tape, words
         self.base_ns, self.given = base_ns, given  # inputs that the policy's checks read
+        self.untrusted = sorted(set(untrusted))  # on which it depends what is checked
         self.calls = Calls()
         self.leaving = False  # whether this execution ends before the run does
         self.full: Callable[[], bool] = lambda: False  # whether it should
@@ -363,6 +365,7 @@ class Driver:
             self.planned.digest if checked else "",
             place if checked else -1,
             dict(self.given) if checked else {},
+            untrusted=self.untrusted if checked else [],
         ).to_dict()
 
     def written(self, place: int, side: str | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -378,6 +381,7 @@ class Driver:
 
     async def call_model(self, machine: Machine, op: ModelOp) -> list[Entry]:
         """Call a model: the outcome, or that the call was lost."""
+        own_pool = op.model in self.planned.pools
         facts = ModelCall(
             machine.messages,
             op.step_id,
@@ -390,7 +394,8 @@ class Driver:
             machine.reserves,
             self.planned.flow.program.name,
             self.admission.about.get("project", ""),
-            self.planned.digest if op.model in self.planned.pools else "",
+            self.planned.digest if own_pool else "",
+            untrusted=self.untrusted if own_pool else [],
         ).to_dict()
         queue = self.queue(machine, op, op.model or "")
         return await self.known(machine, op, CALL_MODEL, facts, op.model, queue)
@@ -414,11 +419,17 @@ class Driver:
         queue: str | None,
         values: Iterable[Any] = (),
     ) -> list[Any]:
-        """As `call`; again with the program, where the worker does not know it."""
+        """As `call`; again with the program, where the worker does not know it. That it was sent
+        and is unknown still is an answer of an older worker, which cannot run it.
+        """
         entries = await self.call(machine, op, activity, facts, summary, queue, values)
         if entries == [UNKNOWN_PROGRAM]:
             facts["document"] = self.planned.flow.document()
             entries = await self.call(machine, op, activity, facts, summary, queue, values)
+        if entries == [UNKNOWN_PROGRAM]:
+            told = "the worker that took the call cannot run its program"
+            fault = StepError("refused", "ProgramRefused", told, retryable=False)
+            return [NotCalled(fault) if op.code == TOOL else Failed(fault, NOTHING_USED)]
         return entries
 
     async def call(

@@ -157,6 +157,7 @@ class ToolCall(Message):
     given: dict[str, Any] = field(default_factory=dict)
     document: dict[str, Any] | None = None  # the program, for a worker that does not know it
     large: list[str] = field(default_factory=list)  # arguments that are sent by themselves
+    untrusted: list[str] = field(default_factory=list)  # inputs that the run calls so
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ class ModelCall(Message):
     # of a model that is a pool of the program's own
     program: str = ""
     document: dict[str, Any] | None = None  # the program, for a worker that does not know it
+    untrusted: list[str] = field(default_factory=list)  # inputs that the run calls so
 
 
 UNKNOWN_PROGRAM = "unknown program"

@@ -121,6 +121,7 @@ class NanoProgram:
             self.words,
             computed.base_ns,
             {name: self.start.inputs[name] for name in admission.given},
+            self.start.untrusted,
         )
         driver.cancelled = self.cancelled
         driver.full = self._full
