@@ -29,6 +29,7 @@ from nano_vm.tools.contract import contract
 from nano_vm.verify import Report, verify
 from nano_vm.verify import examine as examining
 from nano_vm.verify.examine import examine
+from nano_vm.verify.report import Proof, ProofStatus, Released
 from nano_vm.verify.secrecy.proof import analyse
 from nano_vm.verify.witness import MARK as SHOWN
 
@@ -705,6 +706,66 @@ def test_implicit_flows_are_refused_on_request(name: str) -> None:
     document = {"steps": steps, "output": "done"}
     assert refused(verified(document)) == {}
     assert set(refused(verified(document, REFUSING))) == places
+
+
+# --- one program under two policies ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "place", "status"),
+    [
+        ([tool_step("out", "post", text="$iban")], "steps[1].args.text", "refuted"),
+        ([SURE, tool_step("out", "post", text="x")], "steps[2].args.text", "unproved"),
+    ],
+)
+def test_of_two_policies_the_worse_holds(
+    steps: list[dict[str, Any]], place: str, status: str
+) -> None:
+    """A host to whom another input is secret, and a project; and the other way round."""
+    document = {"steps": [tool_step("keep", "vault", text="$ask"), *steps], "output": "done"}
+    other = {**REFUSING, "inputs": {"ask": "secret", "*": "public"}}
+    host, project = verified(document, other), verified(document, REFUSING)
+    assert (refused(project), refused(host)) == ({place: status}, {})
+    assert host.released == ()
+    for report in (host.beside(project), project.beside(host)):
+        assert refused(report) == {place: status}
+        assert len(report.proofs) == len(project.proofs), "each statement stands once"
+        assert report.released == project.released
+        assert [fault.code for fault in report.faults] == ["V052"]
+
+
+@pytest.mark.parametrize("statuses", [("proved", "unproved"), ("unproved", "refuted")])
+def test_what_is_not_proved_is_worse_than_proved_and_refuted_the_worst(
+    statuses: tuple[ProofStatus, ProofStatus],
+) -> None:
+    better, worse = (
+        Report("p", "d", proofs=(Proof("guard", "pay", "asked first", status), OTHER))
+        for status in statuses
+    )
+    for report in (better.beside(worse), worse.beside(better)):
+        assert report.proofs == worse.proofs
+
+
+OTHER = Proof("guard", "post", "asked first", "proved")
+
+
+def test_a_statement_of_two_places_is_known_of_each() -> None:
+    one, other = (
+        Proof("secrecy", "post", "no secret reaches it", status, ("steps", place))
+        for place, status in ((0, "proved"), (1, "unproved"))
+    )
+    both = Report("p", "d", proofs=(one, other))
+    assert both.beside(both).proofs == (one, other)
+
+
+def test_of_two_policies_the_larger_bounds_hold() -> None:
+    one = Report("p", "d", released=(Released("a", 1, 5), Released("b", 2, 2)))
+    other = Report("p", "d", released=(Released("a", 3, 4), Released("c", 1, 0)))
+    assert one.beside(other).released == (
+        Released("a", 3, 5),
+        Released("b", 2, 2),
+        Released("c", 1, 0),
+    )
 
 
 # --- what is wrong with a policy ------------------------------------------------------------------

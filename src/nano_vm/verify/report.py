@@ -234,6 +234,30 @@ class Released:
         return {"label": self.label, "answers": self.answers, "branches": self.branches}
 
 
+_BY_WEIGHT: tuple[ProofStatus, ...] = ("proved", "unproved", "refuted")
+
+
+def _worst(proofs: Iterable[Proof]) -> tuple[Proof, ...]:
+    """Each statement once, with the worst that is known of it. Those of values are about a place."""
+    found: dict[tuple[str, str, str, Loc], Proof] = {}
+    for proof in proofs:
+        key = (proof.kind, proof.tool, proof.statement, proof.loc if proof.of_values else ())
+        known = found.setdefault(key, proof)
+        if _BY_WEIGHT.index(proof.status) > _BY_WEIGHT.index(known.status):
+            found[key] = proof
+    return tuple(found.values())
+
+
+def _most(released: Iterable[Released]) -> tuple[Released, ...]:
+    """Each label once, with the larger bounds."""
+    found: dict[str, Released] = {}
+    for one in released:
+        known = found.get(one.label, one)
+        answers, branches = max(known.answers, one.answers), max(known.branches, one.branches)
+        found[one.label] = Released(one.label, answers, branches)
+    return tuple(found.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All that `verify` found; ``ok`` says whether the program may run."""
@@ -272,21 +296,19 @@ class Report:
         return self._proofs_digest[0]
 
     def beside(self, other: Report) -> Report:
-        """This report with what *other* has more, of the same program under another policy."""
+        """This report with what *other* has more, of the same program under another policy. Of a
+        statement that both make the worse holds, and of a label the larger bound.
+        """
         known = {str(found) for found in self.diagnostics}
-        proofs = {(proof.kind, proof.tool, proof.statement) for proof in self.proofs}
         flows = {str(flow) for flow in self.flows}
         return Report(
             self.program,
             self.digest,
             (*self.diagnostics, *(d for d in other.diagnostics if str(d) not in known)),
-            (
-                *self.proofs,
-                *(p for p in other.proofs if (p.kind, p.tool, p.statement) not in proofs),
-            ),
+            _worst((*self.proofs, *other.proofs)),
             self.ceiling,
             (*self.flows, *(flow for flow in other.flows if str(flow) not in flows)),
-            self.released,
+            _most((*self.released, *other.released)),
         )
 
     def to_dict(self) -> dict[str, Any]:
