@@ -3,7 +3,8 @@ refund of the examples in a project with a policy, driven by a scripted model.
 
     python scripts/screens.py [FOLDER]     # default: docs/screens; wants the built pages and Chromium
 
-They are taken again where a page has changed; a test takes them into a folder of its own.
+Whoever changes a page takes them again. A test sees that all of them can still be taken, by name and
+size; it does not compare what they show.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ def test_what_has_no_example_is_shown_on_a_page() -> None:
         assert shown, f"{name} is on no page"
         if where.endswith(".md"):
             page = (DOCS.parent / where).read_text(encoding="utf-8")
-            assert any(one.rpartition(".")[2] in page for one in shown), f"{where} has no {name}"
+            for one in shown:
+                word = one.rpartition(".")[2]
+                assert re.search(rf"\b{word}\b", page), f"{where} has no {one}"
 
 
 @pytest.mark.parametrize("schema", [Program.json_schema, schema_of_tests])

@@ -20,6 +20,7 @@ from nano_vm.cli import main
 from nano_vm.errors import StoreError
 from nano_vm.run.announced import announcement
 from nano_vm.server import app
+from nano_vm.server.state import State
 from nano_vm.server.tables import programs
 from nano_vm.store.protocol import Announced, open_tables
 from nano_vm.values import canonical
@@ -41,6 +42,51 @@ def test_a_database_of_a_newer_version(tmp_path: Path, capsys: pytest.CaptureFix
     assert "\n" not in told
     assert "9999" in told
     assert "newer" in told
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        ("--policy", "allowed.yaml", "--with-worker, or --tools"),
+        ("--approve", "0" * 64, "--with-worker, or --tools"),
+        ("--price", "m=1,2", "--with-worker, or --tools"),
+        ("--base-url", "http://127.0.0.1:9", "--with-worker, or --tools"),
+        ("--trust", "0" * 64, "--with-worker, or --tools"),
+        ("--concurrency", "3", "--with-worker"),
+    ],
+)
+def test_an_option_that_would_say_nothing_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: str,
+    remedy: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nano_vm.cli.commands.serve._serve", lambda *_: None)
+    serve = ["serve", "--store", f"sqlite:///{tmp_path}/runs.db", "--bind", "0"]
+    assert main([*serve, option, value]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"nano-vm: {option} is of a ")
+    assert told.count("\n") == 1
+    assert f"add {remedy}" in told
+
+
+def test_tools_of_a_server_of_tools_make_a_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    served: list[State] = []
+    monkeypatch.setattr("nano_vm.cli.commands.serve._serve", lambda state, *_: served.append(state))
+    monkeypatch.setattr(
+        "nano_vm.cli.servers.load_servers", lambda given, servers, known: {"pay": pay}
+    )
+    command = ["serve", "--store", f"sqlite:///{tmp_path}/runs.db", "--mcp", "payments"]
+    assert main(command) == 0, capsys.readouterr().err
+    [state] = served
+    assert state.vm is not None
+    assert list(state.vm.tools) == ["pay"]
 
 
 @pytest.mark.parametrize("passing", [True, False])

@@ -196,7 +196,6 @@ def insistent(ask: Callable[[Client], Any], key: str, addresses: list[str], rng:
 
 
 @pytest.mark.campaign
-@pytest.mark.slow
 def test_nothing_is_lost_or_shown_twice(
     monkeypatch: pytest.MonkeyPatch,
     postgres: PostgresServer,

@@ -1,4 +1,6 @@
-"""The pictures of the pages in docs/ are those that the real pages give."""
+"""The pictures of the pages in docs/: each is on the page, and scripts/screens.py still takes every
+one, in its size. What they show is not compared: whoever changes a page takes them again.
+"""
 
 from __future__ import annotations
 

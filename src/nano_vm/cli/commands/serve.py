@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from .. import completion
 from ..faults import OK, UsageFault
-from ..grammar import Options, command, flag, option
+from ..grammar import Options, command, flag, option, typed
 from ..output import note
 from ..parameters import (
     PLACE,
@@ -39,6 +39,12 @@ nano-vm serve --bind 0.0.0.0:8642 --public-url https://runs.example.org   (behin
 OIDC_VARIABLE = "NANO_VM_OIDC"
 METRICS_TOKEN = "NANO_VM_METRICS_TOKEN"
 MIN_TOKEN_CHARS = 16
+
+_HOSTS = ("mcp", "model", "host", "answer")
+"""Options, beside ``--tools``, that make a host, by which programs are checked here."""
+
+_OF_A_HOST = ("policy", "approve", "price", "base_url", "trust")
+"""Options that say something of a host, and make none."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -162,16 +168,32 @@ def _metrics_token() -> str | None:
 
 
 def _host(store: Archive, options: Options, observer: Observer | None) -> ExecutionVM | None:
-    """The host of this process, if it was given one."""
+    """The host of this process, if it was given one.
+
+    Raises:
+        UsageFault: If an option says something of a host, or of a worker, and there is none.
+    """
     from ..host import vm_of
     from ..rules import load_policy
 
-    given = options.tools is not None or options.model or options.host or options.answer
+    if not options.with_worker and typed("concurrency"):
+        raise UsageFault("--concurrency is of a worker, and there is none here: add --with-worker")
+    given = options.tools is not None or any(options.get(name) for name in _HOSTS)
     if not options.with_worker and not given:
+        _refuse_rules()
         return None
     observers = [] if observer is None else [observer]
     policy = load_policy(options.policy)
     return vm_of(options, policy=policy, store=store, observers=observers)
+
+
+def _refuse_rules() -> None:
+    for name in _OF_A_HOST:
+        if typed(name):
+            raise UsageFault(
+                f"--{name.replace('_', '-')} is of a host, and there is none here: add "
+                f"--with-worker, or --tools; the workers elsewhere have their own"
+            )
 
 
 def _provider(given: str | None) -> Provider | None:
