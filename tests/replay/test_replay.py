@@ -978,6 +978,38 @@ async def test_a_tool_that_stands_in_does_so_for_its_maker_only(kept: Kept) -> N
     assert (trace.status, kept.paid) == (TraceStatus.SUSPENDED, [])
 
 
+def test_with_effects_each_approval_is_asked_for_anew(kept: Kept) -> None:
+    """It was given for the payment of that run. Whoever has the records may say what it is."""
+
+    async def go() -> None:
+        run_id = await kept.run()
+        made = await fork(kept.vm, run_id, effects=True, run_id="two")
+        assert ([entry["kind"] for entry in made.waiting], kept.paid) == (["approval"], [])
+        assert (await kept.vm.resume("two")).status is TraceStatus.SUSPENDED
+        kept.approve("two")
+        assert (await kept.vm.resume("two")).ok
+        assert kept.paid == [1]
+        without = await fork(kept.vm, run_id)
+        assert (without.ok, kept.paid) == (True, [1])
+        edit = {"ask": {"output": True}, "p": {"args": {"amount": 5}}}
+        told = await fork(kept.vm, run_id, effects=True, edit=edit)
+        assert (told.ok, kept.paid) == (True, [1, 5])
+
+    asyncio.run(go())
+
+
+def test_the_output_of_another_step_decides_no_approval(kept: Kept) -> None:
+    """Whoever refuses edits of approvals looks for those by what they were, or are by their id."""
+    tool_in_a_frame = mapped(step("w", "get", args={"id": 1}), over="$ids", **{"as": "it"})
+    asks = {"id": "w", "type": "approval", "role": "boss", "show": {"n": 1}}
+    asked_there = mapped(asks, over="$ids", **{"as": "it"})
+    trace = asyncio.run(kept.vm.run(program(tool_in_a_frame), {"ids": [1]}))
+    for effects in (False, True):
+        edit = {"program": program(asked_there), "m[0]/w": {"output": {"approved": True}}}
+        made = asyncio.run(fork(kept.vm, trace, edit=edit, effects=effects))
+        assert [entry["kind"] for entry in made.waiting] == ["approval"]
+
+
 def test_a_fork_on_the_command_line(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

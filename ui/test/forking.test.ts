@@ -38,6 +38,11 @@ describe("a fork", () => {
     expect(stepsToFork(view).map((step) => step.path)).toEqual(["judge"]);
   });
 
+  test("does not change what a person decided", () => {
+    const asked = { path: "ask", box: "ask", step: "ask", type: "approval", output: "{}" };
+    expect(stepChanges(view, asked as RunView["steps"][number])).toEqual([]);
+  });
+
   test("sends values as they were written", () => {
     const body = forkBody(
       drafts({ "inputs.amount": "98765432109876543210", "inputs.note": "6", "judge.output": "no" }),

@@ -125,7 +125,8 @@ class Forked:
     path or step id, in the order of the records) nothing that was only read or answered is taken,
     nor is what was read after a live effect. A call with an effect (``write``, ``irreversible``) is
     made only with *effects*, or by one of *tools*, which stand in for the real ones; else the fork
-    stops there.
+    stops there. With *effects* no recorded approval is taken: it was given for the effects of that
+    run, so it is asked for anew, unless *outputs* say how it is decided.
 
     Raises:
         VMError: If the run does not replay, or *at* never ran.
@@ -190,10 +191,15 @@ class Forked:
     def _decide(
         self, machine: Machine, op: Any, path: str, record: Record | None
     ) -> Literal["reuse", "live", "stop"]:
+        asks = op.type == "approval"
         if path in self.outputs or op.step_id in self.outputs:
-            return "reuse" if record is not None else self._live(op)
+            # only what was an approval decides one: whoever refuses such outputs looks for those
+            fits = record is not None and (not asks or self.ops[path].type == op.type)
+            return "reuse" if fits else self._live(op)
         if record is None or not self._is_same(machine, op, path, record):
             return self._live(op)
+        if asks and self.effects:
+            return "live"
         unsafe = op.code == TOOL and op.unsafe
         if path in self.stale or (self.effected and op.code == TOOL and op.effect == "read"):
             # an effect is not repeated because what is around it is looked at anew
@@ -311,7 +317,8 @@ async def fork(
     is ``{"inputs": {...}}``, ``{"program": Program}``, ``{path or id: {"output": ...}}`` or ``{id:
     {"prompt": ...}}`` (any field of a step). No ``write`` or ``irreversible`` call is made unless
     *effects*, or *tools* have a stand-in for it: the fork waits before it (``SUSPENDED``; see
-    `Trace.waiting`). *run*, *program* and *programs* are as for `replay`, an id is one of *vm*'s
+    `Trace.waiting`). With *effects* each approval is asked for anew, but one whose output *edit*
+    gives: whoever has the records decides that. *run*, *program* and *programs* are as for `replay`, an id is one of *vm*'s
     store. ``about["parent"]`` of the fork names its run.
 
     With *run_id*, and a store in *vm*, the fork is stored under that id and goes on as any run once

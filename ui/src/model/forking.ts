@@ -41,12 +41,14 @@ export function inputChanges(view: RunView): Change[] {
   }));
 }
 
-/** What can be changed of a step: what it gave, and what the program says of it. */
+/** What can be changed of a step: what it gave, unless a person decided it, and what the program
+ * says of it. */
 export function stepChanges(view: RunView, step: StepView): Change[] {
-  const output = step.output ?? "null";
-  const found: Change[] = [
-    { name: step.path, field: "output", label: "Output", ...shownAs(output) },
-  ];
+  const found: Change[] = [];
+  if (step.type !== "approval") {
+    const output = step.output ?? "null";
+    found.push({ name: step.path, field: "output", label: "Output", ...shownAs(output) });
+  }
   const box = view.chart?.boxes.find((one) => one.id === step.box);
   const written = box === undefined ? undefined : readable(box.written);
   for (const name of FIELDS[step.type] ?? []) {

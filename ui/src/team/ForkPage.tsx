@@ -102,7 +102,13 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
             ))}
           </select>
         </label>
-        {changes.length === 0 && <p className="muted">This run has no inputs.</p>}
+        {changes.length === 0 && (
+          <p className="muted">
+            {step === undefined
+              ? "This run has no inputs."
+              : "A person decides this, in the inbox."}
+          </p>
+        )}
         {changes.map((one) => (
           <Draft
             key={keyOf(one)}

@@ -79,10 +79,11 @@ def fork(options: Options) -> int:
 
     Steps that are asked the same take their recorded outcome at no cost; live calls begin where
     what is asked differs, or at --at. A call of a tool with effect 'write' or 'irreversible' is not
-    made without --effects: the fork stops before it. With --run-id it is kept in the store, with
-    its parent, and goes on when what it waits for has come; a call that it stopped before is for
-    'resolve' to decide. With --policy it runs only if that is proved of the changed program; what
-    the run was labelled as stays so without one.
+    made without --effects: the fork stops before it. With --effects each approval is asked for
+    anew, but one whose --output is given. With --run-id it is kept in the store, with its parent,
+    and goes on when what it waits for has come; a call that it stopped before is for 'resolve' to
+    decide. With --policy it runs only if that is proved of the changed program; what the run was
+    labelled as stays so without one.
     """
     import asyncio
 

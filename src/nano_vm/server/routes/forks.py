@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, field_validator
 
 from ...errors import UnknownRun, VMError
-from ...replay import Ahead, edits_of, fork_ahead
-from ...replay.rerun import subject_of
+from ...language.kinds import StepType
+from ...replay import Ahead, Edits, edits_of, fork_ahead
+from ...replay.rerun import Subject, subject_of
 from ...run.options import Said
 from ...store.protocol import RunFilter
 from ...store.records import StoredRun
@@ -39,14 +40,17 @@ MOST_FORKS = 200
 
 class Fork(Body):
     """A run once more, with a change. *edit* has what changes: ``inputs``, by name; of a step, by
-    its path, ``output``, or by its id any field as the program has it. With *version* the fork runs
-    that version of the program.
+    its path, ``output``, or by its id any field as the program has it. The output of an approval is
+    none of them: it is decided in the inbox. With *version* the fork runs that version of the
+    program.
     """
 
     at: str | None = Field(None, description="the step from which on nothing is taken")
     edit: dict[str, dict[str, Any]] = Field(default_factory=dict, max_length=100)
     version: int | None = Field(None, ge=1, lt=2**63)
-    effects: bool = Field(False, description="make calls that have an effect, too")
+    effects: bool = Field(
+        False, description="make calls that have an effect, too, and ask for each approval anew"
+    )
 
     @field_validator("edit")
     @classmethod
@@ -90,7 +94,8 @@ def preview_fork(run_id: str, given: Fork, who: Who) -> Json:
 )
 def fork_run(run_id: str, given: ForkNamed, who: Who) -> JSONResponse:
     """Fork a run: what is asked the same takes its recorded outcome, and a worker makes the calls
-    that follow. One that has an effect waits for a person, unless *effects*.
+    that follow. One that has an effect waits for a person, unless *effects*. With those no recorded
+    approval is taken.
     """
     found = _ahead(who, run_id, given, given.run_id, given.labels)
     run = found.run
@@ -141,6 +146,7 @@ def _ahead(
     if given.version is not None:
         edit["program"] = program_of(scope, run.program_name, given.version)[1]
     edits = edits_of(subject.program, subject.trace, edit)
+    _refuse_decisions(subject, edits)
     said: Said = {
         "project": scope.project,
         "submitter": who.name,
@@ -155,6 +161,30 @@ def _ahead(
         run_id=name,
         said=said,
     )
+
+
+def _refuse_decisions(subject: Subject, edits: Edits) -> None:
+    """Refuse an output in place of what a person decides.
+
+    Raises:
+        Problem: If a step that it names is an approval, in the run or in a program of its fork.
+    """
+    asking = {
+        name
+        for step in subject.trace.steps
+        if step.type == StepType.APPROVAL
+        for name in (step.path, step.step_id)
+    }
+    for program in (edits.program, *subject.programs.values()):
+        asking |= {step.id for step, _ in program.walk() if step.type == StepType.APPROVAL}
+    for name in edits.outputs:
+        if name in asking:
+            raise Problem(
+                403,
+                "not-permitted",
+                f"edit: {name!r} is an approval, which is decided in the inbox by who may; leave "
+                f"out its output",
+            )
 
 
 def _first(scope: Scope, run: StoredRun) -> StoredRun:
