@@ -44,4 +44,10 @@ def test_costs_are_summed_and_filtered(
         field.fill("by:developer")
         field.press("Enter")
         page.get_by_role("row", name="scripted 10").wait_for()
+        page.keyboard.press("Escape")
+        page.locator("h1").click()  # out of the field, in which it is a character
+        page.keyboard.press("?")
+        page.get_by_role("dialog", name="Keys").get_by_text("Ctrl K").wait_for()
+        can_be_read(page, "costs-keys", theme, width)
+        page.keyboard.press("Escape")
         can_be_read(page, "costs-filtered", theme, width)

@@ -179,6 +179,30 @@ def test_who_only_looks_cannot_decide(serve: Any, stored: StoreLibrary, open_pag
         assert page.get_by_role("button", name=name, exact=True).is_disabled()
 
 
+def test_each_page_shows_its_keys(serve: Any, stored: StoreLibrary, open_page: Open) -> None:
+    address = serve(stored).address
+    for place, what in (
+        ("", "compare the two that are chosen"),
+        ("#/inbox", "to the button that approves"),
+        ("#/compare/refund-2001/refund-2003", "next difference"),
+        ("#/run/refund-2001", "graph, timeline, list"),
+    ):
+        page = open_page(address + place)
+        page.locator(".react-flow__node, .runs td, .question").first.wait_for()
+        page.keyboard.press("?")
+        keys = page.get_by_role("dialog", name="Keys")
+        keys.get_by_text(what).wait_for()
+        assert keys.get_by_text("Ctrl K").count() == 0  # there is no project to go about in
+        assert faults_for_readers(page) == [], place
+        page.keyboard.press("Escape")
+        keys.wait_for(state="detached")
+    page = open_page(address)
+    field = page.get_by_role("searchbox").or_(page.locator("form input")).first
+    field.fill("")
+    field.press("?")  # is a character here
+    assert page.get_by_role("dialog", name="Keys").count() == 0
+
+
 def test_a_server_that_is_gone_is_told(serve: Any, stored: StoreLibrary, open_page: Open) -> None:
     page = open_page(serve(stored).address)
     page.locator(".runs tbody tr").nth(4).wait_for()

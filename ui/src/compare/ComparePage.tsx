@@ -15,6 +15,7 @@ import { layout } from "../model/layout";
 import { index, type Run, type State, stateOf } from "../model/run";
 import { standing } from "../model/standing";
 import { LookIcon, StateIcon } from "../parts/Icon";
+import { type Key, Keys } from "../parts/Keys";
 import { StateChip } from "../parts/State";
 import { Plain, read } from "../parts/Text";
 import { type ArrowData, ArrowHeads, EDGE_TYPES } from "../run/Graph";
@@ -28,6 +29,11 @@ const SIDES: Record<Side, string> = {
   b: "only in B",
   none: "in neither",
 };
+
+const KEYS: Key[] = [
+  ["n", "next difference"],
+  ["p", "difference before"],
+];
 
 export function ComparePage({
   from,
@@ -53,7 +59,12 @@ export function ComparePage({
       </main>
     );
   if (found === null) return <main className="message">Comparing…</main>;
-  return <Compared found={found} tools={tools} />;
+  return (
+    <>
+      <Compared found={found} tools={tools} />
+      <Keys keys={KEYS} shared={from.shared} />
+    </>
+  );
 }
 
 function Compared({ found, tools }: { found: Comparison; tools: ReactNode }) {

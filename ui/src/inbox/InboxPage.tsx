@@ -6,6 +6,7 @@ import { boxOf } from "../model/compare";
 import { type Consequence, consequence, effectWords } from "../model/consequence";
 import { reconciled } from "../model/reconciled";
 import { StateIcon } from "../parts/Icon";
+import { type Key, Keys } from "../parts/Keys";
 import { Plain, Value } from "../parts/Text";
 
 const EVERY_MS = 2_000;
@@ -13,6 +14,12 @@ const EVERY_MS = 2_000;
 function keyOf(asking: Asking): string {
   return `${asking.run} ${asking.path}`;
 }
+
+const KEYS: Key[] = [
+  ["j k", "next question, question before"],
+  ["a", "to the button that approves, which Enter presses"],
+  ["r", "to the button that rejects"],
+];
 
 export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const [{ query }, change] = useAddress();
@@ -159,6 +166,7 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
           />
         )}
       </main>
+      <Keys keys={KEYS} shared={from.shared} />
     </div>
   );
 }

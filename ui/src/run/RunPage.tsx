@@ -16,6 +16,7 @@ import {
 } from "../model/run";
 import { type Choice, choose } from "../model/shown";
 import { standing } from "../model/standing";
+import { type Key, KeyList } from "../parts/Keys";
 import { Rows } from "../parts/Rows";
 import { StateChip } from "../parts/State";
 import { Copy, Plain, read } from "../parts/Text";
@@ -297,7 +298,7 @@ export function RunPage({
         <aside className="detail" aria-label="Details">
           <Inspector key={selected} />
         </aside>
-        {help && <Help close={() => setHelp(false)} />}
+        {help && <KeyList keys={KEYS} close={() => setHelp(false)} />}
       </div>
     </LookingContext.Provider>
   );
@@ -384,30 +385,9 @@ function nextProblem(run: Run, selected: string | null, select: (path: string) =
   if (next !== undefined) select(next.path);
 }
 
-function Help({ close }: { close: () => void }) {
-  const keys = [
-    ["g t l", "graph, timeline, list"],
-    ["j k", "next step, step before"],
-    ["e", "next problem"],
-    ["Esc", "let go: the name, then the step"],
-    ["?", "these keys"],
-  ];
-  return (
-    <div className="help" role="dialog" aria-label="Keys">
-      <h2>Keys</h2>
-      <dl className="values">
-        {keys.map(([key, what]) => (
-          <div key={key}>
-            <dt>
-              <kbd>{key}</kbd>
-            </dt>
-            <dd>{what}</dd>
-          </div>
-        ))}
-      </dl>
-      <button type="button" onClick={close}>
-        Close
-      </button>
-    </div>
-  );
-}
+const KEYS: Key[] = [
+  ["g t l", "graph, timeline, list"],
+  ["j k", "next step, step before"],
+  ["e", "next problem"],
+  ["Esc", "let go: the name, then the step"],
+];

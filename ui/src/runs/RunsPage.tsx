@@ -4,6 +4,7 @@ import { cost, duration, plural } from "../lib/format";
 import { useAddress } from "../lib/router";
 import { parseFilter, withWord } from "../model/filter";
 import { standing } from "../model/standing";
+import { type Key, Keys } from "../parts/Keys";
 import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
 import { CancelPicked, Sparkline, Views } from "./TeamList";
@@ -16,6 +17,14 @@ const CHIPS: [string, string | null][] = [
   ["Running", "status:pending,running"],
   ["Failed", "status:failed"],
   ["Done", "status:success"],
+];
+
+const KEYS: Key[] = [
+  ["j k", "next run, run before"],
+  ["Enter", "look at it"],
+  ["x", "choose it"],
+  ["c", "compare the two that are chosen"],
+  ["/", "search and filter"],
 ];
 
 export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
@@ -241,6 +250,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
           )}
         </footer>
       </main>
+      <Keys keys={KEYS} shared={from.shared} />
     </div>
   );
 }

@@ -9,6 +9,7 @@ import {
 import type { LoggedOut, Me, Membership, Source, Standing } from "../api";
 import { useAddress } from "../lib/router";
 import type { Goal } from "../model/palette";
+import { Keys } from "../parts/Keys";
 import { AccountPage } from "./AccountPage";
 import { call, SIGNED_OUT, TeamSource } from "./api";
 import { EditorPage } from "./EditorPage";
@@ -140,6 +141,18 @@ export function TeamApp({
 /** A page of the project: its own, or one of those that every source has. */
 function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
   const [{ page }] = useAddress();
+  const own = ownPage(from, page);
+  if (own === null) return children;
+  return (
+    <>
+      {own}
+      <Keys keys={[]} shared={from.shared} />
+    </>
+  );
+}
+
+/** The page of a project at an address; null for those that every source has. */
+function ownPage(from: TeamSource, page: string[]): ReactNode {
   const [name, first, second, third, fourth] = page;
   if (name === "programs" && first === "new") return <EditorPage from={from} name={null} />;
   if (name === "programs" && first !== undefined) {
@@ -154,8 +167,7 @@ function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
   if (name === "fork" && first !== undefined)
     return <ForkPage key={first} from={from} id={first} />;
   const Own = OWN[name ?? ""];
-  if (Own !== undefined) return <Own from={from} />;
-  return children;
+  return Own !== undefined ? <Own from={from} /> : null;
 }
 
 const OWN: Record<string, ComponentType<{ from: TeamSource }>> = {
