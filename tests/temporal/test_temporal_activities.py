@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Timer
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from threading import Barrier, Event, Timer
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from temporalio.testing import ActivityEnvironment
 from nano_vm import ExecutionVM, tool
 from nano_vm.adapters import Pool
 from nano_vm.machine.outcome import Cancelled, Failed, NotCalled, TimedOut, Value
+from nano_vm.run.counting import Counting
 from nano_vm.temporal import activities as module
 from nano_vm.temporal.activities import Activities
 from nano_vm.temporal.terms import (
@@ -265,6 +266,78 @@ async def test_a_call_that_may_be_made_again_asks_nobody() -> None:
     assert server.asked == 0
 
 
+class Slow(Server):
+    """Confirms a call when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asking, self.may, self.answered = (asyncio.Event() for _ in range(3))
+
+    async def record_activity_task_heartbeat(self, request: Any, **options: Any) -> None:
+        self.asked += 1
+        if self.asked == 1:  # before the call waits for its thread
+            return
+        self.asking.set()
+        await self.may.wait()
+        self.answered.set()
+
+
+@pytest.mark.parametrize("by_the_run", [True, False])
+async def test_a_call_in_a_thread_that_is_given_up_before_it_begins_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, by_the_run: bool
+) -> None:
+    paid.clear()
+
+    def pay_in_thread(amount: int) -> None:
+        paid.append(amount)
+
+    # no confirmation lasts until a thread has the call, as where all of them were busy
+    monkeypatch.setattr(module.Life, "is_confirmed", False)
+    server = Slow()
+    vm = ExecutionVM(None, {"pay": pay_in_thread})
+    call, environment = (
+        ToolCall("pay", {"amount": 3}, "write", "a").to_dict(),
+        environment_of(server),
+    )
+    task = asyncio.ensure_future(environment.run(Activities(vm).call_tool, call))
+    await server.asking.wait()
+    if by_the_run:
+        environment.cancel()
+        assert await task == Cancelled(called=False)
+    else:
+        task.cancel()
+        with pytest.raises(ApplicationError) as refused:
+            await task
+        assert refused.value.type == NOT_MADE
+    server.may.set()
+    await server.answered.wait()
+    # the thread that had the call has gone on when each thread has done something else
+    threads = vm.preparer.threads
+    together = Barrier(threads.size)
+    both = [asyncio.wrap_future(threads.submit(together.wait)) for _ in range(threads.size)]
+    await asyncio.wait_for(asyncio.gather(*both), 10)
+    assert paid == []
+
+
+async def test_a_call_in_a_thread_that_has_begun_is_made() -> None:
+    begun, go_on = Event(), Event()
+
+    def pay_in_thread(amount: int) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    environment = environment_of()
+    made = Activities(ExecutionVM(None, {"pay": pay_in_thread}))
+    call = ToolCall("pay", {"amount": 3}, "write", "a").to_dict()
+    task = asyncio.ensure_future(environment.run(made.call_tool, call))
+    assert await asyncio.to_thread(begun.wait, 10)
+    environment.cancel()
+    try:
+        assert await task == Cancelled(called=True)
+    finally:
+        go_on.set()
+
+
 ASKED = ModelCall([{"role": "user", "content": "?"}], "q", "q", seconds=0.05)
 
 
@@ -301,3 +374,33 @@ async def test_the_first_call_of_an_adapter_is_not_in_the_time_of_the_call() -> 
             return f"loaded: {self.loaded}"
 
     assert (await asked(Model())).text == "loaded: True"
+
+
+@pytest.mark.parametrize("by_the_run", [True, False])
+async def test_a_call_of_a_model_that_is_cut_off_while_its_limits_wait_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, by_the_run: bool
+) -> None:
+    class Model:
+        async def complete(self, messages: list[dict[str, Any]]) -> str:
+            raise AssertionError("it was asked")
+
+    waits = asyncio.Event()
+
+    @asynccontextmanager
+    async def limits(self: Any, *, own_pools: bool) -> AsyncIterator[None]:
+        waits.set()
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(Counting, "limits", limits)
+    environment, made = environment_of(), Activities(ExecutionVM(Model()))
+    task = asyncio.ensure_future(environment.run(made.call_model, ASKED.to_dict()))
+    await waits.wait()
+    if by_the_run:
+        environment.cancel()
+        assert await task == Cancelled(called=False)
+    else:
+        task.cancel()
+        with pytest.raises(ApplicationError) as refused:
+            await task
+        assert refused.value.type == NOT_MADE

@@ -13,7 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.errors import ProgramError, VMError
-from nano_vm.temporal import TemporalRuns, worker
+from nano_vm.temporal import TemporalRuns, activities, worker, workflow
 from temporal.cluster import Server
 
 NUMBERS = count(1)
@@ -59,6 +59,26 @@ async def test_runs_are_found_by_program_version_status_project_and_labels(
         assert await found(client, query, len(ids)) == ids, query
     again = TemporalRuns(client, "lists", search_attributes=True)
     await again.submit(named, {"x": 1}, run_id="found-2")  # they are registered already
+
+
+@pytest.mark.parametrize("where", ["the workflow", "its admission"])
+async def test_a_run_that_ends_with_a_fault_is_found_as_failed(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fault(*given: Any, **options: Any) -> Any:
+        raise (VMError if where == "its admission" else ValueError)("a fault of this test's")
+
+    if where == "the workflow":
+        monkeypatch.setattr(workflow, "Computed", fault)
+    else:
+        monkeypatch.setattr(activities.Activities, "verdict", fault)
+    client, end = await temporal_server.client(), next(NUMBERS)
+    runs = TemporalRuns(client, f"faults-{end}", search_attributes=True)
+    async with worker(client, VM, f"faults-{end}"):
+        run_id = await runs.submit(MADE, {"x": 1}, run_id=f"fault-{end}")
+        with pytest.raises(VMError, match=f"run '{run_id}' did not end by itself"):
+            await runs.result(run_id)
+    assert await found(client, f"WorkflowId = '{run_id}' AND NanoStatus = 'failed'", 1) == [run_id]
 
 
 async def test_what_cannot_be_registered_says_what_to_run(

@@ -14,7 +14,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Lock
@@ -216,28 +216,57 @@ class Made:
     stopped: BaseException | None = None  # with which it ended where it was cut off
 
 
-async def made(call: Callable[[], Any], seconds: float, begun: asyncio.Event | None = None) -> Made:
-    """Make a call and wait for it, at most *seconds* from when it has *begun*; cancel it then, or
-    when the activity is. One that answers its cancellation with a value has a value all the same.
+class Beginning:
+    """That a thread begins a call, or that the call is given up: whichever comes first."""
+
+    def __init__(self) -> None:
+        self.begun, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        self._first = Lock()
+
+    def begin(self) -> None:
+        """Asked in the thread, immediately before the call.
+
+        Raises:
+            NotMade: If it was given up.
+        """
+        if not self._first.acquire(blocking=False):
+            raise NotMade
+        self._loop.call_soon_threadsafe(self.begun.set)
+
+    def give_up(self) -> bool:
+        """Whether the call is not made, and will not be."""
+        return self._first.acquire(blocking=False)
+
+
+async def made(call: Callable[[], Any], seconds: float, beginning: Beginning | None = None) -> Made:
+    """Make a call and wait for it, at most *seconds* from when it has begun, in a thread at its
+    *beginning*; cancel it then, or when the activity is. One that answers its cancellation with a
+    value has a value all the same.
+
+    Raises:
+        NotMade: If it is given up before it has begun, and not by its run.
     """
     task = asyncio.ensure_future(_result(call))
-    cancelled = expired = False
+    cancelled = expired = given_up = False
     try:
-        if begun is not None:
-            waiting = asyncio.ensure_future(begun.wait())
+        if beginning is not None:
+            waiting = asyncio.ensure_future(beginning.begun.wait())
             await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
         await asyncio.wait([task], timeout=seconds or None)
         expired = not task.done()
     except asyncio.CancelledError:
+        given_up = beginning is not None and beginning.give_up()
         if not cancel_requested():
             task.cancel()
+            if given_up:
+                raise NotMade from None
             raise  # the worker stops, or the server has given the call up
         cancelled = True
     while not task.done():  # a call that swallows its cancellation is cancelled again
         task.cancel()
         await asyncio.wait([task], timeout=1.0)
-    called = begun is None or begun.is_set()
+    called = not given_up
     try:
         value, error = task.result()
     except asyncio.CancelledError as stopped:
@@ -471,13 +500,13 @@ class Activities:
                     raise NotMade from None
                 return Made(cancelled=True, called=False)
         if contract.how == "thread":
-            begun, loop = asyncio.Event(), asyncio.get_running_loop()
+            beginning, loop = Beginning(), asyncio.get_running_loop()
             context = contextvars.copy_context()
 
             def work() -> Any:
                 if client is not None and not life.is_confirmed:  # it has waited for this thread
                     asyncio.run_coroutine_threadsafe(life.confirm(client), loop).result()
-                loop.call_soon_threadsafe(begun.set)
+                beginning.begin()
                 try:
                     return context.run(checked_call)
                 except (StopIteration, GeneratorExit) as error:  # a future cannot carry them
@@ -485,7 +514,7 @@ class Activities:
                     raise RuntimeError(told) from error
 
             future = asyncio.wrap_future(self.vm.preparer.threads.submit(work))
-            return await made(lambda: future, seconds, begun)
+            return await made(lambda: future, seconds, beginning)
         return await made(checked_call, seconds)
 
     def outcome(self, contract: ToolContract, call: ToolCall, came: Made) -> Outcome:
@@ -509,8 +538,9 @@ class Activities:
     async def call_model(self, told: dict[str, Any]) -> Any:
         """Call a model: the outcome."""
         call = ModelCall.of(told)
-        async with alive() as life, self._limits(call):
+        async with alive() as life, AsyncExitStack() as stack:
             try:
+                await stack.enter_async_context(self._limits(call))
                 adapters = await self.adapters(call)
                 if adapters is None:
                     return UNKNOWN_PROGRAM

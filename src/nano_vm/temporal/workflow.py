@@ -17,6 +17,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from ..errors import VMError
+from ..records.status import TraceStatus
 from ..records.trace import Trace
 from .computed import Computed
 from .driver import Driver, MadeAgain
@@ -90,9 +91,13 @@ class NanoProgram:
                 self.cancelled = True
                 if self.driver is not None:
                     self.driver.stop()
-            except (FailureError, PlanNotReady, workflow.ContinueAsNewError):
+            except (PlanNotReady, workflow.ContinueAsNewError):
+                raise
+            except FailureError:
+                self._tell_status(TraceStatus.FAILED)
                 raise
             except Exception as error:
+                self._tell_status(TraceStatus.FAILED)
                 # any other exception would have the task tried for ever
                 raise ApplicationError(
                     f"{type(error).__name__}: {error}", type=FAULT, non_retryable=True
@@ -106,7 +111,7 @@ class NanoProgram:
         admission = Admission.of(told)
         if admission.refused is not None:
             self.ended = admission.refused
-            self._tell_status(Trace.from_dict(self.ended))
+            self._tell_status(Trace.from_dict(self.ended).status)
             return self.ended
         planned = PLANS.of(self.start.program, admission.programs, admission.contracts)
         began = self.start.began_ns or workflow.time_ns()
@@ -137,16 +142,16 @@ class NanoProgram:
             self._continue_as_new()
         trace = Trace(computed.recording(machine, driver.now()))
         self.ended = trace.to_dict()
-        self._tell_status(trace)
+        self._tell_status(trace.status)
         if admission.keeps:
             await self._keep(computed)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.ended
 
-    def _tell_status(self, trace: Trace) -> None:
+    def _tell_status(self, status: TraceStatus) -> None:
         """Have the lists of the cluster say how the run ended: to them all that end are alike."""
         if self.start.indexed:
-            workflow.upsert_search_attributes([STATUS.value_set(trace.status.value)])
+            workflow.upsert_search_attributes([STATUS.value_set(status.value)])
 
     async def _admitted(self) -> dict[str, Any]:
         """What a worker says of program and inputs."""
