@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import free_port
 
 UNPACKED = Path(__file__).parents[1] / ".venv" / "prometheus" / "usr" / "bin"
 """Where `make test` puts Debian's, on a machine that has none."""
@@ -55,12 +55,6 @@ def prometheus_over(target: str, folder: Path, token: str | None = None) -> Iter
     finally:
         process.terminate()
         process.wait(20)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def asked(url: str, query: str, seconds: float = 60) -> list[Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import socket
 import subprocess
 import time
 import urllib.error
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import free_port
 
 from nano_vm.telemetry import otlp
 
@@ -40,12 +40,6 @@ pytestmark = [
     pytest.mark.elsewhere("needs the servers that make peers installs"),
     pytest.mark.skipif(PEERS is None, reason="make peers runs it"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def asked(url: str, body: Any = None) -> Any:

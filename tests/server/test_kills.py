@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from campaigns import cases
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer, free_port, postgres  # noqa: F401 - a fixture
 
 from nano_vm import client
 from nano_vm.client import Client
@@ -158,12 +157,6 @@ def processes(postgres: PostgresServer, tmp_path: Path) -> Iterator[list[Process
         if one.process is not None:
             one.process.kill()
             one.process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def key_of(server: Process) -> str:

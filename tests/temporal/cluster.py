@@ -5,7 +5,6 @@ server and one worker serve all tests of a process.
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from postgres import free_port
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -24,13 +24,6 @@ from nano_vm.temporal.activities import Activities
 from nano_vm.temporal.terms import ADMIT, CALL_MODEL, CALL_TOOL
 
 BINARY = Path(sys.executable).with_name("temporal")
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

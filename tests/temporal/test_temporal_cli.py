@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import free_port
 
 from nano_vm.cli import main
-from temporal.cluster import Server, free_port
+from temporal.cluster import Server
 
 PROGRAM = """\
 name: refund

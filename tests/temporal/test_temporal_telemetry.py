@@ -15,13 +15,14 @@ from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from postgres import free_port
 from receiver import Receiver
 from temporalio.contrib.opentelemetry import TracingInterceptor
 
 from nano_vm import ExecutionVM, tool
 from nano_vm.cli import main
 from nano_vm.temporal import TemporalRuns, connect, worker
-from temporal.cluster import Server, free_port
+from temporal.cluster import Server
 
 
 async def test_a_trace_goes_over_client_workflow_and_activity(temporal_server: Server) -> None:

@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from ..program_tests.document import ENDINGS, PROGRAM_ENDINGS, named_or_beside
+from ..program_tests.document import ENDINGS, PROGRAM_ENDINGS, aside, named_or_beside
 from ..program_tests.files import files_below, is_test_file
 from .index import GUARDS, Index, Span, span_of
 from .navigate import CannotRename, Symbol
@@ -31,7 +31,6 @@ ReadText = Callable[[Path], "str | None"]
 """What a file holds, as the editor has it or on the disk; None where it cannot be read."""
 
 _BASE = re.compile(r"[^\[#]*")
-_ASIDE = re.compile(r"(undo|reconcile)(#\d+)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def files_of(file: Path, root: Path | None) -> Iterator[Path]:
     if root is not None:
         yield from islice(files_below(root), MAX_LOOKED_AT)
     elif file.parent.is_dir():
-        yield from islice((path for path in sorted(file.parent.iterdir())), MAX_LOOKED_AT)
+        yield from islice(sorted(file.parent.iterdir()), MAX_LOOKED_AT)
 
 
 class Project:
@@ -212,11 +211,10 @@ class _Looked:
         span = span_of(node)
         if span.end - span.start < len(path):
             return  # written with escapes, or over several lines
-        at, parts = span.start, path.split("/")
-        for number, part in enumerate(parts):
-            last = number and number == len(parts) - 1
+        at, parts = span.start, aside(path).split("/")
+        for part in parts:
             base = _BASE.match(part)[0]  # type: ignore[index]
-            if program == self.file and base == self.name and not (last and _ASIDE.match(part)):
+            if program == self.file and base == self.name:
                 yield Span(span.line, at, at + len(base))
             calls = self.calls.get(program, {}) if program is not None else {}
             if base in calls:

@@ -453,12 +453,8 @@ def _find(server: ProgramServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_REFERENCES)
     def all_references(params: types.ReferenceParams) -> list[types.Location]:
         document = server.document(params.text_document.uri)
-        found = references(
-            document.index,
-            server.place(document, params.position),
-            declared=params.context.include_declaration,
-        )
         place = server.place(document, params.position)
+        found = references(document.index, place, declared=params.context.include_declaration)
         named = [
             (params.text_document.uri, document.index, found),
             *server.elsewhere(document, place),
