@@ -97,6 +97,30 @@ def test_runs_that_no_worker_can_drive_are_shown_with_the_reason(
 
 
 @pytest.mark.slow
+def test_a_run_of_a_program_that_this_version_refuses_is_shown_with_the_reason(
+    make_world: Callable[[str], World], database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that a later version has submitted, whose language has more."""
+    world = make_world(database)
+    body = {"program": "refund", "inputs": {"order_id": "A-1", "amount": 7}}
+    assert world.developer.post(f"{SHOP}/runs", json=body).status_code == 201
+    pending = world.state.store.runs
+
+    def newer(*which: Any, **more: Any) -> Any:
+        for run in pending(*which, **more):
+            run.document["program"]["steps"][1]["type"] = "new"
+            yield run
+
+    monkeypatch.setattr(world.state.store, "runs", newer)
+    answer = world.viewer.get(f"{SHOP}/hosts")
+    assert answer.status_code == 200, answer.text
+    [stranded] = answer.json()["stranded"]
+    assert (stranded["program"], stranded["runs"]) == ("refund", 1)
+    assert stranded["reasons"][0].startswith("server: steps[")
+    assert "new" in stranded["reasons"][0]
+
+
+@pytest.mark.slow
 def test_what_was_announced_wrongly_is_shown_and_not_used(
     make_world: Callable[[str], World], database: str
 ) -> None:

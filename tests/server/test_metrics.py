@@ -16,7 +16,7 @@ from nano_vm.cli import main
 from nano_vm.server.app import application
 from nano_vm.server.metrics import observer_of
 from nano_vm.server.state import State
-from nano_vm.store.protocol import open_tables
+from nano_vm.store.protocol import Announced, open_tables
 
 from .conftest import PEPPER, World, pay
 from .serving import served
@@ -64,6 +64,20 @@ def test_runs_queue_waits_workers_and_requests_are_told(shop: World) -> None:
     assert found["nano_vm_http_request_duration_seconds_count{'operation': 'start_run'}"] == 4
     assert found["nano_vm_streams"] == 0
     assert found["nano_vm_workers"] == 0, "that of the tests has left"
+
+
+def test_a_worker_that_comes_while_they_are_counted_counts(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, announced = shop.state.store, shop.state.store.announced
+
+    def just_come() -> list[Announced]:
+        store.heartbeat("new", 60)
+        store.announce(Announced("new", "new", "{}", 1, 2))
+        return announced()
+
+    monkeypatch.setattr(store, "announced", just_come)
+    assert samples(shop.client(TOKEN).get("/metrics").text)["nano_vm_workers"] == 1
 
 
 @pytest.mark.slow

@@ -155,3 +155,50 @@ def test_a_file_is_asked(tmp_path: Path) -> None:
 
     asyncio.run(go())
     store.close()
+
+
+def test_an_error_of_any_kind_ends_no_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_tables(f"sqlite:///{tmp_path}/runs.db")
+    run_id = made(store)
+    monkeypatch.setattr(module, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LISTEN_AGAIN_SECONDS", 0.01)
+    closed: list[Lost] = []
+
+    class Lost:
+        """A connection that is lost as soon as it is made."""
+
+        def fileno(self) -> int:
+            raise OSError("the connection is lost")
+
+        def close(self) -> None:
+            closed.append(self)
+
+    raised = iter([RuntimeError("of the driver"), ValueError("of a row")])
+    asked, listened = store.standings, iter([RuntimeError("at connecting"), Lost(), None])
+
+    def standings(run_ids: list[str]) -> Any:
+        for error in raised:
+            raise error
+        return asked(run_ids)
+
+    def ear() -> Any:
+        found = next(listened, None)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(store, "standings", standings)
+    monkeypatch.setattr(store, "listened", ear)
+
+    async def go() -> None:
+        async with followed(store, run_id) as (_, queue):
+            await say(store, run_id, 1)
+            await told(queue)
+
+    asyncio.run(go())
+    store.close()
+    assert len(closed) == 1
+    for said in ("of the driver", "of a row", "at connecting", "the connection is lost"):
+        assert said in caplog.text

@@ -69,11 +69,13 @@ class Hosts:
 
     def workers(self) -> list[Worker]:
         """All that have announced themselves, and neither left nor were forgotten."""
-        return [self._worker(said, alive) for said, alive in self._announced()]
+        return [self._worker(said, alive) for said, alive in announced(self.store)]
 
     def able(self) -> list[Able]:
         """The hosts that runs can be driven by now, each kind once."""
-        return self.able_of(self._worker(said, True) for said, alive in self._announced() if alive)
+        return self.able_of(
+            self._worker(said, True) for said, alive in announced(self.store) if alive
+        )
 
     def able_of(self, workers: Iterable[Worker]) -> list[Able]:
         """As `able`, where the workers are known already."""
@@ -142,12 +144,6 @@ class Hosts:
             if len(self._kept) > MOST_VERDICTS:
                 self._kept.popitem(last=False)
 
-    def _announced(self) -> list[tuple[Announced, bool]]:
-        """All announcements, each with whether who made it is alive."""
-        announced = self.store.announced()
-        alive = living(self.store)  # asked second: who has announced itself was alive before
-        return [(said, said.owner in alive) for said in announced]
-
     def _worker(self, said: Announced, alive: bool) -> Worker:
         document: Any = {}
         fault = None
@@ -168,6 +164,13 @@ class Hosts:
                     self._made.popitem(last=False)
             self._made.move_to_end(key)
             return vm
+
+
+def announced(store: TableStore) -> list[tuple[Announced, bool]]:
+    """All announcements in *store*, each with whether who made it is alive."""
+    found = store.announced()
+    alive = living(store)  # asked second: who has announced itself was alive before
+    return [(said, said.owner in alive) for said in found]
 
 
 def under(vm: ExecutionVM, policy: Policy) -> ExecutionVM:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra, StoreError
-from ..run.durable.lease import living
 from ..store.protocol import TableStore
 from ..telemetry.prometheus import Histogram, Prometheus
+from .hosts import announced
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class Requests:
 
         family = GaugeMetricFamily("nano_vm_workers", "Workers of the store that are alive")
         try:
-            owners = living(self._store)
-            alive = sum(host.owner in owners for host in self._store.announced())
+            alive = sum(alive for _, alive in announced(self._store))
         except StoreError:
             return  # which nano_vm_store_up says
         family.add_metric([], alive)

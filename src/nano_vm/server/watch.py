@@ -94,8 +94,8 @@ class Watch:
         asked = list(self._followers)
         try:
             found = await asyncio.to_thread(self.store.standings, asked)
-        except StoreError as error:
-            logger.warning("runs cannot be followed: %s", name(str(error)))
+        except Exception as error:  # noqa: BLE001 - else nobody would be told anything any more
+            logger.warning("runs cannot be followed: %s", _told(error))
             return False
         for run_id in asked:
             self._tell(run_id, found.get(run_id))
@@ -127,18 +127,23 @@ class Watch:
         self._listen_at = loop.time() + LISTEN_AGAIN_SECONDS
         try:
             ear = await asyncio.to_thread(self.store.listened)
-        except StoreError as error:
-            logger.warning("notices are not heard: %s", name(str(error)))
+        except Exception as error:  # noqa: BLE001 - the store is asked more often then
+            logger.warning("notices are not heard: %s", _told(error))
             return
         if ear is None:
             self._listen_at = math.inf
             return
-        self._ear, self._socket = ear, ear.fileno()
         try:
+            self._socket = ear.fileno()
             loop.add_reader(self._socket, self._hear)
         except NotImplementedError:  # that of Windows
-            self._ear, self._listen_at = None, math.inf
+            self._listen_at = math.inf
             ear.close()
+        except Exception as error:  # noqa: BLE001 - of the driver, which may have lost it already
+            logger.warning("notices are not heard: %s", _told(error))
+            ear.close()
+        else:
+            self._ear = ear
 
     def _hear(self) -> None:
         assert self._ear is not None
@@ -146,7 +151,7 @@ class Watch:
             if self._ear.heard():
                 self._wake.set()
         except Exception as error:  # noqa: BLE001 - of the driver; the store is asked more often then
-            logger.warning("notices are heard no longer: %s", name(str(error)))
+            logger.warning("notices are heard no longer: %s", _told(error))
             self._deaf()
 
     def _deaf(self) -> None:
@@ -156,3 +161,7 @@ class Watch:
             ear.close()
         if self._listen_at != math.inf:
             self._listen_at = asyncio.get_running_loop().time() + LISTEN_AGAIN_SECONDS
+
+
+def _told(error: Exception) -> str:
+    return name(str(error) if isinstance(error, StoreError) else repr(error))

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from fastapi import Depends
 from fastapi.responses import JSONResponse
 
+from ...errors import ProgramError
 from ...language.program import Program
 from ...store.protocol import RunFilter
 from ...store.records import PENDING
 from ..access import Caller, caller
-from ..hosts import Verdict, Worker
+from ..hosts import Able, Hosts, Worker
 from ..routing import PROJECT, Routes, route
 from ..shapes import HostList
 
@@ -71,20 +72,27 @@ def _stranded(who: Caller, workers: list[Worker]) -> list[dict[str, Any]]:
         programs[run.program_digest] = run
     found = []
     for digest, run in programs.items():
-        verdict = hosts.judge(Program.from_dict(run.document["program"]), able)
-        if verdict.vm is None:
+        reasons = _reasons(hosts, run.document["program"], able)
+        if reasons:
             found.append(
                 {
                     "program": run.program_name,
                     "digest": digest,
                     "runs": counts[digest],
-                    "reasons": _reasons(verdict),
+                    "reasons": reasons,
                 }
             )
     return found
 
 
-def _reasons(verdict: Verdict) -> list[str]:
-    """Why no host can drive runs of a program."""
+def _reasons(hosts: Hosts, document: Any, able: list[Able]) -> list[str]:
+    """Why no host can drive runs of a program; empty if one can."""
+    try:
+        program = Program.from_dict(document)
+    except ProgramError as error:  # another version has submitted it
+        return [f"server: {found}" for found in error.diagnostics]
+    verdict = hosts.judge(program, able)
+    if verdict.vm is not None:
+        return []
     told = [f"{name}: {found}" for name, errors in verdict.refusals for found in errors]
     return told or ["no worker is alive"]

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from ...language.policy import Policy
+from .. import audit
 from ..access import Caller, caller
 from ..bodies import Body
 from ..problems import Problem
@@ -40,6 +41,8 @@ class PutPolicy(Body):
 
     source: str = Field(max_length=MAX_SOURCE_CHARS)
 
+
+_LISTED = (policies.c.version, policies.c.digest, policies.c.put_by, policies.c.put_ns)
 
 _NEWEST = Prepared(
     sa.select(policies)
@@ -69,7 +72,7 @@ def _policy(source: str) -> Policy:
 @route(ROUTES, "GET", f"{PROJECT}/policies", "program:read", answers=PolicyList)
 def list_policies(who: Who) -> JSONResponse:
     """All versions of the project's policy, newest first: the first is in force."""
-    statement = who.scope.select(policies).order_by(policies.c.version.desc())
+    statement = who.scope.select(policies, *_LISTED).order_by(policies.c.version.desc())
     with who.scope.tables.reading() as rows:
         found = rows.all(statement)
     return JSONResponse({"policies": [_row(row) for row in found]})
@@ -81,6 +84,7 @@ def put_policy(given: PutPolicy, who: Who) -> JSONResponse:
     keep to it is neither put nor started. One that is in force already is not put again.
     """
     scope, digest = who.scope, Policy.from_yaml(given.source).digest
+    entry = who.entry("policy.put", scope.project, digest=digest)
 
     def job(rows: Rows) -> Row:
         last = rows.one(scope.select(policies).order_by(policies.c.version.desc()).limit(1))
@@ -94,9 +98,10 @@ def put_policy(given: PutPolicy, who: Who) -> JSONResponse:
             put_ns=time.time_ns(),
         )
         rows.run(scope.insert(policies, **row))
+        audit.add(rows, entry)
         return row
 
-    row = who.change(job, who.entry("policy.put", scope.project, digest=digest))
+    row = scope.tables.write(job)
     return JSONResponse(_version(row), 201)
 
 
