@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from nano_vm import ExecutionVM, Program, Trace
 from nano_vm.cli import main
 from nano_vm.draw.view import view_of
-from nano_vm.records.record import step_of
-from nano_vm.records.secrecy import REDACTED, Levels, shown_to
+from nano_vm.records.record import flattened, step_of
+from nano_vm.records.secrecy import NOTHING_SECRET, REDACTED, Levels, shown_to
 from nano_vm.records.trace import recording_of
 from nano_vm.replay import accepted, diff, replay, subject_of, verify
 from nano_vm.telemetry.logs import JsonFormatter, Logs
@@ -350,10 +350,50 @@ def test_a_run_without_secrets_is_shown_as_it_is() -> None:
         ("called/deeper", "deeper"),
         ("each[0]/keep/undo", "keep/undo"),
         ("keep/reconcile", "keep/reconcile"),
+        ("each[0]/undo", "undo"),
+        ("outer/each[0]/reconcile#2", "reconcile"),
     ],
 )
 def test_a_path_names_a_step(path: str, step_id: str) -> None:
     assert step_of(path) == step_id
+
+
+SECRET = frozenset({"secret"})
+
+
+def test_a_step_that_the_program_does_not_have_is_hidden() -> None:
+    levels = Levels(steps={"a": {"output": SECRET}, "b": {}})
+    assert levels.shown("pages", "b", "output", MARK) == MARK
+    assert levels.shown("pages", "c", "request", MARK) == REDACTED
+    assert Levels(inputs={"iban": SECRET}).shown("pages", "c", "error", MARK) == REDACTED
+    assert NOTHING_SECRET.shown("pages", "c", "error", MARK) == MARK
+
+
+@pytest.mark.parametrize("step_id", ["undo", "reconcile"])
+@pytest.mark.parametrize("around", ["parallel", "map", "loop", "call"])
+def test_a_step_with_the_id_of_a_call_beside_another_has_its_own_labels(
+    around: str, step_id: str
+) -> None:
+    keep = {"id": step_id, "type": "tool", "tool": "record", "args": {"of": "$iban"}}
+    open_ = {"id": "plain", "type": "set", "values": {"said": "open"}}
+    held: dict[str, Any] = {
+        "parallel": {"parallel_steps": [[open_, keep]]},
+        "map": {"over": [1], "steps": [open_, keep]},
+        "loop": {"steps": [open_, keep], "until": "1 == 1", "max_iterations": 2},
+        "call": {
+            "program": {"name": "inner", "steps": [open_, keep], "output": "done"},
+            "with": {"iban": "$iban"},
+        },
+    }
+    document = {"steps": [{"id": "x", "type": around, **held[around]}], "output": "done"}
+    trace = ended(document, {"inputs": CODED, "tools": RETURNING})
+    (record,) = [r for r in flattened(trace.recording.full()) if r.step.step_id == step_id]
+    assert MARK in json.dumps([record.output, record.request])
+    levels = Levels.of(trace.about)
+    assert levels is not None
+    assert levels.level(step_of(record.path), "output") == SECRET
+    assert levels.level(step_of(record.path), "request") == SECRET
+    assert levels.level("plain", "output") == frozenset()
 
 
 def test_a_record_that_a_server_sends_as_it_happens_holds_nothing_that_pages_do_not_accept() -> (

@@ -369,12 +369,12 @@ def error_text(step_id: str, error: StepError) -> str:
 
 def step_of(path: str) -> str:
     """The id of the step that *path* leads to; ``x/undo`` and ``x/reconcile`` where it is a call
-    beside step x.
+    beside step x. A path alone does not tell that from a step of that id inside x, but in an item.
     """
     if path.isidentifier():  # as most: it is nested in nothing
         return path
     *before, last = path.split("/")
     name = last.partition("#")[0].partition("[")[0]
-    if name in ("undo", "reconcile") and before:
+    if name in ("undo", "reconcile") and before and not before[-1].endswith("]"):
         return f"{before[-1].partition('#')[0]}/{name}"
     return name

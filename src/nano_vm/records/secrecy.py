@@ -81,8 +81,18 @@ class Levels:
         return not self.accepts.get(receiver, frozenset()).issuperset(labels)
 
     def level(self, step_id: str, field: Field) -> Labels:
-        """The labels of a *field* of a step."""
-        return self.steps.get(step_id, {}).get(field, frozenset())
+        """The labels of a *field* of a step. ``x/undo`` may be a step of that id inside x, too; a
+        step that the run's program does not have may hold all that is secret in it.
+        """
+        ids = {step_id, step_id.rpartition("/")[2]}
+        found = [self.steps[one] for one in ids if one in self.steps]
+        if not found:
+            return self.known
+        return frozenset().union(*(one.get(field, frozenset()) for one in found))
+
+    def _labelled(self, step_id: str) -> bool:
+        """Whether anything of a step has a label."""
+        return any(self.level(step_id, field) for field in FIELDS)
 
     def input(self, receiver: Receiver, name: str, value: Any) -> Any:
         """An input as *receiver* is shown it."""
@@ -118,15 +128,13 @@ class Levels:
     def record(self, receiver: Receiver, record: Record) -> Record:
         """*record* as *receiver* is shown it, with those of its children."""
         step_id = record.step.step_id
-        if not self.steps:
-            return record
         extra = record.extra
         if type(extra) is dict and "children" in extra:
             children = [
                 [self.record(receiver, one) for one in child] for child in extra["children"]
             ]
             extra = {**extra, "children": children}
-        if not self.steps.get(step_id):
+        if not self._labelled(step_id):
             return record._replace(extra=extra)
         request = record.asked()
         if self.hides(receiver, self.level(step_id, "request")):
@@ -143,7 +151,7 @@ class Levels:
 
     def result(self, receiver: Receiver, step: StepResult) -> StepResult:
         """A finished step of the run as *receiver* is shown it."""
-        if not self.steps.get(step.step_id):
+        if not self._labelled(step.step_id):
             return step
         hidden = self.hides(receiver, self.level(step.step_id, "request"))
         error = self.shown(receiver, step.step_id, "error", step.error)

@@ -22,7 +22,7 @@ from .sources import Labelled, around, reads_of_outputs
 def levels(
     labelled: Labelled, reaches: Mapping[int, Reach], receivers: Receivers
 ) -> dict[str, Any]:
-    """As `records.secrecy.Levels` reads it."""
+    """As `records.secrecy.Levels` reads it: each step, since one that is unknown is hidden."""
     secrets = labelled.secrets
     fields = _Fields(labelled, reaches)
     for node in labelled.graph.flow.nodes:
@@ -40,7 +40,6 @@ def levels(
         "steps": {
             step_id: {name: secrets.listed(mask) for name, mask in found.items() if mask}
             for step_id, found in fields.steps.items()
-            if any(found.values())
         },
         "output": secrets.listed(output),
         "output_error": secrets.listed(quoted),
