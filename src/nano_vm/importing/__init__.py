@@ -1,6 +1,7 @@
 """Workflows of other engines in, programs out, with what a person has to look at.
 
-A state machine of AWS Step Functions is JSON in Amazon's States Language. Nothing of a file is
+A state machine of AWS Step Functions is JSON in Amazon's States Language, a DAG of Prompt flow is
+YAML. Nothing of a file is
 dropped without a finding. No file is read here: what a workflow names beside itself is passed in.
 """
 
@@ -11,34 +12,45 @@ from typing import Any
 from ..errors import ProgramError
 from ..language.program import Program
 from ..language.reader import marks, read_text
+from . import prompt_flow, step_functions
 from .report import Finding, Findings, Imported
-from .step_functions import program_of
 
 __all__ = ["Finding", "Imported", "imported"]
 
-STEP_FUNCTIONS = "step-functions"
+STEP_FUNCTIONS, PROMPT_FLOW = "step-functions", "prompt-flow"
 
 
-def imported(text: str, *, name: str, file: str | None = None) -> Imported:
-    """The program that the workflow in *text* is, under *name*; *file* is for places.
+def _nothing(_: str) -> None:
+    """No file beside the workflow can be read."""
+
+
+def imported(
+    text: str, *, name: str, file: str | None = None, sources: prompt_flow.Sources = _nothing
+) -> Imported:
+    """The program that the workflow in *text* is, under *name*; *file* is for places, and *sources*
+    gives the text of a file that it names.
 
     Raises:
         ProgramError: If *text* is no JSON or YAML.
     """
     document = read_text(text, file=file, format="json" if text.lstrip()[:1] == "{" else "yaml")
     findings = Findings(marks(text))
-    if not isinstance(document, dict) or not ({"StartAt", "States"} & document.keys()):
+    keys = document.keys() if isinstance(document, dict) else set()
+    if {"StartAt", "States"} & keys:
+        kind, made = STEP_FUNCTIONS, step_functions.program_of(document, findings, name)
+    elif "nodes" in keys:
+        kind, made = PROMPT_FLOW, prompt_flow.program_of(document, findings, name, sources)
+    else:
         findings.add(
             "fault",
             (),
             "this is no workflow that can be imported",
-            "give a state machine in Amazon's States Language, with StartAt and States",
+            "give a state machine with StartAt and States, or a flow with nodes",
         )
         return Imported("unknown", None, findings.in_order(), {})
-    made = program_of(document, findings, name)
     program = _program(made, findings) if made is not None else None
     tools = _tools(made["steps"]) if made is not None else {}
-    return Imported(STEP_FUNCTIONS, program, findings.in_order(), tools)
+    return Imported(kind, program, findings.in_order(), tools)
 
 
 def _program(document: dict[str, Any], findings: Findings) -> Program | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-RESERVED = ("input", "value")
-
 
 def identifier(name: str) -> str:
     """*name* with letters, digits and ``_`` alone."""
@@ -24,8 +22,8 @@ def error_name(name: str) -> str:
 class Identifiers:
     """Identifiers of the states of a workflow, and others beside them."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._taken = set(RESERVED)
+    def __init__(self, names: Iterable[str], reserved: Iterable[str] = ()) -> None:
+        self._taken = set(reserved)
         self._known: dict[str, str] = {}
         for name in names:
             self._known[name] = self.another(identifier(name))

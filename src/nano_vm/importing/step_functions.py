@@ -53,11 +53,11 @@ def program_of(machine: dict[str, Any], findings: Findings, name: str) -> dict[s
     if findings.faulty:
         return None
     attempt = Findings(findings.marks)
-    whole = _Whole(attempt, Identifiers(_state_names(machine)), one_name=False)
+    whole = _Whole(attempt, Identifiers(_state_names(machine), (INPUT,)), one_name=False)
     program = whole.program(machine, name)
     if whole.rejoined:  # ways with documents of several names meet: give all of them one
         attempt = Findings(findings.marks)
-        again = _Whole(attempt, Identifiers(_state_names(machine)), one_name=True)
+        again = _Whole(attempt, Identifiers(_state_names(machine), (INPUT,)), one_name=True)
         program = again.program(machine, name)
     findings.found.update(attempt.found)
     return program

@@ -15,7 +15,7 @@ TABLE = {
         "property",
         "test": "run the tests of programs, and say what they cover",
         "plan": "let a model write a program",
-        "import": "convert a workflow of AWS Step Functions into a program",
+        "import": "convert a workflow of AWS Step Functions or Prompt flow into a program",
         "lsp": "serve editors: diagnostics, completion, hover, proofs, rename",
         "fmt": "print a program in canonical form",
         "schema": "print the JSON Schema of the language",

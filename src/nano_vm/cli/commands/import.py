@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,17 @@ nano-vm import order.asl.json --json | jq .findings
 @command("import", examples=EXAMPLES)
 @argument(
     "file",
-    help="a state machine in JSON or YAML (- is standard input)",
+    help="a state machine, or a flow of Prompt flow, in JSON or YAML (- is standard input)",
     shell_complete=completion.files,
 )
 @option("-o", "--output", metavar="FILE", help="write the program there, not to stdout")
 @takes_json("print the program with the findings and the tools as JSON")
 def import_(options: Options) -> int:
     """
-    Convert a workflow of AWS Step Functions into a program.
+    Convert a workflow of AWS Step Functions or Prompt flow into a program.
+
+    The file is a state machine in Amazon's States Language, or a flow.dag.yaml with its prompts
+    beside it.
 
     The program goes to stdout, and to stderr what a person has to look at, with its place: a
     difference, which was converted and does not mean quite the same, and a gap, which has no
@@ -44,7 +48,7 @@ def import_(options: Options) -> int:
 
     shown = "<stdin>" if options.file == STDIN else options.file
     name = Path(shown.strip("<>")).name.partition(".")[0] or "imported"
-    result = imported(text_of(options.file), name=name, file=shown)
+    result = imported(text_of(options.file), name=name, file=shown, sources=_beside(shown))
     if options.json:
         emit_json(result.to_dict())
     else:
@@ -61,6 +65,26 @@ def import_(options: Options) -> int:
     elif not options.json:
         emit(formatted(result.program))
     return OK if result.complete else FAILED
+
+
+def _beside(file: str) -> Callable[[str], str | None]:
+    """The text of files in the folder of *file*, and below it; None of any other."""
+    folder = Path(file).resolve().parent
+
+    def read(path: str) -> str | None:
+        found = (folder / path).resolve()
+        if not found.is_relative_to(folder) or not found.is_file():
+            return None
+        try:
+            return text_of(str(found))
+        except (ProgramError, UsageFault):
+            return None
+
+    from ...errors import ProgramError
+    from ..faults import UsageFault
+    from ..sources import text_of
+
+    return read
 
 
 def _note_tools(result: Imported) -> None:

@@ -1,0 +1,92 @@
+"""Flows of Prompt flow, as its documentation shapes them, as programs that run."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from nano_vm import ExecutionVM
+from nano_vm.importing import imported
+from nano_vm.testing import ScriptedLLM
+
+FLOW = """\
+inputs:
+  question: {type: string}
+outputs:
+  answer: {type: string, reference: "${reply.output}"}
+  kind: {reference: "${classify.output}"}
+nodes:
+- name: reply
+  type: llm
+  source: {type: code, path: reply.jinja2}
+  inputs: {deployment_name: gpt, temperature: 0.2, question: "${inputs.question}",
+           found: "${search.output}"}
+  connection: azure
+  api: chat
+- name: classify
+  type: python
+  source: {type: code, path: classify.py}
+  inputs: {text: "${inputs.question}"}
+- name: search
+  type: python
+  source: {type: code, path: search.py}
+  inputs: {query: "${inputs.question}", limit: 3}
+  activate: {when: "${classify.output}", is: lamp}
+"""
+PROMPT = """\
+# system:
+It costs $5.
+
+# user:
+{{question}} ({{ found }})
+"""
+
+
+@pytest.mark.parametrize(("kind", "seen"), [("lamp", "Why? (3 lamps)"), ("other", "Why? (None)")])
+def test_a_flow_runs_its_nodes_in_the_order_of_what_they_read(kind: str, seen: str) -> None:
+    result = imported(FLOW, name="flow", sources={"reply.jinja2": PROMPT}.get)
+    assert result.program is not None, result.findings
+    assert result.complete, result.findings
+    llm = ScriptedLLM(["because"])
+    tools = {"classify": lambda text: kind, "search": lambda query, limit: f"{limit} lamps"}
+    vm = ExecutionVM(llm, tools)
+    trace = asyncio.run(vm.run(result.program, {"question": "Why?"}))
+    assert trace.final_output == {"answer": "because", "kind": kind}
+    assert [step.step_id for step in trace.steps] == ["classify", "search", "reply"]
+    assert llm.calls[0]["messages"] == [
+        {"role": "system", "content": "It costs $5."},
+        {"role": "user", "content": seen},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind", "message"),
+    [
+        ("${search.output}", "${serch.output}", "fault", "reads 'serch', which is no node"),
+        ("${inputs.question}", "${inputs.q}", "fault", "reads 'q', which is no input"),
+        ('text: "${inputs.question}"', 'text: "${reply.output}"', "fault", "read each other"),
+        ("name: search", "name: reply", "fault", "two nodes are named 'reply'"),
+        ("{reference: ", "{refers: ", "gap", "output 'kind' has no reference"),
+        ("type: llm", "type: prompt", "gap", "has the type 'prompt'"),
+        ("reply.jinja2", "none.jinja2", "gap", "none.jinja2, which cannot be read"),
+        ("api: chat", "use_variants: true", "gap", "has use_variants"),
+        ("inputs:\n", "node_variants: {}\ninputs:\n", "gap", "the flow has node_variants"),
+    ],
+)
+def test_what_is_wrong_or_has_no_counterpart_is_found(
+    before: str, after: str, kind: str, message: str
+) -> None:
+    text = FLOW.replace(before, after, 1 if before == "inputs:\n" else -1)
+    result = imported(text, name="flow", sources={"reply.jinja2": PROMPT}.get)
+    assert any(one.kind == kind and message in one.message for one in result.findings), (
+        result.findings
+    )
+    assert (result.program is None) == (kind == "fault")
+
+
+def test_a_prompt_with_statements_of_jinja_is_a_gap() -> None:
+    prompt = "{% for item in found %}{{item}}{% endfor %}{{question}}{{found}}"
+    result = imported(FLOW, name="flow", sources={"reply.jinja2": prompt}.get)
+    assert [one.kind for one in result.findings] == ["gap"]
+    assert "of Jinja" in result.findings[0].message
