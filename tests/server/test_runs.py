@@ -78,6 +78,26 @@ def test_who_may_not_read_contents_sees_path_and_cost_only(world: World) -> None
     assert "SECRET-1" in world.developer.get(f"{SHOP}/runs/{run_id}").text
 
 
+def test_who_decides_sees_what_is_asked_of_people_and_no_more(world: World) -> None:
+    source = """
+name: paid
+inputs: {type: object, properties: {order_id: {type: string}}, required: [order_id]}
+steps:
+  - id: both
+    type: parallel
+    parallel_steps:
+      - {id: ask, type: approval, role: manager, show: {order: $order_id}}
+      - {id: paid, type: wait, event: paid, match: {account: "DE $order_id"}}
+"""
+    put = world.developer.post(f"{SHOP}/programs", json={"source": source})
+    assert put.status_code == 201, put.text
+    run_id = world.start(program="paid", inputs={"order_id": "SECRET-2"})
+    run = world.operator.get(f"{SHOP}/standings/{run_id}").json()["run"]
+    ask, paid = sorted(run["waiting"], key=lambda entry: str(entry["path"]))
+    assert ask["show"] == {"order": "SECRET-2"}
+    assert (paid["event"], paid["match"]) == ("paid", "[redacted]")
+
+
 @pytest.mark.slow
 def test_a_run_is_started_once(world: World) -> None:
     body: dict[str, Any] = {"program": "refund", "inputs": {"order_id": "A-9", "amount": 9}}

@@ -95,12 +95,17 @@ def test_one_who_rejects_is_enough(two: World) -> None:
     assert two.developer.get(f"{SHOP}/runs/{run_id}").json()["run"]["output"] in (None, "null")
 
 
-@pytest.mark.parametrize("how", ["role", "membership", "account"])
+@pytest.mark.parametrize("how", ["role", "permission", "membership", "account", "four eyes"])
 def test_a_vote_counts_as_long_as_its_voter_may_decide(two: World, how: str) -> None:
-    run_id = two.start()
+    run_id = two.start("second")
     assert answered(two.second, two, run_id).json()["missing"] == 1
     if how == "role":
         give(two, "second", "clerk")
+    elif how == "permission":
+        listed = {"role": "viewer", "approves": ["manager"]}
+        assert two.admin.put(f"{SHOP}/members/second", json=listed).is_success
+    elif how == "four eyes":
+        assert two.admin.put(f"{SHOP}/settings", json={"four_eyes": True}).is_success
     elif how == "membership":
         assert two.admin.delete(f"{SHOP}/members/second").status_code == 204
     else:
@@ -156,6 +161,21 @@ def test_two_who_are_last_at_once_decide_once(two: World) -> None:
         )
     assert sorted(answer.status_code for answer in answers) == [200, 409]
     assert [action for _, action in actions(two, run_id)].count("step.approved") == 1
+
+
+def test_one_person_who_votes_several_times_at_once_has_one_vote(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    world = make_world(database)
+    assert world.admin.put(f"{SHOP}/settings", json={"approvers": {"manager": 2}}).is_success
+    run_id = world.start()
+    body = {"run": run_id, "path": "approve", "answer": "approve"}
+    body["shown"] = asked(world, run_id)["shown"]
+    with ThreadPoolExecutor(8) as threads:
+        votes = [threads.submit(world.operator.post, f"{SHOP}/inbox", json=body) for _ in range(8)]
+    found = [(vote.result().status_code, vote.result().json().get("missing")) for vote in votes]
+    assert found == [(200, 1)] * 8
+    assert actions(world, run_id).count(("operator", "step.voted")) == 1
 
 
 def test_settings_that_are_left_out_stay(two: World) -> None:

@@ -6,12 +6,14 @@ import time
 
 import sqlalchemy as sa
 
+from . import audit
 from .rows import Rows
 from .tables import keys, members, users
 
 
 def put(rows: Rows, project: str, name: str, role: str, approves: str) -> None:
     """Give somebody *role* in a project; *approves* as `access.approving` writes it."""
+    audit.hold(rows)  # so that two who give one at once are one after the other
     own = (members.c.project == project, members.c.user_name == name)
     values = {"role": role, "approves": approves}
     if not rows.run(sa.update(members).where(*own).values(**values)):

@@ -1,7 +1,9 @@
 """Approvals that need several people: each approves what was shown, and the last one decides.
 
 A vote is for a request as it stands, by its digest, so what has changed since needs all of them
-anew. It counts as long as whoever gave it may decide. One person is one vote, also with a key.
+anew. It counts as long as whoever gave it may decide: by their role in the project, by the roles of
+approvals that they are listed with, and where four eyes decide, not as who started the run. One
+person is one vote, also with a key.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sqlalchemy as sa
 from ..values import parse_json
 from . import audit
 from .access import ANY_ROLE
+from .roles import ROLES
 from .rows import Rows
 from .scope import Scope
 from .tables import members, users, votes
@@ -23,12 +26,13 @@ MOST_APPROVERS = 20
 
 
 class Request(NamedTuple):
-    """What a run asks, as it was shown, and the role that it asks for."""
+    """What a run asks, as it was shown, the role that it asks for, and who may not decide it."""
 
     run: str
     path: str
     shown: str
     role: str
+    barred: str | None
 
 
 def needed(settings: Mapping[str, Any], role: str | None) -> int:
@@ -38,11 +42,12 @@ def needed(settings: Mapping[str, Any], role: str | None) -> int:
 
 def cast(rows: Rows, scope: Scope, request: Request, reason: str, entry: audit.Entry) -> list[str]:
     """Who has approved *request*, in their order, with the one of *entry*, whose vote is recorded."""
+    audit.hold(rows)  # so that two of one person at once are one after the other, and one vote
     own = scope.select(votes).where(*_of(request), votes.c.user_name == entry.actor)
     if rows.one(own) is None:
-        vote = {**request._asdict(), "user_name": entry.actor, "key_id": entry.key_id}
-        del vote["role"]
-        rows.run(scope.insert(votes, **vote, reason=reason, at_ns=time.time_ns()))
+        asked = {"run": request.run, "path": request.path, "shown": request.shown}
+        vote = {**asked, "user_name": entry.actor, "key_id": entry.key_id, "reason": reason}
+        rows.run(scope.insert(votes, **vote, at_ns=time.time_ns()))
         audit.add(rows, entry)
     return given(rows, scope, [request])[request]
 
@@ -58,6 +63,7 @@ def given(rows: Rows, scope: Scope, requests: Collection[Request]) -> dict[Reque
             vote.user_name
             for vote in found
             if (vote.run, vote.path, vote.shown) == request[:3]
+            and vote.user_name != request.barred
             and {request.role, ANY_ROLE} & roles[vote.user_name]
         ]
     return counted
@@ -72,7 +78,7 @@ def _of(request: Request) -> tuple[Any, ...]:
 
 
 def _roles(rows: Rows, scope: Scope, names: Iterable[str]) -> dict[str, set[str]]:
-    """As what people decide now, by name; nothing for those who may log in no longer."""
+    """As what people decide now, by name; nothing for those who may log in or decide no longer."""
     known = rows.all(sa.select(users).where(users.c.name.in_(names), users.c.disabled == 0))
     joined = rows.all(scope.select(members).where(members.c.user_name.in_(names)))
     found: dict[str, set[str]] = {name: set() for name in names}
@@ -80,6 +86,6 @@ def _roles(rows: Rows, scope: Scope, names: Iterable[str]) -> dict[str, set[str]
         if user.owner:
             found[user.name].add(ANY_ROLE)
         for member in joined:
-            if member.user_name == user.name:
+            if member.user_name == user.name and "step:approve" in ROLES[member.role]:
                 found[user.name] |= set(parse_json(member.approves))
     return found

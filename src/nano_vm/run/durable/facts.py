@@ -36,6 +36,10 @@ _SAID = ("show", "arguments", "request", "args", "error", "match", "output_schem
 """Of what a run waits for, what comes from inputs, models and tools."""
 
 
+_OF_PEOPLE = ("approval", "in_doubt", "effect")
+"""Kinds of what a run waits for that it asks of people; others wait for an event or a time."""
+
+
 class Brief(TypedDict):
     """A run in a list. ``driven`` says whether the process that runs it is alive."""
 
@@ -148,8 +152,10 @@ def facts_of(
     waiting = presented(run.waiting) if run.status == SUSPENDED else []
     if content:
         waiting = [(levels or NOTHING_SECRET).waiting(receiver, entry) for entry in waiting]
-    elif not asked:
-        waiting = [_unsaid(entry) for entry in waiting]
+    else:
+        waiting = [
+            entry if asked and entry["kind"] in _OF_PEOPLE else _unsaid(entry) for entry in waiting
+        ]
     trace = shown_to(receiver, whole, levels)
     if not content:
         trace.recording.waiting = waiting

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Depends
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from ...errors import VMError
+from ...errors import StoreError, VMError
 from ...machine.pending import shown_digest
 from ...run.inbox import Inbox
 from ...ui.asking import Answers, AskedList, Asking
@@ -45,14 +47,32 @@ def _count(who: Caller, asked: list[Asking]) -> None:
     """Say of what is asked how many approve it, and who has."""
     settings = who.scope.settings()
     several = {}
+    # whoever is not kept from deciding is not looked up
+    submitters = _submitters(who, asked) if settings.get("four_eyes") else {}
     for one in asked:
         one["needed"] = votes.needed(settings, one["role"])
         if one["needed"] > 1 and one["role"] is not None:
-            several[votes.Request(one["run"], one["path"], one["shown"], one["role"])] = one
+            barred = _barred(settings, submitters.get(one["run"]))
+            request = votes.Request(one["run"], one["path"], one["shown"], one["role"], barred)
+            several[request] = one
     if several:
         with who.scope.tables.reading() as rows:
             for request, names in votes.given(rows, who.scope, several).items():
                 several[request]["approved"] = names
+
+
+def _submitters(who: Caller, asked: list[Asking]) -> dict[str, str | None]:
+    """Who started each run that asks; nothing of one that was deleted meanwhile."""
+    found = {}
+    for run in {one["run"] for one in asked}:
+        with suppress(StoreError):
+            found[run] = who.scope.header(run).submitter
+    return found
+
+
+def _barred(settings: Mapping[str, Any], submitter: str | None) -> str | None:
+    """Who may not decide what a run asks: where four eyes decide, who started it."""
+    return submitter if settings.get("four_eyes") else None
 
 
 class Answer(Body):
@@ -83,7 +103,8 @@ def decide(given: Answer, who: Who) -> JSONResponse:
     if given.answer not in _ACTIONS:
         raise VMError(f"an answer is one of {', '.join(_ACTIONS)}, not {given.answer!r}")
     settings = scope.settings()
-    if settings.get("four_eyes") and run.submitter == who.name:
+    barred = _barred(settings, run.submitter)
+    if barred == who.name:
         raise Problem(
             403, "not-permitted", "in this project a run is decided by another than who started it"
         )
@@ -92,7 +113,7 @@ def decide(given: Answer, who: Who) -> JSONResponse:
     several = votes.needed(settings, asked.get("role"))
     body = given.model_dump()
     if given.answer == "approve" and several > 1:
-        names = _voted(who, given, roles)
+        names = _voted(who, given, roles, barred)
         if len(names) < several:
             return JSONResponse({"recorded": True, "missing": several - len(names)})
         others = ", ".join(name for name in names if name != who.name)
@@ -108,12 +129,12 @@ def decide(given: Answer, who: Who) -> JSONResponse:
     return JSONResponse({"recorded": True, "missing": 0})
 
 
-def _voted(who: Caller, given: Answer, roles: list[str]) -> list[str]:
+def _voted(who: Caller, given: Answer, roles: list[str], barred: str | None) -> list[str]:
     """Who has approved, once it is recorded that who asks has."""
     scope: Any = who.scope
     inbox = Inbox(scope.store, lambda _: roles, time)
     asked = inbox.require_open(given.run, given.path, shown=given.shown, by=who.name)
-    request = votes.Request(given.run, given.path, shown_digest(asked), asked["role"])
+    request = votes.Request(given.run, given.path, shown_digest(asked), asked["role"], barred)
     detail = {"path": given.path, "shown": request.shown, "reason": given.reason}
     entry = who.entry("step.voted", given.run, **detail)
     found: list[str] = who.state.tables.write(

@@ -15,6 +15,7 @@ from ...errors import StoreError, VMError
 from ...run.inbox import Inbox
 from ...store.records import ENDED
 from ...ui.asked_for import NoSuchFilter, asked_for
+from .. import audit
 from ..access import Caller, caller
 from ..bodies import Body
 from ..problems import Problem
@@ -66,6 +67,7 @@ def put_view(name: Name, given: NewView, who: Who) -> JSONResponse:
     scope = who.scope
 
     def job(rows: Rows) -> bool:
+        audit.hold(rows)  # so that those that come at once are kept one after another
         kept = rows.all(_own(who, scope.select(views)).where(views.c.name != name))
         if len(kept) >= MOST_VIEWS:
             return False
