@@ -101,6 +101,99 @@ def test_one_goes_anywhere_by_its_name(shop: World, address: str, open_page: Ope
     page.get_by_role("dialog").wait_for(state="detached")
 
 
+def test_a_run_that_is_not_shown_is_not_cancelled(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(address)
+    log_in(page, "operator")
+    filtered = page.get_by_label("Filter runs")
+    page.get_by_label("Pick two").check()
+    page.get_by_label("Pick three").check()
+    page.get_by_role("button", name="Cancel 2 runs…").click()
+    page.get_by_label("Pick three").uncheck()
+    page.get_by_role("button", name="Cancel 1 run…").wait_for()  # asked again for other runs
+    filtered.fill("label:team=blue")
+    filtered.press("Enter")
+    page.get_by_role("link", name="two", exact=True).wait_for(state="detached")
+    assert page.get_by_role("button", name="Cancel").count() == 0
+    # nor one that leaves the list by itself
+    filtered.fill("status:suspended")
+    filtered.press("Enter")
+    shop.start(run_id="four")
+    page.get_by_label("Pick four").check()
+    page.get_by_role("button", name="Cancel 1 run…").click()
+    assert shop.developer.post("/api/v1/projects/shop/runs/four/cancel").is_success
+    shop.work()
+    page.get_by_role("link", name="four", exact=True).wait_for(state="detached")
+    assert page.get_by_role("button", name="Cancel").count() == 0
+
+
+def test_an_answer_that_is_late_does_not_replace_a_newer_one(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(address)
+    log_in(page, "viewer")
+    page.get_by_role("link", name="two", exact=True).wait_for()
+    page.get_by_role("button", name="Pause").click()
+    held: list[Any] = []
+    page.route("**/shop/runs?*blue*", lambda route: held.append(route))
+    filtered = page.get_by_label("Filter runs")
+    filtered.fill("label:team=blue")
+    filtered.press("Enter")
+    filtered.fill("label:team=red")
+    filtered.press("Enter")
+    page.get_by_role("link", name="one", exact=True).wait_for(state="detached")
+    with page.expect_response("**/shop/runs?*blue*"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.get_by_role("link", name="two", exact=True).count() == 1
+    assert page.get_by_role("link", name="one", exact=True).count() == 0
+
+
+def test_the_costs_of_one_grouping_are_not_shown_under_another(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/costs")
+    log_in(page, "viewer")
+    empty = page.get_by_text("No run of this project has called a model yet.")
+    empty.wait_for()
+    held: list[Any] = []
+    page.route("**/shop/costs?*by=model*", lambda route: held.append(route))
+    page.get_by_role("button", name="by model").click()
+    empty.wait_for(state="detached")
+    page.get_by_role("button", name="by day").click()
+    empty.wait_for()
+    row = {"calls": 1, "total_tokens": 1, "cost_usd": "1", "unpriced": 0}
+    with page.expect_response("**/shop/costs?*by=model*"):
+        held[0].fulfill(json={"costs": [{"of": {"model": "late"}, **row}]})
+    page.wait_for_timeout(300)
+    assert page.get_by_role("cell", name="late").count() == 0
+    page.route("**/shop/costs?*by=step*", lambda route: route.fulfill(status=503, body="busy"))
+    page.get_by_role("button", name="by step").click()
+    page.get_by_role("alert").get_by_text("answered 503").wait_for()
+    assert empty.count() == 0
+
+
+def test_letters_belong_to_the_field_that_has_the_focus(
+    shop: World, address: str, open_page: Open
+) -> None:
+    query = {"query": "label:team=red"}
+    assert shop.developer.put("/api/v1/projects/shop/views/j", json=query).is_success
+    page = open_page(address)
+    log_in(page, "developer")
+    page.get_by_role("link", name="two", exact=True).wait_for()
+    page.get_by_label("View", exact=True).focus()
+    page.keyboard.press("j")
+    assert page.locator("tr.current").count() == 0
+    page.goto(f"{address}/projects/shop/#/compare/one/two")
+    page.locator(".compare-page").wait_for()
+    page.keyboard.press("Control+k")
+    field = page.get_by_label("Go to a page, a program or a run")
+    field.wait_for()
+    page.keyboard.type("npm")
+    assert field.input_value() == "npm"
+
+
 def test_who_may_cancels_what_is_picked(shop: World, address: str, open_page: Open) -> None:
     page = open_page(address)
     log_in(page, "operator")

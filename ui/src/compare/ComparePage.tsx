@@ -10,6 +10,7 @@ import { type ReactNode, useEffect, useMemo, useState } from "react";
 import type { Box, Comparison, RunView, Source, StepDifference } from "../api";
 import { cost, duration, plural, tokens } from "../lib/format";
 import { pretty, words as spoken } from "../lib/json";
+import { isForPage } from "../lib/keys";
 import { boxOf, folded, merge, type Side, words } from "../model/compare";
 import { layout } from "../model/layout";
 import { index, type Run, type State, stateOf } from "../model/run";
@@ -75,7 +76,7 @@ function Compared({ found, tools }: { found: Comparison; tools: ReactNode }) {
   const step = found.steps.find((one) => one.path === selected);
   useEffect(() => {
     const keys = (event: KeyboardEvent) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (!isForPage(event)) return;
       const here = differing.findIndex((one) => one.path === selected);
       if (event.key === "n") setSelected(differing[(here + 1) % differing.length]?.path ?? null);
       else if (event.key === "p") setSelected(differing.at(here - 1)?.path ?? null);

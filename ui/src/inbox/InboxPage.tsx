@@ -1,6 +1,7 @@
 import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
 import type { Answer, AskedList, Asking, RunView, Source, StepView } from "../api";
 import { duration } from "../lib/format";
+import { isForPage } from "../lib/keys";
 import { useAddress } from "../lib/router";
 import { boxOf } from "../model/compare";
 import { type Consequence, consequence, effectWords } from "../model/consequence";
@@ -64,9 +65,7 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
 
   useEffect(() => {
     const keys = (event: KeyboardEvent) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const target = event.target as HTMLElement;
-      if (target.closest("input, textarea, select")) return;
+      if (!isForPage(event)) return;
       const at = asked.findIndex((one) => open !== null && keyOf(one) === keyOf(open));
       const next =
         event.key === "j" ? asked[at + 1] : event.key === "k" ? asked[at - 1] : undefined;

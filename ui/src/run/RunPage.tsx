@@ -2,6 +2,7 @@ import { type ReactNode, useCallback, useEffect, useMemo, useRef, useState } fro
 import type { Asked, RunView } from "../api";
 import { cost, duration, plural, tokens } from "../lib/format";
 import { field, words } from "../lib/json";
+import { isForPage } from "../lib/keys";
 import { useAddress } from "../lib/router";
 import { type Axis, axis as axisOf } from "../model/axis";
 import { lineage as lineageOf, type Name } from "../model/lineage";
@@ -95,14 +96,7 @@ export function RunPage({
   const at = rows.findIndex((row) => row.step !== null && row.step.path === selected);
   const keys = useCallback(
     (event: KeyboardEvent) => {
-      const target = event.target as HTMLElement;
-      if (
-        target.closest("input, textarea, select") ||
-        event.ctrlKey ||
-        event.metaKey ||
-        event.altKey
-      )
-        return;
+      if (!isForPage(event)) return;
       const go = (row: Row | undefined) => row?.step && select(row.step.path);
       const steps = rows.filter((row) => row.step !== null);
       const here = steps.findIndex((row) => row.step?.path === selected);

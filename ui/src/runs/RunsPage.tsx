@@ -1,7 +1,9 @@
 import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
 import type { RunList, RunQuery, RunRow, Source } from "../api";
 import { cost, duration, plural } from "../lib/format";
+import { isForPage } from "../lib/keys";
 import { useAddress } from "../lib/router";
+import { useTurns } from "../lib/turns";
 import { parseFilter, withWord } from "../model/filter";
 import { standing } from "../model/standing";
 import { type Key, Keys } from "../parts/Keys";
@@ -41,22 +43,29 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const faults = parseFilter(text, 0).faults;
 
   useEffect(() => setDraft(text), [text]);
+  const looks = useTurns();
+  const nexts = useTurns();
   const look = useCallback(() => {
     const filter = parseFilter(text, Date.now());
     if (filter.faults.length > 0) return Promise.resolve();
+    const counts = looks.ask();
     return from.runs(filter.query).then(
       (found) => {
+        if (!counts()) return;
         setList(found);
         setFault(null);
       },
-      (error: Error) => setFault(error.message),
+      (error: Error) => counts() && setFault(error.message),
     );
-  }, [from, text]);
+  }, [from, text, looks]);
   useEffect(() => {
+    looks.forget();
+    nexts.forget();
     setMore([]);
     setAt(-1);
+    setPicked([]);
     void look();
-  }, [look]);
+  }, [look, looks, nexts]);
   useEffect(() => {
     if (!live) return;
     const timer = setInterval(() => {
@@ -70,30 +79,31 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const rows = pages
     .flatMap((page) => page.runs)
     .filter((row) => !seen.has(row.id) && seen.add(row.id));
+  const shown = picked.filter((id) => seen.has(id)); // a run can leave the list after its pick
   const after = pages.at(-1)?.after ?? null;
   const next = async () => {
     if (after === null) return;
     const { query: asked } = parseFilter(text, Date.now());
+    const counts = nexts.ask();
     try {
       const found = await from.runs({ ...asked, after });
-      setMore((old) => [...old, found]);
+      if (counts()) setMore((old) => [...old, found]);
     } catch (error) {
-      setFault((error as Error).message);
+      if (counts()) setFault((error as Error).message);
     }
   };
   const pick = (id: string) =>
-    setPicked((old) =>
-      old.includes(id)
-        ? old.filter((one) => one !== id)
-        : [...old, id].slice(from.list?.cancel ? -MOST_PICKED : -2),
+    setPicked(
+      shown.includes(id)
+        ? shown.filter((one) => one !== id)
+        : [...shown, id].slice(from.list?.cancel ? -MOST_PICKED : -2),
     );
   const compare =
-    picked.length === 2 ? `#/compare/${picked.map(encodeURIComponent).join("/")}` : null;
+    shown.length === 2 ? `#/compare/${shown.map(encodeURIComponent).join("/")}` : null;
 
   useEffect(() => {
     const keys = (event: KeyboardEvent) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.target instanceof HTMLInputElement && event.target.type !== "checkbox") return;
+      if (!isForPage(event)) return;
       const row = rows[at];
       if (event.key === "j") setAt(Math.min(at + 1, rows.length - 1));
       else if (event.key === "k") setAt(Math.max(at - 1, 0));
@@ -217,7 +227,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
                   row={row}
                   now={list?.now ?? 0}
                   current={i === at}
-                  picked={picked.indexOf(row.id)}
+                  picked={picked.includes(row.id)}
                   pick={() => pick(row.id)}
                 />
               ))}
@@ -231,9 +241,9 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
             </a>
           )}
           {from.list?.cancel && (
-            <CancelPicked cancel={from.list.cancel} ids={picked} done={() => setPicked([])} />
+            <CancelPicked cancel={from.list.cancel} ids={shown} done={() => setPicked([])} />
           )}
-          {picked.length === 1 && (
+          {shown.length === 1 && (
             <span className="muted">Pick another run to compare it with.</span>
           )}
           <span className="grow" />
@@ -272,7 +282,7 @@ function Line({
   row: RunRow;
   now: number;
   current: boolean;
-  picked: number;
+  picked: boolean;
   pick: () => void;
 }) {
   const { state, text } = standing(row.status, row.waiting, row.driven);
@@ -284,12 +294,7 @@ function Line({
   return (
     <tr ref={reference} className={current ? "current" : ""}>
       <td className="pick">
-        <input
-          type="checkbox"
-          checked={picked >= 0}
-          onChange={pick}
-          aria-label={`Pick ${row.id}`}
-        />
+        <input type="checkbox" checked={picked} onChange={pick} aria-label={`Pick ${row.id}`} />
       </td>
       <td className="state">
         <StateChip state={state} text={text} />

@@ -1,6 +1,7 @@
 import { type FormEvent, useCallback, useEffect, useState } from "react";
 import type { Cancelled, Day, ListOfTeam, RunQuery, View } from "../api";
 import { plural } from "../lib/format";
+import { useTurns } from "../lib/turns";
 import { Plain } from "../parts/Text";
 
 const AGAIN_MS = 60_000; // a day changes slowly
@@ -9,12 +10,22 @@ const AGAIN_MS = 60_000; // a day changes slowly
 export function Sparkline({ list, query }: { list: ListOfTeam; query: RunQuery }) {
   const [days, setDays] = useState<Day[]>([]);
   const asked = JSON.stringify(query);
+  const turns = useTurns();
   useEffect(() => {
-    const look = () => list.days(JSON.parse(asked)).then(setDays, () => setDays([]));
-    void look();
+    const look = () => {
+      const counts = turns.ask();
+      list.days(JSON.parse(asked)).then(
+        (found) => counts() && setDays(found),
+        () => counts() && setDays([]),
+      );
+    };
+    look();
     const timer = setInterval(look, AGAIN_MS);
-    return () => clearInterval(timer);
-  }, [list, asked]);
+    return () => {
+      turns.forget();
+      clearInterval(timer);
+    };
+  }, [list, asked, turns]);
   const counts = days.map((one) => ({
     day: new Date(one.day),
     all: Object.values(one.statuses).reduce((sum, count) => sum + count, 0),
@@ -134,10 +145,13 @@ export function CancelPicked({
   ids: string[];
   done: () => void;
 }) {
-  const [sure, setSure] = useState(false);
+  // the runs that one is sure of: where others are picked since, it is asked again
+  const [confirming, setConfirming] = useState<string | null>(null);
   const [told, setTold] = useState<string | null>(null);
+  const asked = JSON.stringify(ids);
+  const sure = ids.length > 0 && confirming === asked;
   const go = async () => {
-    setSure(false);
+    setConfirming(null);
     try {
       const found = await cancel(ids);
       const recorded = found.filter((one) => one.recorded).length;
@@ -151,7 +165,7 @@ export function CancelPicked({
   return (
     <>
       {ids.length > 0 && !sure && (
-        <button type="button" onClick={() => setSure(true)}>
+        <button type="button" onClick={() => setConfirming(asked)}>
           Cancel {plural(ids.length, "run")}…
         </button>
       )}
@@ -161,7 +175,7 @@ export function CancelPicked({
           <button type="button" className="danger" onClick={go}>
             Cancel {plural(ids.length, "run")} now
           </button>
-          <button type="button" onClick={() => setSure(false)}>
+          <button type="button" onClick={() => setConfirming(null)}>
             Let them run
           </button>
         </>

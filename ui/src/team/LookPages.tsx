@@ -13,6 +13,7 @@ export function AuditPage({ from }: { from: TeamSource }) {
   const at = before.at(-1);
   const path = at === undefined ? "audit" : `audit?before=${at}`;
   const [list, fault] = useAsked<AuditList>(from, path);
+  const older = list?.before ?? null;
   return (
     <Sheet title="Audit">
       <Faults error={fault} />
@@ -53,23 +54,18 @@ export function AuditPage({ from }: { from: TeamSource }) {
           </tbody>
         </Cells>
       )}
-      {list !== null && (
-        <div className="pages">
-          {before.length > 0 && (
-            <button type="button" onClick={() => setBefore((old) => old.slice(0, -1))}>
-              Newer
-            </button>
-          )}
-          {list.before !== null && (
-            <button
-              type="button"
-              onClick={() => setBefore((old) => [...old, list.before as number])}
-            >
-              Older
-            </button>
-          )}
-        </div>
-      )}
+      <div className="pages">
+        {before.length > 0 && (
+          <button type="button" onClick={() => setBefore((old) => old.slice(0, -1))}>
+            Newer
+          </button>
+        )}
+        {older !== null && (
+          <button type="button" onClick={() => setBefore((old) => [...old, older])}>
+            Older
+          </button>
+        )}
+      </div>
     </Sheet>
   );
 }

@@ -1,29 +1,38 @@
 import { type InputHTMLAttributes, type ReactNode, useCallback, useEffect, useState } from "react";
+import { useTurns } from "../lib/turns";
 import { Plain } from "../parts/Text";
 import { Refusal, type TeamSource } from "./api";
+
+interface Found<T> {
+  path: string; // the one that was asked
+  answer: T | null;
+  fault: Error | null;
+}
 
 /** What *path* of a project answers, its fault, and a function that asks again. */
 export function useAsked<T>(
   from: TeamSource,
   path: string,
 ): [T | null, Error | null, () => Promise<void>] {
-  const [found, setFound] = useState<T | null>(null);
-  const [fault, setFault] = useState<Error | null>(null);
-  const look = useCallback(
-    () =>
-      from.get<T>(path).then(
-        (answer) => {
-          setFound(answer);
-          setFault(null);
-        },
-        (error: Error) => setFault(error),
-      ),
-    [from, path],
-  );
+  const [found, setFound] = useState<Found<T>>({ path, answer: null, fault: null });
+  const turns = useTurns();
+  const look = useCallback(() => {
+    const counts = turns.ask();
+    return from.get<T>(path).then(
+      (answer) => {
+        if (counts()) setFound({ path, answer, fault: null });
+      },
+      (fault: Error) => {
+        if (!counts()) return;
+        setFound((old) => ({ path, answer: old.path === path ? old.answer : null, fault }));
+      },
+    );
+  }, [from, path, turns]);
   useEffect(() => {
+    turns.forget();
     void look();
-  }, [look]);
-  return [found, fault, look];
+  }, [look, turns]);
+  return found.path === path ? [found.answer, found.fault, look] : [null, null, look];
 }
 
 /** Why something was refused; of a program each fault with its place. */
