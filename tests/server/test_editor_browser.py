@@ -91,7 +91,7 @@ def test_a_broken_guard_shows_its_counterexample_and_is_not_saved(
 def test_a_fault_stands_at_its_line_and_leads_there(
     shop: World, address: str, open_page: Open
 ) -> None:
-    page = open_page(f"{address}/projects/shop/#/programs/new")
+    page = open_page(f"{address}/projects/shop/#/new-program")
     log_in(page, "developer")
     page.get_by_text("checked for server").wait_for()
     page.locator(".box", has_text="answer").wait_for()
@@ -102,6 +102,70 @@ def test_a_fault_stands_at_its_line_and_leads_there(
     write(page, "name: [")
     page.get_by_text("this is no program yet").wait_for()
     page.get_by_text("As of the last text that can be drawn").wait_for()
+
+
+def test_faults_are_marked_where_the_editor_comes_after_their_check(
+    address: str, open_page: Open
+) -> None:
+    page = open_page(address)
+    log_in(page, "developer")
+    held: list[Any] = []
+    page.route("**/assets/editor.js", lambda route: held.append(route))
+    fault = {"code": "V001", "severity": "error", "place": "steps", "message": "no", "line": 3}
+    said = {"host": None, "name": "hello", "policy": None, "bound": None, "diagnostics": [fault]}
+    answer = {**said, "report": None, "chart": None, "counterexamples": []}
+    page.route("**/programs/check", lambda route: route.fulfill(json=answer))
+    page.goto(f"{address}/projects/shop/#/new-program")
+    page.get_by_role("button", name="line 3").wait_for()
+    held[0].continue_()
+    page.locator(".cm-lint-marker-error").wait_for()
+
+
+def test_the_run_that_broke_another_text_is_not_shown(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/new-program")
+    log_in(page, "developer")
+    page.get_by_text("checked for server").wait_for()
+    write(page, UNASKED)
+    page.get_by_role("button", name="show the run that breaks it").click()
+    page.get_by_label("Counterexample").wait_for()
+    write(page, f"# the same\n{UNASKED}")
+    page.get_by_label("Counterexample").wait_for(state="detached")
+    page.get_by_role("button", name="show the run that breaks it").click()
+    assert "step 1 of" in page.get_by_label("Counterexample").inner_text()
+
+
+def test_what_is_not_saved_outlives_its_session_and_its_page(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/new-program")
+    log_in(page, "developer")
+    page.get_by_text("checked for server").wait_for()
+    write(page, "name: kept\nsteps: []\n")
+    page.get_by_text("changed", exact=True).wait_for()
+    shop.state.tables.write(lambda rows: rows.transaction.run("DELETE FROM nano_sessions"))
+    write(page, "name: kept\nsteps: [] # until later\n")
+    page.get_by_role("button", name="Log in", exact=True).wait_for()
+    log_in(page, "developer")
+    page.get_by_text("# until later").wait_for()
+    page.get_by_role("link", name="Programs").first.click()
+    page.get_by_role("link", name="New program").click()
+    page.get_by_text("# until later").wait_for()
+    page.get_by_role("button", name="Discard changes").click()
+    page.get_by_text("Answer in one sentence").first.wait_for()
+    assert page.get_by_text("changed", exact=True).count() == 0
+    for name in ("owner", "admin", "developer", "operator", "viewer", "stranger"):
+        shop.people[name] = shop.login(name)
+
+
+def test_a_program_can_be_called_new(shop: World, address: str, open_page: Open) -> None:
+    source = ASKED.replace("name: quick", "name: new")
+    answer = shop.developer.post(f"{SHOP}/programs", json={"source": source})
+    assert answer.status_code == 201, answer.text
+    page = open_page(f"{address}/projects/shop/#/programs/new")
+    log_in(page, "viewer")
+    page.get_by_text("put by developer").wait_for()
 
 
 def test_who_only_looks_is_not_offered_to_edit(shop: World, address: str, open_page: Open) -> None:
@@ -132,7 +196,7 @@ def test_an_admin_puts_a_policy(shop: World, address: str, open_page: Open) -> N
 def test_the_editor_can_be_read_by_all(
     shop: World, address: str, open_page: Open, theme: str, width: int
 ) -> None:
-    page = open_page(f"{address}/projects/shop/#/programs/new", width, 900, theme)
+    page = open_page(f"{address}/projects/shop/#/new-program", width, 900, theme)
     log_in(page, "developer")
     page.get_by_text("checked for server").wait_for()
     write(page, UNASKED)

@@ -59,6 +59,26 @@ def test_a_developer_forks_a_run_with_another_prompt(
     page.get_by_text("really").first.wait_for()
 
 
+def test_a_fork_is_not_sent_under_the_words_of_another(
+    triage: Triage, address: str, open_page: Open
+) -> None:
+    _, _, run_id = triage
+    page = open_page(f"{address}/projects/shop/#/fork/{run_id}?step=judge")
+    log_in(page, "developer")
+    page.get_by_role("button", name="no call").wait_for()
+    held: list[Any] = []
+    page.route("**/fork/preview", lambda route: held.append(route))
+    with page.expect_request("**/fork/preview"):
+        page.get_by_label("Prompt").fill("Is it really broken? $order")
+    page.wait_for_timeout(100)  # until the request is held
+    fork = page.get_by_role("button", name="Fork", exact=True)
+    fork.wait_for()
+    assert fork.is_disabled()
+    with page.expect_response("**/fork/preview"):
+        held[0].continue_()
+    page.get_by_role("button", name="calls from judge on").wait_for()
+
+
 def test_what_is_no_change_of_a_program_is_told_at_once(
     triage: Triage, address: str, open_page: Open
 ) -> None:

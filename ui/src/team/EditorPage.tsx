@@ -19,6 +19,7 @@ import { Plain, read } from "../parts/Text";
 import { LookingContext } from "../run/context";
 import { ArrowHeads, Graph } from "../run/Graph";
 import type { TeamSource } from "./api";
+import { draftOf, keepDraft } from "./drafts";
 import { Faults } from "./parts";
 
 const SAMPLE = `name: hello
@@ -56,6 +57,15 @@ export function EditorPage({ from, name }: { from: TeamSource; name: string | nu
   return <Editing from={from} name={name} version={version} saved={text} />;
 }
 
+/** Which step is looked at of the run that breaks a proof; the proof is null where none is. */
+interface Walked {
+  of: Checked | null;
+  proof: number | null;
+  at: number;
+}
+
+const NO_WALK: Walked = { of: null, proof: null, at: 0 };
+
 function Editing({
   from,
   name,
@@ -67,15 +77,18 @@ function Editing({
   version: number | null;
   saved: string;
 }) {
-  const [text, setText] = useState(saved);
+  const [begun, setBegun] = useState(() => draftOf(from.project, name) ?? saved);
+  const [opening, setOpening] = useState(0); // how often the editor was opened anew
+  const [text, setText] = useState(begun);
   const [checked, fault, current] = useChecked(from, text);
-  const [example, setExample] = useState<number | null>(null);
-  const [at, setAt] = useState(0); // of the steps of the example
-  const [error, setError] = useState<Error | null>(null);
+  // a run that breaks a proof is one of the check that found it
+  const [walked, setWalked] = useState<Walked | null>(null);
+  const { proof: example, at } = walked?.of === checked && walked !== null ? walked : NO_WALK;
+  const [refusal, setRefusal] = useState<{ text: string; error: Error } | null>(null);
   const [busy, setBusy] = useState(false);
   const [line, setLine] = useState(1);
-  const editor = useRef<Opened | null>(null);
-  const reveal = useCallback((number: number) => editor.current?.reveal(number), []);
+  const [editor, setEditor] = useState<Opened | null>(null);
+  const reveal = useCallback((number: number) => editor?.reveal(number), [editor]);
   const errors = checked?.diagnostics.filter((one) => one.severity === "error") ?? [];
   const shown = checked?.counterexamples.find((one) => one.proof === example)?.run ?? null;
   const steps = shown?.steps.filter((step) => step.beside === undefined) ?? [];
@@ -86,16 +99,26 @@ function Editing({
     if (checked?.chart != null) setChart(checked.chart);
   }, [checked]);
   useEffect(() => {
-    editor.current?.mark(marksOf(checked?.diagnostics ?? []));
-  }, [checked]);
+    editor?.mark(marksOf(checked?.diagnostics ?? []));
+  }, [editor, checked]);
+  useEffect(() => {
+    keepDraft(from.project, name, text === saved ? null : text);
+  }, [from, name, text, saved]);
+  const undo = () => {
+    setBegun(saved);
+    setText(saved);
+    setOpening((old) => old + 1);
+  };
 
   const save = async () => {
     setBusy(true);
     try {
       const put = await from.send<ProgramRow>("POST", "programs", { source: text });
+      // what was typed since is not saved
+      if (draftOf(from.project, name) === text) keepDraft(from.project, name, null);
       window.location.hash = `#/programs/${encodeURIComponent(put.name)}`;
     } catch (refused) {
-      setError(refused as Error);
+      setRefusal({ text, error: refused as Error });
       setBusy(false);
     }
   };
@@ -112,6 +135,11 @@ function Editing({
             {version !== null && <span>saved as version {version}</span>}
             {text !== saved && <span>changed</span>}
           </span>
+          {text !== saved && (
+            <button type="button" className="quiet" onClick={undo}>
+              Discard changes
+            </button>
+          )}
           <span className="grow" />
           <output className="muted">{heldAgainst(checked, current)}</output>
           <button
@@ -125,7 +153,13 @@ function Editing({
         </div>
       </header>
       <section className="editor-text" aria-label="Text">
-        <TextEditor text={saved} opened={editor} changed={setText} moved={setLine} />
+        <TextEditor
+          key={opening}
+          text={begun}
+          opened={setEditor}
+          changed={setText}
+          moved={setLine}
+        />
       </section>
       <main className={`editor-graph ${stale ? "stale" : ""}`} aria-label="Graph">
         {stale && <p className="note">As of the last text that can be drawn.</p>}
@@ -143,18 +177,22 @@ function Editing({
         )}
       </main>
       <aside className="editor-said" aria-label="What holds">
-        <Faults error={fault ?? error} />
-        {shown !== null && <Walk run={shown} steps={steps} at={at} go={setAt} />}
+        <Faults error={fault ?? (refusal?.text === text ? refusal.error : null)} />
+        {shown !== null && (
+          <Walk
+            run={shown}
+            steps={steps}
+            at={at}
+            go={(step) => setWalked({ of: checked, proof: example, at: step })}
+          />
+        )}
         {checked !== null && (
           <>
             <Found found={checked.diagnostics} reveal={reveal} />
             <Proofs
               checked={checked}
               example={example}
-              show={(proof) => {
-                setExample(proof);
-                setAt(0);
-              }}
+              show={(proof) => setWalked({ of: checked, proof, at: 0 })}
             />
             {checked.bound !== null && (
               <section>
@@ -215,7 +253,7 @@ function TextEditor({
   moved,
 }: {
   text: string;
-  opened: { current: Opened | null };
+  opened: (editor: Opened | null) => void;
   changed: (text: string) => void;
   moved: (line: number) => void;
 }) {
@@ -223,14 +261,16 @@ function TextEditor({
   const [fault, setFault] = useState<Error | null>(null);
   useEffect(() => {
     let gone = false;
+    let editor: Opened | null = null;
     loadEditor().then((module) => {
       if (gone || place.current === null) return;
-      opened.current = module.open(place.current, text, "Program", changed, moved);
+      editor = module.open(place.current, text, "Program", changed, moved);
+      opened(editor);
     }, setFault);
     return () => {
       gone = true;
-      opened.current?.close();
-      opened.current = null;
+      opened(null);
+      editor?.close();
     };
   }, [text, opened, changed, moved]);
   if (fault !== null) {

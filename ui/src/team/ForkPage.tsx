@@ -51,7 +51,7 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
   const [anew, setAnew] = useState(false);
   const [effects, setEffects] = useState(false);
   const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<Error | null>(null);
+  const [refusal, setRefusal] = useState<{ body: string; error: Error } | null>(null);
   const path = `${from.base}/runs/${encodeURIComponent(view.id)}/fork`;
   const at = anew ? (step?.path ?? null) : null;
   const edits = changed(drafts);
@@ -73,7 +73,7 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
       const made = await call<ForkMade>("POST", path, body);
       window.location.hash = `#/run/${encodeURIComponent(made.id)}`;
     } catch (wrong) {
-      setError(wrong as Error);
+      setRefusal({ body, error: wrong as Error });
       setBusy(false);
     }
   };
@@ -151,7 +151,7 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
             ))}
           </ul>
         )}
-        <Faults error={error ?? refused} />
+        <Faults error={refusal?.body === body ? refusal.error : refused} />
         <button type="submit" className="primary" disabled={busy || preview === null}>
           {buttonText(preview)}
         </button>
@@ -171,19 +171,22 @@ function buttonText(preview: ForkPreview | null): string {
   return `Fork: ${taken}, ${first === "" ? "no call" : `calls from ${first} on`}`;
 }
 
-/** What a fork would do, asked a moment after the last change; what was wrong with it. */
+interface Previewed {
+  body: string; // the one that was asked about
+  preview: ForkPreview | null;
+  error: Error | null;
+}
+
+/** What a fork of *body* would do, asked a moment after the last change; what is wrong with it. */
 function usePreview(path: string, body: string | Error): [ForkPreview | null, Error | null] {
-  const [found, setFound] = useState<[ForkPreview | null, Error | null]>([null, null]);
+  const [found, setFound] = useState<Previewed | null>(null);
   useEffect(() => {
-    if (typeof body !== "string") {
-      setFound([null, body]);
-      return;
-    }
+    if (typeof body !== "string") return;
     let gone = false;
     const timer = setTimeout(() => {
       call<ForkPreview>("POST", `${path}/preview`, body).then(
-        (preview) => !gone && setFound([preview, null]),
-        (error: Error) => !gone && setFound([null, error]),
+        (preview) => !gone && setFound({ body, preview, error: null }),
+        (error: Error) => !gone && setFound({ body, preview: null, error }),
       );
     }, PREVIEW_MS);
     return () => {
@@ -191,7 +194,8 @@ function usePreview(path: string, body: string | Error): [ForkPreview | null, Er
       clearTimeout(timer);
     };
   }, [path, body]);
-  return found;
+  if (typeof body !== "string") return [null, body];
+  return found?.body === body ? [found.preview, found.error] : [null, null];
 }
 
 function Draft({

@@ -19,7 +19,7 @@ export function ProgramsPage({ from }: { from: TeamSource }) {
           <h1>Programs</h1>
           <span className="grow" />
           {from.may("program:write") && (
-            <a className="button" href="#/programs/new">
+            <a className="button" href="#/new-program">
               New program
             </a>
           )}

@@ -12,6 +12,7 @@ import type { Goal } from "../model/palette";
 import { Keys } from "../parts/Keys";
 import { AccountPage } from "./AccountPage";
 import { call, SIGNED_OUT, TeamSource } from "./api";
+import { removeDrafts } from "./drafts";
 import { EditorPage } from "./EditorPage";
 import { ForkPage } from "./ForkPage";
 import { InstancePage } from "./InstancePage";
@@ -104,6 +105,7 @@ export function TeamApp({
   }
   const left = async () => {
     const out = await call<LoggedOut>("POST", "logout").catch(() => null);
+    removeDrafts();
     if (out?.next != null) window.location.assign(out.next);
     else setState({ ...state, me: null });
   };
@@ -154,7 +156,8 @@ function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
 /** The page of a project at an address; null for those that every source has. */
 function ownPage(from: TeamSource, page: string[]): ReactNode {
   const [name, first, second, third, fourth] = page;
-  if (name === "programs" && first === "new") return <EditorPage from={from} name={null} />;
+  // beside the programs, of which one can have any name
+  if (name === "new-program") return <EditorPage from={from} name={null} />;
   if (name === "programs" && first !== undefined) {
     if (second === "map") return <MapPage key={first} from={from} name={first} />;
     if (second === "edit") return <EditorPage key={first} from={from} name={first} />;
@@ -203,7 +206,13 @@ function goals(from: TeamSource): Goal[] {
   }));
 }
 
-const OF_RUNS = new Set(["run", "compare", "fork"]);
+/** The place that a page belongs to which has none of its own. */
+const PLACE_OF: Record<string, string> = {
+  run: "",
+  compare: "",
+  fork: "",
+  "new-program": "programs",
+};
 
 function Bar({
   me,
@@ -215,7 +224,7 @@ function Bar({
   left: () => Promise<void>;
 }) {
   const [{ page }] = useAddress();
-  const here = OF_RUNS.has(page[0] ?? "") ? "" : (page[0] ?? "");
+  const here = PLACE_OF[page[0] ?? ""] ?? page[0] ?? "";
   return (
     <nav className="team-bar" aria-label="Pages">
       <select
