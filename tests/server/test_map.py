@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from nano_vm import ExecutionVM, tool
+from nano_vm.server.routes import programs
 from nano_vm.testing import ScriptedLLM
 
-from .conftest import World
+from .conftest import REFUND, World
 
 SHOP = "/api/v1/projects/shop"
 
@@ -103,6 +104,32 @@ def test_a_run_that_waits_has_come_to_where_it_waits(
     assert (approve["runs"], approve["p95_ms"]) == (2, None)
     ways = {arrow["id"]: arrow["target"] for arrow in found["chart"]["arrows"]}
     assert sorted(ways[name] for name in found["never"]) == ["$end", "pay"]
+
+
+def test_few_runs_are_found_behind_many_of_another_version(
+    make_world: Callable[[str], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a page of as many as are asked for has none of them; some are loaded at a time."""
+    world = make_world(f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setattr(programs, "LOADED_AT_ONCE", 2)
+    loaded: list[int] = []
+    real = type(world.state.store).load_each
+
+    def noted(store: Any, ids: Any) -> Any:
+        loaded.append(len(ids))
+        return real(store, ids)
+
+    monkeypatch.setattr(type(world.state.store), "load_each", noted)
+    for _ in range(5):
+        world.start()
+    newer = REFUND.replace("amount: $amount}", "sum: $amount}")
+    assert world.developer.post(f"{SHOP}/programs", json={"source": newer}).json()["version"] == 2
+    for _ in range(6):
+        world.start()
+    loaded.clear()
+    assert traffic(world, "refund/map?version=1&runs=1")["runs"] == 1
+    assert traffic(world, "refund/map?version=1")["runs"] == 5
+    assert loaded == [1, 2, 2, 1]
 
 
 def test_a_map_is_of_one_version_and_of_so_many_runs(sorted_: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, Any, cast
 
 import sqlalchemy as sa
@@ -60,9 +61,12 @@ MOST_COUNTEREXAMPLES = 8
 """Runs that a check answers with; who has mended these asks again."""
 
 MAPPED, MOST_MAPPED, MOST_PAGES = 100, 500, 4
-"""Runs of a map, at most; and pages of a list in which they are looked for, since runs of other
-versions stand between them.
+"""Runs of a map: how many where nobody says, and at most. So many pages of that most are looked at
+for them, however few are asked for, since runs of other versions stand between them.
 """
+
+LOADED_AT_ONCE = 20
+"""Runs of a map whose rows are in memory at once: each has all its values."""
 
 KEPT_PROGRAMS = 256
 """Programs that are not read anew at each start."""
@@ -246,30 +250,38 @@ def map_program(
     """
     scope = who.scope
     row, program = program_of(scope, name, version)
-    found = _runs_of(scope, name, row.digest, runs)
-    own, called = programs_of(found[0]) if found else (program, {})
+    listed = _runs_of(scope, name, row.digest, runs)
+    found = _loaded(scope, [run.run_id for run in listed])
+    newest = next(found, None)
+    own, called = programs_of(newest) if newest is not None else (program, {})
     flow = Flow(own, called)
     if any(fault.severity == "error" for fault in flow.diagnostics):
         raise Problem(409, "no-graph", f"version {row.version} of {name!r} has no graph")
     chart = Chart(flow)
-    since = min((run.created_ns / 1e6 for run in found), default=None)
-    traffic = traffic_of(chart, found)
+    since = min((run.created_ns / 1e6 for run in listed), default=None)
+    traffic = traffic_of(chart, chain([newest] if newest is not None else [], found))
     return JSONResponse({**traffic, "version": row.version, "since": since, "chart": chart.data()})
 
 
 def _runs_of(scope: Scope, name: str, digest: str, most: int) -> list[StoredRun]:
-    """The last runs of a version of a program that can be read, with their rows."""
+    """The last runs of a version of a program whose values were not erased, without their rows."""
     asked = scope.within(RunFilter(program=name))
-    ids: list[str] = []
+    found: list[StoredRun] = []
     after: str | None = None
     for _ in range(MOST_PAGES):
-        page = scope.store.page(asked, size=most, after=after)
-        ids += [run.run_id for run in page.runs if run.salt is not None and _is_of(run, digest)]
+        page = scope.store.page(asked, size=MOST_MAPPED, after=after)
+        found += [run for run in page.runs if run.salt is not None and _is_of(run, digest)]
         after = page.after
-        if after is None or len(ids) >= most:
+        if after is None or len(found) >= most:
             break
-    found = scope.store.load_each(ids[:most])
-    return [run for run in found.values() if isinstance(run, StoredRun)]
+    return found[:most]
+
+
+def _loaded(scope: Scope, ids: list[str]) -> Iterator[StoredRun]:
+    """Those of the runs that can be read, with their rows, some at a time."""
+    for first in range(0, len(ids), LOADED_AT_ONCE):
+        found = scope.store.load_each(ids[first : first + LOADED_AT_ONCE])
+        yield from (run for run in found.values() if isinstance(run, StoredRun))
 
 
 def _is_of(run: StoredRun, digest: str) -> bool:
