@@ -78,7 +78,10 @@ def test_who_may_not_read_contents_sees_path_and_cost_only(world: World) -> None
     assert "SECRET-1" in world.developer.get(f"{SHOP}/runs/{run_id}").text
 
 
-def test_who_decides_sees_what_is_asked_of_people_and_no_more(world: World) -> None:
+def test_who_decides_sees_what_is_asked_of_people_and_no_more(
+    make_world: Callable[[str], World], tmp_path: Path
+) -> None:
+    world = make_world(f"sqlite:///{tmp_path}/runs.db")
     source = """
 name: paid
 inputs: {type: object, properties: {order_id: {type: string}}, required: [order_id]}
