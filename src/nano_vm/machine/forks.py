@@ -2,8 +2,8 @@
 
 A `Fork` is made when the machine of a frame reaches a `ForkOp`. Its children are machines, which
 that machine makes, or light ones where a child is one tool call. What an outcome of the fork does
-is decided by the machine; here nothing is recorded, and no frame but that of light children is
-written.
+is decided by the machine; here nothing is recorded but the one call of a light child, and no frame
+but those of light children is written.
 """
 
 from __future__ import annotations

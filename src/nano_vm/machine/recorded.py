@@ -136,6 +136,37 @@ class Recorded:
             return error
         return replace(error, message=known.message)
 
+    def walk(
+        self, machine: Machine, now: int, following: Callable[[Machine, Op], Op | None]
+    ) -> list[Machine]:
+        """Drive *machine* and its children as far as *following* gives the request after a call;
+        all of them, in the order in which they began.
+        """
+        machines: list[Machine] = []
+
+        def ended(one: Machine, now: int) -> bool:
+            machines.append(one)
+            self.attach(one)
+            op = one.start(now)
+            while op.code != END:
+                if op.code == FORK:
+                    done = [
+                        one.fork.ready(number) and ended(one.child(number), one.now)
+                        for number in range(one.fork.size)
+                    ]  # each that may begin, also behind one that waits
+                    if not all(done):
+                        return False
+                    op = one.resume(Joined(), one.now)
+                    continue
+                after = following(one, op)
+                if after is None:
+                    return False
+                op = after
+            return True
+
+        ended(machine, now)
+        return machines
+
     def along(self, machine: Machine, op: Op) -> Op | None:
         """The first request from *op* on that takes a closer look, or has no record; None where
         that is *op*. Those before it are of tools and models that were called once and gave a

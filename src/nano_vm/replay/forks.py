@@ -15,7 +15,7 @@ from ..given import by_name, instance
 from ..language.program import Program
 from ..language.programs import programs_given
 from ..machine.machine import Machine
-from ..machine.outcome import Joined, NotCalled, Suspended
+from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import DOUBT, END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded
 from ..records.record import Record, flattened, request_json
@@ -436,9 +436,15 @@ def fork_ahead(
     trace, machine = begun.trace, begun.machine
     if machine is None:
         raise ProgramError(trace.diagnostics)
-    machines: list[Machine] = []
     calls: list[FirstCall] = []
-    _advance(machine, forked, trace.started_ns, machines, calls)
+
+    def following(one: Machine, op: Op) -> Op | None:
+        after = None if op.code == DOUBT else forked.known(one, op)
+        if after is None:
+            calls.append(_first_call(one, op, forked))
+        return after
+
+    machines = forked.recorded.walk(machine, trace.started_ns, following)
     stored = pending_run(host.preparer, edits.program, trace)
     base = trace.recording.base_ns
     # as a run that its process has left: it began when the first outcome was taken
@@ -448,32 +454,6 @@ def fork_ahead(
     rows.taken |= set(taken)
     stored.rows = [row for one in machines for row in rows.new(one)]
     return Ahead(taken, tuple(calls), stored)
-
-
-def _advance(
-    machine: Machine, forked: Forked, now: int, machines: list[Machine], calls: list[FirstCall]
-) -> bool:
-    """Drive *machine* and its children as far as outcomes are taken; whether it ended."""
-    machines.append(machine)
-    forked.recorded.attach(machine)
-    op: Op = machine.start(now)
-    while op.code != END:
-        if op.code == FORK:
-            ended = [
-                machine.fork.ready(number)
-                and _advance(machine.child(number), forked, machine.now, machines, calls)
-                for number in range(machine.fork.size)
-            ]  # each that may begin, also behind one that waits
-            if not all(ended):
-                return False
-            op = machine.resume(Joined(), machine.now)
-            continue
-        following = None if op.code == DOUBT else forked.known(machine, op)
-        if following is None:
-            calls.append(_first_call(machine, op, forked))
-            return False
-        op = following
-    return True
 
 
 def _first_call(machine: Machine, op: Any, forked: Forked) -> FirstCall:

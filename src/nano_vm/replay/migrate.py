@@ -15,8 +15,7 @@ from ..errors import VMError
 from ..language.program import Program
 from ..language.semantics import CALLS, Calls, control, tool_calls
 from ..machine.machine import Machine, machine_of
-from ..machine.outcome import Joined
-from ..machine.plan import END, FORK, Op, ToolOp
+from ..machine.plan import Op, ToolOp
 from ..machine.recorded import Recorded
 from ..machine.terms import RunTerms
 from ..records.record import Record, branch_of, full
@@ -111,15 +110,16 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
     """
     steps = [row for row in run.rows if row.kind == STEP]
     done = {row.path for row in steps}
-    machines: list[Machine] = []
-    asked: dict[str, Op] = {}
-    _advance(
-        machine,
-        Recorded((row.record() for row in steps), 0, reword=True),
-        machines,
-        asked,
-        run.started_ns,
-    )
+    recorded = Recorded((row.record() for row in steps), 0, reword=True)
+    asked: dict[str, Op] = {}  # the calls that are not recorded
+
+    def following(one: Machine, op: Op) -> Op | None:
+        after = recorded.feed(one, op)
+        if after is None:
+            asked[one.path] = op
+        return after
+
+    machines = recorded.walk(machine, run.started_ns, following)
     made = {
         record.path: record for one in machines for record in (full(r, ops) for r in one.records)
     }
@@ -152,34 +152,6 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
         if made[path].step.type in CALLS:
             return f"the new program has step {path!r} before what ran already"
     return None
-
-
-def _advance(
-    machine: Machine, recorded: Recorded, machines: list[Machine], asked: dict[str, Op], now: int
-) -> bool:
-    """Drive *machine* as far as records go; whether it ended. *asked* takes the calls that are not
-    recorded.
-    """
-    machines.append(machine)
-    recorded.attach(machine)
-    op = machine.start(now)
-    while op.code != END:
-        if op.code == FORK:
-            ended = [
-                machine.fork.ready(number)
-                and _advance(machine.child(number), recorded, machines, asked, machine.now)
-                for number in range(machine.fork.size)
-            ]  # each that may begin, also behind one that waits
-            if not all(ended):
-                return False
-            op = machine.resume(Joined(), machine.now)
-            continue
-        following = recorded.feed(machine, op)
-        if following is None:
-            asked[machine.path] = op
-            return False
-        op = following
-    return True
 
 
 def _difference(row: Row, record: Record) -> str | None:

@@ -358,15 +358,16 @@ export interface FirstCall {
 
 /**
  * A run once more, with a change. *edit* has what changes: `inputs`, by name; of a step, by
- * its path, `output`, or by its id any field as the program has it. With *version* the fork runs
- * that version of the program.
+ * its path, `output`, or by its id any field as the program has it. The output of an approval is
+ * none of them: it is decided in the inbox. With *version* the fork runs that version of the
+ * program.
  */
 export interface Fork {
   /** the step from which on nothing is taken */
   at?: string | null;
   edit?: Record<string, Record<string, unknown>>;
   version?: number | null;
-  /** make calls that have an effect, too */
+  /** make calls that have an effect, too, and ask for each approval anew */
   effects?: boolean;
 }
 
@@ -383,7 +384,7 @@ export interface ForkNamed {
   at?: string | null;
   edit?: Record<string, Record<string, unknown>>;
   version?: number | null;
-  /** make calls that have an effect, too */
+  /** make calls that have an effect, too, and ask for each approval anew */
   effects?: boolean;
   run_id?: string | null;
   labels?: Record<string, string> | null;
