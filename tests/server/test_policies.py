@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -135,20 +134,11 @@ FIFTY = "name: fifty\nsteps:\n" + "".join(
 ).replace("$a0", "it")
 FIFTY += "  - {id: pay, type: tool, tool: pay, args: {order_id: A}}\n  - {id: b, type: set, values: {x: 1}}\n"
 
-CHECK_SECONDS = 0.05
-"""Of the server's processor, for a program of 50 steps: it is asked after each pause in typing."""
 
-
-@pytest.mark.slow
-def test_fifty_steps_are_checked_while_one_types(world: World) -> None:
+def test_a_program_of_fifty_steps_is_checked_with_the_run_that_breaks_it(world: World) -> None:
+    """How long that takes, benchmarks/server.py measures."""
     world.state.hosts.own = ExecutionVM(ScriptedLLM(["yes"]), {"pay": pay})
     put_policy(world, APPROVED)
-    taken = []
-    for number in range(5):
-        source = FIFTY + f"# {number}\n"
-        began = time.process_time()
-        answer = world.viewer.post(f"{SHOP}/programs/check", json={"source": source})
-        taken.append(time.process_time() - began)
-        [proof] = [p for p in answer.json()["report"]["proofs"] if p["tool"] == "pay"]
-        assert proof["status"] == "refuted"
-    assert min(taken) < CHECK_SECONDS, taken
+    answer = world.viewer.post(f"{SHOP}/programs/check", json={"source": FIFTY})
+    [proof] = [p for p in answer.json()["report"]["proofs"] if p["tool"] == "pay"]
+    assert proof["status"] == "refuted"
