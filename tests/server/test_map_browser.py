@@ -35,7 +35,7 @@ def test_the_map_shows_shares_and_what_was_never_tried(
         log_in(page, "viewer")
         page.get_by_role("link", name="Path map").click()
         page.get_by_text("the last 10 runs").wait_for()
-        assert page.locator(".arrow-label", has_text="70 %").count() >= 1
+        page.locator(".arrow-label", has_text="70 %").first.wait_for()
         never = page.locator("section", has_text="Ways that no run took")
         assert never.locator("li").all_inner_texts() == [
             "never kind → ask (odd)",

@@ -54,7 +54,7 @@ async def test_runs_are_found_by_program_version_status_project_and_labels(
         "NanoProgram = 'found' AND NanoStatus = 'success'": ["found-1"],
         "NanoProgram = 'found' AND NanoStatus = 'failed'": ["found-0"],
         "NanoProject = 'shop' AND NanoProgram = 'found'": ["found-0"],
-        "NanoLabels = 'team=pay'": ["found-1"],
+        "NanoLabels = 'team=pay' AND NanoProgram = 'found'": ["found-1"],
     }.items():
         assert await found(client, query, len(ids)) == ids, query
     again = TemporalRuns(client, "lists", search_attributes=True)

@@ -127,9 +127,10 @@ def test_a_run_is_recomputed_and_two_are_compared(stored: StoreLibrary) -> None:
         assert recomputed(stored, run_id, Programs()).identical
     found = compared(stored, "refund-2001", "refund-2003", Programs())
     assert (found["same"], found["divergence"]) == (False, "analyze")
-    assert found["whole"]["status"] == ['"success"', '"failed"']
+    assert list(found["whole"]["status"]) == ['"success"', '"failed"']
     fields = {step["path"]: step["fields"] for step in found["steps"]}
-    assert fields["analyze"]["output"] == ['"Yes - damaged goods"', '"yes - damaged goods"']
+    answers = ['"Yes - damaged goods"', '"yes - damaged goods"']
+    assert list(fields["analyze"]["output"]) == answers
     assert compared(stored, "refund-2001", "refund-2001", Programs())["same"]
 
 
