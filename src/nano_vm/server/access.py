@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import sqlalchemy as sa
-from fastapi import Request
+from fastapi import Depends, Request
 
 from ..values import canonical, parse_json
 from . import audit, secrets
@@ -232,6 +232,10 @@ def _has_metrics_token(state: State, request: Request) -> bool:
 async def caller(request: Request) -> Caller:
     """Who asks, for a route that is not public; async, so that no thread is asked for it."""
     return cast(Caller, request.state.caller)
+
+
+Who = Annotated[Caller, Depends(caller)]
+"""Who asks, as a parameter of a route."""
 
 
 def declared(route: Any) -> str:

@@ -6,14 +6,14 @@ import time
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import Depends, Query, Response
+from fastapi import Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from ...errors import VMError
 from ...values import canonical, parse_json
 from .. import audit, memberships, secrets
-from ..access import Caller, approving, caller
+from ..access import Caller, Who, approving
 from ..addresses import account_name
 from ..bodies import Body
 from ..problems import Problem
@@ -37,8 +37,6 @@ from ..votes import MOST_APPROVERS
 from .people import Name, Password
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 PAGE_ENTRIES = 100
 

@@ -7,9 +7,8 @@ stores the run so; a worker goes on from there.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends
 from fastapi.responses import JSONResponse
 from pydantic import Field, field_validator
 
@@ -20,7 +19,7 @@ from ...replay.rerun import Subject, subject_of
 from ...run.options import Said
 from ...store.protocol import RunFilter
 from ...store.records import StoredRun
-from ..access import Caller, caller
+from ..access import Caller, Who
 from ..bodies import Body, is_text
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
@@ -31,8 +30,6 @@ from .programs import program_of
 from .runs import RunId
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 MOST_FORKS = 200
 """Runs of a tree that is shown: more than a person reads."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends
 from fastapi.responses import JSONResponse
 
 from ...errors import ProgramError
 from ...language.program import Program
 from ...store.protocol import RunFilter
 from ...store.records import PENDING
-from ..access import Caller, caller
+from ..access import Caller, Who
 from ..hosts import Able, Hosts, Worker
 from ..routing import PROJECT, Routes, route
 from ..shapes import HostList
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 LOOKED_AT = 200
 """Pending runs, newest first, that are held against what the workers can do."""

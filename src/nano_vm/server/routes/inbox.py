@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
@@ -16,15 +15,13 @@ from ...machine.pending import shown_digest
 from ...run.inbox import Inbox
 from ...ui.asking import Answers, AskedList, Asking
 from .. import votes
-from ..access import ANY_ROLE, Caller, caller
+from ..access import ANY_ROLE, Caller, Who
 from ..bodies import Body
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import Decided, json_bytes
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 _ACTIONS = {"approve": "step.approved", "reject": "step.rejected", "resolve": "step.resolved"}
 

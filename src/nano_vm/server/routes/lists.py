@@ -7,17 +7,18 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Request, Response
+from fastapi import Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from ...errors import StoreError, VMError
 from ...run.inbox import Inbox
 from ...store.records import ENDED
-from ...ui.asked_for import NoSuchFilter, asked_for
+from ...ui.asked_for import asked_for
 from .. import audit
-from ..access import Caller, caller
+from ..access import Caller, Who
 from ..bodies import Body
+from ..filters import understood
 from ..problems import Problem
 from ..routing import PROJECT, Routes, route
 from ..rows import Rows
@@ -25,8 +26,6 @@ from ..shapes import Cancelled, CancelledList, DayList, Recorded, ViewList
 from ..tables import views
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 Name = Annotated[str, Path(min_length=1, max_length=100)]
 
@@ -101,10 +100,8 @@ def count_days(
     today = time.time_ns() // (DAY_MS * 10**6)
     first = today - DAYS + 1
     asked = {**request.query_params, "since": str(first * DAY_MS), "until": ""}
-    try:
+    with understood():
         found = who.state.store.per_day(who.scope.within(asked_for(asked)))
-    except NoSuchFilter as error:
-        raise Problem(400, "no-such-filter", str(error)) from None
     days: dict[int, dict[str, int]] = {day: {} for day in range(first, today + 1)}
     for (day, status), count in sorted(found.items()):
         if day in days:  # a clock elsewhere may be ahead

@@ -6,14 +6,14 @@ import time
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import Depends, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from ...errors import VMError
 from ...store.records import DEFAULT_PROJECT
 from .. import attempts, audit, secrets
-from ..access import Caller, Principal, caller, entry_of, ip_of
+from ..access import Caller, Principal, Who, entry_of, ip_of
 from ..addresses import account_name
 from ..attempts import Attempt, attempt_of
 from ..bodies import Body
@@ -147,7 +147,7 @@ class LoggedOut(BaseModel):
 
 
 @route(ROUTES, "POST", "/api/v1/logout", SIGNED_IN, answers=LoggedOut)
-def logout(request: Request, who: Annotated[Caller, Depends(caller)]) -> Response:
+def logout(request: Request, who: Who) -> Response:
     """End this session."""
     _require_person(who, "a session is ended")
     state = who.state
@@ -163,7 +163,7 @@ def logout(request: Request, who: Annotated[Caller, Depends(caller)]) -> Respons
 
 
 @route(ROUTES, "POST", "/api/v1/logout-everywhere", SIGNED_IN, status=204)
-def logout_everywhere(who: Annotated[Caller, Depends(caller)]) -> Response:
+def logout_everywhere(who: Who) -> Response:
     """End all sessions of who asks."""
     _require_person(who, "sessions are ended")
     _end_sessions(who, sessions.c.user_name == who.name, "logout.everywhere")
@@ -171,7 +171,7 @@ def logout_everywhere(who: Annotated[Caller, Depends(caller)]) -> Response:
 
 
 @route(ROUTES, "POST", "/api/v1/password", SIGNED_IN, status=204)
-def change_password(given: NewPassword, who: Annotated[Caller, Depends(caller)]) -> Response:
+def change_password(given: NewPassword, who: Who) -> Response:
     """Change one's password; all sessions end, this one too."""
     _require_person(who, "a password is changed")
     attempt = attempt_of(who.name, who.ip, who.state.pepper)
@@ -198,7 +198,7 @@ def _require_person(who: Caller, what: str) -> None:
 
 
 @route(ROUTES, "GET", "/api/v1/me", SIGNED_IN, answers=Me)
-def me(who: Annotated[Caller, Depends(caller)]) -> Me:
+def me(who: Who) -> Me:
     """Who is logged in, and what they may do where."""
     return _me(who.state, who.principal)
 

@@ -9,13 +9,13 @@ from functools import lru_cache
 from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import Depends, Path
+from fastapi import Path
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from ...language.policy import Policy
 from .. import audit
-from ..access import Caller, caller
+from ..access import Who
 from ..bodies import Body
 from ..problems import Problem
 from ..routing import PROJECT, Routes, route
@@ -25,8 +25,6 @@ from ..shapes import PolicyList, PolicyVersion
 from ..tables import policies
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 

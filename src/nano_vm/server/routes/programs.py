@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Annotated, Any, cast
 
 import sqlalchemy as sa
-from fastapi import Depends, Path, Query
+from fastapi import Path, Query
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
@@ -29,7 +29,7 @@ from ...values import canonical, parse_json
 from ...verify.examine import placed_for
 from ...verify.report import Report
 from .. import audit
-from ..access import Caller, caller
+from ..access import Who
 from ..addresses import addressed
 from ..bodies import Body
 from ..hosts import under
@@ -52,8 +52,6 @@ from ..tables import programs
 from .policies import demanded, in_force
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 

@@ -7,7 +7,7 @@ import re
 import time
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
@@ -16,13 +16,14 @@ from ...records.secrecy import NOTHING_SECRET, Levels
 from ...run.inbox import Inbox
 from ...store.protocol import COST_GROUPS
 from ...store.records import ENDED
-from ...ui.asked_for import NoSuchFilter, asked_for
+from ...ui.asked_for import asked_for
 from ...ui.library import Comparison, Programs, RunList, compared, recomputed, version_of
 from ...ui.page import page
-from ..access import Caller, caller
+from ..access import Who
 from ..addresses import addressed
 from ..bodies import Body
 from ..events import stream
+from ..filters import After, Asked, understood
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import Costs, Current, Recorded, Started, Verified, json_bytes
@@ -30,8 +31,6 @@ from .policies import demanded
 from .programs import program_of
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 RunId = Annotated[str, Field(pattern=r"^[!-.0-~]{1,200}$")]
 """Of a run that is started here: what has a slash in it would have no address."""
@@ -51,24 +50,10 @@ class Start(Body):
 
 
 @route(ROUTES, "GET", f"{PROJECT}/runs", "run:read", answers=RunList)
-def list_runs(
-    request: Request,
-    who: Who,
-    status: Annotated[str, Query(description="one or several, with commas between")] = "",
-    program: str = "",
-    submitter: str = "",
-    parent: str = "",
-    labels: Annotated[str, Query(description="NAME=VALUE, one a line")] = "",
-    since: Annotated[str, Query(description="in milliseconds since 1970")] = "",
-    until: str = "",
-    min_cost: str = "",
-    after: Annotated[str | None, Query(description="what the page before gave")] = None,
-) -> Json:
+def list_runs(who: Who, asked: Asked, after: After = None) -> Json:
     """Runs of the project, newest first, a page at a time."""
-    try:
-        found = who.scope.page(asked_for(request.query_params), after)
-    except (NoSuchFilter, ValueError) as error:
-        raise Problem(400, "no-such-filter", str(error)) from None
+    with understood():
+        found = who.scope.page(asked, after)
     if not who.may("run:content"):
         for row in found["runs"]:
             row["error"] = None if row["error"] is None else "withheld"
@@ -252,9 +237,7 @@ def costs(
     until: str = "",
 ) -> JSONResponse:
     """What the model calls of runs have cost, summed."""
-    try:
+    with understood():
         within = who.scope.within(asked_for(request.query_params))
         found = who.scope.store.costs([part for part in by.split(",") if part], within)
-    except (NoSuchFilter, ValueError) as error:
-        raise Problem(400, "no-such-filter", str(error)) from None
     return JSONResponse({"costs": [{"of": dict(cost.of), **cost.consumed()} for cost in found]})

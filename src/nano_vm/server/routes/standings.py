@@ -6,20 +6,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Query
 
 from ...records.secrecy import REDACTED
 from ...run.durable.facts import brief, facts_of
 from ...run.durable.lease import living
-from ...ui.asked_for import NoSuchFilter, asked_for
-from ..access import Caller, caller
-from ..problems import Problem
+from ..access import Who
+from ..filters import After, Asked, understood
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import BriefList, CurrentFacts, json_bytes
 
 ROUTES = Routes()
-
-Who = Annotated[Caller, Depends(caller)]
 
 MOST_RUNS = 200
 """Runs of one answer; who wants more asks for the next page."""
@@ -27,26 +24,15 @@ MOST_RUNS = 200
 
 @route(ROUTES, "GET", f"{PROJECT}/standings", "run:read", answers=BriefList)
 def list_standings(
-    request: Request,
     who: Who,
-    status: Annotated[str, Query(description="one or several, with commas between")] = "",
-    program: str = "",
-    submitter: str = "",
-    parent: str = "",
-    labels: Annotated[str, Query(description="NAME=VALUE, one a line")] = "",
-    since: Annotated[str, Query(description="in milliseconds since 1970")] = "",
-    until: str = "",
-    min_cost: str = "",
+    asked: Asked,
     limit: Annotated[int, Query(ge=1, le=MOST_RUNS)] = 50,
-    after: Annotated[str | None, Query(description="what the page before gave")] = None,
+    after: After = None,
 ) -> Json:
     """Runs of the project, newest first, a page at a time: how each stands."""
     scope = who.scope
-    try:
-        within = scope.within(asked_for(request.query_params))
-        page = scope.store.page(within, size=limit, after=after)
-    except (NoSuchFilter, ValueError) as error:
-        raise Problem(400, "no-such-filter", str(error)) from None
+    with understood():
+        page = scope.store.page(scope.within(asked), size=limit, after=after)
     owners = living(scope.store)
     found = [brief(run, owners, "pages") for run in page.runs]
     if not who.may("run:content"):
