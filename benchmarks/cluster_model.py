@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from report import put
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "temporal.md"
@@ -223,10 +225,7 @@ def main() -> None:
     text = wrapped(told(asyncio.run(measured())))
     print(text)
     if given.write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        put(PAGE, BEGIN, END, text)
     sys.stdout.flush()
     os._exit(0)  # threads of the SDK now and then abort a process that ends the usual way
 

@@ -14,6 +14,13 @@ from pathlib import Path
 from typing import Any
 
 
+def put(page: Path, begin: str, end: str, text: str) -> None:
+    """Write *text* into *page*, in place of what stands between the marks *begin* and *end*."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """What the project wants of a figure. A missed bar is shown, it never fails anything."""

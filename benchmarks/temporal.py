@@ -25,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from report import put
 from temporal.cluster import Server
 from temporalio import activity, workflow
 from temporalio.client import Client
@@ -162,10 +163,7 @@ def main() -> None:
         text = table(asyncio.run(measured(Path(folder))))
     print(text)
     if given.write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        put(PAGE, BEGIN, END, text)
     sys.stdout.flush()
     os._exit(0)  # threads of the SDK now and then abort a process that ends the usual way
 
