@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tomllib
 import zipfile
@@ -14,6 +13,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from loading import loaded
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -21,13 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 @pytest.fixture(scope="module")
 def distribution() -> ModuleType:
-    path = ROOT / "scripts" / "distribution.py"
-    spec = importlib.util.spec_from_file_location("distribution", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("scripts/distribution.py")
 
 
 EDITOR = "# Licenses\n\n## d3 - 3.0 (BSD-3-Clause)\n\n## edit - 6.0 (MIT)\n"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import loaded
 
 from nano_vm import ExecutionVM, LocalAdapter, Program, Trace
 from nano_vm.testing import ScriptedLLM
@@ -22,13 +21,7 @@ ANGRY = "The blender arrived broken, I want my money back"
 
 
 def tools(name: str) -> dict[str, Any]:
-    spec = spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return dict(module.tools)
+    return dict(loaded(f"examples/{name}.py", f"examples_{name}").tools)
 
 
 def run(name: str, llm: Any, inputs: dict[str, Any]) -> Trace:
@@ -149,12 +142,7 @@ def test_triage_on_the_real_model_is_deterministic() -> None:
 
 
 def pools() -> Any:
-    spec = spec_from_file_location("examples_pools", EXAMPLES / "pools.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("examples/pools.py")
 
 
 def pooled(local: Any) -> list[list[str]]:

@@ -4,7 +4,6 @@ what the code says. Anchors are checked where the site is built, by `make docs`.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tomllib
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import loaded
 from pages import DOCS, GENERATED
 
 ROOT = DOCS.parent
@@ -65,24 +65,14 @@ def test_every_link_leads_to_a_file_of_the_site() -> None:
     assert wrong == []
 
 
-def script(name: str) -> Any:
-    """A module of scripts/."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_pictures_are_what_would_be_drawn() -> None:
-    made = script("pictures").pictures()
+    made = loaded("scripts/pictures.py").pictures()
     kept = {path: path.read_text(encoding="utf-8") for path in made}
     assert [path.name for path in made if made[path] != kept[path]] == [], "make docs draws them"
 
 
 def test_generated_pages_are_what_the_code_says() -> None:
-    made = script("reference").pages()
+    made = loaded("scripts/reference.py").pages()
     kept = {path: path.read_text(encoding="utf-8") for path in PAGES if path.parent in GENERATED}
     differ = sorted(path.name for path in made | kept if made.get(path) != kept.get(path))
     assert differ == [], "make docs writes them"

@@ -4,27 +4,17 @@ one, in its size. What they show is not compared: whoever changes a page takes t
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import struct
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from browsing import built  # noqa: F401 - a fixture
+from loading import loaded
 
 ROOT = Path(__file__).parents[2]
 SCREENS = ROOT / "docs" / "screens"
-
-
-def screens() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("screens", ROOT / "scripts/screens.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_each_picture_is_shown_and_each_that_is_shown_is_there() -> None:
@@ -37,7 +27,7 @@ def test_each_picture_is_shown_and_each_that_is_shown_is_there() -> None:
 def test_the_pages_can_still_be_taken_pictures_of(built: None, tmp_path: Path) -> None:
     if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    module = screens()
+    module = loaded("scripts/screens.py")
     names = module.take(tmp_path)
     assert sorted(names) == sorted(picture.name for picture in SCREENS.iterdir())
     for name in names:

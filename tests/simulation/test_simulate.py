@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import loaded
 from pages import find
 
 import nano_vm.testing
@@ -18,12 +17,7 @@ from nano_vm.simulation.shrink import diagram, without_needless
 from nano_vm.simulation.world import CALM, SECOND, Faults, Happening, here
 from nano_vm.testing import Outside, simulate
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "simulated.py"
-_spec = importlib.util.spec_from_file_location("simulated", EXAMPLE)
-assert _spec is not None
-assert _spec.loader is not None
-simulated = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(simulated)
+simulated: Any = loaded("examples/simulated.py")
 
 ROUGH = Faults(death=60, freeze=200, refused=30, lost_answer=30)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import subprocess
 import sys
 import tarfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import loaded
 
 from nano_vm.ui.page import EDITOR, SCRIPT, asset
 
@@ -63,11 +63,7 @@ def test_the_editor_is_a_script_of_its_own_and_the_pages_stay_small(built: None)
 @pytest.fixture
 def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The build hook of a tree whose pages are not built, on a machine without npm."""
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: Any = loaded("hatch_build.py")
     monkeypatch.setattr(module, "BUILT", tmp_path / "index.html")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("NANO_VM_SKIP_UI", raising=False)

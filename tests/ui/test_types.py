@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import loaded
 from pydantic import TypeAdapter
 from typing_extensions import is_typeddict
 
@@ -20,16 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "ui" / "src"
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ui_types", ROOT / "scripts/ui_types.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-UI_TYPES = script()
+UI_TYPES: Any = loaded("scripts/ui_types.py")
 DOCUMENT: dict[str, Any] = json.loads(UI_TYPES.DOCUMENT.read_text(encoding="utf-8"))
 SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
 
