@@ -38,14 +38,14 @@ def edited(text: str, spans: Iterable[Span], name: str) -> str:
     return "\n".join(lines)
 
 
-def rename(file: Path, place: tuple[int, int], name: str) -> set[str]:
+def rename(file: Path, place: tuple[int, int], name: str, folder: Path | None = None) -> set[str]:
     """Rename what stands at *place* in all files of the project; the names of those that changed."""
     text = file.read_text()
     index = Index(text)
     symbol = symbol_at(index, place)
     assert symbol is not None
     spans = renamed(index, place, name)
-    others = project_of(file.parent).renamed(symbol, index, file)
+    others = project_of(folder or file.parent).renamed(symbol, index, file)
     file.write_text(edited(text, spans, name))
     for other in others:
         other.path.write_text(edited(other.text, other.spans, name))
@@ -166,6 +166,40 @@ def test_an_input_is_renamed_in_tests_and_where_others_give_it(shop: Path) -> No
     }
     assert "with: {body: $letter}" in (shop / "program.yaml").read_text()
     assert "inputs: {body: x}" in (shop / "inner.test.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["sub", "inner.yaml"])
+def test_a_test_file_names_programs_otherwise_than_their_files(shop: Path, name: str) -> None:
+    """`programs` of a test file stands before the file of that name."""
+    program, tests = shop / "program.yaml", shop / "program.test.yaml"
+    (shop / "deep").mkdir()
+    (shop / "inner.yaml").rename(shop / "deep" / "given.yaml")
+    (shop / "inner.test.yaml").unlink()
+    (shop / "inner.yaml").write_text("steps: [{id: judge, type: set, values: {a: 1}}]\n")
+    program.write_text(program.read_text().replace("program: inner.yaml", f"program: {name}"))
+    tests.write_text(f"programs: {{{name}: deep/given.yaml}}\n{tests.read_text()}")
+    given = shop / "deep" / "given.yaml"
+    assert rename(given, (2, 10), "asks", shop) == {"program.test.yaml"}
+    text = tests.read_text()
+    assert "models: {judge: yes, pay/asks: [ann]}" in text
+    assert "path: [judge, gate, 'pay/asks', pay/send, pay]" in text
+    assert "steps: {judge: {output: yes}, pay/asks: {output: ann}}" in text
+    assert rename(shop / "inner.yaml", (0, 14), "other", shop) == set()
+    changed = rename(given, place_of(given, "{text"), "body", shop)
+    assert changed == ({"program.yaml"} if name == "sub" else set())
+
+
+def test_a_name_that_test_files_give_to_several_programs_is_not_changed_in_the_caller(
+    shop: Path,
+) -> None:
+    program = shop / "program.yaml"
+    program.write_text(program.read_text().replace("program: inner.yaml", "program: sub"))
+    (shop / "stub.yaml").write_text((shop / "inner.yaml").read_text())
+    for number, file in enumerate(("inner.yaml", "stub.yaml")):
+        text = f"program: program.yaml\nprograms: {{sub: {file}, odd: [1]}}\ntests: []\n"
+        (shop / f"given{number}.test.yaml").write_text(text)
+    inner = shop / "inner.yaml"
+    assert rename(inner, place_of(inner, "{text"), "body") == {"inner.test.yaml"}
 
 
 def test_a_step_that_a_policy_means_in_two_programs_is_not_renamed_by_halves(shop: Path) -> None:

@@ -9,13 +9,19 @@ are looked at. Steps of programs that stand inline have names in their own file 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from ..program_tests.document import ENDINGS, PROGRAM_ENDINGS, aside, named_or_beside
+from ..program_tests.document import (
+    ENDINGS,
+    PROGRAM_ENDINGS,
+    SECTIONS,
+    aside,
+    named_or_beside,
+)
 from ..program_tests.files import files_below, is_test_file
 from .index import GUARDS, Index, Span, span_of
 from .navigate import CannotRename, Symbol
@@ -64,11 +70,10 @@ class Project:
         """The files that name *symbol*, of the program *index* in *file*."""
         if symbol.scope != 0 or (symbol.kind == "name" and not _is_input(index, symbol.name)):
             return []
-        looked = _Looked(symbol, file.resolve(), self.programs)
+        looked = _Looked(symbol, file.resolve(), self.programs, self.tests)
         found = [
-            self._other(path, text, looked.in_tests(path, text))
-            for path, text in self.texts.items()
-            if is_test_file(path)
+            self._other(path, self.texts[path], looked.in_tests(path, root))
+            for path, root in self.tests.items()
         ]
         found += [
             self._other(path, self.texts[path], looked.in_caller(path, program))
@@ -127,6 +132,14 @@ class Project:
             if not path.name.endswith(ENDINGS) and _has_steps(index := Index(text))
         }
 
+    @cached_property
+    def tests(self) -> dict[Path, Node]:
+        """Those that hold tests."""
+        roots = (
+            (path, parsed(text).root) for path, text in self.texts.items() if is_test_file(path)
+        )
+        return {path: root for path, root in roots if root is not None and root.kind == "map"}
+
 
 def _has_steps(index: Index) -> bool:
     return any(True for _ in index.steps())
@@ -143,17 +156,17 @@ def _is_input(index: Index, name: str) -> bool:
 class _Looked:
     """One symbol that is looked for."""
 
-    def __init__(self, symbol: Symbol, file: Path, programs: dict[Path, Index]) -> None:
+    def __init__(
+        self, symbol: Symbol, file: Path, programs: dict[Path, Index], tests: dict[Path, Node]
+    ) -> None:
         self.name = symbol.name
         self.step = symbol.kind == "step"
         self.file = file
-        self.calls = {path.resolve(): _calls(path, index) for path, index in programs.items()}
+        self.calls = {path.resolve(): _calls(index) for path, index in programs.items()}
+        self.given = {path: _given(path, root) for path, root in tests.items()}
 
-    def in_tests(self, path: Path, text: str) -> Iterator[Span]:
+    def in_tests(self, path: Path, root: Node) -> Iterator[Span]:
         """Where a test file names it."""
-        root = parsed(text).root
-        if root is None or root.kind != "map":
-            return
         about = named_or_beside(root.text("program"), path)
         if about is None:
             return
@@ -162,10 +175,11 @@ class _Looked:
             if program == self.file:
                 yield from self.inputs(root)
             return
+        given = self.given[path]
         for node in _paths(root):
-            yield from self.pieces(node, node.value, program)
+            yield from self.pieces(node, node.value, program, given)
         for node in _edges(root):
-            yield from self.pieces(node, node.value.rpartition(".")[0], program)
+            yield from self.pieces(node, node.value.rpartition(".")[0], program, given)
 
     def inputs(self, root: Node) -> Iterator[Span]:
         """Keys of inputs, and names of untrusted ones."""
@@ -190,24 +204,41 @@ class _Looked:
             for name, value in rule.pairs:
                 for node in texts(value) if name.value in GUARDS else ():
                     for program in self.calls:
-                        yield from self.pieces(node, node.value.rpartition(".")[0], program)
+                        yield from self.pieces(node, node.value.rpartition(".")[0], program, {})
 
     def in_caller(self, path: Path, index: Index) -> Iterator[Span]:
         """Where a program that calls the file gives it the input."""
-        calls = self.calls[path.resolve()]
+        caller = path.resolve()
         for step in index.steps():
-            given = step.node.get("with")
-            if self.step or given is None or calls.get(step.id or "") != self.file:
+            arguments = step.node.get("with")
+            named = self.calls[caller].get(step.id or "")
+            if self.step or arguments is None or named is None:
                 continue
-            for key, _ in given.pairs:
+            if self.meant(named, caller) != self.file:
+                continue
+            for key, _ in arguments.pairs:
                 yield from (span.moved(step.line) for span in self.whole(key))
+
+    def meant(self, named: str, caller: Path) -> Path | None:
+        """The program that a call of *caller* means by a name: the file beside, else the one that
+        test files give it; None where they give several.
+        """
+        beside = _called(named, caller, {})
+        if beside in self.calls:
+            return beside
+        found = {given[named] for given in self.given.values() if named in given}
+        return found.pop() if len(found) == 1 else None
 
     def whole(self, node: Node) -> Iterator[Span]:
         if node.kind == "text" and node.value == self.name:
             yield span_of(node)
 
-    def pieces(self, node: Node, path: str, program: Path | None) -> Iterator[Span]:
-        """The parts of a step's path that are the step; *program* is the one that it begins in."""
+    def pieces(
+        self, node: Node, path: str, program: Path | None, given: Mapping[str, Path]
+    ) -> Iterator[Span]:
+        """The parts of a step's path that are the step; *program* is the one that it begins in, and
+        *given* are the files of programs that calls name otherwise than by their own.
+        """
         span = span_of(node)
         if span.end - span.start < len(path):
             return  # written with escapes, or over several lines
@@ -217,19 +248,35 @@ class _Looked:
             if program == self.file and base == self.name:
                 yield Span(span.line, at, at + len(base))
             calls = self.calls.get(program, {}) if program is not None else {}
-            if base in calls:
-                program = calls[base]
+            if program is not None and base in calls:
+                program = _called(calls[base], program, given)
             at += len(part) + 1
 
 
-def _calls(path: Path, index: Index) -> dict[str, Path | None]:
-    """By the id of each step that calls a program, the file of that; None where it is inline."""
-    found: dict[str, Path | None] = {}
-    for step in index.steps():
-        if step.type == "call" and step.id and step.scope == 0:
-            named = step.node.text("program")
-            found[step.id] = (path.parent / named).resolve() if named is not None else None
-    return found
+def _calls(index: Index) -> dict[str, str | None]:
+    """By the id of each step that calls a program, its name for that; None where it is inline."""
+    return {
+        step.id: step.node.text("program")
+        for step in index.steps()
+        if step.type == "call" and step.id and step.scope == 0
+    }
+
+
+def _given(path: Path, root: Node) -> dict[str, Path]:
+    """The files of the programs that a test file gives to calls, by their names there."""
+    found = root.get("programs")
+    return {
+        name.value: (path.parent / file.value).resolve()
+        for name, file in (found.pairs if found is not None else ())
+        if file.kind == "text"
+    }
+
+
+def _called(named: str | None, caller: Path, given: Mapping[str, Path]) -> Path | None:
+    """The program that a call in *caller* names: the one *given* for the name, before that file."""
+    if named is None:
+        return None
+    return given.get(named) or (caller.parent / named).resolve()
 
 
 def _items(node: Node, key: str) -> list[Node]:
@@ -240,7 +287,7 @@ def _items(node: Node, key: str) -> list[Node]:
 def _paths(root: Node) -> Iterator[Node]:
     """Paths of steps in a test file."""
     for case in _items(root, "tests"):
-        for section in ("models", "tools", "approvals", "events"):
+        for section in SECTIONS:
             answers = case.get(section)
             yield from (key for key, _ in (answers.pairs if answers is not None else ()))
         expect = case.get("expect")
