@@ -305,6 +305,23 @@ async def test_under_a_changed_contract_a_program_is_checked_again(
     tools.close()
 
 
+async def test_a_changed_contract_holds_for_each_call_and_tool_after_it_was_seen(
+    serve: Callable[..., Http],
+) -> None:
+    there = Tools(declared("a", {"x": TEXT}), declared("b", {"x": TEXT}), a="A", b="B")
+    tools = await mcp_tools(serve(there).url)
+    vm = ExecutionVM(tools=tools)
+    assert (await vm.run(program(step("a", "a"), step("b", "b")))).ok
+    there.tools = [declared(name, {"x": TEXT}, required=["x"]) for name in "ab"]
+    quiet(tools)
+    calls = len(there.calls)
+    for name in ("a", "a", "b"):  # at once: the server has just been heard of
+        refused = await vm.run(program(step("call", name)))
+        assert f"the contract of tool {name!r} has changed" in refused.error
+    assert len(there.calls) == calls
+    tools.close()
+
+
 async def test_arguments_are_held_against_a_contract_that_has_changed(
     serve: Callable[..., Http],
 ) -> None:

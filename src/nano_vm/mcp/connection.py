@@ -60,6 +60,7 @@ class Connection:
         self.closed = False
         self.generation = 0  # how often it was connected
         self.changed = False  # whether the server said that its tools have
+        self.listed: list[Any] = []  # what it said last that it has
         self._client: Any = None
         self._holder: asyncio.Task[None] | None = None
         self._stop: asyncio.Event | None = None
@@ -133,13 +134,13 @@ class Connection:
         self._heard = self._loop.time()
         return result
 
-    async def alive(self) -> list[Any] | None:
+    async def alive(self) -> list[Any]:
         """Make sure that the server is there before a call is made, connecting anew where it is
-        gone; its tools, where they may be others than before.
+        gone; its tools, in another list where they may be others than before.
         """
         if self._client is not None and not self.changed:
             if self._loop.time() - self._heard < QUIET_SECONDS:
-                return None
+                return self.listed
             client = self._client
             try:
                 return await self._listed(client)
@@ -157,7 +158,7 @@ class Connection:
                 tools += page.tools
                 cursor = page.next_cursor
                 if cursor is None:
-                    self._heard = self._loop.time()
+                    self._heard, self.listed = self._loop.time(), tools
                     return tools
         raise ToolError(f"{self} lists its tools without end", retryable=False)
 

@@ -131,6 +131,7 @@ class McpTool:
         self._arguments = self._check(self.schema, "arguments")
         output = listed.output_schema
         self._result = None if output is None else self._check(output, "results")
+        self._passed: list[Any] | None = None  # the list in which its contract was found last
 
     def _check(self, schema: dict[str, Any], what: str) -> Callable[[Any], str | None]:
         fault = schema_fault(schema)
@@ -158,8 +159,9 @@ class McpTool:
 
     async def _call(self, given: dict[str, Any]) -> Any:
         now = await self.connection.alive()
-        if now is not None:
+        if now is not self._passed:
             self._unchanged(now)
+            self._passed = now
         return await self.connection.call(self.name, given)
 
     def _unchanged(self, listed: list[Any]) -> None:
@@ -210,12 +212,14 @@ class McpTool:
 
             async def call(**arguments: Any) -> Any:
                 nonlocal current
+                used = current
                 try:
-                    return await current(**arguments)
+                    return await used(**arguments)
                 except ContractChanged as changed:
-                    renewed = changed.renewed()
-                    await recheck(renewed.callable())
-                    current = renewed
+                    if current is used:  # else another call has seen it before
+                        renewed = changed.renewed()
+                        await recheck(renewed.callable())
+                        current = renewed
                 return await current(**arguments)
 
             return call
