@@ -43,7 +43,8 @@ class Adapter:
         # where it is the adapter's own, as of a model on this machine
         self.price = getattr(adapter, "price", None)
         # the task queue of the workers of a Temporal cluster that have it
-        self.queue: str | None = getattr(adapter, "queue", None)
+        queue = getattr(adapter, "queue", None)
+        self.queue = queue if isinstance(queue, str) else None
         # of a pool: who may answer
         served = getattr(adapter, "served", None)
         self.served: Served | None = served if isinstance(served, Served) else None

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnknownRun, VMError
-from ..records.secrecy import NOTHING_SECRET, Levels, shown_to
+from ..records.secrecy import levels_of, shown_to
 from .decide import waiting_lines
 from .faults import FAILED, OK, UsageFault
 from .grammar import Options, typed
@@ -235,7 +235,7 @@ def show(options: Options) -> int:
 def _shown_json(run_id: str, whole: Trace | None, waiting: list[dict[str, Any]]) -> dict[str, Any]:
     if whole is None:
         return {"run_id": run_id, "status": "pending", "waiting": [], "trace": None}
-    levels = Levels.of(whole.about) or NOTHING_SECRET
+    levels = levels_of(whole)
     return {
         "run_id": run_id,
         "status": whole.status.value,

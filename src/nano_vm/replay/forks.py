@@ -318,8 +318,8 @@ async def fork(
     {"prompt": ...}}`` (any field of a step). No ``write`` or ``irreversible`` call is made unless
     *effects*, or *tools* have a stand-in for it: the fork waits before it (``SUSPENDED``; see
     `Trace.waiting`). With *effects* each approval is asked for anew, but one whose output *edit*
-    gives: whoever has the records decides that. *run*, *program* and *programs* are as for `replay`, an id is one of *vm*'s
-    store. ``about["parent"]`` of the fork names its run.
+    gives: whoever has the records decides that. *run*, *program* and *programs* are as for
+    `replay`, an id is one of *vm*'s store. ``about["parent"]`` of the fork names its run.
 
     With *run_id*, and a store in *vm*, the fork is stored under that id and goes on as any run once
     what it waits for has come; then nothing more is taken from the run that it was made from. A

@@ -169,10 +169,12 @@ def programs_of(run: StoredRun) -> tuple[Program, dict[str, Program]]:
     Raises:
         VMError: If what is stored is no program.
     """
-    return programs_in(run.document, run.run_id)
+    return programs_of_document(run.document, run.run_id)
 
 
-def programs_in(document: Mapping[str, Any], run_id: str) -> tuple[Program, dict[str, Program]]:
+def programs_of_document(
+    document: Mapping[str, Any], run_id: str
+) -> tuple[Program, dict[str, Program]]:
     """The same of the *document* of a run."""
     if not isinstance(document.get("program"), dict):
         raise VMError(f"run {run_id!r} has no program stored with it")

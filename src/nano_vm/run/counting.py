@@ -1,5 +1,5 @@
-"""Calls of models that a worker of another engine makes for the runs of that: in the budgets that runs
-share, and within the limits of pools. A store keeps both for all workers that have it.
+"""Calls of models that a worker of another engine makes for the runs of that: in the budgets that
+runs share, and within the limits of pools. A store keeps both for all workers that have it.
 
 The machine of such a run is elsewhere, so what a call may use and is charged with is computed here,
 by the functions that the machine has it from.

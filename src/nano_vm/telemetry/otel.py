@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra, VMError
 from ..records.record import Attempt, StepError, branch_of
-from ..records.secrecy import NOTHING_SECRET, Levels, shown_to
+from ..records.secrecy import Levels, levels_of, shown_to
 from ..records.status import StepStatus, TraceStatus
 from ..records.usage import LLMUsage
 from ..run.observers import KINDS, Event
@@ -107,7 +107,7 @@ class OpenTelemetry:
 
     def _run_started(self, event: Event) -> None:
         trace, caller = event.trace, self._current()
-        levels = Levels.of(trace.recording.about) or NOTHING_SECRET
+        levels = levels_of(trace)
         attributes: Attributes = {
             names.OPERATION: names.INVOKE_WORKFLOW,
             names.SPAN_KIND: "CHAIN",

@@ -175,7 +175,10 @@ class Life:
 
 
 class NotMade(Exception):
-    """The call was not made: this worker was not heard of for too long."""
+    """The call was not made; the message says why."""
+
+    def __init__(self, why: str = "this worker was not heard of for too long") -> None:
+        super().__init__(why)
 
 
 @asynccontextmanager
@@ -191,8 +194,8 @@ async def alive() -> AsyncIterator[Life]:
     beating = asyncio.create_task(beat())
     try:
         yield life
-    except NotMade:
-        told = "this worker was not heard of for too long, and has not made the call"
+    except NotMade as error:
+        told = f"{error}, so the call was not made"
         raise ApplicationError(told, type=NOT_MADE, non_retryable=True) from None
     finally:
         beating.cancel()
@@ -540,7 +543,8 @@ class Activities:
         call = ModelCall.of(told)
         async with alive() as life, AsyncExitStack() as stack:
             try:
-                await stack.enter_async_context(self._limits(call))
+                own_pools = call.program != ""
+                await stack.enter_async_context(self._counting.limits(own_pools=own_pools))
                 adapters = await self.adapters(call)
                 if adapters is None:
                     return UNKNOWN_PROGRAM
@@ -612,15 +616,6 @@ class Activities:
             return self.vm.preparer.adapters
         prepared = await self.prepared(call)
         return None if prepared is None or prepared.host is None else prepared.host.adapters
-
-    @asynccontextmanager
-    async def _limits(self, call: ModelCall) -> AsyncIterator[None]:
-        try:
-            async with self._counting.limits(own_pools=call.program != ""):
-                yield
-        except StoreError as error:
-            logger.warning("the limits of pools are in a store: %s", error)
-            raise NotMade from None
 
     async def counted(
         self, call: ModelCall, adapters: Mapping[str | None, Adapter]

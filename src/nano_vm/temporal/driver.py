@@ -506,7 +506,7 @@ class Driver:
             return [Lost((began,), settled=True), Unknown(LOST)]
         tape = self.tape.of(machine.frame_name)
         if sum(isinstance(entry, Lost) for _, entry in tape[-MAX_LOST:]) >= MAX_LOST:
-            told = f"its worker died {MAX_LOST} times in a row"
+            told = f"it was lost or could not be begun {MAX_LOST} times in a row"
             return [Failed(StepError(kind, "LostCall", told, retryable=False))]
         return [Lost((began,))]
 

@@ -105,6 +105,10 @@ async def connect(
     return client
 
 
+_TIME_OF_RUN = "-2026-11-27T06:16:17Z"
+"""As the server writes it behind the name of a schedule."""
+
+
 class TemporalRuns:
     """Runs programs on a Temporal cluster; as `ExecutionVM`, but that the runs are the cluster's.
 
@@ -211,7 +215,7 @@ class TemporalRuns:
                     f"run {run_id!r} exists, with another program or other inputs"
                 ) from None
         except RPCError as error:
-            raise _unknown(run_id, error) from None
+            raise _refused(run_id, error) from None
         return run_id
 
     async def _attributes(self, program: Program, start: Start) -> TypedSearchAttributes:
@@ -246,7 +250,7 @@ class TemporalRuns:
         """
         if options.get("run_id") is not None:
             raise VMError("the runs of a schedule have their ids of its name; leave out run_id")
-        if not is_run_id(name):
+        if not is_run_id(name + _TIME_OF_RUN):
             raise VMError(f"the name of a schedule begins ids of runs, and {name!r} cannot")
         refusal = self._refusal(program, context, programs, options)
         if refusal is not None:
@@ -507,4 +511,8 @@ def _identity_of(start: Start) -> str:
 def _unknown(run_id: str, error: RPCError) -> VMError:
     if error.status is RPCStatusCode.NOT_FOUND:
         return UnknownRun(f"no run {run_id!r} on this cluster")
+    return _refused(run_id, error)
+
+
+def _refused(run_id: str, error: RPCError) -> VMError:
     return VMError(f"run {run_id!r}: the Temporal server says: {error.message}")

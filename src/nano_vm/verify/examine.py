@@ -329,11 +329,8 @@ def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
 def _first_calls(flow: Flow) -> dict[str, Loc]:
     """Each tool that is called, in the order of the program, and where it is first."""
     found: dict[str, Loc] = {}
-    for names in _all_names(flow):
-        for step, at in names.steps:
-            for call in names.calls.get(step.id, ()):
-                if call.tool not in found:
-                    found[call.tool] = (*names.loc, *at, *call.at, "tool")
+    for tool, loc in _calls(flow):
+        found.setdefault(tool, loc)
     return found
 
 

@@ -82,7 +82,7 @@ def _draw(run: Facts, trace: Trace) -> None:
     from ...draw.png import png
     from ...draw.taken import marks_of_run
     from ...language.flow import Flow
-    from ...replay.rerun import programs_in
+    from ...replay.rerun import programs_of_document
     from ..images import messages, protocol
 
     spoken = protocol(os.environ, terminal=sys.stdout.isatty())
@@ -92,6 +92,6 @@ def _draw(run: Facts, trace: Trace) -> None:
             "WezTerm do. nano-vm graph PROGRAM --run RUN -o FILE.svg writes one"
         )
         return
-    flow = Flow(*programs_in(run["document"], run["run_id"]))
+    flow = Flow(*programs_of_document(run["document"], run["run_id"]))
     for message in messages(png(svg(flow, marks_of_run(flow, trace))), spoken):
         emit(message)

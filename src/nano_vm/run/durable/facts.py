@@ -2,8 +2,8 @@
 has the run for them.
 
 A stored run and the owners that are alive come in; facts go out, of what was said in the run those
-alone that a receiver accepts. Times are nanoseconds since 1970. Whether a process is alive is looked
-at here, so this runs where the store is.
+alone that a receiver accepts. Times are nanoseconds since 1970. Whether a process is alive is
+looked at here, so this runs where the store is.
 """
 
 from __future__ import annotations
