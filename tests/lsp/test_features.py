@@ -144,7 +144,39 @@ steps:
             {"a"},
         ),
         (f"policy:\n  tools: {{pay: {{effect: |}}}}\n{GUARDED}", {"read", "irreversible"}, {"a"}),
-        (f"policy:\n  inputs: {{order: |}}\n{ASKED}", {"trusted", "untrusted"}, {"a"}),
+        (
+            f"policy:\n  inputs: {{order: |}}\n{ASKED}",
+            {"trusted", "untrusted", "public", "secret"},
+            {"a"},
+        ),
+        (f"policy:\n  inputs: {{order: {{|}}}}\n{ASKED}", {"trust", "secrecy"}, {"tools"}),
+        (
+            f"policy:\n  inputs: {{order: {{trust: |}}}}\n{ASKED}",
+            {"trusted", "untrusted"},
+            {"public", "secret"},
+        ),
+        (f"policy:\n  inputs: {{order: {{secrecy: |}}}}\n{ASKED}", set(), {"trusted"}),
+        (
+            f"policy:\n  tools: {{pay: {{returns: |}}}}\n{ASKED}",
+            {"trusted", "args", "public", "secret"},
+            {"untrusted"},
+        ),
+        (
+            f"policy:\n  tools: {{pay: {{returns: {{trust: |}}}}}}\n{ASKED}",
+            {"trusted", "args"},
+            {"public"},
+        ),
+        (
+            f"policy:\n  tools: {{pay: {{args: {{to: {{|}}}}}}}}\n{ASKED}",
+            {"trusted", "check", "approval"},
+            {"guarded_by"},
+        ),
+        (
+            f"policy:\n  tools: {{pay: {{args: {{to: {{trusted: |}}}}}}}}\n{ASKED}",
+            {"true", "false"},
+            {"trusted"},
+        ),
+        (f"policy:\n  metadata: {{x: {{y: |}}}}\n{ASKED}", set(), {"trusted", "true"}),
         (f"policy:\n  |\n{ASKED}", {"tools", "inputs", "values"}, {"steps"}),
         (
             "steps:\n  - id: a\n    type: llm\n    prompt: x\n    |\n    max_tokens: 4\n",

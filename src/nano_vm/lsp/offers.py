@@ -5,6 +5,7 @@ All of it is read off the JSON Schema of the language, so that it says what the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -113,34 +114,43 @@ def words(kind: str | None, field: str) -> tuple[str, ...]:
     return ()
 
 
-def _policy_at(path: tuple[str, ...]) -> dict[str, Any]:
-    """The schema of what stands at *path* in a policy."""
-    at: Any = POLICY_SCHEMA
+def _policy_at(path: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The schemas of what may stand at *path* in a policy, also of one that declares no labels."""
+    found = [POLICY_SCHEMA, POLICY_SCHEMA["then"]]
     for part in path:
-        if part == "-":
-            at = at.get("items")
-        else:
-            at = at.get("properties", {}).get(part, at.get("additionalProperties"))
-        if not isinstance(at, dict):  # anything, or nothing
-            return {}
-    found: dict[str, Any] = at
+        found = [below for kind in found for below in _below(kind, part)]
     return found
+
+
+def _below(kind: dict[str, Any], part: str) -> Iterator[dict[str, Any]]:
+    """The schemas of a field, or of an item, of what a schema allows."""
+    if part == "-":
+        found = kind.get("items")
+    else:
+        found = kind.get("properties", {}).get(part, kind.get("additionalProperties"))
+    if isinstance(found, dict):  # else anything, or nothing
+        yield from _ways(found)
+
+
+def _ways(kind: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each schema that a value may follow."""
+    yield kind
+    for one in kind.get("anyOf", ()):
+        yield from _ways(one)
 
 
 def policy_fields(path: tuple[str, ...]) -> dict[str, str]:
     """The fields of a part of a policy."""
-    fields = _policy_at(path).get("properties", {})
-    return {name: _said(kind) if isinstance(kind, dict) else "" for name, kind in fields.items()}
+    found: dict[str, str] = {}
+    for part in _policy_at(path):
+        for name, kind in part.get("properties", {}).items():
+            found[name] = found.get(name) or (_said(kind) if isinstance(kind, dict) else "")
+    return found
 
 
 def policy_words(path: tuple[str, ...]) -> list[str]:
     """The words that stand for a value of a policy."""
-    found = _words(_policy_at(path))
-    return found or (list(TRUST) if path[:1] == ("inputs",) else [])
-
-
-TRUST = ("trusted", "untrusted", "public", "secret")
-"""What a policy says of an input."""
+    return list(dict.fromkeys(word for kind in _policy_at(path) for word in _words(kind)))
 
 
 def _words(kind: dict[str, Any]) -> list[str]:
