@@ -211,6 +211,26 @@ def test_a_cycle_is_a_gap_that_names_loop() -> None:
             "Choices is a list of objects",
             "correct it",
         ),
+        (
+            machine("A", A={**task("f"), "End": True, "Next": "B"}, B={"Type": "Succeed"}),
+            "state 'A' has Next beside End: true",
+            "leave out one of them",
+        ),
+        (
+            machine("A", A={**task("f"), "End": "yes", "Next": "B"}, B={"Type": "Succeed"}),
+            "End is true or false",
+            "correct it",
+        ),
+        (
+            machine("A", A={"Type": "Wait", "SecondsPath": None, "End": True}),
+            "SecondsPath is a path",
+            "correct it",
+        ),
+        (
+            {**machine("A", A={"Type": "Succeed"}), "TimeoutSeconds": "9"},
+            "TimeoutSeconds is a number",
+            "correct it",
+        ),
         ({"a": 1}, "no workflow", "StartAt"),
         ([1], "no workflow", "StartAt"),
     ],
@@ -504,6 +524,111 @@ def test_what_has_no_counterpart_is_a_gap(state: State, message: str) -> None:
     assert any(message in one for one in gaps), result.findings
     vm = ExecutionVM(None)
     assert [d for d in vm.check(result.program) if d.severity == "error"] == []
+
+
+FOREIGN: dict[str, Any] = {
+    "Next": "B",
+    "Default": "B",
+    "Choices": [{"Variable": "$.a", "IsNull": True, "Next": "B"}],
+    "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "B"}],
+}
+"""Transitions, each of which only states of some types have."""
+
+
+@pytest.mark.parametrize(
+    ("state", "fields"),
+    [
+        ({**task("f"), "End": True}, ("Default", "Choices")),
+        ({"Type": "Pass", "End": True}, ("Default", "Choices", "Catch")),
+        ({"Type": "Wait", "Seconds": 1, "End": True}, ("Default", "Choices", "Catch")),
+        ({"Type": "Succeed"}, tuple(FOREIGN)),
+        ({"Type": "Fail"}, tuple(FOREIGN)),
+        ({"Type": "Choice", "Choices": FOREIGN["Choices"]}, ("Next", "Catch")),
+    ],
+)
+def test_a_transition_that_a_type_has_not_is_a_gap_and_leads_nowhere(
+    state: State, fields: tuple[str, ...]
+) -> None:
+    for field in fields:
+        document = machine(
+            "A",
+            A={**state, field: copy.deepcopy(FOREIGN[field])},
+            B={"Type": "Succeed"},
+        )
+        result = converted(document)
+        assert result.program is not None, result.findings
+        assert [one.loc for one in result.findings if one.kind == "gap"] == [("States", "A", field)]
+
+
+def mapped(**fields: Any) -> dict[str, Any]:
+    inner = {**machine("X", X={"Type": "Succeed"}), **fields}
+    return machine("A", A={"Type": "Map", "ItemProcessor": inner, "End": True})
+
+
+NULL = {"Variable": "$.a", "IsNull": True}
+
+
+def chosen(**rule: Any) -> dict[str, Any]:
+    choice = {"Type": "Choice", "Choices": [{**rule, "Next": "B"}]}
+    return machine("A", A=choice, B={"Type": "Succeed"})
+
+
+def guarded(field: str, **more: Any) -> dict[str, Any]:
+    rule = {"ErrorEquals": ["States.ALL"], **({"Next": "B"} if field == "Catch" else {}), **more}
+    return machine("A", A={**task("f"), field: [rule], "Next": "B"}, B={"Type": "Succeed"})
+
+
+@pytest.mark.parametrize(
+    ("document", "loc", "remedy"),
+    [
+        ({**mapped(), "TimoutSeconds": 3}, "TimoutSeconds", "did you mean 'TimeoutSeconds'?"),
+        (mapped(TimeoutSeconds=3), "ItemProcessor TimeoutSeconds", "by hand"),
+        (mapped(ProcessorConfig={"Mode": "DISTRIBUTED"}), "ItemProcessor ProcessorConfig", "batch"),
+        (mapped(ProcessorConfig={"Mode": "INLINE", "A": 1}), "ItemProcessor ProcessorConfig", ""),
+        (guarded("Retry", MaxAttemps=2), "Retry 0 MaxAttemps", "did you mean 'MaxAttempts'?"),
+        (guarded("Catch", Assign={"a": 1}), "Catch 0 Assign", "by hand"),
+        (guarded("Catch", ResultPaht=None), "Catch 0 ResultPaht", "did you mean 'ResultPath'?"),
+        (chosen(**NULL, Assign={"a": 1}), "Choices 0 Assign", "by hand"),
+        (chosen(**NULL, Output={"a": 1}), "Choices 0 Output", "by hand"),
+        (chosen(Not={**NULL, "Next": "B"}), "Choices 0 Not Next", "by hand"),
+        (chosen(And=[{"Or": [{**NULL, "Assign": {}}]}]), "And 0 Or 0 Assign", "by hand"),
+        (chosen(Variable="$.a", IsNul=True), "Choices 0 IsNul", "did you mean 'IsNull'?"),
+    ],
+)
+def test_no_part_is_dropped_without_a_finding(document: Any, loc: str, remedy: str) -> None:
+    result = converted(document)
+    assert result.program is not None, result.findings
+    gaps = {" ".join(map(str, one.loc)): one for one in result.findings if one.kind == "gap"}
+    (at,) = [one for one in gaps if one.endswith(loc)]
+    assert remedy in gaps[at].remedy
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {**mapped(Comment="c", ProcessorConfig={"Mode": "INLINE"}), "Version": "1.0"},
+        guarded("Retry", Comment="c", MaxDelaySeconds=3, JitterStrategy="FULL"),
+        guarded("Catch", Comment="c", ResultPath=None),
+        chosen(**NULL, Comment="c"),
+    ],
+)
+def test_a_field_that_is_converted_or_says_nothing_is_no_gap(document: Any) -> None:
+    assert program_of(document)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"And": [NULL], **NULL},
+        {"Or": [NULL], "Not": NULL},
+        {"Or": [NULL], "Variable": "$.b"},
+        {**NULL, "IsPresent": True},
+        {"IsNull": True},
+    ],
+)
+def test_a_rule_with_more_than_one_test_is_a_gap(rule: State) -> None:
+    (gap,) = found(chosen(**rule), "gap")
+    assert "no Variable with one comparison" in gap
 
 
 def places(part: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -18,7 +18,18 @@ _COMPARISONS = {
 }
 _TYPES = ("String", "Numeric", "Boolean")
 _OPERATORS = {f"{kind}{name}": sign for kind in _TYPES for name, sign in _COMPARISONS.items()}
-_BESIDE = ("Next", "Comment", "Variable", "Assign", "Output")
+_JOINED = {"And": " and ", "Or": " or "}
+TESTS = (
+    *(*_JOINED, "Not", "IsPresent", "IsNull", "IsString", "IsNumeric", "IsBoolean", "IsTimestamp"),
+    *("StringMatches", "Condition"),
+    *(
+        f"{kind}{name}{of}"
+        for kind in (*_TYPES, "Timestamp")
+        for name in _COMPARISONS
+        for of in ("", "Path")
+    ),
+)
+"""What a rule can test by in Amazon's States Language; not all of it can be converted."""
 
 
 def condition(rule: dict[str, Any], read: Read) -> str:
@@ -27,18 +38,21 @@ def condition(rule: dict[str, Any], read: Read) -> str:
     Raises:
         NoCounterpart: If it has none here.
     """
-    for name, word in (("And", " and "), ("Or", " or ")):
-        if name in rule:
-            return word.join(f"({condition(one, read)})" for one in _rules(rule[name], name))
-    if "Not" in rule:
-        (inner,) = _rules([rule["Not"]], "Not")
-        return f"not ({condition(inner, read)})"
-    tests = [name for name in rule if name not in _BESIDE]
-    if len(tests) != 1 or not isinstance(rule.get("Variable"), str):
+    tests = [name for name in rule if name in TESTS]
+    test = tests[0] if len(tests) == 1 else None
+    combines = test == "Not" or test in _JOINED
+    if test is None or combines == isinstance(rule.get("Variable"), str):
         raise NoCounterpart(
-            "has a rule that is no Variable with one comparison", "write the condition by hand"
+            "has a rule that is no Variable with one comparison, and no And, Or or Not alone",
+            "write the condition by hand",
         )
-    return _comparison(expression(read(rule["Variable"])), tests[0], rule[tests[0]], read)
+    given = rule[test]
+    if test in _JOINED:
+        return _JOINED[test].join(f"({condition(one, read)})" for one in _rules(given, test))
+    if test == "Not":
+        (inner,) = _rules([given], test)
+        return f"not ({condition(inner, read)})"
+    return _comparison(expression(read(rule["Variable"])), test, given, read)
 
 
 def _rules(given: Any, name: str) -> list[dict[str, Any]]:

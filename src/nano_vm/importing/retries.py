@@ -50,7 +50,10 @@ def retry_of(rules: list[dict[str, Any]], *, calls: bool) -> tuple[dict[str, Any
         raise NoCounterpart(
             "retries all of its branches or items", "retry the steps inside, each for itself"
         )
-    terms = [{key: one for key, one in rule.items() if key != "ErrorEquals"} for rule in rules]
+    terms = [
+        {key: one for key, one in rule.items() if key not in ("ErrorEquals", "Comment")}
+        for rule in rules
+    ]
     if any(one != terms[0] for one in terms):
         raise NoCounterpart(
             "retries different errors in different ways", "write one 'retry' for all of them"

@@ -34,7 +34,7 @@ from .documents import (
 )
 from .identifiers import Identifiers, error_name, identifier
 from .json_path import path_of, payload, value
-from .machine_faults import check_machine, inner_machines
+from .machine_faults import check_machine, inner_machines, transitions
 from .report import Findings, NoCounterpart, not_imported
 from .retries import caught, retry_of
 from .tasks import call_of
@@ -609,9 +609,4 @@ def _gives(step: dict[str, Any], document: Value) -> bool:
 
 def _successors(state: dict[str, Any]) -> list[str]:
     """The states that *state* can lead to, each once."""
-    found = [state["Next"]] if "Next" in state else []
-    for field_ in ("Choices", "Catch"):
-        found += [rule["Next"] for rule in state.get(field_, [])]
-    if "Default" in state:
-        found.append(state["Default"])
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(holder[field_] for field_, holder, _ in transitions(state, ())))
