@@ -12,12 +12,15 @@ from campaigns import cases
 from nano_vm import tool
 from nano_vm.errors import ProgramError
 from nano_vm.language.canonical import formatted
+from nano_vm.language.kinds import TYPES
 from nano_vm.language.program import Program
+from nano_vm.language.semantics import edge_words
 from nano_vm.lsp.complete import completions
 from nano_vm.lsp.diagnose import diagnose, lenses
 from nano_vm.lsp.fixes import CannotFormat, commented, fixes
 from nano_vm.lsp.hover import hover
 from nano_vm.lsp.index import Index
+from nano_vm.lsp.names import edges_of
 from nano_vm.lsp.navigate import (
     CannotRename,
     definitions,
@@ -30,6 +33,7 @@ from nano_vm.lsp.project import Known
 from nano_vm.lsp.tree import parts_of
 from nano_vm.tools.contract import contract
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TEMPLATES = Path(__file__).parents[2] / "src/nano_vm/cli/templates"
 
 
@@ -189,6 +193,53 @@ def test_what_is_offered_fits_the_place(text: str, some: set[str], never: set[st
     found = set(offered(text))
     assert some <= found
     assert not never & found
+
+
+WITH_EDGES = """\
+steps:
+  - {id: c, type: condition, condition: $x, then: $next}
+  - {id: d, type: condition, when: $x, condition: $x, then: [], otherwise: $end}
+  - {id: a, type: approval, role: boss}
+  - {id: late, type: approval, role: boss, timeout_seconds: 5, then: $next}
+  - {id: never, type: approval, role: boss, timeout_seconds: null, then: $next}
+  - {id: s, type: switch, on: $x, cases: {x: $end, "y z": $end}}
+  - {id: t, type: switch, on: $x, cases: {x: $end}, default: $end}
+  - {id: twice, type: switch, when: $x, on: $x, cases: {when: $end, default: $end}, default: $end}
+  - {id: l, type: loop, until: $x, max_iterations: 2, steps: [{id: in, type: set, values: {a: 1}}]}
+  - id: m
+    type: loop
+    on_exhausted: continue
+    until: $x
+    max_iterations: 2
+    steps: [{id: n, type: assert, condition: $x, when: $x}]
+  - {id: g, type: tool, tool: pay, when: $x}
+  - {id: w, type: wait, seconds: 1}
+  - {id: p, type: parallel, parallel_steps: [[{id: q, type: llm, prompt: x, when: $x}]]}
+  - {id: e, type: map, over: $x, as: i, max_items: 2, steps: [{id: h, type: llm, prompt: x}]}
+  - {id: o, type: call, program: other.yaml}
+  - {id: f, type: fail, error: Refused, message: x}
+"""
+
+
+def test_the_branches_of_every_type_are_compared() -> None:
+    assert {step.type.value for step, _ in Program.from_yaml(WITH_EDGES).walk()} == set(TYPES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WITH_EDGES,
+        *(
+            path.read_text()
+            for path in sorted(EXAMPLES.glob("*.yaml"))
+            if "policy" not in path.name
+        ),
+    ],
+)
+def test_the_branches_that_are_offered_are_those_that_a_policy_may_name(text: str) -> None:
+    steps = [step for step, _ in Program.from_yaml(text).walk()]
+    known = [f"{step.id}.{word}" for step in steps for word in edge_words(step)]
+    assert sorted(edges_of(Index(text))) == sorted(known)
 
 
 def test_names_come_with_what_they_hold() -> None:

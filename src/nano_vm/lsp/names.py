@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,6 @@ from .tree import Node
 
 SHOWN_WORDS = 5
 """Allowed answers that a type names."""
-
-EDGES = {
-    "condition": ("then", "otherwise"),
-    "approval": ("then", "otherwise"),
-    "switch": ("default",),
-    "loop": ("until", "exhausted"),
-    "assert": ("holds",),
-}
-"""The branches of a type of step, beside the cases of a switch and those of `when`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +115,41 @@ def answers_of(node: Node | None) -> list[str]:
 
 
 def edges_of(index: Index) -> list[str]:
-    """The branches of steps that can guard a call."""
+    """The branches of steps that can guard a call. A word that would name two of a step names none,
+    see `language.semantics.edge_words`, which says the same of a step that is whole.
+    """
     found = []
     for step in index.steps():
-        kind, cases = step.type, step.node.get("cases")
-        labels = list(EDGES.get(kind or "", ()))
-        if kind == "switch" and cases is not None:
-            labels = [key.value for key, _ in cases.pairs] + labels
-        if step.node.get("when") is not None:
-            labels += ["when", "unless"]
         if step.id and step.scope == 0:
-            found += [f"{step.id}.{label}" for label in labels]
+            words = _branches(step) + (["when", "unless"] if _says(step, "when") else [])
+            times = Counter(words)
+            found += [f"{step.id}.{word}" for word in words if times[word] == 1]
     return found
+
+
+def _branches(step: StepNode) -> list[str]:
+    """The words for the branches of a step by its type."""
+    match step.type:
+        case "condition":
+            return ["then", "otherwise"]
+        case "approval":  # with a deadline `otherwise` is taken also where nobody has decided
+            return ["then"] if _says(step, "timeout_seconds") else ["then", "otherwise"]
+        case "switch":
+            cases = step.node.get("cases")
+            found = [key.value for key, _ in cases.pairs] if cases is not None else []
+            return [*found, "default"] if _says(step, "default") else found
+        case "loop":
+            goes_on = step.node.text("on_exhausted") == "continue"
+            return ["until", "exhausted"] if goes_on else ["until"]
+        case "assert":
+            return ["holds"]
+    return []
+
+
+def _says(step: StepNode, key: str) -> bool:
+    """Whether a step has a value for a field, which null is not."""
+    value = step.node.get(key)
+    return value is not None and (value.quoted or value.value != "null")
 
 
 def schema_type(node: Node) -> str:
