@@ -85,6 +85,62 @@ def test_what_is_wrong_or_has_no_counterpart_is_found(
     assert (result.program is None) == (kind == "fault")
 
 
+def test_a_reference_reads_a_part_of_an_input_or_output() -> None:
+    flow = """\
+inputs:
+  list: {type: list}
+  user-id: {type: string}
+outputs:
+  answer: {reference: "${last.output[0]}"}
+nodes:
+- name: last
+  type: python
+  source: {path: last.py}
+  inputs: {first: "${inputs.list[0]}", more: "${inputs.list[1].n}",
+           who: "${inputs.user-id}", found: "${search.output['the key'][1]}"}
+- name: search
+  type: python
+  source: {path: search.py}
+"""
+    result = imported(flow, name="flow")
+    assert result.program is not None, result.findings
+    assert result.complete, result.findings
+    tools = {
+        "last": lambda first, more, who, found: [[first, more, who, found]],
+        "search": lambda: {"the key": [0, "it"]},
+    }
+    given = {"list": [1, {"n": 2}], "user_id": "u"}
+    trace = asyncio.run(ExecutionVM(None, tools).run(result.program, given))
+    assert trace.final_output == {"answer": [1, 2, "u", "it"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "message"),
+    [
+        ("${inputs.q[0]}", "fault", "reads 'q', which is no input"),
+        ("${inputs.question[*]}", "gap", "node 'search' has the path '$.question[*]'"),
+        ("${serch.output[*]}", "fault", "reads 'serch', which is no node"),
+    ],
+)
+def test_a_reference_to_nothing_is_found(written: str, kind: str, message: str) -> None:
+    text = FLOW.replace('query: "${inputs.question}"', f'query: "{written}"')
+    result = imported(text, name="flow", sources={"reply.jinja2": PROMPT}.get)
+    (one,) = result.findings
+    assert one.kind == kind
+    assert message in one.message
+
+
+def test_a_string_that_only_contains_a_reference_is_no_reference() -> None:
+    text = FLOW.replace("limit: 3", 'limit: "${serch.output} and ${search.output}"')
+    result = imported(text, name="flow", sources={"reply.jinja2": PROMPT}.get)
+    assert result.program is not None, result.findings
+    assert result.complete, result.findings
+    tools = {"classify": lambda text: "lamp", "search": lambda query, limit: limit}
+    vm = ExecutionVM(ScriptedLLM(["because"]), tools)
+    trace = asyncio.run(vm.run(result.program, {"question": "Why?"}))
+    assert trace.steps[1].output == "${serch.output} and ${search.output}"
+
+
 def test_a_prompt_with_statements_of_jinja_is_a_gap() -> None:
     prompt = "{% for item in found %}{{item}}{% endfor %}{{question}}{{found}}"
     result = imported(FLOW, name="flow", sources={"reply.jinja2": prompt}.get)

@@ -459,6 +459,45 @@ def test_a_choice_compares_as_it_did(rule: State, given: Any, holds: bool) -> No
         assert run(document, {"v": given, "other": 7}).final_output == expected
 
 
+@pytest.mark.parametrize(("path", "output"), [("$", "$input.a"), ("$.b", "$input.a.b"), (None, {})])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"Type": "Wait", "Seconds": 0, "Next": "B"},
+        {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.c", "IsPresent": True, "Next": "C"}],
+            "Default": "B",
+        },
+    ],
+)
+def test_a_state_gives_what_its_input_path_selects(
+    state: State, path: str | None, output: Any
+) -> None:
+    document = machine(
+        "A",
+        A={**state, "InputPath": "$.a", "OutputPath": path},
+        B={"Type": "Succeed"},
+        C={"Type": "Fail"},
+    )
+    assert program_of(document).to_dict()["output"] == output
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"Variable": "order.id", "IsNull": True},
+        {"Variable": "", "IsNull": True},
+        {"Variable": "$.a", "NumericEqualsPath": 7},
+        {"Variable": "$.a", "StringEqualsPath": "x.b"},
+        {"Variable": "$.a", "StringEqualsPath": None},
+    ],
+)
+def test_a_path_that_does_not_begin_with_a_dollar_is_a_gap(rule: State) -> None:
+    (gap,) = found(chosen(**rule), "gap")
+    assert "which does not begin with $" in gap
+
+
 def test_retries_wait_and_count_as_they_did() -> None:
     rule = {"ErrorEquals": ["States.ALL"], "MaxAttempts": 2, "IntervalSeconds": 0}
     calls: list[int] = []

@@ -25,8 +25,12 @@ def path_of(given: str) -> Path:
     """The keys of a reference path, as ``$.order['first name'][0]``.
 
     Raises:
-        NoCounterpart: If it is a path that can name several values.
+        NoCounterpart: If it is no path, or a path that can name several values.
     """
+    if given[:1] != "$":
+        raise NoCounterpart(
+            f"has the path {given!r}, which does not begin with $", "write it as $.name"
+        )
     rest, parts = given[1:], []
     while rest:
         found = _PART.match(rest)

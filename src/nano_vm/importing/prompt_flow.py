@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 from typing import Any
@@ -77,7 +78,9 @@ class _Flow:
         steps = [self._step(*self.nodes[one]) for one in order]
         outputs = {key: self._output(key, one) for key, one in self.outputs.items()}
         for key in (one for one in self.flow if one not in _FLOW_FIELDS):
-            self._gap((key,), NoCounterpart(f"the flow has {key}", "write by hand what it does"))
+            self.findings.gap(
+                (key,), NoCounterpart(f"the flow has {key}", "write by hand what it does")
+            )
         properties = {
             self.input_names[key]: {"type": _TYPES[str(one.get("type"))]}
             if isinstance(one, dict) and str(one.get("type")) in _TYPES
@@ -100,23 +103,20 @@ class _Flow:
         try:
             if not isinstance(given, dict) or "reference" not in given:
                 raise NoCounterpart(f"output {key!r} has no reference", "name a node's output")
-            return template(self._value(given["reference"], loc))
+            return template(self._value(given["reference"]))
         except NoCounterpart as gap:
-            self._gap(loc, gap)
+            self.findings.gap(loc, gap)
             return None
 
     def _order(self) -> list[str] | None:
         """The nodes in an order in which each reads what is there; None where there is none."""
         reads: dict[str, list[str]] = {}
         for name, (i, node) in self.nodes.items():
-            reads[name] = []
-            for found in _REFERENCE.finditer(repr([node.get("inputs"), node.get("activate")])):
-                self._known(found["name"], found["rest"], ("nodes", i))
-                if found["name"] in self.nodes:
-                    reads[name].append(found["name"])
+            given = [*_inputs(node).values(), *_activation(node)]
+            reads[name] = self._reads(given, ("nodes", i))
         for key, one in self.outputs.items():
-            for found in _REFERENCE.finditer(repr(one)):
-                self._known(found["name"], found["rest"], ("outputs", key))
+            if isinstance(one, dict):
+                self._reads([one.get("reference")], ("outputs", key))
         try:
             order = list(TopologicalSorter(reads).static_order())
         except CycleError as error:
@@ -124,31 +124,38 @@ class _Flow:
             self.findings.add("fault", ("nodes",), f"nodes read each other: {way}", "cut the cycle")
         return None if self.findings.faulty else order
 
-    def _known(self, name: str, rest: str, loc: Loc) -> None:
+    def _reads(self, given: list[Any], loc: Loc) -> list[str]:
+        """The nodes that *given* values read; what is not there is noted."""
+        found: list[str] = []
+        for name, path in filter(None, map(_reference, given)):
+            if name == "inputs":
+                with suppress(NoCounterpart):  # it is reported where the value is converted
+                    self._known(str(path_of(path)[0]), "input", list(self.inputs), loc)
+            else:
+                self._known(name, "node", list(self.nodes), loc)
+                found += [name] if name in self.nodes else []
+        return found
+
+    def _known(self, wanted: str, what: str, known: list[str], loc: Loc) -> None:
         """Note a reference to what is not there."""
-        known = list(self.inputs) if name == "inputs" else list(self.nodes)
-        wanted = rest.partition(".")[0] if name == "inputs" else name
         if wanted not in known:
             near = nearest(wanted, known)
             self.findings.add(
                 "fault",
                 loc,
-                f"reads {wanted!r}, which is no {'input' if name == 'inputs' else 'node'}",
+                f"reads {wanted!r}, which is no {what}",
                 f"did you mean {near!r}?" if near else "name one that there is",
             )
 
-    def _gap(self, loc: Loc, gap: NoCounterpart) -> None:
-        self.findings.gap(loc, gap)
-
-    def _value(self, written: Any, loc: Loc) -> Value:
+    def _value(self, written: Any) -> Value:
         """What a reference names; anything else stands for itself."""
-        found = _REFERENCE.fullmatch(written.strip()) if isinstance(written, str) else None
-        if found is None:
+        reference = _reference(written)
+        if reference is None:
             return GivenValue(written)
-        path = path_of(f"$.{found['rest']}")
-        if found["name"] == "inputs":
+        name, path = reference[0], path_of(reference[1])
+        if name == "inputs":
             return Reference(self.input_names[str(path[0])], path[1:])
-        return Reference(self.names.of(found["name"]), path)
+        return Reference(self.names.of(name), path)
 
     def _step(self, i: int, node: dict[str, Any]) -> dict[str, Any]:
         name, loc = node["name"], ("nodes", i)
@@ -161,21 +168,17 @@ class _Flow:
                     f"has the type {kind!r}",
                     "write its text in the prompt that reads it, or call a tool",
                 )
-            step = self._model(node, loc) if kind == "llm" else self._tool(node, loc)
-            return {"id": self.names.of(name), **step, **self._activate(node, loc)}
+            step = self._model(node) if kind == "llm" else self._tool(node)
+            return {"id": self.names.of(name), **step, **self._activate(node)}
         except NoCounterpart as gap:
             message = f"node {name!r} {gap}"
-            self._gap(loc, NoCounterpart(message, gap.remedy))
+            self.findings.gap(loc, NoCounterpart(message, gap.remedy))
             return not_imported(self.names.of(name), message, node)
 
-    def _activate(self, node: dict[str, Any], loc: Loc) -> dict[str, Any]:
+    def _activate(self, node: dict[str, Any]) -> dict[str, Any]:
         """The condition of a node; one that is not active gives null."""
-        activate = node.get("activate")
-        if not isinstance(activate, dict):
-            return {}
-        left = expression(self._value(activate.get("when"), loc))
-        right = expression(self._value(activate.get("is"), loc))
-        return {"when": f"{left} == {right}", "default": None}
+        activation = [expression(self._value(one)) for one in _activation(node)]
+        return {"when": " == ".join(activation), "default": None} if activation else {}
 
     def _source(self, node: dict[str, Any]) -> str:
         source = node.get("source")
@@ -184,15 +187,15 @@ class _Flow:
             raise NoCounterpart("has no file as its source", "write what it does by hand")
         return path
 
-    def _tool(self, node: dict[str, Any], loc: Loc) -> dict[str, Any]:
-        given = {key: template(self._value(one, loc)) for key, one in _inputs(node).items()}
+    def _tool(self, node: dict[str, Any]) -> dict[str, Any]:
+        given = {key: template(self._value(one)) for key, one in _inputs(node).items()}
         return {
             "type": "tool",
             "tool": identifier(PurePosixPath(self._source(node)).stem),
             "args": given,
         }
 
-    def _model(self, node: dict[str, Any], loc: Loc) -> dict[str, Any]:
+    def _model(self, node: dict[str, Any]) -> dict[str, Any]:
         inputs = dict(_inputs(node))
         step: dict[str, Any] = {"type": "llm"}
         model = inputs.pop("deployment_name", None) or inputs.pop("model", None)
@@ -207,8 +210,20 @@ class _Flow:
         unread = [key for key, one in inputs.items() if key not in variables and one]
         if unread:
             raise NoCounterpart(f"gives the model {', '.join(unread)}", "write it as 'options'")
-        values = {key: self._value(one, loc) for key, one in inputs.items()}
+        values = {key: self._value(one) for key, one in inputs.items()}
         return step | _prompt(written, values)
+
+
+def _reference(written: Any) -> tuple[str, str] | None:
+    """The node, or ``inputs``, that *written* names, with the path in it; None for other values."""
+    found = _REFERENCE.fullmatch(written.strip()) if isinstance(written, str) else None
+    return (found["name"], f"$.{found['rest']}") if found is not None else None
+
+
+def _activation(node: dict[str, Any]) -> list[Any]:
+    """The two values that are equal where a node is active; nothing where it always is."""
+    activate = node.get("activate")
+    return [activate.get("when"), activate.get("is")] if isinstance(activate, dict) else []
 
 
 def _inputs(node: dict[str, Any]) -> dict[str, Any]:

@@ -385,12 +385,11 @@ class _Frame:
             step["until"] = template(read(state["TimestampPath"]))
         else:
             raise NoCounterpart("waits for nothing", "write Seconds or Timestamp")
-        return self._onward(name, state, loc, [step], self._outgoing(state, document))
+        return self._onward(name, state, loc, [step], self._passed(state, document))
 
     def _succeed(self, name: str, state: dict[str, Any], loc: Loc, document: Value) -> Steps:
         step = {"id": self.whole.names.of(name), **NOTHING}
-        shown = self._outgoing(state, self._incoming(state, document))
-        self.ends.append((step, shown, loc))
+        self.ends.append((step, self._passed(state, document), loc))
         return [step]
 
     def _fail(self, name: str, state: dict[str, Any], loc: Loc, document: Value) -> Steps:
@@ -415,7 +414,7 @@ class _Frame:
 
     def _choice(self, name: str, state: dict[str, Any], loc: Loc, document: Value) -> Steps:
         read = self._reader(state, document)
-        after = self._outgoing(state, document)
+        after = self._passed(state, document)
         rules = state.get("Choices")
         if not isinstance(rules, list) or not rules:
             raise NoCounterpart("has no Choices", "write a 'condition' by hand")
@@ -517,6 +516,10 @@ class _Frame:
         """After OutputPath."""
         path = state.get("OutputPath", "$")
         return Given({}) if path is None else self._read(path, document)
+
+    def _passed(self, state: dict[str, Any], document: Value) -> Value:
+        """After InputPath and OutputPath, of a state that adds nothing."""
+        return self._outgoing(state, self._incoming(state, document))
 
     def _document_name(self) -> str:
         return self._kept_name(())
