@@ -8,13 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from lsprotocol import types
+from pygls.workspace import Workspace
 
 from nano_vm.cli import main
 from nano_vm.cli.commands.init import NEXT
 from nano_vm.language.program import Program
+from nano_vm.lsp.documents import path_of
 from nano_vm.lsp.elsewhere import Project, files_of
 from nano_vm.lsp.index import Index, Span
 from nano_vm.lsp.navigate import CannotRename, renamed, symbol_at
+from nano_vm.lsp.server import ProgramServer
 
 
 def read(path: Path) -> str | None:
@@ -48,7 +52,7 @@ def rename(file: Path, place: tuple[int, int], name: str, folder: Path | None = 
     others = project_of(folder or file.parent).renamed(symbol, index, file)
     file.write_text(edited(text, spans, name))
     for other in others:
-        other.path.write_text(edited(other.text, other.spans, name))
+        other.path.write_text(edited(other.index.text, other.spans, name))
     return {other.path.name for other in others}
 
 
@@ -229,3 +233,40 @@ def test_without_a_host_file_only_files_beside_are_looked_at(tmp_path: Path) -> 
     assert tmp_path / "below" / "b.yaml" not in list(files_of(file, None))
     assert tmp_path / "below" / "b.yaml" in list(files_of(file, tmp_path))
     assert list(files_of(tmp_path / "gone" / "a.yaml", None)) == []
+
+
+def test_a_program_that_names_it_is_not_read_into_an_index_again(shop: Path) -> None:
+    inner = shop / "inner.yaml"
+    index = Index(inner.read_text())
+    symbol = symbol_at(index, place_of(inner, "{text"))
+    assert symbol is not None
+    project = project_of(shop)
+    found = {other.path.name: other.index for other in project.naming(symbol, index, inner)}
+    assert found["program.yaml"] is project.programs[shop / "program.yaml"]
+
+
+def test_each_open_document_is_asked_for_its_path_once_however_many_files_there_are(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def counted(uri: str) -> Path | None:
+        asked.append(uri)
+        return path_of(uri)
+
+    for number in range(20):
+        (shop / f"more{number}.yaml").write_text("steps: []\n")
+    workspace = Workspace(None)
+    inner, tests = shop / "inner.yaml", shop / "inner.test.yaml"
+    for file in (inner, tests):
+        text = file.read_text().replace("tests:", "# not saved yet\ntests:")
+        workspace.put_text_document(types.TextDocumentItem(file.as_uri(), "yaml", 1, text))
+    workspace.put_text_document(types.TextDocumentItem("untitled:1", "yaml", 1, ""))
+    monkeypatch.setattr(ProgramServer, "workspace", workspace)
+    monkeypatch.setattr("nano_vm.lsp.server.path_of", counted)
+    server = ProgramServer("1", None)
+    found = server.elsewhere(server.document(inner.as_uri()), (2, 10))
+    lines = {uri: [span.line for span in spans] for uri, _, spans in found}
+    assert lines[tests.as_uri()] == [1]  # as it stands in the editor
+    assert (shop / "program.test.yaml").as_uri() in lines
+    assert sorted(asked) == sorted(workspace.text_documents)

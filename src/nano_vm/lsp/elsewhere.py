@@ -44,7 +44,7 @@ class Other:
     """A file that names the symbol, and where."""
 
     path: Path
-    text: str
+    index: Index
     spans: tuple[Span, ...]
 
 
@@ -83,7 +83,7 @@ class Project:
         policy = self.read(self.policy) if self.policy is not None else None
         if self.policy is not None and policy is not None:
             found.append(self._other(self.policy, policy, looked.in_policy(policy)))
-        return [other for other in found if other.spans]
+        return [other for other in found if other is not None]
 
     def renamed(self, symbol: Symbol, index: Index, file: Path) -> list[Other]:
         """As `naming`, where all of it may become another name.
@@ -112,9 +112,10 @@ class Project:
                 return path
         return None
 
-    @staticmethod
-    def _other(path: Path, text: str, spans: Iterable[Span]) -> Other:
-        return Other(path, text, tuple(dict.fromkeys(spans)))
+    def _other(self, path: Path, text: str, spans: Iterable[Span]) -> Other | None:
+        """The file, if *spans* of it name the symbol."""
+        found = tuple(dict.fromkeys(spans))
+        return Other(path, self.programs.get(path) or Index(text), found) if found else None
 
     @cached_property
     def texts(self) -> dict[Path, str]:

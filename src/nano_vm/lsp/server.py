@@ -116,18 +116,6 @@ class ProgramServer(LanguageServer):
         """Its project, as it was when it was looked at last: files are not read for each key."""
         return self.projects.last(document.path)
 
-    def read(self, path: Path) -> str | None:
-        """The text of a file, as it is open here or on the disk; None where it cannot be read."""
-        for uri, known in self.workspace.text_documents.items():
-            if path_of(uri) == path:
-                source: str = known.source
-                return source
-        try:
-            with path.open(encoding="utf-8") as file:
-                return file.read(MAX_TEXT)
-        except (OSError, UnicodeDecodeError):
-            return None
-
     def elsewhere(
         self, document: Document, place: Place, *, rename: bool = False
     ) -> list[tuple[str, Index, Sequence[Span]]]:
@@ -140,15 +128,17 @@ class ProgramServer(LanguageServer):
         if symbol is None or file is None:
             return []
         known = self.known(document)
-        project = Project(files_of(file, known.root), known.policy_file, self.read)
+        documents = self.workspace.text_documents
+        opened = {path_of(uri): uri for uri in documents}
+
+        def read(path: Path) -> str | None:
+            uri = opened.get(path)
+            return documents[uri].source if uri is not None else _on_disk(path)
+
+        project = Project(files_of(file, known.root), known.policy_file, read)
         ask = project.renamed if rename else project.naming
-        opened = {path_of(uri): uri for uri in self.workspace.text_documents}
         return [
-            (
-                opened.get(other.path) or other.path.absolute().as_uri(),
-                Index(other.text),
-                other.spans,
-            )
+            (opened.get(other.path) or other.path.absolute().as_uri(), other.index, other.spans)
             for other in ask(symbol, document.index, file)
         ]
 
@@ -230,6 +220,15 @@ class ProgramServer(LanguageServer):
             code=d.code,
             source="nano-vm",
         )
+
+
+def _on_disk(path: Path) -> str | None:
+    """The text of a file; None where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(MAX_TEXT)
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _found(text: str, path: Path | None, projects: Projects, *, program: bool) -> Findings:
