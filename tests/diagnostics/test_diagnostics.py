@@ -14,6 +14,7 @@ from nano_vm.diagnostics import Diagnostic
 from nano_vm.diagnostics.code import PAY, Code
 from nano_vm.diagnostics.register import CODES, explained, has, register
 from nano_vm.language.policy import Policy
+from nano_vm.language.reader import placed
 from nano_vm.tools.contract import tool
 from nano_vm.verify import verify
 
@@ -78,6 +79,18 @@ def test_a_code_of_another_version_is_read_all_the_same() -> None:
     read = Diagnostic.from_dict(written)
     assert read.to_dict() == {key: value for key, value in written.items() if key != "new"}
     assert str(read) == "steps[1]: V999: m; h"
+
+
+def test_a_code_of_another_version_is_placed_in_a_text() -> None:
+    """A newer server refuses a program for what this version does not know."""
+    source = "steps:\n- {id: pay, type: set, value: 1}\n"
+    told = {"code": "V999", "loc": ["steps", 0, "id"], "message": "new", "line": 7, "column": 7}
+    newer = Diagnostic.from_dict({**told, "hint": "upgrade", "severity": "warning"})
+    inner = newer.at(newer.loc)
+    assert (inner.line, inner.column) == (None, None)
+    (found,) = placed([inner], source, "p.yaml")
+    assert str(found) == "p.yaml:2:4: steps[0].id: V999: new; upgrade"
+    assert (found.severity, newer.line) == ("warning", 7)
 
 
 def test_no_two_codes_have_one_name() -> None:

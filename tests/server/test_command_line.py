@@ -18,6 +18,9 @@ import pytest
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.cli import main
+from nano_vm.client import Client
+from nano_vm.diagnostics import Diagnostic
+from nano_vm.errors import ProgramError
 from nano_vm.testing import ScriptedLLM
 
 from .conftest import REFUND, World, world_at
@@ -312,6 +315,26 @@ def test_a_program_with_faults_is_refused_with_them(shop: Shop, tmp_path: Path) 
         assert (code, out) == (1, "")
         assert err.startswith("broken.yaml:4:27: steps[0].tool: V020: tool 'missing'")
         assert "'missing'" in err
+
+
+@pytest.mark.slow
+def test_a_fault_that_only_a_newer_server_knows_stands_at_its_place(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = Diagnostic.from_dict(
+        {"code": "V999", "loc": ["steps", 0, "tool"], "message": "it is new"}
+    )
+
+    def refuse(*_: Any) -> None:
+        raise ProgramError([newer])
+
+    monkeypatch.setattr(Client, "put_program", refuse)
+    (tmp_path / "broken.yaml").write_text(BROKEN)
+    assert shop.run("submit", "broken.yaml") == (
+        1,
+        "",
+        "broken.yaml:4:27: steps[0].tool: V999: it is new\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,21 @@ def test_forks_are_a_tree_and_each_says_what_it_changes(triage: tuple[World, Hos
     assert (taken.status_code, taken.json()["title"]) == (409, "taken")
 
 
+@pytest.mark.slow
+def test_the_id_of_a_fork_that_was_erased_is_taken(triage: tuple[World, Host, str]) -> None:
+    world, host, run_id = triage
+    fork = f"{SHOP}/runs/{run_id}/fork"
+    made = world.developer.post(fork, json={"run_id": "once-1"})
+    assert (made.status_code, made.json()["taken"]) == (201, 5), made.text
+    assert world.developer.post(fork, json={"run_id": "once-1"}).status_code == 200
+    assert host.work(world) == []
+    world.state.store.erase("once-1")
+    again = world.developer.post(fork, json={"run_id": "once-1"})
+    assert (again.status_code, again.json()["title"]) == (409, "taken"), again.text
+    tree = world.developer.get(f"{SHOP}/runs/{run_id}/forks").json()["runs"]
+    assert [one["changed"] for one in tree if one["id"] == "once-1"] == [[]]
+
+
 def test_a_fork_to_another_version(triage: tuple[World, Host, str]) -> None:
     world, _, run_id = triage
     source = TRIAGE.replace("Say sorry for", "Be sorry for")

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from nano_vm.server.scope import Scope
+
 from .conftest import PASSWORD, World
 
 SHOP = "/api/v1/projects/shop"
@@ -145,6 +147,26 @@ def test_nothing_is_counted_for_what_is_decided_or_cancelled(two: World) -> None
     late = two.second.post(f"{SHOP}/inbox", json=body)
     assert (late.status_code, late.json()["title"]) == (409, "already decided")
     assert ("second", "step.voted") not in actions(two, run_id)
+
+
+@pytest.mark.parametrize("approvers", [1, 2])
+def test_only_where_several_approve_is_looked_up_who_started_a_run(
+    two: World, approvers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With four eyes; one who decides alone is refused as they decide."""
+    run_id = two.start()
+    settings = {"approvers": {"manager": approvers}, "four_eyes": True}
+    assert two.owner.put(f"{SHOP}/settings", json=settings).is_success
+    looked_up: list[str] = []
+    header = Scope.header
+
+    def counted(scope: Scope, run: str) -> Any:
+        looked_up.append(run)
+        return header(scope, run)
+
+    monkeypatch.setattr(Scope, "header", counted)
+    assert asked(two, run_id)["needed"] == approvers
+    assert (run_id in looked_up) == (approvers > 1)
 
 
 def test_two_who_are_last_at_once_decide_once(two: World) -> None:

@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..diagnostics import Diagnostic
 from ..errors import ProgramError, UnknownRun, VMError
 from ..language.program import Program
 from ..run.durable.facts import shown
@@ -125,9 +124,7 @@ def _placed(loaded: Loaded) -> Iterator[None]:
     try:
         yield
     except ProgramError as error:
-        found = [
-            Diagnostic(d.code, d.loc, d.message, d.hint, d.severity) for d in error.diagnostics
-        ]
+        found = [d.at(d.loc) for d in error.diagnostics]
         raise ProgramError(loaded.program.place(found)) from None
 
 

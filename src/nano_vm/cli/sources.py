@@ -53,8 +53,7 @@ class Loaded:
         for d in diagnostics:
             for prefix, program in calls:
                 if len(d.loc) > len(prefix) and d.loc[: len(prefix)] == prefix:
-                    inner = Diagnostic(d.code, d.loc[len(prefix) :], d.message, d.hint, d.severity)
-                    (d,) = program.place([inner])
+                    (d,) = program.place([d.at(d.loc[len(prefix) :])])
                     break
             result[d] = None
         return list(result)

@@ -6,6 +6,7 @@ None is made with a code that the register lacks.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,19 @@ class Diagnostic:
     def __str__(self) -> str:
         hint = f"; {self.hint}" if self.hint else ""
         return f"{self.place}: {self.code}: {self.message}{hint}"
+
+    def at(
+        self,
+        loc: Loc,
+        file: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> Self:
+        """The same at another place, which may be in no text; as `from_dict`, whatever its code."""
+        moved = copy(self)
+        for name, value in (("loc", loc), ("file", file), ("line", line), ("column", column)):
+            object.__setattr__(moved, name, value)
+        return moved
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; absent fields are left out."""

@@ -88,7 +88,7 @@ def placed(diagnostics: list[Diagnostic], text: str, file: str | None) -> list[D
         line, column = known.get(loc, (1, 1))
         if d.line is not None:
             line, column = d.line, d.column or 1
-        result.append(Diagnostic(d.code, d.loc, d.message, d.hint, d.severity, file, line, column))
+        result.append(d.at(d.loc, file, line, column))
     return sorted(result, key=lambda d: (d.line or 0, d.column or 0))
 
 

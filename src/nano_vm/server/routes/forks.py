@@ -198,13 +198,19 @@ def _first(scope: Scope, run: StoredRun) -> StoredRun:
 
 def _change(run: StoredRun) -> dict[str, Any]:
     """What a fork changes, as it is recorded."""
-    about = run.about if run.salt is not None else {}
-    parent = about.get("parent", {})
+    parent = _parent(run) or {}
     return {"at": parent.get("at"), "changed": parent.get("changed", [])}
 
 
 def _identity(run: StoredRun) -> tuple[Any, ...]:
-    return run.project, run.program_digest, run.inputs, run.about.get("parent")
+    return run.project, run.program_digest, run.inputs, _parent(run)
+
+
+def _parent(run: StoredRun) -> Any:
+    """What is recorded of how a fork was made; None of a run that is none, or whose values were
+    erased.
+    """
+    return run.about.get("parent") if run.salt is not None else None
 
 
 def _node(run: StoredRun, depth: int) -> ForkNode:

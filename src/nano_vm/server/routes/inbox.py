@@ -43,12 +43,14 @@ def inbox(who: Who) -> Json:
 def _count(who: Caller, asked: list[Asking]) -> None:
     """Say of what is asked how many approve it, and who has."""
     settings = who.scope.settings()
-    several = {}
-    # whoever is not kept from deciding is not looked up
-    submitters = _submitters(who, asked) if settings.get("four_eyes") else {}
     for one in asked:
         one["needed"] = votes.needed(settings, one["role"])
-        if one["needed"] > 1 and one["role"] is not None:
+    voted = [one for one in asked if one["needed"] > 1]
+    # whoever is not kept from deciding is not looked up
+    submitters = _submitters(who, voted) if settings.get("four_eyes") else {}
+    several = {}
+    for one in voted:
+        if one["role"] is not None:
             barred = _barred(settings, submitters.get(one["run"]))
             request = votes.Request(one["run"], one["path"], one["shown"], one["role"], barred)
             several[request] = one
