@@ -10,30 +10,24 @@ size; it does not compare what they show.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib.util
 import shutil
-import socket
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import uvicorn
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from loading import ROOT, loaded
+from server.serving import served
 
 from nano_vm import ExecutionVM
 from nano_vm.client import Client
-from nano_vm.server.app import application
 from nano_vm.server.state import State
 from nano_vm.store.protocol import open_tables
 from nano_vm.testing import ScriptedLLM
 
-ROOT = Path(__file__).parents[1]
 SCREENS = ROOT / "docs" / "screens"
 
 PASSWORD = "a password for pictures"
@@ -49,16 +43,6 @@ CUSTOMERS = (
 )
 
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run".split()
-
-
-def demo() -> ModuleType:
-    """scripts/demo_server.py, whose project this is."""
-    spec = importlib.util.spec_from_file_location("demo_server", ROOT / "scripts/demo_server.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def answer(messages: Any, **_: Any) -> str:
@@ -79,31 +63,12 @@ def work(state: State, tools: dict[str, Any]) -> None:
         threads.submit(lambda: asyncio.run(vm.work(until_idle=True))).result(60)
 
 
-@contextlib.contextmanager
-def served(state: State) -> Iterator[str]:
-    """The address at which a server answers."""
-    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        config = uvicorn.Config(application(state), log_level="warning", access_log=False)
-        server: Any = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
-
-
 def take(folder: Path) -> list[str]:
     """Take all pictures into *folder*; their names."""
     from playwright.sync_api import sync_playwright
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = demo()
+    made = loaded("scripts/demo_server.py")
     tools = made.tools()
     program = shutil.which("chromium") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as place:
