@@ -153,6 +153,10 @@ def test_an_admin_gives_roles_and_keys(world: World, address: str, open_page: Op
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("A run is decided by another").check()
     page.get_by_label("A run is decided by another").uncheck()
+    page.keyboard.press("?")  # in a box that is ticked, nothing is typed
+    page.get_by_role("dialog", name="Keys").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog", name="Keys").wait_for(state="detached")
 
 
 def test_an_owner_adds_people_and_projects(world: World, address: str, open_page: Open) -> None:
@@ -212,6 +216,30 @@ def test_a_run_is_followed_without_being_asked_for(
     assert world.operator.post(f"/api/v1/projects/shop/runs/{run_id}/cancel").is_success
     world.work()
     page.locator(".title", has_text="cancelled").wait_for()
+
+
+def test_an_older_answer_does_not_replace_a_newer_one(
+    world: World, address: str, open_page: Open
+) -> None:
+    run_id = world.start()
+    world.work()
+    page = open_page(address)
+    log_in(page, "operator")
+    held: list[Any] = []
+
+    def hold_the_first(route: Any) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/projects/shop/inbox", hold_the_first)
+    page.get_by_role("link", name="Inbox").click()
+    page.locator(".asked", has_text=run_id).wait_for()
+    with page.expect_response("**/projects/shop/inbox"):
+        held[0].fulfill(json={"asked": [], "by": "operator", "now": 0})
+    page.wait_for_timeout(100)  # it is not drawn
+    assert page.locator(".asked", has_text=run_id).count() == 1
 
 
 PLACES = {

@@ -121,6 +121,36 @@ def test_faults_are_marked_where_the_editor_comes_after_their_check(
     page.locator(".cm-lint-marker-error").wait_for()
 
 
+def test_a_key_that_is_typed_into_the_text_is_no_key_of_the_page(
+    address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/new-program")
+    log_in(page, "developer")
+    page.get_by_text("checked for server").wait_for()
+    write(page, "name: why")
+    page.keyboard.press("?")
+    page.get_by_text("why?").wait_for()
+    assert page.get_by_role("dialog", name="Keys").count() == 0
+    page.locator("h1").click()  # out of the field
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Keys").wait_for()
+
+
+def test_what_could_not_be_checked_is_checked_again(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}/projects/shop/#/new-program")
+    log_in(page, "developer")
+    page.get_by_text("checked for server").wait_for()
+    page.route("**/programs/check", lambda route: route.abort())
+    write(page, ASKED.replace("name: quick", "name: later"))
+    page.get_by_text("not checked; this page tries again").wait_for()
+    page.get_by_role("alert").get_by_text("the server does not answer").wait_for()
+    assert page.get_by_role("button", name="Save").is_disabled()
+    page.unroute("**/programs/check")
+    page.get_by_text("checked for server").wait_for()
+    page.get_by_role("button", name="Save", exact=True).click(trial=True)  # it can be
+    assert page.get_by_role("alert").count() == 0
+
+
 def test_the_run_that_broke_another_text_is_not_shown(
     shop: World, address: str, open_page: Open
 ) -> None:

@@ -3,8 +3,10 @@ import { type RunView, type Source, source, type Verified } from "./api";
 import { ComparePage } from "./compare/ComparePage";
 import { InboxPage } from "./inbox/InboxPage";
 import { useAddress } from "./lib/router";
+import { useTurns } from "./lib/turns";
 import { RunPage } from "./run/RunPage";
 import { RunsPage } from "./runs/RunsPage";
+import { whilePolled } from "./team/api";
 import { TeamApp } from "./team/TeamApp";
 
 type Theme = "light" | "dark";
@@ -64,24 +66,29 @@ const ENDED = ["success", "failed", "cancelled"];
 /** A run, which grows while it is looked at. */
 function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNode }) {
   const [view, setView] = useState<RunView | null>(null);
-  const [fault, setFault] = useState<string | null>(null);
+  const [fault, setFault] = useState<Error | null>(null);
   const [live, setLive] = useState(true);
   const seen = useRef<string | undefined>(undefined);
+  const turns = useTurns();
   const [{ query }] = useAddress();
   const step = query.get("step");
   const over = view !== null && ENDED.includes(view.status);
   useEffect(() => {
     let gone = false;
-    const look = () =>
-      from.run(id, seen.current).then(
+    const look = () => {
+      const counts = turns.ask();
+      return from.run(id, seen.current).then(
         (found) => {
-          if (gone) return;
+          if (gone || !counts()) return;
           seen.current = found.version;
           if (found.run !== null) setView(found.run);
           setFault(null);
         },
-        (error: Error) => !gone && setFault(error.message),
+        (error: Error) => {
+          if (!gone && counts()) setFault(error);
+        },
       );
+    };
     if (seen.current === undefined) void look();
     const follows = live && !over && !from.still;
     const stop = follows ? from.follow(id, look) : null;
@@ -94,7 +101,8 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       stop?.();
       clearInterval(timer);
     };
-  }, [from, id, live, over]);
+  }, [from, id, live, over, turns]);
+  const told = live && !over && fault !== null ? whilePolled(fault) : fault?.message;
   useEffect(() => {
     if (view !== null) document.title = `${view.program} · ${view.status} · ${view.id}`;
   }, [view]);
@@ -106,7 +114,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
         ) : (
           <>
             <h1>This run cannot be shown</h1>
-            <p role="alert">{fault}</p>
+            <p role="alert">{told}</p>
             {!from.still && <a href="#/">All runs</a>}
           </>
         )}
@@ -150,7 +158,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       <RunPage view={view} back={back} tools={beside} />
       {fault !== null && (
         <p className="toast" role="alert">
-          {fault}
+          {told}
         </p>
       )}
     </>

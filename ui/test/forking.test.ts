@@ -62,5 +62,10 @@ describe("a fork", () => {
     expect(() => forkBody(drafts({ "inputs.amount": "12,5" }), null, false)).toThrow(
       "amount of inputs is JSON",
     );
+    for (const text of ["007", "-01", '["a\tb"]', ""]) {
+      expect(() => forkBody(drafts({ "inputs.amount": text }), null, false)).toThrow(
+        "amount of inputs is JSON",
+      );
+    }
   });
 });

@@ -3,12 +3,14 @@ import type { Answer, AskedList, Asking, RunView, Source, StepView } from "../ap
 import { duration } from "../lib/format";
 import { isForPage } from "../lib/keys";
 import { useAddress } from "../lib/router";
+import { useTurns } from "../lib/turns";
 import { boxOf } from "../model/compare";
 import { type Consequence, consequence, effectWords } from "../model/consequence";
 import { reconciled } from "../model/reconciled";
 import { StateIcon } from "../parts/Icon";
 import { type Key, Keys } from "../parts/Keys";
 import { Plain, Value } from "../parts/Text";
+import { whilePolled } from "../team/api";
 
 const EVERY_MS = 2_000;
 
@@ -31,17 +33,18 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const [open, setOpen] = useState<Asking | null>(null);
   const wanted = query.get("at");
 
-  const look = useCallback(
-    () =>
-      from.asked().then(
-        (found) => {
-          setList(found);
-          setFault(null);
-        },
-        (error: Error) => setFault(error.message),
-      ),
-    [from],
-  );
+  const turns = useTurns();
+  const look = useCallback(() => {
+    const counts = turns.ask();
+    return from.asked().then(
+      (found) => {
+        if (!counts()) return;
+        setList(found);
+        setFault(null);
+      },
+      (error: Error) => counts() && setFault(whilePolled(error)),
+    );
+  }, [from, turns]);
   useEffect(() => {
     void look();
     document.title = "Inbox";

@@ -87,6 +87,17 @@ export function parse(text: string): Node {
   return found;
 }
 
+/** What was typed as *label*, without the space around it; raises where it is no JSON. */
+export function checkedJson(label: string, text: string): string {
+  const trimmed = text.trim();
+  try {
+    JSON.parse(trimmed); // which takes no `007`; what is sent is the text
+  } catch (error) {
+    throw new Error(`${label} is JSON: ${(error as Error).message}`);
+  }
+  return trimmed;
+}
+
 /** Over several lines, two spaces a level; what fits in *width* stays on one. */
 export function pretty(node: Node, width = 60, pad = ""): string {
   const line = compact(node);

@@ -2,7 +2,7 @@
 // Values stay JSON as it was written: a browser's numbers would round some of them.
 
 import type { RunView, StepView } from "../api";
-import { field, type Node, parse, pretty } from "../lib/json";
+import { checkedJson, field, type Node, parse, pretty } from "../lib/json";
 
 /** Something that can be changed: *name* and *field* are those of the API's `edit`. */
 export interface Change {
@@ -105,10 +105,5 @@ export function forkBody(drafts: Drafts, at: string | null, effects: boolean): s
 
 function jsonOf(change: Change, text: string): string {
   if (change.kind === "text") return JSON.stringify(text);
-  try {
-    parse(text.trim());
-  } catch (error) {
-    throw new Error(`${change.label} of ${change.name} is JSON: ${(error as Error).message}`);
-  }
-  return text.trim();
+  return checkedJson(`${change.label} of ${change.name}`, text);
 }

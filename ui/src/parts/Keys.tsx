@@ -1,4 +1,5 @@
 import { useEffect, useState } from "react";
+import { isForPage } from "../lib/keys";
 
 /** A key, and what it does. */
 export type Key = [string, string];
@@ -8,10 +9,7 @@ export function Keys({ keys, shared }: { keys: Key[]; shared: boolean }) {
   const [open, setOpen] = useState(false);
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if ((event.target as HTMLElement).closest("input, textarea, select, [contenteditable]")) {
-        return;
-      }
+      if (!isForPage(event)) return;
       if (event.key === "?") setOpen((old) => !old);
       else if (event.key === "Escape") setOpen(false);
     };

@@ -9,6 +9,7 @@ import { standing } from "../model/standing";
 import { type Key, Keys } from "../parts/Keys";
 import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
+import { whilePolled } from "../team/api";
 import { CancelPicked, Sparkline, Views } from "./TeamList";
 
 const EVERY_MS = 2_000; // between two looks at the store
@@ -35,12 +36,15 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const [draft, setDraft] = useState(text);
   const [list, setList] = useState<RunList | null>(null);
   const [more, setMore] = useState<RunList[]>([]);
-  const [fault, setFault] = useState<string | null>(null);
+  const [fault, setFault] = useState<Error | null>(null);
+  const [moreFault, setMoreFault] = useState<Error | null>(null);
   const [live, setLive] = useState(true);
   const [picked, setPicked] = useState<string[]>([]);
   const [at, setAt] = useState(-1);
   const field = useRef<HTMLInputElement>(null);
-  const faults = parseFilter(text, 0).faults;
+  const told = parseFilter(text, 0).faults;
+  if (fault !== null) told.push(live ? whilePolled(fault) : fault.message);
+  if (moreFault !== null) told.push(moreFault.message);
 
   useEffect(() => setDraft(text), [text]);
   const looks = useTurns();
@@ -55,13 +59,14 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
         setList(found);
         setFault(null);
       },
-      (error: Error) => counts() && setFault(error.message),
+      (error: Error) => counts() && setFault(error),
     );
   }, [from, text, looks]);
   useEffect(() => {
     looks.forget();
     nexts.forget();
     setMore([]);
+    setMoreFault(null);
     setAt(-1);
     setPicked([]);
     void look();
@@ -87,9 +92,11 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
     const counts = nexts.ask();
     try {
       const found = await from.runs({ ...asked, after });
-      if (counts()) setMore((old) => [...old, found]);
+      if (!counts()) return;
+      setMore((old) => [...old, found]);
+      setMoreFault(null);
     } catch (error) {
-      if (counts()) setFault((error as Error).message);
+      if (counts()) setMoreFault(error as Error);
     }
   };
   const pick = (id: string) =>
@@ -179,7 +186,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
         )}
       </header>
       <main>
-        {[...faults, ...(fault === null ? [] : [fault])].map((one) => (
+        {[...new Set(told)].map((one) => (
           <p key={one} className="note state-failed" role="alert">
             <Plain text={one} />
           </p>

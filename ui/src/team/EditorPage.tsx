@@ -18,7 +18,7 @@ import { StateChip } from "../parts/State";
 import { Plain, read } from "../parts/Text";
 import { LookingContext } from "../run/context";
 import { ArrowHeads, Graph } from "../run/Graph";
-import type { TeamSource } from "./api";
+import { askUntilAnswered, mayPass, type TeamSource } from "./api";
 import { draftOf, keepDraft } from "./drafts";
 import { Faults } from "./parts";
 
@@ -141,7 +141,7 @@ function Editing({
             </button>
           )}
           <span className="grow" />
-          <output className="muted">{heldAgainst(checked, current)}</output>
+          <output className="muted">{heldAgainst(checked, fault, current)}</output>
           <button
             type="button"
             className="primary"
@@ -213,7 +213,8 @@ function count(number: number, word: string): string {
   return `${number} ${word}${number === 1 ? "" : "s"}`;
 }
 
-function heldAgainst(checked: Checked | null, current: boolean): string {
+function heldAgainst(checked: Checked | null, fault: Error | null, current: boolean): string {
+  if (fault !== null) return mayPass(fault) ? "not checked; this page tries again" : "not checked";
   if (checked === null || !current) return "checking…";
   if (checked.name === null) return "this is no program yet";
   if (checked.host === null) return "no worker has announced itself";
@@ -228,19 +229,16 @@ function useChecked(from: TeamSource, text: string): [Checked | null, Error | nu
     checked: Checked | null;
     fault: Error | null;
   }>({ text: "", checked: null, fault: null });
-  useEffect(() => {
-    let gone = false;
-    const timer = setTimeout(() => {
-      from.send<Checked>("POST", "programs/check", { source: text }).then(
-        (checked) => !gone && setFound({ text, checked, fault: null }),
-        (fault: Error) => !gone && setFound((old) => ({ ...old, text, fault })),
-      );
-    }, CHECK_MS);
-    return () => {
-      gone = true;
-      clearTimeout(timer);
-    };
-  }, [from, text]);
+  useEffect(
+    () =>
+      askUntilAnswered(
+        () => from.send<Checked>("POST", "programs/check", { source: text }),
+        CHECK_MS,
+        (checked) => setFound({ text, checked, fault: null }),
+        (fault) => setFound((old) => ({ ...old, text, fault })),
+      ),
+    [from, text],
+  );
   const current = found.text === text && found.fault === null;
   return [found.checked, found.fault, current];
 }

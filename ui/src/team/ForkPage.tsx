@@ -15,7 +15,7 @@ import {
 import { stateOf } from "../model/run";
 import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
-import { call, type TeamSource } from "./api";
+import { askUntilAnswered, call, type TeamSource } from "./api";
 import { Faults, Sheet, useAsked } from "./parts";
 
 const PREVIEW_MS = 300; // after the last key
@@ -182,17 +182,12 @@ function usePreview(path: string, body: string | Error): [ForkPreview | null, Er
   const [found, setFound] = useState<Previewed | null>(null);
   useEffect(() => {
     if (typeof body !== "string") return;
-    let gone = false;
-    const timer = setTimeout(() => {
-      call<ForkPreview>("POST", `${path}/preview`, body).then(
-        (preview) => !gone && setFound({ body, preview, error: null }),
-        (error: Error) => !gone && setFound({ body, preview: null, error }),
-      );
-    }, PREVIEW_MS);
-    return () => {
-      gone = true;
-      clearTimeout(timer);
-    };
+    return askUntilAnswered(
+      () => call<ForkPreview>("POST", `${path}/preview`, body),
+      PREVIEW_MS,
+      (preview) => setFound({ body, preview, error: null }),
+      (error) => setFound({ body, preview: null, error }),
+    );
   }, [path, body]);
   if (typeof body !== "string") return [null, body];
   return found?.body === body ? [found.preview, found.error] : [null, null];

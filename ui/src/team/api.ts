@@ -25,6 +25,49 @@ export class Refusal extends Error {
   ) {
     super(message);
   }
+
+  /** Whether the same may be answered later: the server was not there, or has failed. */
+  get passing(): boolean {
+    return this.status === 0 || this.status >= 500;
+  }
+}
+
+/** Whether what was asked in vain is worth asking again. */
+export function mayPass(fault: Error): boolean {
+  return fault instanceof Refusal && fault.passing;
+}
+
+/** A fault in the words of a page that asks again by itself. */
+export function whilePolled(fault: Error): string {
+  return mayPass(fault) ? `${fault.message}; this page tries again` : fault.message;
+}
+
+const ASK_AGAIN_MS = 3000;
+
+/** Asks after *delay*, and again while a fault may pass; returns what gives it up. */
+export function askUntilAnswered<T>(
+  ask: () => Promise<T>,
+  delay: number,
+  answered: (answer: T) => void,
+  failed: (fault: Error) => void,
+): () => void {
+  let gone = false;
+  const once = () =>
+    ask().then(
+      (answer) => {
+        if (!gone) answered(answer);
+      },
+      (fault: Error) => {
+        if (gone) return;
+        failed(fault);
+        if (mayPass(fault)) timer = setTimeout(once, ASK_AGAIN_MS);
+      },
+    );
+  let timer = setTimeout(once, delay);
+  return () => {
+    gone = true;
+    clearTimeout(timer);
+  };
 }
 
 /** Heard when a session has ended while its pages are open. */
@@ -40,7 +83,7 @@ export async function call<T>(method: string, path: string, body?: string): Prom
       body: body ?? null,
     });
   } catch {
-    throw new Refusal("the server does not answer; this page tries again", 0);
+    throw new Refusal("the server does not answer", 0);
   }
   if (answer.status === 204) return undefined as T;
   const text = await answer.text();

@@ -1,6 +1,8 @@
 // A form for a program's inputs: fields of its JSON Schema in, the inputs as JSON out. Numbers stay
 // as they were written: those of a browser would round some of them.
 
+import { checkedJson } from "../lib/json";
+
 export interface Field {
   name: string;
   kind: "text" | "number" | "json";
@@ -60,15 +62,8 @@ export function inputsOf(fields: Field[], values: Record<string, string>): strin
 function jsonOf(field: Field, text: string): string {
   if (field.choices !== null) return text;
   if (field.kind === "text") return JSON.stringify(text);
+  if (field.kind === "json") return checkedJson(field.name, text);
   const trimmed = text.trim();
-  if (field.kind === "number") {
-    if (!NUMBER.test(trimmed)) throw new Error(`${field.name} is a number, like 12.5`);
-    return trimmed;
-  }
-  try {
-    JSON.parse(trimmed);
-  } catch (error) {
-    throw new Error(`${field.name} is JSON: ${(error as Error).message}`);
-  }
+  if (!NUMBER.test(trimmed)) throw new Error(`${field.name} is a number, like 12.5`);
   return trimmed;
 }

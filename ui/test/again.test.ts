@@ -1,0 +1,58 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { askUntilAnswered, call, Refusal, whilePolled } from "../src/team/api";
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+/** Asks of a server that gives *answers* one after another; what was heard, and what stops it. */
+function asking(answers: (string | Refusal)[]) {
+  const heard: string[] = [];
+  const stop = askUntilAnswered(
+    async () => {
+      const next = answers.shift();
+      if (next === undefined) throw new Error("asked too often");
+      if (typeof next !== "string") throw next;
+      return next;
+    },
+    250,
+    (answer) => heard.push(answer),
+    (fault) => heard.push(fault.message),
+  );
+  return { heard, stop };
+}
+
+test("what a server did not answer, or failed at, is asked again until it is answered", async () => {
+  const { heard } = asking([new Refusal("away", 0), new Refusal("failed", 503), "checked"]);
+  await vi.advanceTimersByTimeAsync(200);
+  expect(heard).toEqual([]);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(heard).toEqual(["away", "failed", "checked"]);
+});
+
+test("what was refused is not asked again", async () => {
+  const { heard } = asking([new Refusal("not allowed", 403)]);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(heard).toEqual(["not allowed"]);
+});
+
+test("what was given up is not asked again, nor heard", async () => {
+  const { heard, stop } = asking([new Refusal("away", 0), "checked"]);
+  await vi.advanceTimersByTimeAsync(300);
+  stop();
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(heard).toEqual(["away"]);
+});
+
+test("only a page that is polled says that it tries again, and only of what may pass", async () => {
+  vi.stubGlobal("fetch", () => Promise.reject(new TypeError("no network")));
+  const fault = await call<never>("GET", "me").catch((error: Error) => error);
+  expect(fault.message).toBe("the server does not answer");
+  expect(whilePolled(fault)).toBe("the server does not answer; this page tries again");
+  expect(whilePolled(new Refusal("not found", 404))).toBe("not found");
+});
