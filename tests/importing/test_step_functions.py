@@ -670,6 +670,27 @@ def test_a_rule_with_more_than_one_test_is_a_gap(rule: State) -> None:
     assert "no Variable with one comparison" in gap
 
 
+def test_the_tools_are_those_of_all_steps_of_the_program() -> None:
+    branch = machine("C", C={**task("count", of=1), "End": True})
+    document = machine(
+        "A",
+        A={
+            "Type": "Map",
+            "ItemProcessor": machine("B", B={**task("count", by=2), "End": True}),
+            "Next": "D",
+        },
+        D={"Type": "Parallel", "Branches": [branch], "Next": "E"},
+        E={**task("store"), "End": True},
+    )
+    assert converted(document).tools == {"count": ("by", "of"), "store": ("event",)}
+
+
+def test_no_tools_are_to_be_written_for_a_program_that_the_language_does_not_take() -> None:
+    document = {**machine("A", A={**task("f"), "End": True}), "TimeoutSeconds": 0}
+    result = converted(document)
+    assert (result.program, result.tools) == (None, {})
+
+
 def places(part: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     keys: list[Any] = []
     if isinstance(part, (dict, list)):
@@ -701,6 +722,9 @@ def test_a_damaged_machine_gives_findings_and_no_exception() -> None:
         holder: Any = damaged
         for key in way:
             holder = holder[key]
-        holder[last] = dice.choice([None, 0, -1, "", "$", "x", [], [1], {}, {"a.$": 1}, True])
+        if isinstance(holder, dict):  # half of the time a field that may belong elsewhere
+            last = dice.choice([last, dice.choice([*FOREIGN, "End", "ItemsPath", "SecondsPath"])])
+        given = [None, 0, -1, "", "$", "x", [], [1], {}, {"a.$": 1}, True, *FOREIGN.values()]
+        holder[last] = dice.choice(given)
         result = converted(damaged)
         assert result.program is not None or any(one.kind == "fault" for one in result.findings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ProgramError
-from ..language.program import Program
+from ..language.program import Program, ToolStep
 from ..language.reader import marks, read_text
 from . import prompt_flow, step_functions
 from .report import Finding, Findings, Imported
@@ -49,7 +49,7 @@ def imported(
         )
         return Imported("unknown", None, findings.in_order(), {})
     program = _program(made, findings) if made is not None else None
-    tools = _tools(made["steps"]) if made is not None else {}
+    tools = _tools(program) if program is not None else {}
     return Imported(kind, program, findings.in_order(), tools)
 
 
@@ -63,16 +63,10 @@ def _program(document: dict[str, Any], findings: Findings) -> Program | None:
         return None
 
 
-def _tools(steps: list[Any]) -> dict[str, tuple[str, ...]]:
-    """The tools that *steps* call, with their arguments."""
+def _tools(program: Program) -> dict[str, tuple[str, ...]]:
+    """The tools that *program* calls, with their arguments."""
     found: dict[str, dict[str, None]] = {}
-    pending = list(steps)
-    while pending:
-        step = pending.pop(0)
-        if isinstance(step, list):
-            pending = [*step, *pending]
-            continue
-        if step["type"] == "tool":
-            found.setdefault(step["tool"], {}).update(dict.fromkeys(step["args"]))
-        pending = [*step.get("steps", []), *step.get("parallel_steps", []), *pending]
+    for step, _ in program.walk():
+        if isinstance(step, ToolStep):
+            found.setdefault(step.tool, {}).update(dict.fromkeys(step.args))
     return {name: tuple(arguments) for name, arguments in found.items()}

@@ -7,7 +7,7 @@ a step that fails, with the state in its metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,14 +52,13 @@ def program_of(machine: dict[str, Any], findings: Findings, name: str) -> dict[s
     check_machine(machine, (), findings)
     if findings.faulty:
         return None
-    attempt = Findings(findings.marks)
-    whole = _Whole(attempt, Identifiers(_state_names(machine), (INPUT,)), one_name=False)
-    program = whole.program(machine, name)
-    if whole.rejoined:  # ways with documents of several names meet: give all of them one
-        attempt = Findings(findings.marks)
-        again = _Whole(attempt, Identifiers(_state_names(machine), (INPUT,)), one_name=True)
-        program = again.program(machine, name)
-    findings.found.update(attempt.found)
+    for one_name in (False, True):
+        names = Identifiers(_state_names(machine), (INPUT,))
+        whole = _Whole(Findings(findings.marks), names, one_name)
+        program = whole.program(machine, name)
+        if not whole.rejoined:  # else ways with documents of several names meet: give them one
+            break
+    findings.found.update(whole.findings.found)
     return program
 
 
@@ -231,8 +230,7 @@ class _Frame:
 
     def _task(self, name: str, state: dict[str, Any], loc: Loc, document: Value) -> Steps:
         call = call_of(state, self._effective(state, document))
-        for message, remedy in call.differences:
-            self.whole.findings.add("difference", loc, f"state {name!r} {message}", remedy)
+        self._differs(name, loc, call.differences)
         step: dict[str, Any] = {
             "id": self.whole.names.of(name),
             "type": "tool",
@@ -256,12 +254,16 @@ class _Frame:
         return {"event": written}
 
     def _difference_in_parts(self, name: str, loc: Loc) -> None:
-        self.whole.findings.add(
-            "difference",
-            loc,
-            f"state {name!r} gives its whole document, which several names hold here",
+        difference = (
+            "gives its whole document, which several names hold here",
             "it is written as one argument or field for each of these names; take what is needed",
         )
+        self._differs(name, loc, [difference])
+
+    def _differs(self, name: str, loc: Loc, differences: Iterable[tuple[str, str]]) -> None:
+        """Note what is different about a state here: what it does, and the remedy."""
+        for message, remedy in differences:
+            self.whole.findings.add("difference", loc, f"state {name!r} {message}", remedy)
 
     def _with_result(
         self,
@@ -275,10 +277,7 @@ class _Frame:
         """*step* and what follows it: its result in the document, retries, catches, the next."""
         retry, differences = retry_of(state.get("Retry", []), calls=step["type"] == "tool")
         step.update(retry)
-        for message, remedy in differences:
-            self.whole.findings.add(
-                "difference", (*loc, "Retry"), f"state {name!r} {message}", remedy
-            )
+        self._differs(name, (*loc, "Retry"), differences)
         catches = self._catches(name, state, loc, document, step)
         into = state.get("ResultPath", "$")
         after = document
@@ -336,9 +335,7 @@ class _Frame:
         catches = []
         for i, rule in enumerate(state.get("Catch", [])):
             errors, differences = caught(rule.get("ErrorEquals", []))
-            for message, remedy in differences:
-                at = (*loc, "Catch", i)
-                self.whole.findings.add("difference", at, f"state {name!r} {message}", remedy)
+            self._differs(name, (*loc, "Catch", i), differences)
             into = rule.get("ResultPath", "$")
             if into is None:
                 catches.append({"errors": errors, "next": self._to(name, rule["Next"], document)})
@@ -403,12 +400,11 @@ class _Frame:
         error = written["Error"]
         if "ErrorPath" not in state and error_name(error) != error:
             error = error_name(error)
-            self.whole.findings.add(
-                "difference",
-                (*loc, "Error"),
-                f"state {name!r} fails with {state['Error']!r}, which is {error!r} here",
+            difference = (
+                f"fails with {state['Error']!r}, which is {error!r} here",
                 "names of errors are letters, digits and '_', with a capital first",
             )
+            self._differs(name, (*loc, "Error"), [difference])
         step = {"id": self.whole.names.of(name), "type": "fail", "error": error}
         return [{**step, "message": written["Cause"]}]
 
@@ -539,14 +535,10 @@ class _Frame:
         return self.whole.names.another(name) if name in names_in(rest) else name
 
     def _unread(self, name: str, state: dict[str, Any], loc: Loc, fields: tuple[str, ...]) -> None:
+        remedy = "write timeout_seconds: the longest that one attempt may take"
         for one in fields:
             if one in state:
-                self.whole.findings.add(
-                    "difference",
-                    (*loc, one),
-                    f"state {name!r} has {one}, which is left out",
-                    "write timeout_seconds: the longest that one attempt may take",
-                )
+                self._differs(name, (*loc, one), [(f"has {one}, which is left out", remedy)])
 
     # The end
 
