@@ -13,10 +13,9 @@ import argparse
 import asyncio
 import os
 import platform
-import socket
 import statistics
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,8 +25,11 @@ from typing import Any, NamedTuple
 
 import httpx
 import sqlalchemy as sa
-import uvicorn
 from fastapi import FastAPI, Response
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from server.serving import answering
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.run.inbox import Inbox
@@ -99,8 +101,8 @@ def of_requests(url: str) -> list[Line]:
     run_id = vm.run_sync(SHORT, {}, project="bench").run_id
     bare = FastAPI()
     with (
-        serving(application(state)) as address,
-        serving(bare) as other,
+        answering(application(state)) as address,
+        answering(bare) as other,
         client_of(address, key) as client,
         httpx.Client(base_url=other) as plain,
     ):
@@ -194,7 +196,7 @@ def contextmany(urls: Any) -> Iterator[list[tuple[httpx.Client, TableStore]]]:
             stack.callback(store.close)
             state = State(store, PEPPER, vm=ExecutionVM())
             key = seed(state)
-            address = stack.enter_context(serving(application(state)))
+            address = stack.enter_context(answering(application(state)))
             found.append((stack.enter_context(client_of(address, key)), store))
         yield found
 
@@ -237,7 +239,7 @@ def of_events(url: str, what: str) -> Line:
     state = State(store, PEPPER, vm=ExecutionVM())
     key = seed(state)
     run_id = ExecutionVM(store=writer).run_sync(WAITS, {}, project="bench").run_id
-    with serving(application(state)) as address:
+    with answering(application(state)) as address:
         took = asyncio.run(listened(address, key, run_id, writer))
     store.close()
     writer.close()
@@ -311,22 +313,6 @@ def seed(state: State) -> str:
 def client_of(address: str, key: str) -> httpx.Client:
     headers = {"authorization": f"Bearer {key}"}
     return httpx.Client(base_url=address, headers=headers, timeout=120)
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """The address at which *app* answers."""
-    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(1024)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
 
 
 def turns(

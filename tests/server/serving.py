@@ -1,4 +1,4 @@
-"""A server of the tests on a port of its own."""
+"""A server of the tests, and of benchmarks and scripts, on a port of its own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ from nano_vm.server.state import State
 @contextmanager
 def served(state: State) -> Iterator[str]:
     """The address at which a server answers."""
+    with answering(application(state)) as address:
+        yield address
+
+
+@contextmanager
+def answering(app: Any) -> Iterator[str]:
+    """The address at which *app* answers."""
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        config = uvicorn.Config(application(state), log_level="warning", access_log=False)
+        config = uvicorn.Config(app, log_level="warning", access_log=False)
         server: Any = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
