@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import Trace
 from nano_vm.cli import main, times
+from nano_vm.cli.places import StorePlace
 from nano_vm.cli.times import age_seconds, time_ns
 from nano_vm.run.host import SystemClock
 from nano_vm.run.inbox import account
@@ -949,6 +951,48 @@ def test_damage_is_found(sh: Shell, ended: str) -> None:
     assert sh("store", "check") == 1
     assert any("is not what was written" in line for line in sh.err)
     assert "is not what was written" in sh.refused("show", ended)
+
+
+def damage() -> None:
+    """Another program has changed what a step gave."""
+    with closing(sqlite3.connect("runs.db")) as connection, connection:
+        connection.execute("UPDATE nano_rows SET output = CAST('\"forged\"' AS BLOB) WHERE seq = 0")
+
+
+def test_a_run_whose_steps_are_damaged_can_be_answered(sh: Shell) -> None:
+    """What a person says is about what it waits for, and whose it is."""
+    for name in ("d1", "d2"):
+        assert (
+            sh("run", "refund.yaml", *HOST, "-i", "order=A7", "-i", "amount:=30", "--run-id", name)
+            == 3
+        )
+    shown = sh.json("show", "d1")["waiting"][0]["shown"]
+    damage()
+    assert "is not what was written" in sh.refused("show", "d1")
+    assert sh("reject", "d1", "--by", "ann") == 0
+    assert sh("approve", "d2", "--shown", shown, "--by", "ann") == 0
+    assert sh("cancel", "d2", "--by", "ann") == 0
+    assert sh.out[0] == "recorded: cancel, for run d2"
+
+
+@pytest.mark.slow
+def test_a_call_in_doubt_of_a_damaged_run_is_resolved(sh: Shell, in_doubt: str) -> None:
+    damage()
+    assert sh("resolve", in_doubt, "pay", "--fail", "lost", "--by", "ann") == 0
+    assert sh.out[0] == "recorded: resolve (fail) pay, for run refund-1"
+
+
+def test_a_run_that_was_deleted_since_it_was_listed_is_left_out(
+    sh: Shell, refund: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = StorePlace.runs
+
+    def behind(place: StorePlace, *args: Any) -> list[Any]:
+        found = listed(place, *args)
+        return [{**found[0], "run_id": "deleted-1"}, *found]
+
+    monkeypatch.setattr(StorePlace, "runs", behind)
+    assert [run["run_id"] for run in sh.json("runs", "--waiting")] == [refund]
 
 
 # --- a hundred thousand ---------------------------------------------------------------------------

@@ -24,9 +24,13 @@ from nano_vm.records.record import flattened, step_of
 from nano_vm.records.secrecy import NOTHING_SECRET, REDACTED, Levels, shown_to
 from nano_vm.records.trace import recording_of
 from nano_vm.replay import accepted, diff, replay, subject_of, verify
+from nano_vm.run.durable.facts import facts_of, header_of
+from nano_vm.store.protocol import open_store
+from nano_vm.store.records import StoredRun
 from nano_vm.telemetry.logs import JsonFormatter, Logs
 from nano_vm.telemetry.otel import OpenTelemetry
 from nano_vm.testing import ScriptedLLM
+from nano_vm.ui.asking import asked
 
 MARK = "zq-secret-zq"
 TOOLS = f'''
@@ -551,3 +555,31 @@ def test_what_is_asked_of_a_call_in_doubt_hides_its_arguments(
     out = "".join(capsys.readouterr())
     assert "in doubt at send" in out
     assert MARK not in out
+    with open_store("sqlite:///doubt.db") as stored:  # type: ignore[attr-defined]
+        run = stored.load("lost")
+        [one], _ = asked(stored)
+    for text in (
+        json.dumps(one["facts"]),
+        json.dumps(view_of(run)["waiting"]),
+        json.dumps(header_of(run, (), "pages")["waiting"]),
+        *(
+            json.dumps(facts_of(run, (), "pages", content=some)["waiting"])
+            for some in (True, False)
+        ),
+    ):
+        assert MARK not in text
+        assert REDACTED in text
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_who_may_answer_but_not_read_sees_of_a_call_in_doubt_what_pages_accept(
+    hidden: bool,
+) -> None:
+    waiting = {"path": "send", "kind": "in_doubt", "arguments": {"text": MARK}}
+    about = {"secrecy": {"steps": {"send": {"request": ["secret"]}}}} if hidden else {}
+    run = StoredRun("r-1", "p", "0" * 64, 1, status="suspended", waiting=[waiting], about=about)
+    for content in (True, False):
+        [entry] = facts_of(run, (), "pages", content=content, asked=True)["waiting"]
+        assert entry["arguments"] == (REDACTED if hidden else {"text": MARK})
+    [entry] = facts_of(run, (), "pages", content=False, asked=False)["waiting"]
+    assert entry["arguments"] == REDACTED

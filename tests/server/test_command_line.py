@@ -18,6 +18,7 @@ import pytest
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.cli import main
+from nano_vm.cli.remote import ServerPlace
 from nano_vm.client import Client
 from nano_vm.diagnostics import Diagnostic
 from nano_vm.errors import ProgramError
@@ -216,6 +217,43 @@ def test_words_of_a_person_are_recorded_in_the_name_of_the_key(shop: Shop) -> No
     code, _, err = shop.run("cancel", "words-1")
     assert code == 1
     assert "is to be cancelled already" in err
+
+
+@pytest.mark.slow
+def test_a_word_is_sent_after_one_look_at_the_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.world.start(run_id="look-1")
+    looks: list[str] = []
+    standing = Client.standing
+
+    def counted(client: Client, run_id: str, seen: str = "") -> Any:
+        looks.append(run_id)
+        return standing(client, run_id, seen)
+
+    monkeypatch.setattr(Client, "standing", counted)
+    assert shop.run("resolve", "look", "approve", "--retry")[0] == 1
+    assert shop.run("reject", "look", "--reason", "no")[0] == 0
+    assert looks == ["look", "look"]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_deleted_since_it_was_listed_is_left_out(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = shop.world.start()
+    listed = ServerPlace.runs
+
+    def behind(place: ServerPlace, *args: Any) -> list[Any]:
+        found = listed(place, *args)
+        return [{**found[0], "run_id": "deleted-1"}, *found]
+
+    monkeypatch.setattr(ServerPlace, "runs", behind)
+    code, out, err = shop.run("runs", "--waiting", "--json")
+    assert (code, err) == (0, "")
+    named = [run["run_id"] for run in json.loads(out)]
+    assert run_id in named
+    assert "deleted-1" not in named
 
 
 def test_an_event_is_sent_once_and_only_where_it_is_waited_for(shop: Shop) -> None:

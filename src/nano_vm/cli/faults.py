@@ -11,3 +11,7 @@ class UsageFault(Exception):
 
 class Failure(Exception):
     """The work was done and its result is bad: one line and exit code 1."""
+
+
+class NoRun(Failure):
+    """A run that a command is about is not there."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from ..run.durable.facts import Brief, Facts, brief, facts_of
+from ..run.durable.facts import Brief, Facts, Header, brief, facts_of, header_of
 from ..run.durable.lease import living
-from ..run.inbox import Inbox
+from ..run.inbox import Inbox, account
 from ..store.spending import spent_in, summed
 from . import stores
 from .faults import UsageFault
@@ -65,6 +65,12 @@ class Place(Protocol):
         """
         ...
 
+    def header(self, text: str) -> Header:
+        """As `run`, without its steps, which may be damaged in a store: what a person says of a run
+        is about these facts.
+        """
+        ...
+
     def costs(
         self, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
     ) -> tuple[list[Cost], list[Cost]]:
@@ -86,7 +92,14 @@ class Place(Protocol):
         ...
 
     def resolve(
-        self, run_id: str, path: str, by: str, done: Any, retry: bool, fail: str | None
+        self,
+        run_id: str,
+        path: str,
+        shown: str | None,
+        by: str,
+        done: Any,
+        retry: bool,
+        fail: str | None,
     ) -> None:
         """Say what became of a call in doubt."""
         ...
@@ -220,6 +233,11 @@ class StorePlace:
         run = self.store.load(stores.run_id_of(self.store, text))
         return facts_of(run, living(self.store), "show")
 
+    def header(self, text: str) -> Header:
+        """See `Place.header`."""
+        run = self.store.load(stores.run_id_of(self.store, text), rows=False)
+        return header_of(run, living(self.store), "show")
+
     def costs(
         self, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
     ) -> tuple[list[Cost], list[Cost]]:
@@ -232,8 +250,6 @@ class StorePlace:
 
     def decider(self, options: Options, *, asked: bool = True) -> str:
         """Whoever is named, or the account of who sits there."""
-        from ..run.inbox import account
-
         if asked:
             return principal(options)
         return str(options.by) if options.by is not None else account()
@@ -250,10 +266,17 @@ class StorePlace:
         self.inbox.reject(run_id, path, shown=shown, by=by, reason=reason)
 
     def resolve(
-        self, run_id: str, path: str, by: str, done: Any, retry: bool, fail: str | None
+        self,
+        run_id: str,
+        path: str,
+        shown: str | None,
+        by: str,
+        done: Any,
+        retry: bool,
+        fail: str | None,
     ) -> None:
         """See `Place.resolve`."""
-        self.inbox.resolve(run_id, path, by=by, done=done, retry=retry, fail=fail)
+        self.inbox.resolve(run_id, path, shown=shown, by=by, done=done, retry=retry, fail=fail)
 
     def send_event(self, run_id: str | None, name: str, payload: Any, id: str | None) -> bool:
         """See `Place.send_event`."""

@@ -16,12 +16,12 @@ from ..client import KEY_VARIABLE, Client, ServerError
 from ..errors import StoreError, UnknownRun, VMError
 from ..store.protocol import Cost
 from ..values import UNSET
-from .faults import Failure, UsageFault
+from .faults import Failure, NoRun, UsageFault
 from .grammar import Options
 
 if TYPE_CHECKING:
     from ..prices import Price
-    from ..run.durable.facts import Brief, Facts
+    from ..run.durable.facts import Brief, Facts, Header
     from ..store.protocol import RunFilter
 
 PAGE_RUNS = 200
@@ -106,16 +106,20 @@ class ServerPlace:
         """See `Place.run`."""
         return cast("Facts", self.standing(text)["run"])
 
+    def header(self, text: str) -> Header:
+        """See `Place.header`: a server gives the whole run."""
+        return self.run(text)
+
     def standing(self, text: str, seen: str = "") -> dict[str, Any]:
         """As `Client.standing`.
 
         Raises:
-            Failure: If there is no such run.
+            NoRun: If there is no such run.
         """
         try:
             return self._known(partial(self.client.standing, text, seen))
         except UnknownRun:
-            raise Failure(
+            raise NoRun(
                 f"there is no run {text!r} in the project of this key; nano-vm runs lists them"
             ) from None
 
@@ -159,21 +163,21 @@ class ServerPlace:
         self, run_id: str, path: str, shown: str | None, by: str, reason: str | None
     ) -> None:
         """See `Place.reject`."""
-        shown = self._shown(run_id, path) if shown is None else shown
-        self.client.reject(run_id, path, shown=shown, reason=reason or "")
+        self.client.reject(run_id, path, shown=shown or "", reason=reason or "")
 
     def resolve(
-        self, run_id: str, path: str, by: str, done: Any, retry: bool, fail: str | None
+        self,
+        run_id: str,
+        path: str,
+        shown: str | None,
+        by: str,
+        done: Any,
+        retry: bool,
+        fail: str | None,
     ) -> None:
         """See `Place.resolve`."""
-        shown = self._shown(run_id, path)
         output = None if done is UNSET else done
-        self.client.resolve(run_id, path, shown=shown, done=output, retry=retry, fail=fail)
-
-    def _shown(self, run_id: str, path: str) -> str:
-        """The digest of what a run asks at a path; what is asked nowhere has none."""
-        waiting = self.run(run_id)["waiting"]
-        return next((str(entry["shown"]) for entry in waiting if entry["path"] == path), "")
+        self.client.resolve(run_id, path, shown=shown or "", done=output, retry=retry, fail=fail)
 
     def send_event(self, run_id: str | None, name: str, payload: Any, id: str | None) -> bool:
         """See `Place.send_event`."""

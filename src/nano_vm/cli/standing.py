@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..store.records import ANSWERS
 from .decide import begun, waiting_lines
 from .text import safe, shown
 from .times import moment
@@ -80,7 +81,7 @@ def standing_lines(run: Facts, place: Place) -> Iterator[str]:
             yield safe(f"its process is gone: {place.left(run['run_id'])}")
         yield from _under_way(run)
     elif run["status"] == "suspended":
-        answered = {m["name"] for m in run["inbox"] if m["kind"] in _ANSWERS}
+        answered = {m["name"] for m in run["inbox"] if m["kind"] in ANSWERS}
         entries = [entry for entry in run["waiting"] if entry["path"] not in answered]
         yield from waiting_lines(run["run_id"], entries, place.given, run["due_ns"])
     for late in run["late"]:
@@ -100,9 +101,6 @@ def standing_lines(run: Facts, place: Place) -> Iterator[str]:
         yield safe(f"recorded: {message['kind']}{name}{by}, {at}")
     if run["status"] == "suspended" and run["inbox"]:
         yield safe(place.goes_on(run["run_id"]))
-
-
-_ANSWERS = ("approve", "reject", "resolve")
 
 
 def _under_way(run: Facts) -> Iterator[str]:

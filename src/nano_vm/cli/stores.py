@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import StoreError
-from .faults import Failure, UsageFault
+from .faults import Failure, NoRun, UsageFault
 from .grammar import Options
 from .times import moment
 
@@ -127,13 +127,14 @@ def run_id_of(store: Archive, text: str) -> str:
     """The id of the run that *text* is, or is the beginning of.
 
     Raises:
-        Failure: If there is none, or are several.
+        NoRun: If there is none.
+        Failure: If there are several.
     """
     found = [text] if store.has(text) else store.ids_starting_with(text, SHOWN_IDS + 1)
     if len(found) == 1:
         return found[0]
     if not found:
-        raise Failure(
+        raise NoRun(
             f"there is no run {text!r} in this store{_gone(store, text)}; nano-vm runs lists them"
         )
     some = ", ".join(found[:SHOWN_IDS]) + (", ..." if len(found) > SHOWN_IDS else "")

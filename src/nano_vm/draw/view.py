@@ -25,7 +25,7 @@ from ..language.program import Program
 from ..language.semantics import CALLS
 from ..machine.faults import effect_key
 from ..records.record import Record, edge_of, step_of
-from ..records.secrecy import Levels, Receiver, shown_to
+from ..records.secrecy import NOTHING_SECRET, Levels, Receiver, shown_to
 from ..records.trace import Trace
 from ..replay import program_of
 from ..replay.rerun import programs_of
@@ -212,8 +212,8 @@ def _lines(
 def _accept(
     view: RunView, recorded: Recorded, levels: Levels, receiver: Receiver, content: bool
 ) -> None:
-    """Have a header say what *receiver* may know where something in the run is secret. What is asked
-    of people stands in pages, since its role accepts it.
+    """Have a header say what *receiver* may know where something in the run is secret. Of what is
+    asked of people pages have what its role accepts.
     """
     shown = shown_to(receiver, recorded.trace)
     view["error"] = shown.error if content else _withheld(shown.error)
@@ -222,8 +222,8 @@ def _accept(
         view["output"] = _json(shown.final_output)
     if levels.hides(receiver, levels.known):
         view["messages"] = [_message(m, content=False) for m in _messages(recorded.stored)]
-        if receiver != "pages":
-            view["waiting"] = _waiting(recorded.trace, recorded.stored, content=False)
+        asked = content and receiver == "pages"
+        view["waiting"] = _waiting(recorded.trace, recorded.stored, asked, levels)
 
 
 def _framed(records: Iterable[Record], frame: str) -> Iterator[tuple[str, Record]]:
@@ -392,8 +392,10 @@ def _seal(trace: Trace, run: StoredRun | None, erased: bool) -> str | None:
     return None if erased else trace.seal
 
 
-def _waiting(trace: Trace, run: StoredRun | None, content: bool) -> list[str]:
-    """What the run waits for, each entry as canonical JSON."""
+def _waiting(
+    trace: Trace, run: StoredRun | None, content: bool, levels: Levels = NOTHING_SECRET
+) -> list[str]:
+    """What the run waits for as pages are shown it, each entry as canonical JSON."""
     if run is not None:
         found = presented(run.waiting) if run.status == SUSPENDED else []
     else:
@@ -401,7 +403,7 @@ def _waiting(trace: Trace, run: StoredRun | None, content: bool) -> list[str]:
     if not content:
         kept = ("path", "step_id", "kind", "role", "event", "deadline_ns")
         found = [{key: entry[key] for key in kept if key in entry} for entry in found]
-    return [_json(entry) for entry in found]
+    return [_json(levels.waiting("pages", entry)) for entry in found]
 
 
 def _messages(run: StoredRun | None) -> list[Message]:

@@ -36,6 +36,9 @@ PRINCIPAL_CHARS = 200
 
 _DECISIONS = {"approval": ("approve", "reject"), "in_doubt": ("resolve", "outcome")}
 _KINDS = {"approval": ("approval",), "in_doubt": ("in_doubt", "effect")}
+DECIDED = frozenset(kind for kinds in _KINDS.values() for kind in kinds)
+"""Kinds of what a run waits for that people decide; it waits for an event or a time besides."""
+
 _ASKS = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}
 
 

@@ -38,6 +38,9 @@ UNENDED = (PENDING, RUNNING, SUSPENDED)
 RUN_STATUSES = (*UNENDED, *ENDED)
 
 
+ANSWERS = ("approve", "reject", "resolve")
+"""Kinds of messages by which people decide what a run asks of them."""
+
 DEFAULT_PROJECT = "default"
 """The project of runs whose caller names none."""
 

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
 from ..errors import StoreError, VMError
-from ..run.inbox import Clock, Inbox, Roles, presented
+from ..records.secrecy import NOTHING_SECRET, Levels
+from ..run.inbox import DECIDED, Clock, Inbox, Roles, presented
 from ..store.protocol import Archive, RunFilter
-from ..store.records import SUSPENDED
+from ..store.records import ANSWERS, SUSPENDED
 from ..values import parse_json
 from ..visible import exact, name, written
 
@@ -24,9 +25,6 @@ MOST_RUNS = 200
 
 WHOLE_CHARS = 100_000
 """Of what is asked, up to here it is shown; what is longer nobody has read before deciding."""
-
-_DECIDED = ("approval", "in_doubt", "effect")
-_ANSWERS = ("approve", "reject", "resolve")
 
 
 class Fact(TypedDict):
@@ -83,10 +81,12 @@ def asked(store: Archive, project: str | None = None) -> tuple[list[Asking], lis
             continue
         if run.status != SUSPENDED:
             continue
-        answered = {m.name for m in run.inbox if m.kind in _ANSWERS}
+        answered = {m.name for m in run.inbox if m.kind in ANSWERS}
+        levels = Levels.of(run.about) or NOTHING_SECRET
         for entry in presented(run.waiting):
-            if entry["kind"] in _DECIDED and entry["path"] not in answered:
-                found.append(_asking(run.run_id, run.program_name, run.created_ns, entry))
+            if entry["kind"] in DECIDED and entry["path"] not in answered:
+                shown = levels.waiting("pages", entry)
+                found.append(_asking(run.run_id, run.program_name, run.created_ns, shown))
     return found, damaged
 
 
@@ -172,7 +172,7 @@ class Answers:
             case "resolve":
                 self._resolve(run, path, shown, given, reason)
             case other:
-                raise VMError(f"an answer is one of {', '.join(_ANSWERS)}, not {other!r}")
+                raise VMError(f"an answer is one of {', '.join(ANSWERS)}, not {other!r}")
 
     def _resolve(self, run: str, path: str, shown: str, given: _Given, reason: str) -> None:
         match given.text("how"):

@@ -312,8 +312,7 @@ export interface Fact {
 
 /**
  * A run with all that is known of how it stands. `trace` is the JSON form of its trace, with
- * the records alone where its values were erased; `document` has its program and those that it
- * calls.
+ * the records alone where its values were erased.
  */
 export interface Facts {
   run_id: string;
@@ -335,10 +334,10 @@ export interface Facts {
   labels: Record<string, string>;
   erased: boolean;
   owner: string | null;
+  document: Record<string, unknown>;
   inbox: Said[];
   late: Late[];
   begun: Begun[];
-  document: Record<string, unknown>;
   trace: Record<string, unknown>;
   seal: string | null;
 }

@@ -34,7 +34,7 @@ def approve(options: Options) -> int:
 
         return cluster.approve(options)
     with place_of(options, honours=("shown", "reason")) as place:
-        run = place.run(options.run)
+        run = place.header(options.run)
         run_id = run["run_id"]
         asks = asks_here(options, run_id, place.given)
         options.by = place.decider(options)

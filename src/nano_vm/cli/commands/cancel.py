@@ -28,10 +28,10 @@ def cancel(options: Options) -> int:
         by = options.by = options.by or account()
         return driven(options, lambda vm, run_id: vm.cancel(run_id, by=by), "cancel")
     with place_of(options) as place:
-        run_id = place.run(options.run)["run_id"]
+        run_id = place.header(options.run)["run_id"]
         options.by = place.decider(options, asked=False)
         place.cancel(run_id, options.by)
-        run = place.run(run_id)
+        run = place.header(run_id)
         how = place.undone(run_id)
     if run["driven"]:
         how = f"it is under way in {run['owner']}, and stops before its next step"

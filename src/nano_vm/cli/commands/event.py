@@ -10,7 +10,7 @@ from ..grammar import Options, argument, command, flag, option
 from ..parameters import STORED, takes_cluster, takes_server, takes_store
 
 if TYPE_CHECKING:
-    from ...run.durable.facts import Facts
+    from ...run.durable.facts import Header
 
 EXAMPLES = """\
 nano-vm event 3f2a paid '{"amount": 30}'
@@ -57,7 +57,7 @@ def event(options: Options) -> int:
     run_id = None
     with place_of(options, honours=("match", "id")) as place:
         if options.run is not None:
-            run = place.run(options.run)
+            run = place.header(options.run)
             run_id = run["run_id"]
             if run["status"] in ("pending", "running", "suspended"):
                 _known_event(run, words[0])
@@ -68,7 +68,7 @@ def event(options: Options) -> int:
     return recorded(options, run_id, "event" if is_new else None, words[0], how=how)
 
 
-def _known_event(run: Facts, name: str) -> None:
+def _known_event(run: Header, name: str) -> None:
     """Raises if no step of the run's program can ever wait for *name*: it would be kept for
     nothing.
     """

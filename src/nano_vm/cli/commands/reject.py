@@ -23,10 +23,12 @@ def reject(options: Options) -> int:
 
         return cluster.reject(options)
     with place_of(options, honours=("shown", "reason")) as place:
-        run = place.run(options.run)
+        run = place.header(options.run)
         run_id = run["run_id"]
         options.by = place.decider(options)
-        path = asked_at(run["waiting"], run_id, options.path, place.given)["path"]
-        place.reject(run_id, path, options.shown, options.by, options.reason)
+        entry = asked_at(run["waiting"], run_id, options.path, place.given)
+        path = entry["path"]
+        shown = entry.get("shown") if options.shown is None else options.shown
+        place.reject(run_id, path, shown, options.by, options.reason)
         how = place.goes_on(run_id)
     return recorded(options, run_id, "reject", path, how=how)

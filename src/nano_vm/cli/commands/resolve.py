@@ -44,9 +44,12 @@ def resolve(options: Options) -> int:
 
         return cluster.resolve(options, done, options.by or account())
     with place_of(options, honours=("done", "retry", "fail")) as place:
-        run_id = place.run(options.run)["run_id"]
+        run = place.header(options.run)
+        run_id = run["run_id"]
         options.by = place.decider(options, asked=False)
-        place.resolve(run_id, options.path, options.by, done, options.retry, options.fail)
+        at = (entry["shown"] for entry in run["waiting"] if entry["path"] == options.path)
+        shown, by = next(at, None), options.by
+        place.resolve(run_id, options.path, shown, by, done, options.retry, options.fail)
         how = place.goes_on(run_id)
     said = "done" if done is not UNSET else "retry" if options.retry else "fail"
     return recorded(options, run_id, f"resolve ({said})", options.path, how=how)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from ...errors import StoreError
-from ..faults import FAILED, OK
+from ...errors import StoreError, UnknownRun
+from ..faults import FAILED, OK, NoRun
 from ..grammar import Options, command, flag, option
 from ..output import complain, emit_json, say
 from ..parameters import COUNT, DOLLARS, STORED, takes_filter, takes_server, takes_store
@@ -80,10 +80,12 @@ _HONOURED = (
 
 
 def _whole(place: Place, found: Sequence[Brief], damaged: list[str]) -> Iterator[Facts]:
-    """Runs of a list with all that is known of each."""
+    """Runs of a list with all that is known of each; what was deleted since is left out."""
     for run in found:
         try:
             yield place.run(run["run_id"])
+        except (NoRun, UnknownRun):
+            continue
         except StoreError as error:
             damaged.append(str(error))
 

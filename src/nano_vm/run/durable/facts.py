@@ -26,7 +26,7 @@ from ...records.secrecy import (
 )
 from ...records.trace import Trace, shown_trace
 from ...store.records import RUNNING, SUSPENDED, Message, StoredRun, late_outcomes
-from ..inbox import presented, process_of
+from ..inbox import DECIDED, presented, process_of
 from .stored import begun_calls, trace_of
 
 _BRIEF = ("path", "kind", "role", "event")
@@ -34,10 +34,6 @@ _BRIEF = ("path", "kind", "role", "event")
 
 _SAID = ("show", "arguments", "request", "args", "error", "match", "output_schema")
 """Of what a run waits for, what comes from inputs, models and tools."""
-
-
-_OF_PEOPLE = ("approval", "in_doubt", "effect")
-"""Kinds of what a run waits for that it asks of people; others wait for an event or a time."""
 
 
 class Brief(TypedDict):
@@ -90,17 +86,23 @@ class Late(TypedDict):
     gave: Any
 
 
-class Facts(Brief):
-    """A run with all that is known of how it stands. ``trace`` is the JSON form of its trace, with
-    the records alone where its values were erased; ``document`` has its program and those that it
-    calls.
+class Header(Brief):
+    """A run without its steps. ``waiting`` is all that it waits for; ``document`` has its program
+    and those that it calls.
     """
 
     owner: str | None
+    document: dict[str, Any]
+
+
+class Facts(Header):
+    """A run with all that is known of how it stands. ``trace`` is the JSON form of its trace, with
+    the records alone where its values were erased.
+    """
+
     inbox: list[Said]
     late: list[Late]
     begun: list[Begun]
-    document: dict[str, Any]
     trace: dict[str, Any]
     seal: str | None
 
@@ -131,6 +133,18 @@ def brief(run: StoredRun, owners: Collection[str], receiver: Receiver) -> Brief:
     }
 
 
+def header_of(run: StoredRun, owners: Collection[str], receiver: Receiver) -> Header:
+    """*run*, which needs no rows, as *receiver* is shown it."""
+    levels = Levels.of(run.about) or NOTHING_SECRET
+    waiting = presented(run.waiting) if run.status == SUSPENDED else []
+    return {
+        **brief(run, owners, receiver),
+        "waiting": [levels.waiting(receiver, entry) for entry in waiting],
+        "owner": run.owner,
+        "document": run.document,
+    }
+
+
 def facts_of(
     run: StoredRun,
     owners: Collection[str],
@@ -145,31 +159,26 @@ def facts_of(
     erased = run.salt is None
     if erased:
         run.inputs, run.about = {}, {}
+    header = header_of(run, owners, receiver)
     whole = trace_of(run)
     levels = Levels.of(run.about)
     if not content:
         levels = _withheld(run, whole)
-    waiting = presented(run.waiting) if run.status == SUSPENDED else []
-    if content:
-        waiting = [(levels or NOTHING_SECRET).waiting(receiver, entry) for entry in waiting]
-    else:
-        waiting = [
-            entry if asked and entry["kind"] in _OF_PEOPLE else _unsaid(entry) for entry in waiting
+        header["waiting"] = [
+            entry if asked and entry["kind"] in DECIDED else _unsaid(entry)
+            for entry in header["waiting"]
         ]
     trace = shown_to(receiver, whole, levels)
     if not content:
-        trace.recording.waiting = waiting
+        trace.recording.waiting = header["waiting"]
     late = late_outcomes(run)
     levels = levels or NOTHING_SECRET
     hidden = levels.hides(receiver, levels.known)
     facts: Facts = {
-        **brief(run, owners, receiver),
-        "waiting": waiting,
-        "owner": run.owner,
+        **header,
         "inbox": [_said(message, message in late, hidden) for message in run.inbox],
         "late": [_late(message, levels, receiver) for message in late],
         "begun": list(_begun(run)),
-        "document": run.document,
         "trace": {"records": list(trace.lines())} if erased else trace.to_dict(),
         "seal": run.seal,
     }

@@ -14,6 +14,7 @@ from ...errors import StoreError
 from ...values import UNSET
 from ..receipts import WAS_DELETED, WAS_ERASED, Entry
 from ..records import (
+    ANSWERS,
     ENDED,
     UNREADABLE,
     Erased,
@@ -127,9 +128,6 @@ def prune(
     return len(headers)
 
 
-_DECISIONS = ("approve", "reject", "resolve")
-
-
 def unused(connection: Connection) -> list[str]:
     """What runs that have ended did not use of what people sent them."""
     ended = ", ".join(f"'{status}'" for status in ENDED)
@@ -137,8 +135,8 @@ def unused(connection: Connection) -> list[str]:
         "SELECT u.run_id, m.id, m.kind, m.message, m.signature FROM nano_inbox m JOIN nano_runs u "
         "ON u.key = m.run "
         f"WHERE m.used <> 1 AND u.status IN ({ended}) AND m.kind IN "
-        f"({', '.join('?' * len(_DECISIONS))}) ORDER BY m.id",
-        *_DECISIONS,
+        f"({', '.join('?' * len(ANSWERS))}) ORDER BY m.id",
+        *ANSWERS,
     )
     told = []
     for run_id, *fields in found:
