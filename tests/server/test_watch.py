@@ -5,16 +5,22 @@ is lost, or there is none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.run.inbox import Inbox
+from nano_vm.server import notices
 from nano_vm.server import watch as module
 from nano_vm.server.watch import Watch
 from nano_vm.store.protocol import RunState, TableStore, open_tables
@@ -55,7 +61,14 @@ async def followed(store: TableStore, run_id: str) -> AsyncIterator[tuple[Watch,
     watch._wake.set()
     if looking is not None:
         await asyncio.wait_for(looking, SOON)
-    assert watch._ear is None
+    assert not watch.notices.heard
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Wait for what happens beside."""
+    async with asyncio.timeout(SOON):
+        while not what():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
 
 
 def made(store: TableStore) -> str:
@@ -76,12 +89,12 @@ def test_a_notice_of_another_process_is_enough(
 ) -> None:
     own, other = stores
     run_id = made(other)
-    for name in ("LOOK_SECONDS", "UNHEARD_SECONDS"):
-        monkeypatch.setattr(module, name, NEVER)
+    monkeypatch.setattr(module, "UNHEARD_SECONDS", NEVER)
 
     async def go() -> None:
         async with followed(own, run_id) as (watch, queue):
-            assert watch._ear is not None
+            await until(lambda: watch.notices.heard)
+            monkeypatch.setattr(module, "LOOK_SECONDS", NEVER)
             for number in range(5):
                 await say(other, run_id, number)
                 await told(queue)
@@ -104,7 +117,7 @@ def test_a_change_is_noticed_where_every_notice_is_lost(
 
     async def go() -> None:
         async with followed(own, run_id) as (watch, queue):
-            assert watch._ear is not None
+            await until(lambda: watch.notices.heard)
             for number in range(3):
                 await say(other, run_id, number)
                 await told(queue)
@@ -117,7 +130,7 @@ def test_a_connection_that_was_lost_is_made_again(
 ) -> None:
     own, other = stores
     run_id = made(other)
-    monkeypatch.setattr(module, "LISTEN_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(notices, "LISTEN_AGAIN_SECONDS", 0.2)
 
     def cut() -> None:
         with other.reading() as transaction:
@@ -127,16 +140,12 @@ def test_a_connection_that_was_lost_is_made_again(
 
     async def go() -> None:
         async with followed(own, run_id) as (watch, queue):
-            first = watch._ear
-            assert first is not None
+            await until(lambda: watch.notices.heard)
             await asyncio.to_thread(cut)
+            await until(lambda: not watch.notices.heard)
             await say(other, run_id, 1)
             await told(queue)
-            for _ in range(200):
-                if watch._ear not in (None, first):
-                    break
-                await asyncio.sleep(0.05)
-            assert watch._ear not in (None, first)
+            await until(lambda: watch.notices.heard)
             await say(other, run_id, 2)
             await told(queue)
 
@@ -149,7 +158,7 @@ def test_a_file_is_asked(tmp_path: Path) -> None:
 
     async def go() -> None:
         async with followed(store, run_id) as (watch, queue):
-            assert watch._ear is None
+            assert not watch.notices.heard
             await say(store, run_id, 1)
             await told(queue)
 
@@ -163,7 +172,7 @@ def test_an_error_of_any_kind_ends_no_watch(
     store = open_tables(f"sqlite:///{tmp_path}/runs.db")
     run_id = made(store)
     monkeypatch.setattr(module, "REST_SECONDS", 0.01)
-    monkeypatch.setattr(module, "LISTEN_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(notices, "LISTEN_AGAIN_SECONDS", 0.01)
     closed: list[Lost] = []
 
     class Lost:
@@ -193,7 +202,8 @@ def test_an_error_of_any_kind_ends_no_watch(
     monkeypatch.setattr(store, "listened", ear)
 
     async def go() -> None:
-        async with followed(store, run_id) as (_, queue):
+        async with followed(store, run_id) as (watch, queue):
+            await until(lambda: watch.notices._never)
             await say(store, run_id, 1)
             await told(queue)
 
@@ -202,3 +212,74 @@ def test_an_error_of_any_kind_ends_no_watch(
     assert len(closed) == 1
     for said in ("of the driver", "of a row", "at connecting", "the connection is lost"):
         assert said in caplog.text
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of a server that takes connections and says nothing."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"postgresql://x@127.0.0.1:{listening.getsockname()[1]}/x"
+
+
+def test_a_connection_that_hangs_as_it_is_made_keeps_nothing_back(
+    stores: tuple[TableStore, TableStore], silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = stores
+    run_id = made(other)
+    monkeypatch.setattr(notices, "LISTEN_AGAIN_SECONDS", 0.05)
+    connect, begun, attempts = psycopg.connect, threading.Event(), []
+
+    def connects(place: str, **options: Any) -> Any:
+        if threading.current_thread().name == "nano-vm-notices":
+            attempts.append(1)
+            begun.set()
+            return connect(silent, connect_timeout=4)
+        return connect(place, **options)
+
+    monkeypatch.setattr(psycopg, "connect", connects)
+
+    async def go() -> None:
+        async with followed(own, run_id) as (watch, queue):
+            assert await asyncio.to_thread(begun.wait, SOON)
+            for number in range(10):
+                await say(other, run_id, number)
+                await told(queue)
+            assert not watch.notices.heard
+            assert len(attempts) == 1  # however long it hangs, it hangs once
+            connecting = watch.notices._connecting
+            assert connecting is not None
+            assert connecting.is_alive()
+            monkeypatch.setattr(psycopg, "connect", connect)
+            await until(lambda: watch.notices.heard)
+
+    asyncio.run(go())
+
+
+def test_a_connection_that_hangs_later_keeps_nothing_back(
+    stores: tuple[TableStore, TableStore],
+) -> None:
+    own, other = stores
+    run_id = made(other)
+
+    def listening() -> int:
+        text = "SELECT pid FROM pg_stat_activity WHERE left(query, 6) = 'LISTEN'"
+        with other.reading() as transaction:
+            [(pid,)] = transaction.all(text)
+        return int(pid)
+
+    async def go() -> None:
+        async with followed(own, run_id) as (watch, queue):
+            await until(lambda: watch.notices.heard)
+            pid = await asyncio.to_thread(listening)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                for number in range(3):
+                    await say(other, run_id, number)
+                    await told(queue)
+                assert watch.notices.heard
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    asyncio.run(go())
