@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,11 @@ from typing import Any
 
 import pytest
 
-from nano_vm import ExecutionVM, Program
+from nano_vm import ExecutionVM, Policy, Program, ProgramError
+from nano_vm.run.announced import announcement
+from nano_vm.server.hosts import Hosts
 from nano_vm.store.protocol import Announced, open_tables
+from nano_vm.values import parse_json
 
 from .conftest import REFUND, World, pay
 
@@ -186,6 +190,54 @@ def test_of_workers_that_are_gone_nothing_is_read(
     monkeypatch.setattr("nano_vm.server.hosts.parse_json", None)  # what reads an announcement
     assert [host.name for host in world.state.hosts.able()] == ["server"]
     world.state.store.withdraw("gone")
+
+
+def test_what_workers_have_said_is_parsed_once_for_each_kind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now, parsed = world.state.store, time.time_ns(), []
+
+    def parse(text: str) -> Any:
+        parsed.append(text)
+        return parse_json(text)
+
+    monkeypatch.setattr("nano_vm.server.hosts.parse_json", parse)
+    document = json.dumps(announcement(ExecutionVM(tools={"pay": pay}).preparer))
+    made = Hosts(store, None)
+    for owner, said in (("a", document), ("b", document), ("odd", "[1]")):
+        store.heartbeat(owner, 60)
+        store.announce(Announced(owner, owner, said, 1, now))
+    try:
+        [host] = made.able()
+        assert sorted(parsed) == sorted([document, "[1]"])
+        assert [found.vm for found in made.able()] == [host.vm]
+        assert parsed.count(document) == 1, "it is known"
+    finally:
+        for owner in ("a", "b", "odd"):
+            store.withdraw(owner)
+
+
+def test_a_program_that_is_fit_is_checked_once_without_a_policy_and_once_under_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Hosts(world.state.store, ExecutionVM(tools={"pay": pay}))
+    checked: list[Policy | None] = []
+    check = ExecutionVM.check
+
+    def counted(vm: ExecutionVM, program: Program) -> Any:
+        checked.append(vm.preparer.policy)
+        return check(vm, program)
+
+    monkeypatch.setattr(ExecutionVM, "check", counted)
+    program = Program.from_yaml(CHECKED)
+    allows = Policy.from_dict({"tools": {"pay": {}}})
+    forbids = Policy.from_dict({"tools": {"pay": {"approval": "manager"}}})
+    for _ in range(2):
+        assert made.for_program(program, None) is made.own
+        assert made.for_program(program, allows) is made.own
+        with pytest.raises(ProgramError):
+            made.for_program(program, forbids)
+    assert checked == [None, allows, forbids, forbids], "errors are found anew"
 
 
 @pytest.mark.slow

@@ -774,6 +774,8 @@ FAULTS = {
     "issuer": "not TOML",
     'issuer = "https://x"\nclient_id = "x"\nclient_secret_file = "none"': "No such file",
     'issuer = "https://x"\nclient_id = "x"\nclient_secret_file = "open"': "others may read",
+    'issuer = "https://x"\nclient_id = "x"\nclient_secret_file = "empty"': "the file is empty",
+    'issuer = "https://x"\nclient_id = "x"\nclient_secret_file = "bytes"': "no UTF-8 at byte 1",
 }
 
 
@@ -783,6 +785,9 @@ def test_a_file_that_is_wrong_is_refused_at_once(
 ) -> None:
     (tmp_path / "open").write_text(SECRET)
     (tmp_path / "open").chmod(0o644)
+    for name, content in (("empty", b" \n"), ("bytes", b"x\xff")):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
     file = tmp_path / "oidc.toml"
     file.write_text(text)
     store = f"sqlite:///{tmp_path}/runs.db"

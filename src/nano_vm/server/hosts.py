@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -61,10 +62,9 @@ class Hosts:
         self.store = store
         self.own = own
         self._made: OrderedDict[str, ExecutionVM] = OrderedDict()
-        # hosts by themselves and a program that they can drive; each is kept, so its id is its own
-        self._fit: OrderedDict[tuple[int, str], ExecutionVM] = OrderedDict()
-        # programs that keep to a policy, by its digest, on a host
-        self._kept: OrderedDict[tuple[int, str, str], ExecutionVM] = OrderedDict()
+        # hosts by themselves, a program without errors on them, and the policy that it was checked
+        # under, if any; each host is kept, so its id is its own
+        self._fit: OrderedDict[tuple[int, str, str | None], ExecutionVM] = OrderedDict()
         self._lock = threading.Lock()
 
     def workers(self) -> list[Worker]:
@@ -73,36 +73,26 @@ class Hosts:
 
     def able(self) -> list[Able]:
         """The hosts that runs can be driven by now, each kind once."""
-        return self.able_of(
-            self._worker(said, True) for said, alive in announced(self.store) if alive
-        )
+        return self.able_of(said for said, alive in announced(self.store) if alive)
 
-    def able_of(self, workers: Iterable[Worker]) -> list[Able]:
-        """As `able`, where the workers are known already."""
+    def able_of(self, announcements: Iterable[Announced]) -> list[Able]:
+        """As `able`, by what the workers that are alive have said; without those of a fault."""
         found: dict[str, Able] = {}
         if self.own is not None:
             found[""] = Able("server", self.own)
-        for worker in workers:
-            if worker.alive and worker.fault is None:
-                text = worker.said.document
-                found.setdefault(_key(text), Able(worker.said.name, self._host(text)))
+        for said in announcements:
+            key = _key(said.document)
+            if key not in found:
+                with suppress(ValueError, VMError):  # `workers` says which
+                    found[key] = Able(said.name, self._host(key, said.document))
         return list(found.values())
 
     def judge(self, program: Program, able: Iterable[Able]) -> Verdict:
         """The first of *able* that can drive runs of *program*, or what each objects to."""
         refusals = []
         for host in able:
-            known = id(host.vm), program.digest
-            with self._lock:
-                fit = known in self._fit
-            if fit:
-                return Verdict(host.vm, [])
-            errors = [found for found in host.vm.check(program) if found.severity == "error"]
+            errors = self._errors(host.vm, program)
             if not errors:
-                with self._lock:
-                    self._fit[known] = host.vm
-                    if len(self._fit) > MOST_VERDICTS:
-                        self._fit.popitem(last=False)
                 return Verdict(host.vm, [])
             refusals.append((host.name, errors))
         return Verdict(None, refusals)
@@ -117,8 +107,9 @@ class Hosts:
         """
         verdict = self.judge(program, self.able())
         if verdict.vm is not None:
-            if policy is not None:
-                self._demand(program, policy, verdict.vm)
+            errors = [] if policy is None else self._errors(verdict.vm, program, policy)
+            if errors:
+                raise ProgramError(errors)
             return verdict.vm
         if not verdict.refusals:
             raise Problem(
@@ -130,32 +121,35 @@ class Hosts:
         _, errors = min(verdict.refusals, key=lambda refusal: len(refusal[1]))
         raise ProgramError(errors)
 
-    def _demand(self, program: Program, policy: Policy, vm: ExecutionVM) -> None:
-        known = id(vm), program.digest, policy.digest
+    def _errors(
+        self, vm: ExecutionVM, program: Program, policy: Policy | None = None
+    ) -> list[Diagnostic]:
+        """Those of *program* on *vm*, under *policy* if one is given; known where there were none."""
+        known = id(vm), program.digest, None if policy is None else policy.digest
         with self._lock:
-            kept = known in self._kept
-        if kept:
-            return
-        errors = [d for d in under(vm, policy).check(program) if d.severity == "error"]
-        if errors:
-            raise ProgramError(errors)
-        with self._lock:
-            self._kept[known] = vm
-            if len(self._kept) > MOST_VERDICTS:
-                self._kept.popitem(last=False)
+            if known in self._fit:
+                return []
+        host = vm if policy is None else under(vm, policy)
+        errors = [found for found in host.check(program) if found.severity == "error"]
+        if not errors:
+            with self._lock:
+                self._fit[known] = vm
+                if len(self._fit) > MOST_VERDICTS:
+                    self._fit.popitem(last=False)
+        return errors
 
     def _worker(self, said: Announced, alive: bool) -> Worker:
         document: Any = {}
         fault = None
         try:
             document = parse_json(said.document)
-            self._host(said.document)
+            self._host(_key(said.document), said.document)
         except (ValueError, VMError) as error:
             fault = str(error)
         return Worker(said, alive, document if isinstance(document, dict) else {}, fault)
 
-    def _host(self, document: str) -> ExecutionVM:
-        key = _key(document)
+    def _host(self, key: str, document: str) -> ExecutionVM:
+        """The host of an announcement, by its hash; the text is parsed where it is a new one."""
         with self._lock:
             vm = self._made.get(key)
             if vm is None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import VMError
 from .roles import Role
+from .secrets import private_text
 
 SECRET_VARIABLE = "NANO_VM_OIDC_SECRET"
 
@@ -101,7 +102,7 @@ def provider_in(
     ``NANO_VM_OIDC_SECRET``, or of the file that it names; None for a public client.
 
     Raises:
-        VMError: If a file cannot be read, is wrong, or others may read the secret.
+        VMError: If a file cannot be read, is wrong, or others may read the secret, or it is empty.
     """
     try:
         found = ProviderFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -114,14 +115,7 @@ def provider_in(
     given = environment.get(SECRET_VARIABLE)
     if given is not None or found.client_secret_file is None:
         return found, given or None
-    file = path.parent / found.client_secret_file
-    try:
-        if os.name == "posix" and file.stat().st_mode & 0o077:
-            raise VMError(f"{file}: others may read the client's secret; chmod 600 it")
-        return found, file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VMError(f"{file}: the client's secret: {reason}") from None
+    return found, private_text(path.parent / found.client_secret_file, "the client's secret")
 
 
 def _fault(fault: Any) -> str:

@@ -107,22 +107,49 @@ def pepper_of(file: Path) -> bytes:
     """The server's own secret, from a file that nobody else may read; made where there is none.
 
     Raises:
-        VMError: If it cannot be read, is too short, or others may read it.
+        VMError: If it cannot be made or read, is too short, or others may read it.
+    """
+    what = "the server's secret"
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(secrets.token_hex(SECRET_BYTES).encode())
+    except FileExistsError:
+        pass
+    except (OSError, ValueError) as error:
+        raise _unread(file, what, error) from None
+    found = private_bytes(file, what)
+    if len(found) < SECRET_BYTES:
+        raise VMError(f"{file}: {what} has at least {SECRET_BYTES} bytes")
+    return found
+
+
+def private_bytes(file: Path, what: str) -> bytes:
+    """What is in *file*, without white space around it; *what* names it where it is refused.
+
+    Raises:
+        VMError: If it cannot be read, is empty, or others may read it.
     """
     try:
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(secrets.token_hex(SECRET_BYTES).encode())
         found = file.read_bytes().strip()
-        if os.name == "posix" and file.stat().st_mode & 0o077:
-            raise VMError(f"{file}: others may read the server's secret; chmod 600 it")
+        others = os.name == "posix" and bool(file.stat().st_mode & 0o077)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VMError(f"{file}: the server's secret: {reason}") from None
-    if len(found) < SECRET_BYTES:
-        raise VMError(f"{file}: the server's secret has at least {SECRET_BYTES} bytes")
+        raise _unread(file, what, error) from None
+    if others:
+        raise VMError(f"{file}: others may read {what}; chmod 600 it")
+    if not found:
+        raise VMError(f"{file}: {what}: the file is empty")
     return found
+
+
+def private_text(file: Path, what: str) -> str:
+    """As `private_bytes`, of a file that is text."""
+    try:
+        return private_bytes(file, what).decode("utf-8")
+    except UnicodeDecodeError as error:
+        # not the error itself, which shows a byte of the secret
+        raise VMError(f"{file}: {what}: no UTF-8 at byte {error.start}") from None
+
+
+def _unread(file: Path, what: str, error: OSError | ValueError) -> VMError:
+    return VMError(f"{file}: {what}: {getattr(error, 'strerror', None) or error}")
