@@ -714,6 +714,29 @@ MAPPED = machine(
 )
 
 
+def machines_in(part: Any) -> list[dict[str, Any]]:
+    inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    found = [part] if isinstance(part, dict) and "States" in part else []
+    return [*found, *(one for some in inner for one in machines_in(some))]
+
+
+@pytest.mark.parametrize("field", [*FOREIGN, "End", "SecondsPath", "ItemsPath", "InputPath"])
+def test_a_field_that_is_added_to_any_state_gives_no_exception(field: str) -> None:
+    document = copy.deepcopy(MAPPED)
+    for inner in machines_in(document):
+        states = inner["States"]
+        states["B"] = {"Type": "Succeed"}  # which nothing else leads to
+        for name, state in states.items():
+            if field not in state:
+                for given in (FOREIGN.get(field), None, True):
+                    states[name] = {**state, field: copy.deepcopy(given)}
+                    result = converted(document)
+                    faults = [one for one in result.findings if one.kind == "fault"]
+                    assert (result.program is None) == bool(faults)
+                states[name] = state
+
+
+@pytest.mark.slow
 def test_a_damaged_machine_gives_findings_and_no_exception() -> None:
     dice = random.Random(1)
     for _ in range(200):
@@ -722,9 +745,6 @@ def test_a_damaged_machine_gives_findings_and_no_exception() -> None:
         holder: Any = damaged
         for key in way:
             holder = holder[key]
-        if isinstance(holder, dict):  # half of the time a field that may belong elsewhere
-            last = dice.choice([last, dice.choice([*FOREIGN, "End", "ItemsPath", "SecondsPath"])])
-        given = [None, 0, -1, "", "$", "x", [], [1], {}, {"a.$": 1}, True, *FOREIGN.values()]
-        holder[last] = dice.choice(given)
+        holder[last] = dice.choice([None, 0, -1, "", "$", "x", [], [1], {}, {"a.$": 1}, True])
         result = converted(damaged)
         assert result.program is not None or any(one.kind == "fault" for one in result.findings)
