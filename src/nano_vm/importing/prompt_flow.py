@@ -23,6 +23,7 @@ Sources = Callable[[str], "str | None"]
 """The text of a file beside the flow, None where it cannot be read."""
 
 _REFERENCE = re.compile(r"\$\{(?P<name>[^.}]+)\.(?P<rest>[^}]+)\}")
+_REFERRING = re.compile(r"\$\{[^}]*\}")
 _VARIABLE = re.compile(r"\{\{-?\s*(\w+)\s*-?\}\}")
 _ROLE = re.compile(r"^\s*#?\s*(system|user|assistant)\s*:\s*$", re.IGNORECASE | re.MULTILINE)
 _TYPES = {"string": "string", "int": "integer", "double": "number", "bool": "boolean"} | {
@@ -151,6 +152,9 @@ class _Flow:
         """What a reference names; anything else stands for itself."""
         reference = _reference(written)
         if reference is None:
+            if isinstance(written, str) and _REFERRING.fullmatch(written.strip()):
+                remedy = "write '${node.output}' or '${inputs.name}'"
+                raise NoCounterpart(f"has the reference {written!r}", remedy)
             return GivenValue(written)
         name, path = reference[0], path_of(reference[1])
         if name == "inputs":
@@ -199,9 +203,14 @@ class _Flow:
         inputs = dict(_inputs(node))
         step: dict[str, Any] = {"type": "llm"}
         model = inputs.pop("deployment_name", None) or inputs.pop("model", None)
-        if model:
-            step["model"] = str(model)
-        step |= {key: inputs.pop(key) for key in _MODEL_FIELDS if inputs.get(key) not in (None, "")}
+        settings = {"model": str(model)} if model else {}
+        for key in _MODEL_FIELDS:
+            if inputs.get(key) not in (None, ""):
+                settings[key] = inputs.pop(key)
+        for key, given in settings.items():
+            if _reference(given) is not None:
+                raise NoCounterpart(f"reads its {key} from {given}", "write the value itself")
+        step |= settings
         path = self._source(node)
         written = self.sources(path)
         if written is None:
