@@ -42,14 +42,16 @@ async def flaky(x: int) -> int:
 TOOLS = {"look": look, "pay": pay, "flaky": flaky}
 
 EACH = step("each", tool="flaky", args={"x": "$item"}, max_retries=3, retry=NOW)
+DECIDED = program(
+    step("a", tool="look", args={"x": {"b": 1, "a": 2}}),
+    llm("q", prompt="Is $a.output fine?", allowed_outputs=["yes", "no"]),
+    {"id": "ok", "type": "approval", "role": "boss", "show": {"x": "$a.output"}},
+    step("p", tool="pay", args={"x": "$a.output.b"}, undo={"tool": "pay", "args": {"x": 0}}),
+    {"id": "go", "type": "wait", "event": "go"},
+)
 PROGRAMS: dict[str, Program] = {
-    "approval": program(
-        step("a", tool="look", args={"x": {"b": 1, "a": 2}}),
-        llm("q", prompt="Is $a.output fine?", allowed_outputs=["yes", "no"]),
-        {"id": "ok", "type": "approval", "role": "boss", "show": {"x": "$a.output"}},
-        step("p", tool="pay", args={"x": "$a.output.b"}, undo={"tool": "pay", "args": {"x": 0}}),
-        {"id": "go", "type": "wait", "event": "go"},
-    ),
+    "approval": DECIDED,
+    "listed": DECIDED,  # with search attributes
     "forks": program(
         mapped(EACH, over={"expr": "[1, 2, 3, 4]"}, max_concurrency=2),
         parallel(
@@ -68,8 +70,8 @@ async def record() -> None:
         client = await server.client()
         vm = ExecutionVM(ScriptedLLM({"": "yes"}), TOOLS)
         async with worker(client, vm, "record"):
-            runs = TemporalRuns(client, "record", vm=vm)
             for name, made in PROGRAMS.items():
+                runs = TemporalRuns(client, "record", vm=vm, search_attributes=name == "listed")
                 await runs.run(made, run_id=name, seed=1)
                 for entry in await runs.waiting(name):
                     if entry["kind"] == "approval":

@@ -8,6 +8,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -252,6 +253,43 @@ def test_runs_are_begun_at_times_and_found_by_what_they_are(
 
     (run_id,) = asyncio.run(asyncio.wait_for(begun(), 60))
     assert run_id.startswith(f"{name}-")
+
+
+def test_a_schedule_is_listed_shown_paused_resumed_and_removed(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at, name = ["--address", shop.server.address], f"nightly-{shop.queue}"
+    submit = ["submit", "refund.yaml", *shop.cluster, "-i", "order_id=A-1", "--run-id", name]
+    printed(capsys, *submit, "--cron", "30 2 * * *")
+
+    def schedule(action: str, *more: str) -> str:
+        return printed(capsys, "schedule", action, *more, *at)
+
+    def line() -> str:
+        listed = schedule("list").splitlines()
+        return next((one for one in listed if one.startswith(f"{name} ")), "")
+
+    assert re.search(r"  refund +30 2 \* \* \* UTC +next 20..-..-.. 02:30:00 UTC$", until(line))
+    shown = schedule("show", name)
+    assert shown.startswith(f"{name}: refund, 30 2 * * * UTC\nnext 20")
+    assert schedule("pause", name, "--reason", "a holiday") == f"paused: {name}\n"
+    assert schedule("show", name).endswith("UTC\npaused: a holiday\n")
+    until(lambda: line().endswith("paused: a holiday"))
+    assert json.loads(schedule("resume", name, "--json")) == {"name": name, "did": "resumed"}
+    told = json.loads(schedule("show", name, "--json"))
+    assert (told["name"], told["cron"], told["paused"]) == (name, "30 2 * * *", False)
+    assert told["next_ns"][1] - told["next_ns"][0] == 86_400 * 10**9
+    until(lambda: name in {one["name"] for one in json.loads(schedule("list", "--json"))})
+    assert schedule("remove", name) == f"removed: {name}\n"
+    for action in ("show", "pause", "resume", "remove"):
+        assert main(["schedule", action, name, *at]) == 1
+        err = capsys.readouterr().err
+        assert err == (
+            f"nano-vm: no schedule '{name}' on this cluster; nano-vm schedule list names those "
+            f"that there are\n"
+        )
+    assert main(["schedule", "pause"]) == 2
+    assert "NAME" in capsys.readouterr().err
 
 
 def test_nobody_is_asked_about_what_is_not_asked(

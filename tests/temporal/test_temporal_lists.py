@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
 from itertools import count
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from build import program, step
-from temporalio.client import Client, ScheduleHandle
+from build import parallel, program, step
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleHandle,
+    ScheduleSpec,
+)
 from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Replayer
 
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.errors import ProgramError, VMError
-from nano_vm.temporal import TemporalRuns, activities, worker, workflow
+from nano_vm.temporal import (
+    NanoProgram,
+    TemporalRuns,
+    activities,
+    data_converter,
+    driver,
+    worker,
+    workflow,
+)
+from nano_vm.temporal import runs as runs_module
+from nano_vm.temporal.schedules import PAUSED
+from nano_vm.temporal.terms import TELLS_WAITS
 from temporal.cluster import Server
 
 NUMBERS = count(1)
@@ -59,6 +82,215 @@ async def test_runs_are_found_by_program_version_status_project_and_labels(
         assert await found(client, query, len(ids)) == ids, query
     again = TemporalRuns(client, "lists", search_attributes=True)
     await again.submit(named, {"x": 1}, run_id="found-2")  # they are registered already
+
+
+APPROVAL: dict[str, Any] = {"type": "approval", "role": "boss", "show": {}}
+EVENT: dict[str, Any] = {"type": "wait", "event": "paid"}
+
+
+async def said(client: Client, run_id: str) -> list[str]:
+    """The statuses that the workflow has had the lists say of a run, in order."""
+    found = []
+    async for one in client.list_workflows(f"WorkflowId = '{run_id}'"):
+        history = await client.get_workflow_handle(run_id, run_id=one.run_id).fetch_history()
+        told = [
+            json.loads(fields.search_attributes.indexed_fields["NanoStatus"].data)
+            for event in history.events
+            if (fields := event.upsert_workflow_search_attributes_event_attributes).ByteSize()
+        ]
+        found[:0] = told  # the latest execution comes first
+    return found
+
+
+@asynccontextmanager
+async def listed(server: Server, **tools: Any) -> AsyncIterator[TemporalRuns]:
+    """Runs with search attributes, on a worker of this process."""
+    client, queue = await server.client(), f"waits-{next(NUMBERS)}"
+    vm = ExecutionVM(None, {"look": look, **tools})
+    async with worker(client, vm, queue):
+        yield TemporalRuns(client, queue, search_attributes=True)
+
+
+async def asked(runs: TemporalRuns, run_id: str, path: str) -> dict[str, Any]:
+    """What a run waits for at *path*, once it does."""
+    for _ in range(400):
+        for entry in await runs.waiting(run_id):
+            if entry["path"] == path:
+                return entry
+        await asyncio.sleep(0.02)
+    raise TimeoutError(path)
+
+
+async def approved(runs: TemporalRuns, run_id: str, path: str) -> None:
+    """Approve what a run asks at *path*, once it does."""
+    entry = await asked(runs, run_id, path)
+    await runs.approve(run_id, path, shown=entry["shown"], by="ann")
+
+
+async def test_a_run_that_waits_is_found_as_suspended_and_as_running_once_it_goes_on(
+    temporal_server: Server,
+) -> None:
+    go_on = asyncio.Event()
+
+    @tool(effect="read")
+    async def slow() -> None:
+        await go_on.wait()
+
+    made = program(
+        {"id": "ok", **APPROVAL}, {"id": "ok2", **APPROVAL}, step(tool="slow"), {"id": "w", **EVENT}
+    )
+    async with listed(temporal_server, slow=slow) as runs:
+        run_id = await runs.submit(made)
+
+        async def stands(status: str) -> None:
+            query = f"WorkflowId = '{run_id}' AND NanoStatus = '{status}'"
+            assert await found(runs.client, query, 1) == [run_id]
+
+        await stands("suspended")
+        await approved(runs, run_id, "ok")
+        await approved(runs, run_id, "ok2")
+        await stands("running")
+        go_on.set()
+        await stands("suspended")
+        await runs.send_event(run_id, "paid")
+        assert (await runs.result(run_id)).ok
+        await stands("success")
+        # from one approval to the next nothing is said, nor from the event to the end
+        told = await said(runs.client, run_id)
+        assert told == ["suspended", "running", "suspended", "success"]
+        history = await runs.client.get_workflow_handle(run_id).fetch_history()
+    replayer = Replayer(workflows=[NanoProgram], data_converter=data_converter())
+    await replayer.replay_workflow(history)
+
+
+LOOK = step("l", tool="look", args={"x": 1})
+UNTOLD: dict[str, list[dict[str, Any]]] = {
+    "a wait of less than a minute": [{"id": "w", "type": "wait", "seconds": 0.3}, LOOK],
+    "an approval that ends soon": [{"id": "ok", **APPROVAL, "timeout_seconds": 0.3}, LOOK],
+    "a call without a wait": [LOOK],
+    "a wait before another attempt": [
+        step(tool="flaky", max_retries=1, retry={"delay_seconds": 0.2}),
+        LOOK,
+    ],
+}
+
+
+@pytest.mark.parametrize("steps", UNTOLD.values(), ids=UNTOLD)
+async def test_a_short_wait_costs_no_event(
+    temporal_server: Server, steps: list[dict[str, Any]]
+) -> None:
+    failures = [RuntimeError("not yet")]
+
+    @tool(effect="read")
+    async def flaky() -> None:
+        if failures:
+            raise failures.pop()
+
+    async with listed(temporal_server, flaky=flaky) as runs:
+        run_id = await runs.submit(program(*steps))
+        trace = await runs.result(run_id)
+        assert await said(runs.client, run_id) == [trace.status.value]
+
+
+async def test_a_run_waits_once_each_of_its_branches_does(temporal_server: Server) -> None:
+    go_on = asyncio.Event()
+
+    @tool(effect="read")
+    async def slow() -> None:
+        await go_on.wait()
+
+    brief = {"id": "t", "type": "wait", "seconds": 1.0}
+    made = program(parallel([{"id": "ok", **APPROVAL}], [step(tool="slow")], [brief], id="p"))
+    async with listed(temporal_server, slow=slow) as runs:
+        run_id = await runs.submit(made)
+        await asked(runs, run_id, "p/ok")
+        assert await said(runs.client, run_id) == []
+        go_on.set()
+        await found(runs.client, f"WorkflowId = '{run_id}' AND NanoStatus = 'suspended'", 1)
+        trace = await runs.trace(run_id)
+        assert trace is not None
+        assert [entry["path"] for entry in trace.waiting] == ["p/ok"]  # the short one is over
+        await approved(runs, run_id, "p/ok")
+        assert (await runs.result(run_id)).ok
+        assert await said(runs.client, run_id) == ["suspended", "success"]
+
+
+async def test_a_run_that_waits_and_is_cancelled_is_found_as_it_ends(
+    temporal_server: Server,
+) -> None:
+    undone = []
+
+    async def book() -> None:
+        return None
+
+    async def unbook() -> None:
+        undone.append(1)
+
+    booked = step("b", tool="book", undo={"tool": "unbook", "args": {}})
+    async with listed(temporal_server, book=book, unbook=unbook) as runs:
+        for steps, told in (
+            ([{"id": "w", **EVENT}], ["suspended", "cancelled"]),
+            ([booked, {"id": "w", **EVENT}], ["suspended", "running", "cancelled"]),
+        ):
+            run_id = await runs.submit(program(*steps))
+            await asked(runs, run_id, "w")
+            await runs.cancel(run_id)
+            assert await said(runs.client, run_id) == told
+    assert undone == [1]
+
+
+async def test_what_was_said_last_goes_along_into_a_continuation(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "MAX_CALLS", 1)
+    calls = [step(f"l{n}", tool="look", args={"x": 1}) for n in range(2)]
+    made = program(LOOK, {"id": "ok", **APPROVAL}, *calls)
+    async with listed(temporal_server) as runs:
+        run_id = await runs.submit(made)
+        await approved(runs, run_id, "ok")
+        assert (await runs.result(run_id)).ok
+        # the execution that waits ends where the next call is due, which says that it goes on
+        assert await said(runs.client, run_id) == ["suspended", "running", "success"]
+
+
+async def test_a_run_that_continues_as_new_while_a_branch_waits_says_nothing(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "MAX_CALLS", 1)
+    calls = [step(f"l{n}", tool="look", args={"x": 1}) for n in range(3)]
+    made = program(parallel([{"id": "ok", **APPROVAL}], calls, id="p"))
+    async with listed(temporal_server) as runs:
+        run_id = await runs.submit(made)
+        await found(runs.client, f"WorkflowId = '{run_id}' AND NanoStatus = 'suspended'", 1)
+        await approved(runs, run_id, "p/ok")
+        assert (await runs.result(run_id)).ok
+        assert await said(runs.client, run_id) == ["suspended", "success"]
+
+
+async def test_a_run_that_ends_with_a_fault_while_a_branch_waits_is_found_as_failed(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fault(*given: Any) -> Any:
+        raise ValueError("a fault of this test's")
+
+    monkeypatch.setattr(driver.Driver, "call_tool", fault)
+    made = program(parallel([{"id": "ok", **APPROVAL}], [LOOK], id="p"))
+    async with listed(temporal_server) as runs:
+        run_id = await runs.submit(made)
+        with pytest.raises(VMError, match="did not end by itself"):
+            await runs.result(run_id)
+        assert await said(runs.client, run_id) == ["failed"]
+
+
+async def test_a_run_of_an_older_interpreter_goes_on_as_it_began(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_module, "INTERPRETER", TELLS_WAITS - 1)
+    async with listed(temporal_server) as runs:
+        run_id = await runs.submit(program({"id": "ok", **APPROVAL}, LOOK))
+        await approved(runs, run_id, "ok")
+        assert (await runs.result(run_id)).ok
+        assert await said(runs.client, run_id) == ["success"]
 
 
 @pytest.mark.parametrize("where", ["the workflow", "its admission"])
@@ -109,9 +341,86 @@ async def test_a_schedule_begins_runs_and_ends(temporal_server: Server) -> None:
     assert trace.digest == (await VM.run(MADE, {"x": 1}, run_id=run_id)).digest
     with pytest.raises(VMError, match=f"there is a schedule '{name}'"):
         await runs.schedule(name, MADE, {"x": 1}, cron="0 8 * * *")
-    await runs.unschedule(name)
-    with pytest.raises(VMError, match=f"no schedule '{name}'"):
-        await runs.unschedule(name)
+    scheduled = await runs.schedules.find(name)
+    assert (scheduled.program, scheduled.cron, scheduled.time_zone) == (
+        "p",
+        "0 8 * * 1-5",
+        "Europe/Berlin",
+    )
+    assert [begun for begun, _ in scheduled.begun] == [run_id]
+    next_times = [
+        datetime.fromtimestamp(ns / 1e9, ZoneInfo("Europe/Berlin")) for ns in scheduled.next_ns
+    ]
+    assert len(next_times) > 1
+    assert {(at.hour, at.minute, at.weekday() < 5) for at in next_times} == {(8, 0, True)}
+    await runs.schedules.remove(name)
+    with pytest.raises(VMError, match=f"no schedule '{name}'.*nano-vm schedule list"):
+        await runs.schedules.remove(name)
+
+
+async def test_a_schedule_is_listed_paused_and_resumed(temporal_server: Server) -> None:
+    client, name = await temporal_server.client(), f"hourly-{next(NUMBERS)}"
+    runs = TemporalRuns(client, "scheduled")
+    await runs.schedule(name, MADE, {"x": 1}, cron="0 * * * *")
+    await runs.schedules.pause(name)
+    scheduled = await runs.schedules.find(name)
+    assert (scheduled.paused, scheduled.note, scheduled.next_ns) == (True, PAUSED, ())
+    for _ in range(100):
+        listed = [one for one in await runs.schedules.all() if one.name == name]
+        if listed == [scheduled]:
+            break
+        await asyncio.sleep(0.1)
+    assert listed == [scheduled]
+    await runs.schedules.resume(name)
+    resumed = await runs.schedules.find(name)
+    assert not resumed.paused
+    assert resumed.next_ns[1] - resumed.next_ns[0] == 3600 * 10**9
+    await runs.schedules.pause(name, "a holiday")
+    assert (await runs.schedules.find(name)).note == "a holiday"
+    await runs.schedules.remove(name)
+    for change in (runs.schedules.find, runs.schedules.pause, runs.schedules.resume):
+        with pytest.raises(VMError, match=f"no schedule '{name}'"):
+            await change(name)
+
+
+async def test_a_schedule_of_another_workflow_is_neither_seen_nor_changed(
+    temporal_server: Server,
+) -> None:
+    client, name = await temporal_server.client(), f"theirs-{next(NUMBERS)}"
+    action = ScheduleActionStartWorkflow("Other", id=name, task_queue="other")
+    theirs = await client.create_schedule(name, Schedule(action, ScheduleSpec()))
+    schedules = TemporalRuns(client, "scheduled").schedules
+    for change in (schedules.find, schedules.pause, schedules.resume, schedules.remove):
+        with pytest.raises(VMError, match=f"'{name}' begins workflows that are no programs"):
+            await change(name)
+    ours = f"ours-{name}"
+    await TemporalRuns(client, "scheduled").schedule(ours, MADE, {"x": 1}, cron="0 * * * *")
+    listed: set[str] = set()
+    for _ in range(100):
+        listed = {one.name for one in await schedules.all()}
+        if ours in listed:
+            break
+        await asyncio.sleep(0.1)
+    assert ours in listed
+    assert name not in listed
+    assert not (await theirs.describe()).schedule.state.paused
+
+
+async def test_a_server_that_lists_no_schedules_says_why(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await temporal_server.client()
+
+    async def refuse(*arguments: Any, **options: Any) -> None:
+        raise RPCError("not allowed here", RPCStatusCode.PERMISSION_DENIED, b"")
+
+    monkeypatch.setattr(client, "list_schedules", refuse)
+    monkeypatch.setattr(ScheduleHandle, "describe", refuse)
+    schedules = TemporalRuns(client, "scheduled").schedules
+    with pytest.raises(VMError, match="cannot be listed: the Temporal server says: not allowed"):
+        await schedules.all()
+    with pytest.raises(VMError, match="schedule 'w': the Temporal server says: not allowed here"):
+        await schedules.pause("w")
 
 
 async def test_what_is_wrong_with_a_schedule(temporal_server: Server) -> None:

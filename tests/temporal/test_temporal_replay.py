@@ -63,6 +63,16 @@ async def test_an_interpreter_that_makes_another_call_is_caught(
         await replay(path)
 
 
+async def test_an_interpreter_that_tells_the_lists_otherwise_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first version said nothing of waits: what it began must say nothing now."""
+    monkeypatch.setattr(workflow, "TELLS_WAITS", 1)
+    (path,) = [path for path in HISTORIES if path.stem == "listed-1"]
+    with pytest.raises(Exception, match=OTHERWISE):
+        await replay(path)
+
+
 async def test_an_interpreter_that_runs_a_map_wider_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

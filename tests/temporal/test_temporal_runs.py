@@ -29,6 +29,7 @@ from nano_vm.errors import (
 )
 from nano_vm.temporal import NanoPlugin, TemporalRuns, activities, driver, worker, workflow
 from nano_vm.temporal import runs as run_module
+from nano_vm.temporal.terms import INTERPRETER
 from temporal.cluster import Server
 
 NUMBERS = count(1)
@@ -772,7 +773,7 @@ async def test_a_worker_that_is_too_old_leaves_the_run_to_another(
 ) -> None:
     made = program(step(args={"x": 1}))
     async with runs_of(temporal_server, {"t": read}) as runs:
-        monkeypatch.setattr(run_module, "INTERPRETER", 2)
+        monkeypatch.setattr(run_module, "INTERPRETER", INTERPRETER + 1)
         await runs.submit(made, run_id="newer")
         handle = runs.client.get_workflow_handle("newer")
         failed: list[Any] = []
@@ -784,5 +785,5 @@ async def test_a_worker_that_is_too_old_leaves_the_run_to_another(
                 if event.HasField("workflow_task_failed_event_attributes")
             ]
         assert "upgrade it" in failed[0].failure.message
-        monkeypatch.setattr(workflow, "INTERPRETER", 2)  # the worker is upgraded
+        monkeypatch.setattr(workflow, "INTERPRETER", INTERPRETER + 1)  # the worker is upgraded
         assert (await runs.result("newer")).ok

@@ -251,6 +251,23 @@ def test_an_event_is_for_the_step_that_waits_for_it() -> None:
     assert words.came("e")
 
 
+def test_requests_stand_while_none_is_brief_or_has_its_answer() -> None:
+    words = Words()
+    assert not words.stand
+    words.ask(dict(APPROVAL))
+    assert words.stand
+    words.ask({**WAIT, "event": "tick"}, brief=True)
+    assert not words.stand
+    words.ask(dict(WAIT))  # the next wait at this path is a long one
+    assert words.stand
+    words.say("w", {"approved": True, "by": "ann", "at_ns": 5})
+    assert not words.stand
+    words.taken("w")
+    assert words.stand
+    words.over("e")
+    assert not words.stand
+
+
 def test_what_was_said_and_not_used_goes_along() -> None:
     words = Words()
     words.ask(dict(APPROVAL))

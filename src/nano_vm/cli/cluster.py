@@ -200,11 +200,12 @@ def on_cluster(
     """What *job* gives, over the cluster that *options* name; *telemetry* as `telemetry_of`."""
 
     async def done() -> T:
-        from ..temporal import TemporalRuns
+        from ..temporal import TASK_QUEUE, TemporalRuns
 
         client = await connected(options, **telemetry)
         found = options.get("search_attributes") is True
-        runs = TemporalRuns(client, options.queue, vm=vm, search_attributes=found)
+        queue = options.get("queue", TASK_QUEUE)
+        runs = TemporalRuns(client, queue, vm=vm, search_attributes=found)
         return await job(runs)
 
     return asyncio.run(done())

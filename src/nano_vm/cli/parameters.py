@@ -353,14 +353,7 @@ takes_telemetry = together(
 ADDRESS, NAMESPACE = "127.0.0.1:7233", "default"
 """Of a Temporal server, where no other is named."""
 
-takes_cluster = together(
-    option(
-        "--engine",
-        type=click.Choice(["temporal"]),
-        metavar="temporal",
-        help="the runs are on a Temporal cluster; needs the extra 'temporal'",
-        section=CLUSTER,
-    ),
+_reaches_cluster = together(
     option(
         "--address",
         default=ADDRESS,
@@ -375,13 +368,8 @@ takes_cluster = together(
         help=f"default: {NAMESPACE}",
         section=CLUSTER,
     ),
-    option(
-        "--queue",
-        default="nano-vm",
-        metavar="NAME",
-        help="the task queue that workers take runs from; default: nano-vm",
-        section=CLUSTER,
-    ),
+)
+_opens_cluster = together(
     flag("--tls", help="encrypt the connection", section=CLUSTER),
     option(
         "--tls-ca",
@@ -422,6 +410,28 @@ takes_cluster = together(
         help="the environment variable that holds the key of payloads: 64 hexadecimal digits",
         section=CLUSTER,
     ),
+)
+
+takes_cluster_only = together(_reaches_cluster, _opens_cluster)
+"""Which cluster a command is about that is about nothing else."""
+
+takes_cluster = together(
+    option(
+        "--engine",
+        type=click.Choice(["temporal"]),
+        metavar="temporal",
+        help="the runs are on a Temporal cluster; needs the extra 'temporal'",
+        section=CLUSTER,
+    ),
+    _reaches_cluster,
+    option(
+        "--queue",
+        default="nano-vm",
+        metavar="NAME",
+        help="the task queue that workers take runs from; default: nano-vm",
+        section=CLUSTER,
+    ),
+    _opens_cluster,
 )
 """Which cluster has the runs that a command is about."""
 

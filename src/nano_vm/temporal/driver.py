@@ -82,6 +82,11 @@ LOAD_SECONDS = 600.0
 LONGEST_CALL = timedelta(days=366)
 """Of calls without a deadline: a worker that dies meanwhile is noticed by its heartbeat."""
 
+BRIEF_SECONDS = 60.0
+"""Of a wait that ends by itself within so long the lists of a cluster say nothing: that would cost
+two events of the history.
+"""
+
 MAX_LOST = 10
 """How often a call that may be made again is made again because its worker died: one that kills its
 workers must not kill them for ever.
@@ -151,6 +156,11 @@ class Driver:
         """The machine's time; it never goes back, whichever worker tells it."""
         self._latest = max(self._latest, workflow.time_ns() - self.base_ns)
         return self._latest
+
+    @property
+    def stands(self) -> bool:
+        """Whether each branch of the run waits, and for long: for people, an event or a time."""
+        return self.calls.quiet and not self.leaving and self.words.stand
 
     # --- machines ---
 
@@ -289,7 +299,7 @@ class Driver:
         entry = {"path": path, "step_id": op.step_id, **request}
         if deadline < FOREVER:
             entry["deadline_ns"] = deadline + self.base_ns
-        self.words.ask(entry, op.validate)
+        self.words.ask(entry, op.validate, brief=first < self.now() + int(BRIEF_SECONDS * 1e9))
         over = await self.until(
             lambda: self.cancelled or self.leaving or self.words.came(path), first
         )

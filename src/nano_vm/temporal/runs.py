@@ -9,10 +9,7 @@ from typing import Any, Unpack
 
 from temporalio.client import (
     Client,
-    Schedule,
     ScheduleActionStartWorkflow,
-    ScheduleAlreadyRunningError,
-    ScheduleSpec,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
@@ -45,6 +42,7 @@ from ..run.vm import ExecutionVM
 from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
 from .conversion import data_converter
+from .schedules import Schedules
 from .searching import attributes_of, register
 from .storage import external_storage
 from .terms import (
@@ -114,7 +112,8 @@ class TemporalRuns:
 
     With *vm* a program is verified here before it is sent; the workers verify it again in any case.
     *roles* tells which roles a person has who decides an approval. With *search_attributes* the
-    lists of the cluster find runs by program, version, status, project and labels.
+    lists of the cluster find runs by program, version, status, project and labels. ``schedules``
+    are what begins runs at times.
     """
 
     def __init__(
@@ -128,6 +127,7 @@ class TemporalRuns:
     ) -> None:
         self.client, self.task_queue, self.vm, self.roles = client, task_queue, vm, roles
         self.search_attributes, self._registered = search_attributes, False
+        self.schedules = Schedules(client)
 
     # --- begin and end ---
 
@@ -265,26 +265,9 @@ class TemporalRuns:
             typed_search_attributes=await self._attributes(program, start),
             static_summary=program.name,
         )
-        spec = ScheduleSpec(cron_expressions=[cron], time_zone_name=time_zone)
-        try:
-            await self.client.create_schedule(name, Schedule(action, spec))
-        except ScheduleAlreadyRunningError:
-            raise VMError(f"there is a schedule {name!r}; unschedule it, or name another") from None
-        except RPCError as error:
-            raise VMError(f"schedule {name!r}: the Temporal server says: {error.message}") from None
-
-    async def unschedule(self, name: str) -> None:
-        """Begin no more runs of a schedule; those under way go on.
-
-        Raises:
-            VMError: If there is none.
-        """
-        try:
-            await self.client.get_schedule_handle(name).delete()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                raise VMError(f"no schedule {name!r} on this cluster") from None
-            raise VMError(f"schedule {name!r}: the Temporal server says: {error.message}") from None
+        await self.schedules.make(
+            name, action, program=program.name, cron=cron, time_zone=time_zone
+        )
 
     async def _identity(self, run_id: str) -> Any:
         """Which program and inputs a run has that is there."""

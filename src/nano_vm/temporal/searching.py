@@ -23,7 +23,7 @@ PROJECT = SearchAttributeKey.for_keyword("NanoProject")
 LABELS = SearchAttributeKey.for_keyword_list("NanoLabels")
 
 BEGUN = "running"
-"""The status of a run from its beginning; the workflow says how it ended."""
+"""The status of a run from its beginning; the workflow says when it waits, and how it ended."""
 
 _TYPES = {
     **dict.fromkeys(

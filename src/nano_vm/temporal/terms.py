@@ -80,10 +80,13 @@ class Admission(Message):
     refused: dict[str, Any] | None = None  # the JSON form of the refused run's trace
 
 
-INTERPRETER = 1
+INTERPRETER = 2
 """The version of the workflow: raise it with each change after which an older worker could not go on
 with a run that a newer one began.
 """
+
+TELLS_WAITS = 2
+"""The version since which the lists of a cluster say of a run that it waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,15 +39,19 @@ class Words:
         # names and ids of events that were recorded
         self.known = {(name, event_id) for name, event_id in known}
         self._checks: dict[str, Check | None] = {}
+        self._brief: set[str] = set()  # paths of requests that soon end by themselves
         self._over: dict[str, dict[str, Any]] = {}  # what was said and used, by path
 
     # --- what the run does ---
 
-    def ask(self, entry: Entry, check: Check | None = None) -> None:
-        """Wait for what *entry* says; *check* is of the payload of an event."""
+    def ask(self, entry: Entry, check: Check | None = None, *, brief: bool = False) -> None:
+        """Wait for what *entry* says; *check* is of the payload of an event. A *brief* request soon
+        ends by itself.
+        """
         path = entry["path"]
         self.waiting[path], self._checks[path] = entry, check
         self._over.pop(path, None)
+        (self._brief.add if brief else self._brief.discard)(path)
         if "event" not in entry or path in self.decided:
             return
         for event in self.events:
@@ -55,6 +59,13 @@ class Words:
                 self.events.remove(event)
                 self.decided[path] = event
                 return
+
+    @property
+    def stand(self) -> bool:
+        """Whether there are requests, of which none is brief or has its answer."""
+        waiting = self.waiting.keys()
+        answered = self._brief | self.decided.keys()
+        return bool(waiting) and waiting.isdisjoint(answered)
 
     def came(self, path: str) -> bool:
         """Whether something was said of the request at *path*."""

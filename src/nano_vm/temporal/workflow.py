@@ -37,6 +37,7 @@ from .terms import (
     RESOLVE,
     SETTLED,
     STANDING,
+    TELLS_WAITS,
     TRACE,
     WAITS,
     WORKFLOW,
@@ -72,6 +73,7 @@ class NanoProgram:
         self.ended: dict[str, Any] | None = None
         self.cancelled = self.start.cancelled
         self.computed: Computed | None = None
+        self.telling: asyncio.Future[None] | None = None  # of whether the run waits
 
     @workflow.run
     async def run(self, start: dict[str, Any], *tape: Any) -> dict[str, Any]:
@@ -94,10 +96,10 @@ class NanoProgram:
             except (PlanNotReady, workflow.ContinueAsNewError):
                 raise
             except FailureError:
-                self._tell_status(TraceStatus.FAILED)
+                self._tell_end(TraceStatus.FAILED)
                 raise
             except Exception as error:
-                self._tell_status(TraceStatus.FAILED)
+                self._tell_end(TraceStatus.FAILED)
                 # any other exception would have the task tried for ever
                 raise ApplicationError(
                     f"{type(error).__name__}: {error}", type=FAULT, non_retryable=True
@@ -111,7 +113,7 @@ class NanoProgram:
         admission = Admission.of(told)
         if admission.refused is not None:
             self.ended = admission.refused
-            self._tell_status(Trace.from_dict(self.ended).status)
+            self._tell_end(Trace.from_dict(self.ended).status)
             return self.ended
         planned = PLANS.of(self.start.program, admission.programs, admission.contracts)
         began = self.start.began_ns or workflow.time_ns()
@@ -130,6 +132,8 @@ class NanoProgram:
         )
         driver.cancelled = self.cancelled
         driver.full = self._full
+        if self.start.indexed and self.start.interpreter >= TELLS_WAITS:
+            self.telling = asyncio.ensure_future(self._tell_waits(driver))
         while True:
             machine = computed.machine()
             try:
@@ -142,16 +146,33 @@ class NanoProgram:
             self._continue_as_new()
         trace = Trace(computed.recording(machine, driver.now()))
         self.ended = trace.to_dict()
-        self._tell_status(trace.status)
+        self._tell_end(trace.status)
         if admission.keeps:
             await self._keep(computed)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.ended
 
-    def _tell_status(self, status: TraceStatus) -> None:
+    def _tell_end(self, status: TraceStatus) -> None:
         """Have the lists of the cluster say how the run ended: to them all that end are alike."""
+        if self.telling is not None:
+            self.telling.cancel()
         if self.start.indexed:
-            workflow.upsert_search_attributes([STATUS.value_set(status.value)])
+            _tell(status)
+
+    async def _tell_waits(self, driver: Driver) -> None:
+        """Have the lists of the cluster say of the run that it waits for long, and that it goes on.
+        Each costs an event: none is said twice, nor of a run that goes on to its next wait, or its
+        end, without a call.
+        """
+        told = workflow.info().typed_search_attributes.get(STATUS)
+        waits = told == TraceStatus.SUSPENDED.value  # so the execution before this one said
+        while True:
+            if not waits:
+                await workflow.wait_condition(lambda: driver.stands)
+                _tell(TraceStatus.SUSPENDED)
+            await workflow.wait_condition(lambda: not driver.calls.quiet)
+            _tell(TraceStatus.RUNNING)
+            waits = False
 
     async def _admitted(self) -> dict[str, Any]:
         """What a worker says of program and inputs."""
@@ -283,6 +304,11 @@ class NanoProgram:
         fault = self.words.fault_of_event(told["name"], told.get("payload"), now)
         if fault is not None:
             raise _refused(VMError(f"event {told['name']!r} is not recorded: {fault}"))
+
+
+def _tell(status: TraceStatus) -> None:
+    """Have the lists of the cluster say how the run stands."""
+    workflow.upsert_search_attributes([STATUS.value_set(status.value)])
 
 
 def _refused(error: VMError) -> ApplicationError:

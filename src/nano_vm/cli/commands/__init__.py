@@ -24,6 +24,7 @@ TABLE = {
         "run": "run a program",
         "submit": "begin a run that workers do",
         "batch": "run a program on each line of a file",
+        "schedule": "list, show, pause, resume and remove what begins runs at times",
         "mcp": "serve programs as tools of an MCP server",
     },
     "durable runs": {

@@ -54,7 +54,8 @@ nano-vm submit refund.yaml --engine temporal -i order_id=A-1001
 @option(
     "--cron",
     metavar="EXPR",
-    help="begin a run at each of these times, in UTC: '0 8 * * 1-5'; --run-id names the schedule",
+    help="begin a run at each of these times, in UTC: '0 8 * * 1-5'; --run-id names the schedule, "
+    "which nano-vm schedule shows, pauses and removes",
     section=CLUSTER,
 )
 def submit(options: Options) -> int:
