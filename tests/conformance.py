@@ -438,7 +438,15 @@ FILTERS = (
     RunFilter(since_ns=1001, until_ns=1003),
     RunFilter(min_cost_usd="0.5"),
 )
-GROUPS = ((), ("model",), ("program", "step"), ("day", "model"), COST_GROUPS)
+GROUPS = (
+    (),
+    ("model",),
+    ("program", "step"),
+    ("day", "model"),
+    ("label:team",),
+    ("label:none", "version", "label:team"),
+    COST_GROUPS,
+)
 
 
 def _pages(store: Archive, filter: RunFilter) -> Iterator[list[str]]:

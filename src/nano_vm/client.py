@@ -145,6 +145,18 @@ class _Calls:
         output = canonical(done).decode()
         return self._decide(run_id, path, shown, "resolve", how="done", output=output)
 
+    def _sums(self, by: str, prices: Mapping[str, Any] | None, query: Mapping[str, str]) -> _Call:
+        asked = _query({"by": by, **query})
+        if prices is None:
+            return _Call("GET", self._in(f"costs?{asked}"))
+        told = {
+            name: {part: str(amount) for part, amount in price.items()}
+            if isinstance(price, Mapping)
+            else [str(amount) for amount in price]
+            for name, price in prices.items()
+        }
+        return _Call("POST", self._in(f"costs/what-if?{asked}"), {"prices": told})
+
     def _event(self, run_id: str, name: str, payload: Any, id: str | None) -> _Call:
         body = {"name": name, "payload": payload, "id": id}
         return _Call("POST", self._run(run_id, "/events"), body, again=id is not None)
@@ -376,8 +388,17 @@ class Client(_Calls):
 
     def costs(self, by: str = "model", **query: str) -> list[dict[str, Any]]:
         """What model calls have cost, summed for each value of *by*."""
-        path = self._located()._in(f"costs?{_query({'by': by, **query})}")
-        found: list[dict[str, Any]] = self._send(_Call("GET", path))["costs"]
+        found: list[dict[str, Any]] = self._send(self._located()._sums(by, None, query))["costs"]
+        return found
+
+    def sums(
+        self, by: str = "model", *, prices: Mapping[str, Any] | None = None, **query: str
+    ) -> dict[str, Any]:
+        """As `costs`, with how many ``runs``, the newest, were summed and whether these are the
+        ``whole``; and what the same calls would have cost by *prices*: dollars per million tokens
+        by the names of models, as `ExecutionVM` takes them.
+        """
+        found: dict[str, Any] = self._send(self._located()._sums(by, prices, query))
         return found
 
 
@@ -595,8 +616,15 @@ class AsyncClient(_Calls):
 
     async def costs(self, by: str = "model", **query: str) -> list[dict[str, Any]]:
         """As `Client.costs`."""
-        path = (await self._located())._in(f"costs?{_query({'by': by, **query})}")
-        found: list[dict[str, Any]] = (await self._send(_Call("GET", path)))["costs"]
+        call = (await self._located())._sums(by, None, query)
+        found: list[dict[str, Any]] = (await self._send(call))["costs"]
+        return found
+
+    async def sums(
+        self, by: str = "model", *, prices: Mapping[str, Any] | None = None, **query: str
+    ) -> dict[str, Any]:
+        """As `Client.sums`."""
+        found: dict[str, Any] = await self._send((await self._located())._sums(by, prices, query))
         return found
 
 

@@ -71,6 +71,8 @@ def test_a_run_from_start_to_end(world: World, address: str, keys: dict[str, str
         assert client.verify(run_id)["identical"]
         assert run_id in [row["id"] for row in client.runs(labels="from=test")]
         assert client.costs() == []
+        sums = client.sums("member", prices={"m": (1, 2.5), "n": {"input": 1, "output": 2}})
+        assert (sums["costs"], sums["whole"]) == ([], True)
 
 
 @pytest.mark.slow
@@ -92,6 +94,7 @@ def test_the_same_awaited(world: World, address: str, keys: dict[str, str]) -> N
             with pytest.raises(TimeoutError, match="is pending still"):
                 await client.wait(other, timeout_seconds=0)
             assert await client.costs("day") == []
+            assert (await client.sums("version", prices={"m": (1, 2)}))["runs"] > 0
 
     asyncio.run(go())
 

@@ -10,13 +10,14 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from nano_vm import ExecutionVM, Program
+from nano_vm import Completion, ExecutionVM, LLMUsage, Program
 from nano_vm.cli import main
 from nano_vm.cli.remote import ServerPlace
 from nano_vm.client import Client
@@ -166,6 +167,33 @@ def test_costs_are_those_of_the_store(shop: Shop) -> None:
     out = shop.same("costs", "--by", "program", "--by", "model")
     assert out.startswith("asks ")
     shop.same("costs", "--json")
+    shop.same("costs", "--by", "member", "--by", "prices", "--by", "label:team", "--by", "version")
+
+
+def test_costs_by_other_prices_are_those_of_the_store(shop: Shop, tmp_path: Path) -> None:
+    usage = LLMUsage(1_000_000, 0, 1_000_000)
+    model = ScriptedLLM([Completion("yes", usage, "m")])
+    vm = ExecutionVM(model, prices={"m": (3, 4)}, store=shop.world.state.store)
+    program = Program.from_dict(
+        {"name": "priced", "steps": [{"id": "ask", "type": "llm", "prompt": "well?"}]}
+    )
+    asyncio.run(vm.run(program, project="shop", run_id="priced-1"))
+    prices = tmp_path / "host.toml"
+    prices.write_text("[prices]\nm = {input = 0.5, output = 4, cached = 0.2}\n")
+    out = shop.same("costs", "--what-if", str(prices), "--program", "priced", "--json")
+    (found,) = json.loads(out)
+    assert (Decimal(found["cost_usd"]), Decimal(found["what_if_usd"])) == (3, Decimal("0.5"))
+
+
+def test_it_is_said_where_a_server_does_not_sum_all_runs(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.world.start(run_id="newer-1")
+    shop.world.start(run_id="newer-2")
+    monkeypatch.setattr("nano_vm.server.routes.costs.MOST_SUMMED", 1)
+    code, _, err = shop.run("costs")
+    assert code == 0
+    assert "the server sums the newest 1 runs alone, made since 20" in err
 
 
 @pytest.mark.slow
@@ -383,7 +411,6 @@ def test_a_fault_that_only_a_newer_server_knows_stands_at_its_place(
         (("approve", "x", "--by", "ann"), "--by does not go with a server: who says it"),
         (("runs", "--project", "bank"), "--project does not go with a server"),
         (("cancel", "x", "--tools", "x.py:y"), "--tools does not go with a server"),
-        (("costs", "--what-if", "x.toml"), "--what-if does not go with a server"),
         (("costs", "--budgets"), "--budgets does not go with a server"),
         (("show", "x", "--engine", "temporal"), "--engine does not go with --server"),
         (("show", "x", "--store", "sqlite:///runs.db"), "--server does not go with --store"),

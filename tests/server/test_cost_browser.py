@@ -51,3 +51,37 @@ def test_costs_are_summed_and_filtered(
         can_be_read(page, "costs-keys", theme, width)
         page.keyboard.press("Escape")
         can_be_read(page, "costs-filtered", theme, width)
+
+
+@pytest.mark.parametrize(("theme", "width"), [("dark", 1440), ("light", 360)])
+def test_costs_by_version_label_and_other_prices(
+    sorted_: World, open_page: Open, theme: str, width: int
+) -> None:
+    with served(sorted_.state) as address:
+        page = open_page(f"{address}/projects/shop/#/costs", width, 900, theme)
+        log_in(page, "viewer")
+        page.get_by_role("button", name="by version").click()
+        page.get_by_role("row", name="sort 1 10").wait_for()
+        page.get_by_text("Of all 10 runs, since").wait_for()
+        page.get_by_role("button", name="by label").click()
+        field = page.get_by_role("textbox", name="Label")
+        field.fill("team")
+        field.press("Enter")
+        page.get_by_role("row", name="– 10").wait_for()
+        assert page.url.endswith("#/costs?by=label%3Ateam")
+        page.get_by_role("button", name="What if prices were others").click()
+        form = page.get_by_role("form", name="Other prices")
+        assert form.get_by_role("button", name="Sum by these").is_disabled()
+        form.get_by_role("group", name="scripted").get_by_label("Prompt").fill("1000000")
+        form.get_by_role("group", name="scripted").get_by_label("Answer").fill("0")
+        form.get_by_role("button", name="Sum by these").click()
+        page.get_by_role("columnheader", name="Would be").wait_for()
+        would = page.get_by_role("row", name="– 10").get_by_role("cell").nth(4)
+        assert would.inner_text().startswith("$")
+        can_be_read(page, "costs-what-if", theme, width)
+        form.get_by_role("button", name="As it was").click()
+        page.get_by_role("columnheader", name="Would be").wait_for(state="detached")
+        page.goto(f"{address}/projects/shop/#/costs?by=model&newest=3")
+        page.get_by_text("Of the newest 3 runs").wait_for()
+        page.get_by_role("button", name="Sum more").click()
+        page.get_by_text("Of all 10 runs, since").wait_for()

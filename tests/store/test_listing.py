@@ -197,6 +197,44 @@ def test_costs_are_exact_and_told_apart(store: SqlStore) -> None:
         store.costs(("hour",))
 
 
+def test_costs_by_version_and_by_label(store: SqlStore) -> None:
+    kept(store, "a", [call("ask", "m", "1")], labels={"team": "x", "tier": "1"})
+    kept(store, "b", [call("ask", "m", "2")], labels={"team": "y"}, program_digest="e" * 64)
+    kept(store, "c", [call("ask", "m", "4"), call("x", "m", "8")])
+
+    def sums(*by: str, **wanted: Any) -> list[tuple[list[str], str]]:
+        found = store.costs(by, RunFilter(**wanted))
+        return [(list(cost.of.values()), str(cost.cost_usd)) for cost in found]
+
+    assert sums("version") == [(["d" * 64], "13"), (["e" * 64], "2")]
+    assert sums("label:team") == [([""], "12"), (["x"], "1"), (["y"], "2")]
+    assert sums("label:tier", "model", "label:team") == [
+        (["", "m", ""], "12"),
+        (["", "m", "y"], "2"),
+        (["1", "m", "x"], "1"),
+    ]
+    assert sums("label:tier", labels={"team": "x"}) == [(["1"], "1")]
+    with pytest.raises(ValueError, match="the name of a label is 1 to 63 letters"):
+        store.costs(("label:",))
+
+
+def test_costs_of_the_newest_runs_read_no_others(store: SqlStore) -> None:
+    for n in range(6):
+        kept(store, f"r{n}", [call("ask", "m", str(2**n))], created_ns=n // 2)
+
+    def newest(most: int, **wanted: Any) -> tuple[list[str], int, int | None, bool]:
+        found = store.costs_of_newest((), RunFilter(**wanted), most)
+        return [str(one.cost_usd) for one in found.costs], *found[1:4]
+
+    assert newest(6) == newest(99) == (["63"], 6, 0, True)
+    assert newest(5) == (["62"], 5, 0, False)  # of two that were made at once, the newer
+    assert newest(1) == (["32"], 1, 2, False)
+    assert newest(3, status=("success", "failed"), project="default") == (["56"], 3, 1, False)
+    assert newest(3, until_ns=1) == (["3"], 2, 0, True)
+    assert newest(3, program="none") == ([], 0, None, True)
+    assert newest(2, since_ns=1, labels={"a": "b"}) == ([], 0, None, True)
+
+
 def test_many_small_amounts_have_their_exact_sum(store: SqlStore) -> None:
     rows = [call(f"s{n}", "m", "0.1") for n in range(1000)]
     rows.append(call("large", "m", "123456789012345678901234567890"))

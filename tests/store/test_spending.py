@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +18,13 @@ from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Pool, Program
 from nano_vm.cli import main
 from nano_vm.store.accounts import Account, Amount, Books, Reservation, picodollars
 from nano_vm.store.protocol import RunFilter, open_store
-from nano_vm.store.spending import Spent, spent_in, summed
+from nano_vm.store.spending import Spent, spent_in, summed, sums_of_newest
 
 PRICES = {"a": (1, 2), "b": (10, 20)}
 CHEAPER = "[prices]\na = [0.5, 1]\nb = {input = 2, output = 4, cached = 0.2}\n"
+
+
+ASKS = Program.from_dict({"name": "asks", "steps": [{"id": "s", "type": "llm", "prompt": "x"}]})
 
 
 class Model:
@@ -63,9 +68,52 @@ def test_by_member(url: str) -> None:
     (whole,) = store.costs(())
     assert whole.prompt_tokens == sum(cost.prompt_tokens for cost in costs.values())
     assert summed(calls, ["program", "step"])[0].of == {"program": "p", "step": "s0"}
-    with pytest.raises(ValueError, match="not by 'hour'"):
+    with pytest.raises(ValueError, match="not summed by 'hour'"):
         summed(calls, ["hour"])
     store.close()
+
+
+def test_by_where_prices_came_from(tmp_path: Path) -> None:
+    found = f"sqlite:///{tmp_path}/prices.db"
+    of_host = ExecutionVM(Model("a"), prices=PRICES, store=found)
+    of_table = ExecutionVM(Model("a"), prices=PRICES, store=found)
+    of_table.preparer.price_sources = {"a": "genai-prices 1.2.3"}
+    of_nobody = ExecutionVM(Model("c"), store=found)
+    for run_id, vm in (("host", of_host), ("table", of_table), ("nobody", of_nobody)):
+        vm.run_sync(ASKS, run_id=run_id, labels={"of": run_id})
+        vm.close()
+    store = open_store(found)
+    calls = list(spent_in(store, RunFilter()))
+    assert [list(cost.of.values()) for cost in summed(calls, ["label:of", "prices"])] == [
+        ["host", "host"],
+        ["nobody", "unknown"],
+        ["table", "genai-prices 1.2.3"],
+    ]
+    assert store.erase("table")
+    erased = [call.of for call in spent_in(store, RunFilter()) if "label:of" not in call.of]
+    assert [(of["prices"], of["model"]) for of in erased] == [("unknown", "a")]
+    store.close()
+
+
+def test_the_newest_are_read_and_no_others(tmp_path: Path) -> None:
+    vm = ExecutionVM(Model("a"), prices=PRICES, store=f"sqlite:///{tmp_path}/newest.db")
+    for n in range(5):
+        vm.run_sync(ASKS, run_id=f"r{n}")
+    store = vm.store
+    found, would = sums_of_newest(
+        store, ("member",), RunFilter(), 3, {"a": (Decimal(2), Decimal(4))}
+    )
+    assert (found.costs[0].calls, found.runs, found.whole, found.damaged) == (3, 3, False, [])
+    assert would[0].cost_usd == 2 * found.costs[0].cost_usd
+    for most in (5, 9):
+        found, _ = sums_of_newest(store, (), RunFilter(), most)
+        assert (found.costs[0].calls, found.runs, found.whole) == (5, 5, True)
+    assert sums_of_newest(store, (), RunFilter(program="none"), 3)[0] == ([], 0, None, True, [])
+    with closing(sqlite3.connect(tmp_path / "newest.db", isolation_level=None)) as database:
+        database.execute("UPDATE nano_rows SET crc = crc + 1 WHERE run = 2 AND seq = 0")
+    found, _ = sums_of_newest(store, (), RunFilter(), 9)
+    assert (found.costs[0].calls, found.runs, len(found.damaged)) == (4, 4, 1)
+    vm.close()
 
 
 def test_on_the_command_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:

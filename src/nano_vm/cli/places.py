@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import click
 
@@ -29,6 +29,16 @@ VARIABLE = "NANO_VM_SERVER"
 
 WHERE = frozenset({"server", "json"})
 """Options that every command honours on a server."""
+
+
+class Summed(NamedTuple):
+    """What model calls have cost, and would have by other prices; *notes* say of which runs alone
+    that is, and why.
+    """
+
+    found: list[Cost]
+    would: list[Cost]
+    notes: list[str]
 
 
 class Place(Protocol):
@@ -73,7 +83,7 @@ class Place(Protocol):
 
     def costs(
         self, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
-    ) -> tuple[list[Cost], list[Cost]]:
+    ) -> Summed:
         """What model calls of runs have cost, summed; and what they would have by *prices*."""
         ...
 
@@ -240,13 +250,13 @@ class StorePlace:
 
     def costs(
         self, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
-    ) -> tuple[list[Cost], list[Cost]]:
+    ) -> Summed:
         """See `Place.costs`."""
-        if prices is None and "member" not in by:
-            return self.store.costs(by, filter), []
+        if prices is None and not {"member", "prices"}.intersection(by):
+            return Summed(self.store.costs(by, filter), [], [])
         calls = list(spent_in(self.store, filter))
         would = summed(calls, by, prices) if prices is not None else []
-        return summed(calls, by), would
+        return Summed(summed(calls, by), would, [])
 
     def decider(self, options: Options, *, asked: bool = True) -> str:
         """Whoever is named, or the account of who sits there."""

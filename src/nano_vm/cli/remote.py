@@ -18,11 +18,16 @@ from ..store.protocol import Cost
 from ..values import UNSET
 from .faults import Failure, NoRun, UsageFault
 from .grammar import Options
+from .places import Summed
+from .times import moment
 
 if TYPE_CHECKING:
     from ..prices import Price
     from ..run.durable.facts import Brief, Facts, Header
     from ..store.protocol import RunFilter
+
+MOST_SUMMED = 100_000
+"""Runs whose costs are asked for: as many as a server sums."""
 
 PAGE_RUNS = 200
 """Runs that are asked for at once: the most that a server gives."""
@@ -146,10 +151,19 @@ class ServerPlace:
 
     def costs(
         self, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
-    ) -> tuple[list[Cost], list[Cost]]:
+    ) -> Summed:
         """See `Place.costs`."""
-        rows = self.client.costs(",".join(by), **_query(filter))
-        return [_cost(row) for row in rows], []
+        told = self.client.sums(
+            ",".join(by), prices=prices, **_query(filter), newest=str(MOST_SUMMED)
+        )
+        rows, notes = told["costs"], list(told["damaged"])
+        if not told["whole"]:
+            notes.append(
+                f"the server sums the newest {told['runs']:,} runs alone, made since "
+                f"{moment(int(told['since'] * 1e6))}; --until asks for those before"
+            )
+        would = [_cost({**row, **_by_other(row)}) for row in rows] if prices is not None else []
+        return Summed([_cost(row) for row in rows], would, notes)
 
     def decider(self, options: Options, *, asked: bool = True) -> str:
         """Whom the key is of."""
@@ -209,6 +223,11 @@ class ServerPlace:
 def _operations(document: Mapping[str, Any]) -> set[str]:
     paths = document.get("paths", {}).values()
     return {str(told.get("operationId")) for methods in paths for told in methods.values()}
+
+
+def _by_other(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of costs says of other prices, in place of what was paid."""
+    return {"cost_usd": row["what_if_usd"], "unpriced": row["what_if_unpriced"]}
 
 
 def _cost(row: Mapping[str, Any]) -> Cost:

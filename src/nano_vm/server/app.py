@@ -22,6 +22,7 @@ from .problems import Problem, missing
 from .roles import METRICS, PUBLIC, SIGNED_IN
 from .routes import (
     admin,
+    costs,
     forks,
     hosts,
     inbox,
@@ -81,6 +82,7 @@ def application(state: State) -> FastAPI:
         runs,
         inbox,
         standings,
+        costs,
         lists,
         forks,
         programs,

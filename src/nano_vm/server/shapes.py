@@ -175,7 +175,9 @@ class ForkTree(TypedDict):
 
 
 class CostRow(TypedDict):
-    """What some model calls consumed; ``cost_usd`` is a decimal."""
+    """What some model calls consumed; ``cost_usd`` is a decimal, and ``what_if_usd`` what they would
+    have cost by the prices that were given.
+    """
 
     of: dict[str, str]
     calls: int
@@ -184,12 +186,23 @@ class CostRow(TypedDict):
     total_tokens: int
     cost_usd: str
     unpriced: int
+    what_if_usd: NotRequired[str]
+    what_if_unpriced: NotRequired[int]
 
 
 class Costs(TypedDict):
-    """Costs by what they are summed by."""
+    """Costs by what they are summed by, of so many ``runs``, the newest, of which the first began
+    ``since`` then; ``whole`` says that there are no others. ``versions`` has the numbers of a
+    program's versions by its digest, ``tables`` those tables by which the newest runs were priced.
+    """
 
     costs: list[CostRow]
+    runs: int
+    since: float | None
+    whole: bool
+    versions: dict[str, list[int]]
+    tables: list[str]
+    damaged: list[str]
 
 
 class ProgramRow(TypedDict):

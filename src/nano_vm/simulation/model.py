@@ -24,7 +24,7 @@ from ..store.kept import KeptAnswer, KeptHere
 from ..store.limits import CallLimits, Counted, Entered
 from ..store.protocol import (
     ALL_RUNS,
-    COST_GROUPS,
+    LABEL_GROUP,
     PAGE_RUNS,
     Append,
     Claim,
@@ -32,6 +32,7 @@ from ..store.protocol import (
     Judge,
     RunFilter,
     RunPage,
+    checked_groups,
 )
 from ..store.records import (
     ENDED,
@@ -542,6 +543,7 @@ class Model:
 
     def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
         """See `Store.costs`."""
+        by = checked_groups(by)
         calls: dict[tuple[str, ...], list[Row]] = {}
         for kept in self._by_key.values():
             if _fits(kept.run, filter):
@@ -579,6 +581,8 @@ def _group(run: StoredRun, row: Row, by: Sequence[str]) -> Iterator[str]:
                 yield run.project
             case "program":
                 yield run.program_name
+            case "version":
+                yield run.program_digest
             case "model":
                 yield row.model or ""
             case "step":
@@ -590,7 +594,8 @@ def _group(run: StoredRun, row: Row, by: Sequence[str]) -> Iterator[str]:
                     .isoformat()
                 )
             case _:
-                raise ValueError(f"costs are summed by {', '.join(COST_GROUPS)}, not by {name!r}")
+                labels = run.labels if type(run.labels) is dict else {}  # else they were erased
+                yield labels.get(name.removeprefix(LABEL_GROUP), "")
 
 
 def _sum(of: Mapping[str, str], rows: Sequence[Row]) -> Cost:

@@ -27,6 +27,7 @@ from .records import (
     Row,
     StoredRun,
     checked_labels,
+    checked_name,
 )
 from .signing import SigningKey
 
@@ -125,14 +126,37 @@ class RunPage:
     damaged: list[str]
 
 
-COST_GROUPS = ("project", "program", "model", "step", "day")
-"""What costs can be summed by. A day is that of a call, in UTC."""
+COST_GROUPS = ("project", "program", "version", "model", "step", "day")
+"""What costs can be summed by, beside labels. A version is the digest of a run's program, a day that
+of a call, in UTC.
+"""
+
+LABEL_GROUP = "label:"
+"""What stands before the name of a label by whose values costs are summed; runs without it have an
+empty one.
+"""
+
+
+def checked_groups(by: Iterable[str], known: Sequence[str] = COST_GROUPS) -> tuple[str, ...]:
+    """What costs are summed by, each once.
+
+    Raises:
+        ValueError: If costs are not summed by one of *by*.
+    """
+    for name in by:
+        if name.startswith(LABEL_GROUP):
+            checked_name("the name of a label", name.removeprefix(LABEL_GROUP))
+        elif name not in known:
+            raise ValueError(
+                f"costs are not summed by {name!r}; choose of {', '.join(known)}, {LABEL_GROUP}NAME"
+            )
+    return tuple(dict.fromkeys(by))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What model calls of runs consumed. ``of`` says which, by the names in `COST_GROUPS` that were
-    asked for. ``calls`` counts steps, attempts that failed included in their sums; ``cost_usd`` is
+    """What model calls of runs consumed. ``of`` says which, by the names that were asked for, as
+    `checked_groups` knows them. ``calls`` counts steps, attempts that failed included in their sums; ``cost_usd`` is
     the sum of the costs that are known, ``unpriced`` the number of calls whose cost is not.
     """
 
@@ -154,6 +178,18 @@ class Cost:
             "cost_usd": str(self.cost_usd),
             "unpriced": self.unpriced,
         }
+
+
+class Sums(NamedTuple):
+    """Costs of the newest runs of a list: of how many, when the first of these was made, whether
+    there are no others, and which could not be read.
+    """
+
+    costs: list[Cost]
+    runs: int
+    since_ns: int | None
+    whole: bool
+    damaged: Sequence[str] = ()
 
 
 class Ended(NamedTuple):
@@ -364,8 +400,8 @@ class Store(Protocol):
             limit, after = None if limit is None else limit - size, page.after
 
     def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
-        """What the model calls of runs consumed, summed for each value of *by* (`COST_GROUPS`), in
-        its order. A call counts in the run that made it: not in forks that took its answer.
+        """What the model calls of runs consumed, summed for each value of *by*, as `checked_groups`
+        knows it, in its order. A call counts in the run that made it: not in forks that took its answer.
 
         Raises:
             ValueError: If costs are not summed by one of *by*.
@@ -590,6 +626,12 @@ class TableStore(Archive, Noticeboard, Protocol):
     def per_day(self, filter: RunFilter) -> dict[tuple[int, str], int]:
         """How many runs began on each day (UTC, as a number since 1970) and stand at each status;
         days and statuses without runs are left out.
+        """
+        ...
+
+    def costs_of_newest(self, by: Sequence[str], filter: RunFilter, most: int) -> Sums:
+        """As `Store.costs`, of up to *most* runs, the newest: however many there are, no more are
+        read.
         """
         ...
 

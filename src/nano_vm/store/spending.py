@@ -11,17 +11,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import StoreError
 from ..prices import Price, cost_of, priced_name
-from ..records.record import step_of
+from ..records.record import Record, step_of
 from ..records.usage import LLMUsage
-from .protocol import COST_GROUPS, Cost, RunFilter, Store
-from .records import STEP, Row, StoredRun
+from .protocol import (
+    COST_GROUPS,
+    LABEL_GROUP,
+    PAGE_RUNS,
+    Cost,
+    RunFilter,
+    RunPage,
+    Store,
+    Sums,
+    checked_groups,
+)
+from .records import STEP, StoredRun
 
-SPENDING_GROUPS = (*COST_GROUPS, "member")
-"""What can be summed by here."""
+SPENDING_GROUPS = (*COST_GROUPS, "member", "prices")
+"""What can be summed by here, beside labels. ``prices`` says where the cost of a call came from: a
+table of prices with its version, the ``host``, the ``provider``; ``unknown`` where nobody knows.
+"""
 
 DIGITS = 60
 """Of sums: dollars of a trillion calls to the last digit of a price of one token."""
@@ -44,62 +56,125 @@ def spent_in(store: Store, filter: RunFilter) -> Iterator[Spent]:
     Raises:
         StoreError: If a run was damaged.
     """
-    after: str | None = None
-    while True:
-        page = store.page(filter, after=after)
+    for page in _pages(store, filter):
         if page.damaged:
             raise StoreError(page.damaged[0])
-        whole = store.load_each([run.run_id for run in page.runs])
-        for run in whole.values():
+        for run in store.load_each([run.run_id for run in page.runs]).values():
             if isinstance(run, StoreError):
                 raise run
             yield from spent_by(run)
+
+
+def sums_of_newest(
+    store: Store,
+    by: Sequence[str],
+    filter: RunFilter,
+    most: int,
+    prices: Mapping[str, Price] | None = None,
+) -> tuple[Sums, list[Cost]]:
+    """What the calls of up to *most* runs, the newest, have cost, summed; and what they would have
+    by *prices*.
+
+    Raises:
+        ValueError: If they are not summed by one of *by*.
+    """
+    calls: list[Spent] = []
+    damaged: list[str] = []
+    runs, last, page = 0, None, None
+    for page in _pages(store, filter, most):
+        damaged += page.damaged
+        for run in store.load_each([run.run_id for run in page.runs]).values():
+            if isinstance(run, StoreError):
+                damaged.append(str(run))
+                continue
+            calls += spent_by(run)
+            runs, last = runs + 1, run.created_ns
+    after = page.after if page is not None else None
+    whole = after is None or not store.page(filter, size=1, after=after).runs
+    found = Sums(summed(calls, by), runs, last, whole, damaged)
+    return found, summed(calls, by, prices) if prices is not None else []
+
+
+def _pages(store: Store, filter: RunFilter, most: int | None = None) -> Iterator[RunPage]:
+    """The pages of a list, of up to *most* runs."""
+    left, after = most, None
+    while left is None or left > 0:
+        size = PAGE_RUNS if left is None else min(left, PAGE_RUNS)
+        page = store.page(filter, size=size, after=after)
+        yield page
         if page.after is None:
             return
-        after = page.after
+        left, after = None if left is None else left - size, page.after
 
 
 def spent_by(run: StoredRun) -> Iterator[Spent]:
     """The calls that one run made."""
+    labels = run.labels if type(run.labels) is dict else {}  # else they were erased
+    of_run = {
+        "project": run.project,
+        "program": run.program_name,
+        "version": run.program_digest,
+        **{f"{LABEL_GROUP}{name}": value for name, value in labels.items()},
+    }
+    tables = run.about.get("price_sources", {}) if type(run.about) is dict else {}
     for row in run.rows:
         if row.kind == STEP and row.model is not None:
-            of = {
-                "project": run.project,
-                "program": run.program_name,
-                "step": step_of(row.path),
-                "day": datetime.fromtimestamp(row.started_ns // 10**9, UTC).date().isoformat(),
-            }
-            yield from _calls(row, of)
+            record = row.record()
+            day = datetime.fromtimestamp(row.started_ns // 10**9, UTC).date().isoformat()
+            of = {**of_run, "step": step_of(row.path), "day": day}
+            extra = record.extra if type(record.extra) is dict else {}
+            source = _SOURCES.get(str(extra.get("cost_source")), UNKNOWN)
+            yield from _calls(_Step(row.model, of, tables, source), record, extra.get("route"))
 
 
-def _calls(row: Row, of: dict[str, str]) -> Iterator[Spent]:
-    record = row.record()
+UNKNOWN = "unknown"
+
+_SOURCES = {"prices": "host", "adapter": "provider"}
+"""Where a price came from that is in no table, as a record has it."""
+
+
+class _Step(NamedTuple):
+    """What all calls of a step have: its model, what they are summed by, the tables of prices by the
+    names in them, and where a price came from that is in none.
+    """
+
+    model: str
+    of: Mapping[str, str]
+    tables: Mapping[str, str]
+    source: str
+
+
+def _calls(step: _Step, record: Record, last: Any) -> Iterator[Spent]:
     attempts = record.attempts or ()
     routes = [attempt.route for attempt in attempts]
-    last = record.extra.get("route") if type(record.extra) is dict else None
     if last is None and not any(routes):
-        yield _spent(of, row.model or "", None, record.usage)
+        yield _spent(step, step.model, None, record.usage)
         return
     for attempt, route in zip(attempts, routes, strict=True):
         if route is None:
-            yield _spent(of, row.model or "", None, attempt.usage)
+            yield _spent(step, step.model, None, attempt.usage)
         else:
-            yield from _routed(of, route)
+            yield from _routed(step, route)
     if last is not None:
-        yield from _routed(of, last)
+        yield from _routed(step, last)
 
 
-def _routed(of: dict[str, str], route: Mapping[str, Any]) -> Iterator[Spent]:
+def _routed(step: _Step, route: Mapping[str, Any]) -> Iterator[Spent]:
     for attempt in route["attempts"]:
         member = str(attempt["member"])
         usage = LLMUsage.from_dict(attempt["usage"]) if "usage" in attempt else None
         model = str(attempt.get("model") or attempt.get("asked") or member)
-        yield _spent(of, model, member, usage)
+        yield _spent(step, model, member, usage)
 
 
-def _spent(of: dict[str, str], model: str, member: str | None, usage: LLMUsage | None) -> Spent:
+def _spent(step: _Step, model: str, member: str | None, usage: LLMUsage | None) -> Spent:
     names = (model,) if member in (None, model) else (model, str(member))
-    return Spent({**of, "model": model, "member": member or model}, names, usage)
+    table = priced_name(model, names, step.tables)
+    source = step.source if table is None else step.tables[table]
+    if usage is None or usage.cost_usd is None:
+        source = UNKNOWN
+    of = {**step.of, "model": model, "member": member or model, "prices": source}
+    return Spent(of, names, usage)
 
 
 def summed(
@@ -110,13 +185,11 @@ def summed(
     Raises:
         ValueError: If they are not summed by one of *by*.
     """
-    for name in by:
-        if name not in SPENDING_GROUPS:
-            raise ValueError(f"costs are summed by {', '.join(SPENDING_GROUPS)}, not by {name!r}")
+    by = checked_groups(by, SPENDING_GROUPS)
     sums: dict[tuple[str, ...], list[Any]] = {}
     with localcontext(prec=DIGITS):
         for call in calls:
-            key = tuple(call.of[name] for name in by)
+            key = tuple(call.of.get(name, "") for name in by)  # a label that the run has not
             found = sums.setdefault(key, [0, 0, 0, 0, Decimal(0), 0])
             cost = _cost(call, prices)
             found[0] += 1

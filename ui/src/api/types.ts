@@ -232,7 +232,10 @@ export interface Comparison {
   steps: StepDifference[];
 }
 
-/** What some model calls consumed; `cost_usd` is a decimal. */
+/**
+ * What some model calls consumed; `cost_usd` is a decimal, and `what_if_usd` what they would
+ * have cost by the prices that were given.
+ */
 export interface CostRow {
   of: Record<string, string>;
   calls: number;
@@ -241,11 +244,23 @@ export interface CostRow {
   total_tokens: number;
   cost_usd: string;
   unpriced: number;
+  what_if_usd?: string;
+  what_if_unpriced?: number;
 }
 
-/** Costs by what they are summed by. */
+/**
+ * Costs by what they are summed by, of so many `runs`, the newest, of which the first began
+ * `since` then; `whole` says that there are no others. `versions` has the numbers of a
+ * program's versions by its digest, `tables` those tables by which the newest runs were priced.
+ */
 export interface Costs {
   costs: CostRow[];
+  runs: number;
+  since: number | null;
+  whole: boolean;
+  versions: Record<string, number[]>;
+  tables: string[];
+  damaged: string[];
 }
 
 /** A run that was executed and breaks the statement of a proof, by its number in the report. */
@@ -562,6 +577,11 @@ export interface NewUser {
 /** A filter, as the field of the list has it. */
 export interface NewView {
   query: string;
+}
+
+/** Other prices: dollars per million tokens, by the names of models. */
+export interface Otherwise {
+  prices: Record<string, Record<string, string> | string[]>;
 }
 
 /**

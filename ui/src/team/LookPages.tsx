@@ -1,8 +1,6 @@
-import { useEffect, useMemo, useState } from "react";
-import type { AuditList, Costs, HostList } from "../api";
-import { cost, moment, plural, tokens } from "../lib/format";
-import { useAddress } from "../lib/router";
-import { type Filter, parseFilter } from "../model/filter";
+import { useState } from "react";
+import type { AuditList, HostList } from "../api";
+import { moment, plural } from "../lib/format";
 import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 import { Cells, Faults, Sheet, useAsked } from "./parts";
@@ -75,114 +73,6 @@ function details(found: Record<string, unknown>): string {
     .filter(([, value]) => value !== null && value !== "")
     .map(([name, value]) => `${name} ${typeof value === "string" ? value : JSON.stringify(value)}`)
     .join(", ");
-}
-
-const GROUPS = ["program", "model", "step", "day"];
-
-const OF_COSTS = ["program", "submitter", "labels", "since", "until"];
-
-/** A filter in the words of the list of runs, of those that costs can be summed over. */
-function costFilter(text: string): Filter {
-  const { query, faults } = parseFilter(text, Date.now());
-  const kept = Object.entries(query).filter(([name]) => OF_COSTS.includes(name));
-  const left = Object.keys(query).filter((name) => !OF_COSTS.includes(name));
-  const told = left.map((name) => `costs are not filtered by ${name}: ${OF_COSTS.join(", ")}`);
-  return { query: Object.fromEntries(kept), faults: [...faults, ...told] };
-}
-
-/** What the model calls of a project have cost. */
-export function CostsPage({ from }: { from: TeamSource }) {
-  const [{ query }, change] = useAddress();
-  const asked = query.get("by") ?? "";
-  const by = GROUPS.includes(asked) ? asked : "program";
-  const text = query.get("q") ?? "";
-  const [draft, setDraft] = useState(text);
-  useEffect(() => setDraft(text), [text]);
-  const filter = useMemo(() => costFilter(text), [text]);
-  const words = new URLSearchParams({ ...filter.query, by });
-  const [list, fault] = useAsked<Costs>(from, `costs?${words}`);
-  const dearest = Math.max(...(list?.costs ?? []).map((one) => Number(one.cost_usd)), 0);
-  return (
-    <Sheet title="Costs">
-      <fieldset className="chips">
-        <legend className="unseen">Summed by</legend>
-        {GROUPS.map((one) => (
-          <button
-            key={one}
-            type="button"
-            aria-pressed={by === one}
-            onClick={() => change({ by: one })}
-          >
-            by {one}
-          </button>
-        ))}
-      </fieldset>
-      <form
-        className="filter"
-        role="search"
-        onSubmit={(event) => {
-          event.preventDefault();
-          change({ q: draft.trim() || null });
-        }}
-      >
-        <input
-          value={draft}
-          onChange={(event) => setDraft(event.target.value)}
-          placeholder="program:refund label:team=shop by:mia since:7d"
-          aria-label="Of which runs"
-          spellCheck={false}
-        />
-      </form>
-      {filter.faults.map((one) => (
-        <p key={one} className="note state-failed" role="alert">
-          <Plain text={one} />
-        </p>
-      ))}
-      <Faults error={fault} />
-      {list !== null && list.costs.length === 0 && (
-        <p className="muted">
-          {text === ""
-            ? "No run of this project has called a model yet."
-            : "No run like this has called a model."}
-        </p>
-      )}
-      {list !== null && list.costs.length > 0 && (
-        <Cells>
-          <thead>
-            <tr>
-              <th>{by}</th>
-              <th>Calls</th>
-              <th>Tokens</th>
-              <th>Cost</th>
-              <th>
-                <span className="unseen">Share</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {list.costs.map((one) => (
-              <tr key={one.of[by]}>
-                <td>
-                  <Plain text={one.of[by] ?? ""} />
-                </td>
-                <td>{one.calls}</td>
-                <td>{tokens(one.total_tokens)}</td>
-                <td>
-                  {cost(one.cost_usd)}
-                  {one.unpriced > 0 && ` and ${plural(one.unpriced, "call")} without a price`}
-                </td>
-                <td>
-                  <meter min={0} max={dearest || 1} value={Number(one.cost_usd)}>
-                    {cost(one.cost_usd)}
-                  </meter>
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </Cells>
-      )}
-    </Sheet>
-  );
 }
 
 /** Workers: what each can do, and what none of them can. */

@@ -152,6 +152,11 @@ export class TeamSource implements Source {
     return send<T>(method, `${this.base}/${path}`, value);
   }
 
+  /** What is answered to *body*, JSON as text. */
+  post<T>(path: string, body: string): Promise<T> {
+    return call<T>("POST", `${this.base}/${path}`, body);
+  }
+
   /** Starts a run; *inputs* is JSON as text, in which numbers stand as they were written. */
   start(program: string, version: number, inputs: string): Promise<Started> {
     const body = `{"program":${JSON.stringify(program)},"version":${version},"inputs":${inputs}}`;

@@ -4,35 +4,47 @@ import { Plain } from "../parts/Text";
 import { Refusal, type TeamSource } from "./api";
 
 interface Found<T> {
-  path: string; // the one that was asked
+  path: string | null; // the one that was asked
+  body: string | undefined;
   answer: T | null;
   fault: Error | null;
 }
 
-/** What *path* of a project answers, its fault, and a function that asks again. */
+/** What *path* of a project answers, its fault, and a function that asks again; without one nothing
+ * is asked. With a *body*, JSON as text, that is posted to it: to one that changes nothing. */
 export function useAsked<T>(
   from: TeamSource,
-  path: string,
+  path: string | null,
+  body?: string,
 ): [T | null, Error | null, () => Promise<void>] {
-  const [found, setFound] = useState<Found<T>>({ path, answer: null, fault: null });
+  const [found, setFound] = useState<Found<T>>({ path, body, answer: null, fault: null });
   const turns = useTurns();
   const look = useCallback(() => {
+    if (path === null) return Promise.resolve();
     const counts = turns.ask();
-    return from.get<T>(path).then(
+    const answered = body === undefined ? from.get<T>(path) : from.post<T>(path, body);
+    return answered.then(
       (answer) => {
-        if (counts()) setFound({ path, answer, fault: null });
+        if (counts()) setFound({ path, body, answer, fault: null });
       },
       (fault: Error) => {
         if (!counts()) return;
-        setFound((old) => ({ path, answer: old.path === path ? old.answer : null, fault }));
+        setFound((old) => ({
+          path,
+          body,
+          answer: old.path === path && old.body === body ? old.answer : null,
+          fault,
+        }));
       },
     );
-  }, [from, path, turns]);
+  }, [from, path, body, turns]);
   useEffect(() => {
     turns.forget();
     void look();
   }, [look, turns]);
-  return found.path === path ? [found.answer, found.fault, look] : [null, null, look];
+  return found.path === path && found.body === body
+    ? [found.answer, found.fault, look]
+    : [null, null, look];
 }
 
 /** Why something was refused; of a program each fault with its place. */

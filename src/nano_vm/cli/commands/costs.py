@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import completion
 from ..faults import OK, UsageFault
 from ..grammar import Options, command, flag, option, values
-from ..output import emit_json, say
+from ..output import emit_json, note, say
 from ..parameters import STORED, takes_filter, takes_server, takes_store
 from ..text import dollars, safe
 
@@ -23,19 +23,38 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 nano-vm costs --store sqlite:///runs.db --by program --by model --since 30d
 nano-vm costs --by day --label team=billing --plot costs.svg
+nano-vm costs --by label:customer --by version
 nano-vm costs --by member --what-if cheaper.toml --json
 nano-vm costs --budgets --host nano-vm.toml
 """
 
-GROUPS = ("project", "program", "model", "member", "step", "day")
+GROUPS = ("project", "program", "version", "model", "member", "step", "day", "prices")
+
+LABEL = "label:"
+
+
+class _Group(click.Choice[str]):
+    """One of `GROUPS`, or a label by its name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """*value*, if costs can be summed by it."""
+        if not str(value).startswith(LABEL):
+            return super().convert(value, param, ctx)
+        from ...store.records import Unfit, checked_name
+
+        try:
+            checked_name("the name of a label", str(value).removeprefix(LABEL))
+        except Unfit as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
 @command(examples=EXAMPLES, footer=STORED)
 @values(
     "--by",
-    type=click.Choice(GROUPS),
+    type=_Group(GROUPS),
     metavar="WHAT",
-    help=f"sum by this: {', '.join(GROUPS)}; repeat for more; default: model",
+    help=f"sum by this: {', '.join(GROUPS)}, label:NAME; repeat for more; default: model",
 )
 @option(
     "--what-if",
@@ -67,7 +86,11 @@ def costs(options: Options) -> int:
     calls whose cost is not known only the tokens are in a sum, and their number is shown. Days
     are those of the calls, in UTC; --since and --until are about when runs began.
 
-    With --by member or --what-if each attempt that a pool made is a call, and every run is read.
+    A version is the digest of a run's program; --by prices says by which table, in which version,
+    a call was priced, or that its host or provider said what it cost.
+
+    With --by member, --by prices or --what-if each attempt that a pool made is a call, and every
+    run is read. A server sums the newest runs, and says so where there are more.
     """
     from ..places import place_of, store_only
     from ..said import filter_of
@@ -80,7 +103,9 @@ def costs(options: Options) -> int:
     by = options.by or ("model",)
     prices = _prices(options.what_if)
     with place_of(options, honours=_HONOURED, read=True) as place:
-        found, priced = place.costs(by, filter_of(options), prices)
+        found, priced, notes = place.costs(by, filter_of(options), prices)
+    for told in notes:
+        note(safe(told))
     would = {_key(cost): cost for cost in priced}
     if options.plot is not None:
         _plot(options.plot, by, found)
@@ -94,7 +119,10 @@ def costs(options: Options) -> int:
     return OK
 
 
-_HONOURED = "by plot status program_name label submitter since until".split()
+_HONOURED = "by what_if plot status program_name label submitter since until".split()
+
+WIDTH = 20
+"""Of a column of what is summed by: a digest that is longer is cut."""
 
 
 def _show_budgets(options: Options) -> int:
@@ -205,7 +233,10 @@ def _amount(cost: Cost) -> str:
 
 def _cells(cost: Cost, would: Cost | None = None) -> tuple[str, ...]:
     return (
-        *(f"{safe(value or '-'):<20}" for value in cost.of.values()),
+        *(
+            f"{safe((value[:WIDTH] if name == 'version' else value) or '-'):<{WIDTH}}"
+            for name, value in cost.of.items()
+        ),
         f"{cost.calls:>9,} call{'s' if cost.calls != 1 else ' '}",
         f"{cost.total_tokens:>12,} tokens",
         f"{_amount(cost):>10}",

@@ -7,16 +7,14 @@ import re
 import time
 from typing import Annotated, Any
 
-from fastapi import Header, Query, Request
+from fastapi import Header, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
 from ...draw.view import view_of
 from ...records.secrecy import NOTHING_SECRET, Levels
 from ...run.inbox import Inbox
-from ...store.protocol import COST_GROUPS
 from ...store.records import ENDED
-from ...ui.asked_for import asked_for
 from ...ui.library import Comparison, Programs, RunList, compared, recomputed, version_of
 from ...ui.page import page
 from ..access import Who
@@ -26,7 +24,7 @@ from ..events import stream
 from ..filters import After, Asked, understood
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
-from ..shapes import Costs, Current, Recorded, Started, Verified, json_bytes
+from ..shapes import Current, Recorded, Started, Verified, json_bytes
 from .policies import demanded
 from .programs import program_of
 
@@ -223,21 +221,3 @@ def send_event(run_id: str, given: Sent, who: Who) -> JSONResponse:
         given.name, given.payload, run_id=run_id, id=given.id
     )
     return JSONResponse({"recorded": recorded})
-
-
-@route(ROUTES, "GET", f"{PROJECT}/costs", "cost:read", answers=Costs)
-def costs(
-    request: Request,
-    who: Who,
-    by: Annotated[str, Query(description=f"of {', '.join(COST_GROUPS)}")] = "model",
-    program: str = "",
-    submitter: str = "",
-    labels: str = "",
-    since: str = "",
-    until: str = "",
-) -> JSONResponse:
-    """What the model calls of runs have cost, summed."""
-    with understood():
-        within = who.scope.within(asked_for(request.query_params))
-        found = who.scope.store.costs([part for part in by.split(",") if part], within)
-    return JSONResponse({"costs": [{"of": dict(cost.of), **cost.consumed()} for cost in found]})

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from ...errors import StoreError
-from ..protocol import COST_GROUPS, Cost, RunFilter
+from ..protocol import COST_GROUPS, LABEL_GROUP, Cost, RunFilter, Sums
 from ..records import RUN_STATUSES, StoredRun
 from .database import Connection
 from .read import HEADER
@@ -67,14 +67,21 @@ def page(
     Raises:
         StoreError: If an index was damaged.
     """
-    ways = [_way(connection, filter, status, size, after) for status in _statuses(filter)]
-    try:
-        places = list(islice(merge(*ways, reverse=True), size))
-    except TypeError as error:
-        raise unordered(connection) from error
+    places = _places(connection, filter, size, after)
     keys = [key for _, key in places]
     headers = {fields[0]: fields for fields in connection.among(f"{HEADER} WHERE key IN (*)", keys)}
     return places, headers
+
+
+def _places(
+    connection: Connection, filter: RunFilter, size: int, after: Place | None = None
+) -> list[Place]:
+    """The places of up to *size* runs that follow *after*."""
+    ways = [_way(connection, filter, status, size, after) for status in _statuses(filter)]
+    try:
+        return list(islice(merge(*ways, reverse=True), size))
+    except TypeError as error:
+        raise unordered(connection) from error
 
 
 def unordered(connection: Connection) -> StoreError:
@@ -189,6 +196,7 @@ def per_day(connection: Connection, filter: RunFilter) -> dict[tuple[int, str], 
 _GROUPS = {
     "project": "r.project",
     "program": "r.program_name",
+    "version": "r.program_digest",
     "model": "c.model",
     "step": "c.step",
     "day": f"c.started_ns / {DAY_NS}",
@@ -196,30 +204,49 @@ _GROUPS = {
 assert tuple(_GROUPS) == COST_GROUPS
 
 
-def costs(connection: Connection, by: Sequence[str], filter: RunFilter) -> list[Cost]:
-    """What the calls of runs have cost, summed for each value of *by*, in its order."""
-    source, made, _, clauses, given = _source(filter)
+def costs_of_newest(
+    connection: Connection, by: Sequence[str], filter: RunFilter, most: int
+) -> Sums:
+    """The same of up to *most* runs, the newest."""
+    places = _places(connection, filter, most + 1)
+    whole, places = len(places) <= most, places[:most]
+    last = places[-1] if places else None
+    found = costs(connection, by, filter, None if whole else last)
+    return Sums(found, len(places), last[0] if last else None, whole)
+
+
+def costs(
+    connection: Connection, by: Sequence[str], filter: RunFilter, last: Place | None = None
+) -> list[Cost]:
+    """What the calls of runs have cost, summed for each value of *by*, in its order; of those runs
+    that stand before *last* in the list, and that one.
+    """
+    source, made, run, clauses, given = _source(filter)
     more, also = clauses_of(filter, made)
     clauses += more
     given += also
     if filter.status is not None:
         clauses.append(_among(filter.status))
         given += filter.status
-    groups = ", ".join(_GROUPS[name] for name in by)
+    if last is not None:
+        clauses.append(f"({made}, {run}) >= (?, ?)")
+        given += last
+    columns, labels, names = _columns(by)
+    groups = ", ".join(columns)
     # the index of calls has all that is asked, unless something is asked of runs
-    of_runs = bool(clauses) or any(_GROUPS[name].startswith("r.") for name in by)
+    of_runs = bool(clauses) or any(column.startswith("r.") for column in columns)
     calls_of = f"{source} JOIN nano_rows c ON c.run = r.key" if of_runs else "nano_rows c"
     where = " AND ".join(["c.model IS NOT NULL", *clauses])
     text = (
         f"SELECT {groups}{', ' * bool(by)}count(*), coalesce(sum(c.prompt_tokens), 0), "
         "coalesce(sum(c.completion_tokens), 0), coalesce(sum(c.total_tokens), 0), "
         f"{connection.database.dialect.sum('c.cost_usd')}, count(c.cost_usd) "
-        f"FROM {calls_of} WHERE {where}{' GROUP BY ' * bool(by)}{groups}"
+        f"FROM {calls_of}{labels} WHERE {where}{' GROUP BY ' * bool(by)}{groups}"
     )
     found = []
     # in the order of Python: databases order text each in their own way
     try:
-        sums = sorted(connection.all(text, *given), key=lambda sums: tuple(sums[: len(by)]))
+        sums = sorted(connection.all(text, *names, *given), key=lambda sums: tuple(sums[: len(by)]))
     except TypeError as error:
         raise unordered(connection) from error
     for *values, calls, prompt, completion, total, cost, priced in sums:
@@ -241,6 +268,20 @@ def costs(connection: Connection, by: Sequence[str], filter: RunFilter) -> list[
             )
         )
     return found
+
+
+def _columns(by: Sequence[str]) -> tuple[list[str], str, list[str]]:
+    """The columns of what is summed by; and the joins that find labels, with the names of these."""
+    columns, labels, names = [], "", []
+    for number, name in enumerate(by):
+        if name.startswith(LABEL_GROUP):
+            columns.append(f"coalesce(g{number}.value, '')")
+            labels += f" LEFT JOIN nano_labels g{number} ON g{number}.run = c.run"
+            labels += f" AND g{number}.name = ?"
+            names.append(name.removeprefix(LABEL_GROUP))
+        else:
+            columns.append(_GROUPS[name])
+    return columns, labels, names
 
 
 def _day(number: Any) -> str:

@@ -24,7 +24,6 @@ from ..kept import KeptAnswer
 from ..limits import CallLimits, Entered
 from ..protocol import (
     ALL_RUNS,
-    COST_GROUPS,
     PAGE_RUNS,
     Announced,
     Append,
@@ -36,8 +35,10 @@ from ..protocol import (
     RunFilter,
     RunPage,
     RunState,
+    Sums,
     TableStore,
     Transaction,
+    checked_groups,
 )
 from ..receipts import HAS_ENDED, Entry, Receipt
 from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, UNENDED, Message, Row, StoredRun
@@ -533,13 +534,15 @@ class SqlStore(TableStore):
 
     def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
         """See `Store.costs`."""
-        for name in by:
-            if name not in COST_GROUPS:
-                raise ValueError(
-                    f"costs are not summed by {name!r}; choose of {', '.join(COST_GROUPS)}"
-                )
+        groups = checked_groups(by)
         with self.database.reading() as connection:
-            return listing.costs(connection, list(dict.fromkeys(by)), filter)
+            return listing.costs(connection, groups, filter)
+
+    def costs_of_newest(self, by: Sequence[str], filter: RunFilter, most: int) -> Sums:
+        """See `TableStore.costs_of_newest`."""
+        groups = checked_groups(by)
+        with self.database.reading() as connection:
+            return listing.costs_of_newest(connection, groups, filter, most)
 
     # --- budgets that runs share ---
 
