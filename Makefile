@@ -56,7 +56,7 @@ test: $(VENV)/.test $(PAGES) $(VENV)/.browser $(VENV)/.prometheus ## Run every t
 test-quick: $(VENV)/.test ## Most tests, in a minute or two: no processes, server, campaign, model or browser
 	@$(PYTEST) -m 'not slow and not campaign and not real_llm' $(ARGS)
 
-soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40 minutes; writes docs/explanation/reliability.md
+soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: an hour; writes docs/explanation/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
 
 simulate: $(VENV)/.check ## Show the simulated world of a SEED, byte for byte as before (ARGS="--seeds 0:2000" for many)

@@ -111,6 +111,12 @@ class PostgresServer:
                 assert time.monotonic() < until, f"PostgreSQL does not answer; see {self.log}"
                 time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """The process of the server that began all others."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop it: SIGINT ends sessions and closes the data, SIGQUIT is as if it had crashed."""
         if self._process is not None:

@@ -1,18 +1,20 @@
-"""Kills and freezes workers of a Temporal cluster, and its server, while runs go on; an independent
-ledger of effects says what took place.
+"""Kills and freezes workers of a Temporal cluster, parts them from its server, and kills that, while
+runs go on; an independent ledger of effects says what took place.
 
 python -m soak.cluster --kills 200 --restarts 20 --seed 7
 
-Two workers in processes of their own drive runs with every kind of effect, forks, loops, timers,
-approvals and events. A person, who sees the ledger as a bank shows its books, decides what becomes
-of each call in doubt. At the end every run must have ended, no effect have taken place twice, and
-every digest be that of the same run undisturbed.
+Two workers in processes of their own, each behind a proxy that can stand still, drive runs with
+every kind of effect, forks, timers of a second and of half a minute, approvals that are given at
+once and half a minute later, and events. A person, who sees the ledger as a bank shows its books,
+decides what becomes of each call in doubt. At the end every run must have ended, no effect have
+taken place twice, and every digest be that of the same run undisturbed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -23,12 +25,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from processes import lives
 from temporal.cluster import Server
-from temporalio.client import Client
+from temporal.proxy import Proxy, proxy_to
 from temporalio.service import RPCError
 
 from nano_vm import ExecutionVM, Program, Trace, VMError, tool
@@ -38,17 +43,26 @@ from nano_vm.temporal import TemporalRuns, connect, worker
 T = TypeVar("T")
 
 QUEUE = "soak"
-WORKERS, IN_FLIGHT = 2, 8
-FREEZE_SECONDS = (0.5, 7.0)
-"""Shorter and longer than a heartbeat."""
+WORKERS, IN_FLIGHT = 2, 12
+AWAY_SECONDS = (0.5, 7.0)
+"""How long a worker stands still, or its network does: shorter and longer than a heartbeat."""
 
-LIMIT_SECONDS = 120.0
+FREEZES, PARTITIONS = 0.2, 0.15
+"""How much of what disturbs is so; all else kills."""
+
+LONG_SECONDS = 30
+"""A wait, and the time until a late approval: workers die a dozen times meanwhile."""
+
+LIMIT_SECONDS = 240.0
 """How long runs may take to end once nothing is killed any more."""
 
 
 def call(id: str, name: str, **more: Any) -> dict[str, Any]:
     return {"id": id, "type": "tool", "tool": name, "args": {"n": "$n"}, **more}
 
+
+LATE = "late"
+"""The approval that is given only a long while after it was asked for."""
 
 AGAIN = {"max_retries": 9, "retry": {"delay_seconds": 0.1}}
 BOOK = call("book", "book", reconcile={"tool": "booked", "args": {"n": "$n"}}, **AGAIN)
@@ -91,6 +105,18 @@ PROGRAMS = {
 }
 
 
+def patient(seconds: int) -> Program:
+    """A program that waits so long for a time, and as long for a person."""
+    steps = [
+        call("pay", "pay"),
+        {"id": "night", "type": "wait", "seconds": seconds},
+        BOOK,
+        {"id": LATE, "type": "approval", "role": "boss", "show": {"n": "$n"}},
+        call("put", "put"),
+    ]
+    return Program.from_dict({"name": "patient", "steps": steps})
+
+
 class Ledger:
     """What tools have begun and done, a line each, in a file that all processes append to."""
 
@@ -107,21 +133,17 @@ class Ledger:
             return []
         return [json.loads(line) for line in self.path.read_text().splitlines()]
 
-    def of(self, key: str) -> tuple[bool, list[int]]:
-        """Whether the effect with this key took place, and the processes that began it."""
+    def of(self, key: str) -> tuple[bool, bool]:
+        """Whether the effect with this key took place, and whether it may yet: a process lives that
+        began it and has not given it up.
+        """
         lines = [line for line in self.read() if line["key"] == key]
+        under_way = Counter(line["pid"] for line in lines if line["what"] == "began")
+        under_way.subtract(line["pid"] for line in lines if line["what"] == "gave up")
         return (
             any(line["what"] == "did" for line in lines),
-            [line["pid"] for line in lines if line["what"] == "began"],
+            any(count > 0 and lives(pid) for pid, count in under_way.items()),
         )
-
-
-def lives(pid: int) -> bool:
-    """Whether a process is there, which a frozen one is."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def tools_of(ledger: Ledger) -> dict[str, Callable[..., Any]]:
@@ -131,7 +153,11 @@ def tools_of(ledger: Ledger) -> dict[str, Callable[..., Any]]:
         @tool(effect=effect)
         async def run(n: int, idempotency_key: str) -> str:
             ledger.write("began", idempotency_key, name)
-            await asyncio.sleep(random.uniform(0, 0.1))
+            try:
+                await asyncio.sleep(random.uniform(0, 0.1))
+            except asyncio.CancelledError:
+                ledger.write("gave up", idempotency_key, name)
+                raise
             ledger.write("did", idempotency_key, name)
             await asyncio.sleep(random.uniform(0, 0.2))
             return f"{name} {n}"
@@ -145,10 +171,10 @@ def tools_of(ledger: Ledger) -> dict[str, Callable[..., Any]]:
 
     @tool(effect="read")
     async def booked(n: int, idempotency_key: str) -> dict[str, Any]:
-        did, began = ledger.of(idempotency_key)
+        did, may_yet = ledger.of(idempotency_key)
         if did:
             return {"done": True, "output": f"book {n}"}
-        return {"done": None if any(map(lives, began)) else False}
+        return {"done": None if may_yet else False}
 
     return {
         "put": made("put", "idempotent"),
@@ -177,26 +203,46 @@ async def work(address: str, ledger: Ledger) -> None:
 # --- the campaign ---------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class Host:
+    """A place for one worker at a time, whose network can stand still."""
+
+    proxy: Proxy
+    process: subprocess.Popen[bytes]
+
+
+DISTURBED = ("killed", "frozen", "parted from the server", "server killed", "seconds")
+CAME = (
+    *("steps", "effects", "idempotent effects made again", "runs whose reconcile was asked"),
+    *("in doubt, had happened", "in doubt, had not happened"),
+)
+"""What is counted, in the order in which it is reported."""
+
+
 class Campaign:
     """Runs, who disturbs them, and who answers them."""
 
-    def __init__(self, folder: Path, kills: int, restarts: int, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.kills, self.restarts = kills, restarts
+    def __init__(self, folder: Path, kills: int, restarts: int, long: int, seed: int) -> None:
+        self.random = random.Random(seed)  # of whoever disturbs
+        self.drawn = random.Random(seed + 1)  # of the runs, whose number depends on time
+        self.kills, self.restarts, self.long = kills, restarts, long
+        self.programs = {**PROGRAMS, "patient": patient(long)}
         self.server = Server(folder / "temporal.db" if restarts else None)
         self.ledger = Ledger(folder / "ledger.jsonl")
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self.counts: Counter[str] = Counter()
+        self.hosts: list[Host] = []
+        self.waited = f"runs that waited twice {long} s"
+        self.counts = Counter(dict.fromkeys([*DISTURBED, "runs", self.waited, *CAME], 0))
         self.faults: list[str] = []
         self.expected: dict[tuple[str, int], Trace] = {}
-        self.client: Client
+        self.late: dict[str, float] = {}  # when a run is given its late approval
 
-    def spawn(self) -> None:
-        command = [sys.executable, "-m", "soak.cluster", "--worker", self.server.address]
+    def spawned(self, address: str) -> subprocess.Popen[bytes]:
+        """A worker that reaches the server at *address*."""
+        command = [sys.executable, "-m", "soak.cluster", "--worker", address]
         command += ["--ledger", str(self.ledger.path)]
         # the SDK warns of each call whose worker was not heard of
         quiet = subprocess.DEVNULL
-        self.workers.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
+        return subprocess.Popen(command, stdout=quiet, stderr=quiet)
 
     async def answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What *ask* gives, once the server answers."""
@@ -210,7 +256,7 @@ class Campaign:
 
     async def one(self, runs: TemporalRuns, run_id: str, name: str, n: int) -> Trace:
         """Begin a run, and answer it until it has ended."""
-        program = PROGRAMS[name]
+        program = self.programs[name]
         await self.answered(lambda: runs.submit(program, {"n": n}, run_id=run_id, seed=1))
         result = asyncio.ensure_future(self.answered(lambda: runs.result(run_id)))
         while not result.done():
@@ -225,23 +271,28 @@ class Campaign:
 
     async def answer(self, runs: TemporalRuns, run_id: str, n: int, entry: dict[str, Any]) -> None:
         path = entry["path"]
+        if path == LATE:
+            now = time.monotonic()
+            if now < self.late.setdefault(run_id, now + self.long):
+                return
         if entry["kind"] == "approval":
             await self.answered(lambda: runs.approve(run_id, path, shown=entry["shown"], by="ann"))
         elif entry["kind"] == "wait" and entry.get("event"):
             await self.answered(lambda: runs.send_event(run_id, entry["event"], id="e"))
         elif entry["kind"] == "in_doubt":
-            did, began = self.ledger.of(entry["effect_key"])
+            did, may_yet = self.ledger.of(entry["effect_key"])
             if did:
                 self.counts["in doubt, had happened"] += 1
                 done = f"{entry['tool']} {n}"
                 await self.answered(lambda: runs.resolve(run_id, path, done=done, by="ann"))
-            elif not any(map(lives, began)):
+            elif not may_yet:
                 self.counts["in doubt, had not happened"] += 1
                 await self.answered(lambda: runs.resolve(run_id, path, retry=True, by="ann"))
 
     async def go(self, runs: TemporalRuns, run_id: str, name: str, n: int) -> None:
         trace = await self.one(runs, run_id, name, n)
         self.counts["runs"] += 1
+        self.counts[self.waited] += name == "patient"
         self.counts["steps"] += len(trace.steps)
         expected = self.expected[name, n]
         asked = any(step.path.endswith("/reconcile") for step in trace.steps)
@@ -255,62 +306,85 @@ class Campaign:
 
     async def undisturbed(self, runs: TemporalRuns) -> None:
         """The traces that all runs must have."""
-        for name in PROGRAMS:
-            for n in range(3):
-                self.expected[name, n] = await self.one(runs, f"calm-{name}-{n}", name, n)
+        kinds = [(name, n) for name in self.programs for n in range(3)]
+        traces = await asyncio.gather(
+            *(self.one(runs, f"calm-{name}-{n}", name, n) for name, n in kinds)
+        )
+        self.expected = dict(zip(kinds, traces, strict=True))
 
     async def disturb(self) -> None:
-        """Kill and freeze workers, and the server, as often as is asked for."""
+        """Kill workers and the server as often as is asked for; freeze workers and part them from
+        the server meanwhile.
+        """
         every = max(self.kills // max(self.restarts, 1), 1)
-        for number in range(self.kills):
+        for number in itertools.count(1):
+            if self.counts["killed"] >= self.kills:
+                return
             await asyncio.sleep(self.random.uniform(0.2, 1.6))
-            if self.restarts and number % every == every - 1:
+            if number % every == 0 and self.counts["server killed"] < self.restarts:
                 self.server.stop()
                 self.counts["server killed"] += 1
                 await asyncio.sleep(self.random.uniform(0.1, 2.0))
                 self.server.start()
                 continue
-            victim = self.random.choice(self.workers)
-            if self.random.random() < 0.3:
-                self.counts["frozen"] += 1
-                victim.send_signal(signal.SIGSTOP)
-                await asyncio.sleep(self.random.uniform(*FREEZE_SECONDS))
-                victim.send_signal(signal.SIGCONT)
-                if self.random.random() < 0.5:
-                    continue
+            host = self.random.choice(self.hosts)
+            if await self.away(host) and self.random.random() < 0.5:
+                continue
             self.counts["killed"] += 1
-            victim.kill()
-            await asyncio.to_thread(victim.wait)
-            self.workers.remove(victim)
-            self.spawn()
+            host.process.kill()
+            await asyncio.to_thread(host.process.wait)
+            host.process = self.spawned(host.proxy.address)
+
+    async def away(self, host: Host) -> bool:
+        """Have the worker of *host* stand still, or its network, now and then; whether it was so."""
+        drawn, seconds = self.random.random(), self.random.uniform(*AWAY_SECONDS)
+        if drawn < FREEZES:
+            self.counts["frozen"] += 1
+            host.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            host.process.send_signal(signal.SIGCONT)
+        elif drawn < FREEZES + PARTITIONS:
+            self.counts["parted from the server"] += 1
+            host.proxy.cut()
+            await asyncio.sleep(seconds)
+            host.proxy.mend()
+        return drawn < FREEZES + PARTITIONS
 
     async def whole(self) -> dict[str, Any]:
         """The campaign; what it counted."""
         self.server.start()
-        for _ in range(WORKERS):
-            self.spawn()
         runs = TemporalRuns(await self.server.client(), QUEUE)
-        await self.undisturbed(runs)
-        started = time.monotonic()
+        async with AsyncExitStack() as stack:
+            for _ in range(WORKERS):
+                proxy = await stack.enter_async_context(proxy_to(self.server.port))
+                self.hosts.append(Host(proxy, self.spawned(proxy.address)))
+            await self.undisturbed(runs)
+            started = time.monotonic()
+            await self.disturbed(runs)
+        self.effects()
+        self.counts["seconds"] = round(time.monotonic() - started)
+        return {**self.counts, "faults": self.faults}
+
+    async def disturbed(self, runs: TemporalRuns) -> None:
+        """Begin runs for as long as there is somebody who disturbs, and see how each ends."""
         disturbing = asyncio.ensure_future(self.disturb())
         number = 0
         going: set[asyncio.Task[None]] = set()
         while not disturbing.done():
             while len(going) < IN_FLIGHT:
-                name, n = self.random.choice(list(PROGRAMS)), self.random.randrange(3)
+                name, n = self.drawn.choice(list(self.programs)), self.drawn.randrange(3)
                 number += 1
                 going.add(asyncio.create_task(self.go(runs, f"run-{number}", name, n)))
             done, going = await asyncio.wait(going, timeout=0.5)
             for task in done:
                 task.result()
         disturbing.result()
-        _, left = await asyncio.wait(going, timeout=LIMIT_SECONDS)
+        done, left = await asyncio.wait(going, timeout=LIMIT_SECONDS)
         self.faults += [f"{len(left)} runs do not end"] if left else []
         for task in left:
             task.cancel()
-        self.effects()
-        self.counts["seconds"] = round(time.monotonic() - started)
-        return {**self.counts, "faults": self.faults}
+        for task in done:
+            task.result()
 
     def effects(self) -> None:
         """Hold the ledger against what may have happened."""
@@ -325,9 +399,9 @@ class Campaign:
                 self.counts["idempotent effects made again"] += 1
 
     def end(self) -> None:
-        for process in self.workers:
-            process.kill()
-            process.wait()
+        for host in self.hosts:
+            host.process.kill()
+            host.process.wait()
         self.server.stop()
 
 
@@ -336,6 +410,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--restarts", type=int, default=0)
+    parser.add_argument("--long", type=int, default=LONG_SECONDS, help="seconds of a long wait")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--worker", metavar="ADDRESS")
     parser.add_argument("--ledger", type=Path)
@@ -344,7 +419,7 @@ def main() -> int:
         asyncio.run(work(given.worker, Ledger(given.ledger)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder), given.kills, given.restarts, given.seed)
+        campaign = Campaign(Path(folder), given.kills, given.restarts, given.long, given.seed)
         try:
             result = asyncio.run(campaign.whole())
         finally:

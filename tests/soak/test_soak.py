@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from postgres import programs
 
+from . import page
 from .__main__ import smaller
 
 TESTS = Path(__file__).parents[1]
@@ -124,6 +125,69 @@ def test_runs_that_wait_cost_nothing() -> None:
 @pytest.mark.slow
 def test_runs_on_a_cluster_survive_kills() -> None:
     pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
-    result = as_it_must_be(soak("cluster", "--kills", "5", "--seed", "5"))
-    assert result["killed"] + result["frozen"] >= 5
-    assert result["runs"] >= 8  # as many are begun at once
+    result = as_it_must_be(soak("cluster", "--kills", "5", "--seed", "1", "--long", "2"))
+    assert (result["killed"], result["frozen"], result["parted from the server"]) == (5, 1, 1)
+    assert result["runs"] >= 12  # as many are begun at once
+
+
+@pytest.mark.slow
+def test_the_largest_programs_stay_below_the_limits_of_a_server() -> None:
+    """A part of each size; what is found to be over a limit is a fault of the campaign."""
+    pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
+    arguments = ("--items", "50", "--steps", "60", "--bytes", "800000", "--approvals", "40")
+    result = as_it_must_be(soak("sizes", *arguments))
+    sizes = result["sizes"]
+    assert sizes.keys() == {"map", "steps", "value", "approvals", "year"}
+    assert sizes["map"]["events"] < 5 * 50  # several items share a workflow task
+    assert 5.5 * 60 < sizes["steps"]["events"] <= 6 * 60 + 20
+    assert sizes["value"]["bytes"] < 60_000
+    assert sizes["approvals"]["executions"] == 40
+    assert sizes["year"]["largest_events"] < 40
+
+
+@pytest.mark.slow
+def test_what_is_over_a_limit_of_a_server_is_found() -> None:
+    pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
+    from .sizes import LIMITS, over
+
+    found = {"executions": 2, "events": 6 * 100 + 40, **dict.fromkeys(LIMITS, 1)}
+    assert over(found, 100) == []
+    assert over(found, 0) == []
+    assert over(found, 99) == ["640 events for 99 calls"]
+    assert [over({**found, name: limit}, 0) for name, limit in LIMITS.items()] == [
+        ["largest_events: 51,200, and a server allows 51,200"],
+        ["largest_bytes: 52,428,800, and a server allows 52,428,800"],
+        ["largest_event_bytes: 2,097,152, and a server allows 2,097,152"],
+    ]
+
+
+def test_figures_stand_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "page.md"
+    copy.write_text(page.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(page, "PAGE", copy)
+    row = {
+        "tried": 1000,
+        "executions": 3,
+        "largest_events": 3001,
+        "largest_bytes": 2**20,
+        "largest_event_bytes": 2048,
+        "events": 3601,
+        "bytes": 2**21,
+        "seconds": 12.5,
+        "cpu_seconds": 3.25,
+        "peak_bytes": 2**27,
+    }
+    sizes = {"map": row, "approvals": {**row, "tried": 20, "idle_percent": 0.4}}
+    limits = {"events": 51_200, "bytes": 50 * 2**20, "event": 2**21}
+    page.write_own("sizes", {"sizes": sizes, "limits": limits, "faults": []})
+    page.write_own("cluster", {"killed": 201, "faults": ["a fault"]})
+    page.write(page.MAIN, "all else")
+    lines = copy.read_text(encoding="utf-8").splitlines()
+    cells = "3 | 3,001 | 1.0 | 2.0 | 3,601 | 2.0 | 12.5 | 3.25 | 128"
+    assert f"| `map` over 1,000 items, 16 at a time | {cells} |" in lines
+    assert "| **a server's limits** |  | 51,200 | 50.0 | 2,048.0 |  |  |  |  |  |" in lines
+    assert "| killed | 201 |" in lines
+    assert "| **what was not as it must be** | 1 |" in lines
+    assert lines[lines.index("all else") + 1] == "<!-- end of what `make soak` writes -->"
+    with pytest.raises(ValueError, match="has no place"):
+        page.write("nothing", "")

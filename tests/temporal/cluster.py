@@ -24,6 +24,8 @@ from nano_vm.temporal.activities import Activities
 from nano_vm.temporal.terms import ADMIT, CALL_MODEL, CALL_TOOL
 
 BINARY = Path(sys.executable).with_name("temporal")
+TEST_SERVER = BINARY.with_name("temporal-test-server")
+"""The development server, and the one whose time can be skipped; `make test` installs both."""
 
 
 class Server:

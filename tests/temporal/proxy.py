@@ -32,8 +32,12 @@ class Proxy:
         self._open.set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what two ends say to each other."""
-        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        """Pass on what two ends say to each other; hang up where nobody listens."""
+        try:
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except ConnectionError:
+            writer.close()
+            return
         self._writers += [writer, other_writer]
         for source, sink in ((reader, other_writer), (other_reader, writer)):
             task = asyncio.create_task(self.passed(source, sink))
