@@ -319,6 +319,27 @@ def test_versions_are_compared_and_drawn(world: World) -> None:
     found = world.viewer.get(f"{SHOP}/programs/two/diff/1/2").json()
     assert (found["same"], "x" in found["text"]) == (False, True)
     assert found["a"]["boxes"][0]["id"] == "a"
+    assert "digest" in found["whole"]
+    values = ['{"x":1}', '{"x":2}']
+    assert found["steps"] == [
+        {"path": "a", "side": "", "differs": True, "fields": {"values": values}}
+    ]
     assert world.viewer.get(f"{SHOP}/programs/two/graph").json()["name"] == "two"
     assert world.viewer.get(f"{SHOP}/programs/two/diff/1/9").status_code == 404
     assert Program.from_yaml(source).name == "two"
+
+
+def test_versions_that_have_no_graph_of_their_own_are_compared(world: World) -> None:
+    own = world.state.hosts.own
+    called = Program.from_yaml("name: other\nsteps: [{id: a, type: set, values: {x: 1}}]\n")
+    world.state.hosts.own = ExecutionVM(None, programs={"other": called})
+    try:
+        for step in ("b", "c"):
+            source = f"name: calls\nsteps: [{{id: {step}, type: call, program: other}}]\n"
+            put = world.developer.post(f"{SHOP}/programs", json={"source": source})
+            assert put.status_code == 201, put.text
+        found = world.viewer.get(f"{SHOP}/programs/calls/diff/1/2").json()
+    finally:
+        world.state.hosts.own = own
+    assert (found["a"], found["b"]) == (None, None)
+    assert [(step["path"], step["side"]) for step in found["steps"]] == [("b", "a"), ("c", "b")]

@@ -258,6 +258,23 @@ test("texts are compared by their words, whole and in order", () => {
   }
 });
 
+test("one word that changes in a long text is found, and nothing else", () => {
+  const text = (word: string) => `${"a line of it\n".repeat(900)}${word}${" and more".repeat(900)}`;
+  expect(words(text("old"), text("new")).map(({ text, side }) => side && text)).toEqual([
+    "",
+    "old",
+    "new",
+    "",
+  ]);
+  expect(
+    words("a a", "a a a")
+      .map(({ text }) => text)
+      .join(""),
+  ).toBe("a a a");
+  expect(words("", "x")).toEqual([{ text: "x", side: "b" }]);
+  expect(words("same", "same")).toEqual([{ text: "same", side: "" }]);
+});
+
 test("equal steps and long stretches of one side stand in one row", () => {
   const of = (path: string, side: "" | "a" | "b", differs: boolean) => ({
     path,

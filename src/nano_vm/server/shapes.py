@@ -11,6 +11,7 @@ from ..draw.chart import ChartData
 from ..draw.traffic import Traffic
 from ..draw.view import RunView
 from ..run.durable.facts import Brief, Facts
+from ..ui.library import StepDifference
 
 
 def json_bytes(value: Any) -> bytes:
@@ -473,12 +474,17 @@ class PathMap(Traffic):
 
 
 class ProgramDifference(TypedDict):
-    """What differs between two versions of a program, as text and as fields."""
+    """What differs between two versions of a program, as text and as fields: of the whole, and of
+    each step, whose ``path`` is its id behind those of the calls that it stands in. ``a`` and ``b``
+    are their graphs, None of one that has none without the programs that it calls.
+    """
 
     same: bool
     text: str
-    a: ChartData
-    b: ChartData
+    whole: dict[str, tuple[str, str]]
+    steps: list[StepDifference]
+    a: ChartData | None
+    b: ChartData | None
 
 
 class Settings(TypedDict):

@@ -16,7 +16,7 @@ from ..errors import UnknownRun
 from ..language.program import Program
 from ..records.secrecy import NOTHING_SECRET, Levels, error_of
 from ..records.trace import Trace
-from ..replay import Replay, accepted, diff, replay
+from ..replay import Diff, Replay, accepted, diff, replay
 from ..run.durable.lease import living
 from ..run.durable.stored import trace_of
 from ..store.protocol import Archive, RunFilter
@@ -76,7 +76,7 @@ class RunList(TypedDict):
 
 
 class StepDifference(TypedDict):
-    """A step of either run: ``side`` is ``a`` or ``b`` where only one has it."""
+    """A step of either run, or of either program: ``side`` is ``a`` or ``b`` where only one has it."""
 
     path: str
     side: Literal["", "a", "b"]
@@ -154,21 +154,27 @@ def compared(library: Library, a: str, b: str, programs: Programs) -> Comparison
         "b": views[1],
         "same": found.same,
         "divergence": found.divergence,
-        "whole": _pairs(found.whole),
-        "steps": [
-            {
-                "path": step.path,
-                "side": step.side,
-                "differs": step.differs,
-                "fields": _pairs(step.fields),
-            }
-            for step in found.steps
-        ],
+        "whole": pairs(found.whole),
+        "steps": step_differences(found),
     }
 
 
-def _pairs(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[str, str]]:
-    return {name: (canonical(a).decode(), canonical(b).decode()) for name, (a, b) in pairs.items()}
+def step_differences(found: Diff) -> list[StepDifference]:
+    """All steps of two runs, or of two programs."""
+    return [
+        {
+            "path": step.path,
+            "side": step.side,
+            "differs": step.differs,
+            "fields": pairs(step.fields),
+        }
+        for step in found.steps
+    ]
+
+
+def pairs(fields: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[str, str]]:
+    """Fields in which two sides differ; each value is canonical JSON."""
+    return {name: (canonical(a).decode(), canonical(b).decode()) for name, (a, b) in fields.items()}
 
 
 def version_of(run: StoredRun) -> str:

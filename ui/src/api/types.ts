@@ -633,12 +633,18 @@ export interface Problem {
   diagnostics?: DiagnosticView[];
 }
 
-/** What differs between two versions of a program, as text and as fields. */
+/**
+ * What differs between two versions of a program, as text and as fields: of the whole, and of
+ * each step, whose `path` is its id behind those of the calls that it stands in. `a` and `b`
+ * are their graphs, null of one that has none without the programs that it calls.
+ */
 export interface ProgramDifference {
   same: boolean;
   text: string;
-  a: ChartData;
-  b: ChartData;
+  whole: Record<string, [string, string]>;
+  steps: StepDifference[];
+  a: ChartData | null;
+  b: ChartData | null;
 }
 
 /** Programs of a project. */
@@ -868,7 +874,7 @@ export interface Started {
   created: boolean;
 }
 
-/** A step of either run: `side` is `a` or `b` where only one has it. */
+/** A step of either run, or of either program: `side` is `a` or `b` where only one has it. */
 export interface StepDifference {
   path: string;
   side: "" | "a" | "b";

@@ -7,7 +7,8 @@ export type Side = "same" | "changed" | "a" | "b" | "none";
 export interface Merged {
   boxes: Box[];
   arrows: Arrow[];
-  sides: Map<string, Side>;
+  sides: Map<string, Side>; // of boxes
+  taken: Map<string, Side>; // who took an arrow, or has it
   diverges: string | null; // the box of the first step that differs
 }
 
@@ -31,10 +32,17 @@ export function merge(found: Comparison): Merged {
     const before = sides.get(box);
     sides.set(box, before === undefined || before === side ? side : "changed");
   }
+  const taken = new Map<string, Side>();
+  for (const id of arrows.keys()) {
+    const inA = (found.a.taken[id] ?? 0) > 0;
+    const inB = (found.b.taken[id] ?? 0) > 0;
+    taken.set(id, inA ? (inB ? "same" : "a") : inB ? "b" : "none");
+  }
   return {
     boxes: [...boxes.values()],
     arrows: [...arrows.values()],
     sides,
+    taken,
     diverges: found.divergence === null ? null : boxOf(found.divergence),
   };
 }
@@ -70,16 +78,30 @@ export interface Word {
   side: "" | "a" | "b";
 }
 
-const MOST_WORDS = 1_500; // of each text: the table has their product
+const MOST_WORDS = 1_500; // of each text, where they differ: the table has their product
 
 /** The words of two texts in one: those of both, of the first, of the second. */
 export function words(a: string, b: string): Word[] {
   const left = split(a);
   const right = split(b);
+  const shorter = Math.min(left.length, right.length);
+  let head = 0;
+  while (head < shorter && left[head] === right[head]) head += 1;
+  let tail = 0;
+  while (tail < shorter - head && left.at(-1 - tail) === right.at(-1 - tail)) tail += 1;
+  const found = [
+    { text: left.slice(0, head).join(""), side: "" as const },
+    ...between(left.slice(head, left.length - tail), right.slice(head, right.length - tail)),
+    { text: left.slice(left.length - tail).join(""), side: "" as const },
+  ];
+  return found.filter((word) => word.text !== "");
+}
+
+function between(left: string[], right: string[]): Word[] {
   if (left.length > MOST_WORDS || right.length > MOST_WORDS) {
     return [
-      { text: a, side: "a" },
-      { text: b, side: "b" },
+      { text: left.join(""), side: "a" },
+      { text: right.join(""), side: "b" },
     ];
   }
   // lengths of the longest common sequence of what is left of both, row by row

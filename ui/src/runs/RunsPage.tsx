@@ -215,7 +215,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
             <thead>
               <tr>
                 <th>
-                  <span className="sr">pick</span>
+                  <span className="unseen">pick</span>
                 </th>
                 <th>state</th>
                 <th>run</th>

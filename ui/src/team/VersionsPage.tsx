@@ -1,11 +1,28 @@
-import { useMemo } from "react";
-import type { ProgramDifference, ProgramVersion } from "../api";
-import { words } from "../model/compare";
-import { Block, Plain } from "../parts/Text";
+import { useEffect, useMemo } from "react";
+import type { Box, ProgramDifference, ProgramVersion, StepDifference } from "../api";
+import {
+  Difference,
+  FirstDifference,
+  KeyHint,
+  StepRows,
+  TwoTexts,
+  told,
+  useDifference,
+  Whole,
+} from "../compare/Differences";
+import { MergedGraph } from "../compare/MergedGraph";
+import { moment } from "../lib/format";
+import type { Side } from "../model/compare";
+import { mergeVersions } from "../model/versions";
+import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
-import { Faults, Sheet, useAsked } from "./parts";
+import { Faults, useAsked } from "./parts";
 
-/** Two versions of a program: what differs in what they do, and in their text. */
+const LACKS = "does not have it";
+
+/** Two versions of a program on one graph: what only one has, and what changed, in each step and in
+ * the text.
+ */
 export function VersionsPage({
   from,
   name,
@@ -21,48 +38,129 @@ export function VersionsPage({
   const [found, fault] = useAsked<ProgramDifference>(from, `${path}/diff/${one}/${other}`);
   const [left] = useAsked<ProgramVersion>(from, `${path}/versions/${one}`);
   const [right] = useAsked<ProgramVersion>(from, `${path}/versions/${other}`);
-  const text = useMemo(
-    () => (left === null || right === null ? null : words(left.source, right.source)),
-    [left, right],
-  );
+  useEffect(() => {
+    document.title = `${name}: version ${a} and ${b}`;
+  }, [name, a, b]);
+  if (found === null || left === null || right === null)
+    return (
+      <main className="message">{fault === null ? "Comparing…" : <Faults error={fault} />}</main>
+    );
+  return <Compared name={name} found={found} versions={[left, right]} />;
+}
+
+function Compared({
+  name,
+  found,
+  versions: [a, b],
+}: {
+  name: string;
+  found: ProgramDifference;
+  versions: [ProgramVersion, ProgramVersion];
+}) {
+  const first = found.steps.find((step) => step.differs)?.path ?? null;
+  const [selected, select] = useDifference(found.steps, first);
+  const step = found.steps.find((one) => one.path === selected);
   return (
-    <Sheet title={`${name}: version ${a} and ${b}`}>
-      <p>
-        <a href={`#/programs/${encodeURIComponent(name)}`}>‹ Back to the program</a>
-      </p>
-      <Faults error={fault} />
-      {found !== null && (
-        <section>
-          <h2>What they do</h2>
-          {found.same ? (
-            <p className="muted">They do the same: what differs is how they are written.</p>
+    <div className="compare-page versions">
+      <header className="top">
+        <div className="title">
+          <a href={`#/programs/${encodeURIComponent(name)}`}>
+            ‹ <Plain text={name} />
+          </a>
+          <h1>
+            Version {a.version} and {b.version}
+          </h1>
+        </div>
+        <div className="sides">
+          <SideHead name="A" version={a} />
+          <SideHead name="B" version={b} />
+        </div>
+        <p className="reason">
+          {found.same
+            ? "They do the same: what differs is how they are written."
+            : first === null && `They differ in ${Object.keys(found.whole).join(", ")}.`}
+          <FirstDifference steps={found.steps} select={select} />
+          {undrawn(found)}
+          {first !== null && <KeyHint />}
+        </p>
+      </header>
+      <VersionsGraph found={found} selected={selected} select={select} />
+      <main className="compare-steps">
+        <StepRows steps={found.steps} lacks={LACKS} selected={selected} select={select} />
+      </main>
+      <aside className="detail" aria-label="Difference">
+        <div className="inspector">
+          {step !== undefined ? (
+            <Difference step={step} lacks={LACKS} />
           ) : (
-            <Block text={found.text} label="what differs" />
+            <>
+              <Whole whole={found.whole} />
+              <section>
+                <h3>How they are written</h3>
+                <TwoTexts a={a.source} b={b.source} />
+              </section>
+            </>
           )}
-        </section>
-      )}
-      {text !== null && (
-        <section>
-          <h2>How they are written</h2>
-          <div className="block">
-            <pre className="mono">
-              {text.map((word, i) =>
-                word.side === "" ? (
-                  <Plain key={i} text={word.text} />
-                ) : word.side === "a" ? (
-                  <del key={i}>
-                    <Plain text={word.text} />
-                  </del>
-                ) : (
-                  <ins key={i}>
-                    <Plain text={word.text} />
-                  </ins>
-                ),
-              )}
-            </pre>
-          </div>
-        </section>
-      )}
-    </Sheet>
+        </div>
+      </aside>
+    </div>
   );
+}
+
+function SideHead({ name, version }: { name: "A" | "B"; version: ProgramVersion }) {
+  return (
+    <div className={`side side-${name.toLowerCase()}`}>
+      <span className={`mark mark-${name.toLowerCase()}`}>{name}</span>
+      <span>version {version.version}</span>
+      <span className="muted">
+        put by <Plain text={version.put_by} /> · {moment(version.put)}
+      </span>
+    </div>
+  );
+}
+
+function VersionsGraph({
+  found,
+  selected,
+  select,
+}: {
+  found: ProgramDifference;
+  selected: string | null;
+  select: (path: string) => void;
+}) {
+  const merged = useMemo(() => mergeVersions(found.a, found.b, found.steps), [found]);
+  const boxes = useMemo(
+    () => new Set([...merged.steps].filter(([, step]) => step.path === selected).map(([id]) => id)),
+    [merged, selected],
+  );
+  if (merged.boxes.length === 0) return <p className="message">Neither version has a graph.</p>;
+  return (
+    <MergedGraph
+      label="Both versions on one graph"
+      merged={merged}
+      selected={boxes}
+      select={(box) => {
+        const step = merged.steps.get(box.id);
+        if (step !== undefined) select(step.path);
+      }}
+      line={(box) => (
+        <Plain text={lineOf(box, merged.sides.get(box.id), merged.steps.get(box.id))} />
+      )}
+    />
+  );
+}
+
+/** What a box says: what changed in its step, or where alone it stands. */
+function lineOf(box: Box, side: Side | undefined, step: StepDifference | undefined): string {
+  if (side === "changed" && step !== undefined) return `changed: ${told(step, LACKS)}`;
+  if (side !== "a" && side !== "b") return box.line;
+  const where = `only in ${side.toUpperCase()}`;
+  return step?.side === "" ? `here ${where}: moved` : where;
+}
+
+/** Why a version is not drawn. */
+function undrawn(found: ProgramDifference): string {
+  const missing = [found.a === null ? "A" : "", found.b === null ? "B" : ""].filter(Boolean);
+  if (missing.length === 0) return "";
+  return ` ${missing.join(" and ")} cannot be drawn: it calls programs by name, which are known in a run.`;
 }

@@ -25,6 +25,7 @@ from ...replay.rerun import programs_of
 from ...run.vm import ExecutionVM
 from ...store.protocol import RunFilter
 from ...store.records import StoredRun
+from ...ui.library import pairs, step_differences
 from ...values import canonical, parse_json
 from ...verify.examine import placed_for
 from ...verify.report import Report
@@ -228,12 +229,19 @@ def _counterexamples(
     "program:read",
     answers=ProgramDifference,
 )
-def diff_programs(name: str, a: Number, b: Number, who: Who) -> JSONResponse:
+def diff_programs(name: str, a: Number, b: Number, who: Who) -> Json:
     """What differs between two versions of a program."""
     sides = [program_of(who.scope, name, version)[1] for version in (a, b)]
     found = diff(*sides)
-    charts = [_chart(side) for side in sides]
-    return JSONResponse({"same": found.same, "text": str(found), "a": charts[0], "b": charts[1]})
+    answer: ProgramDifference = {
+        "same": found.same,
+        "text": str(found),
+        "whole": pairs(found.whole),
+        "steps": step_differences(found),
+        "a": _chart(sides[0]),
+        "b": _chart(sides[1]),
+    }
+    return Json(json_bytes(answer))
 
 
 @route(ROUTES, "GET", f"{PROJECT}/programs/{{name}}/map", "run:read", answers=PathMap)

@@ -1,0 +1,92 @@
+"""Two versions of a program in the pages, on one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+
+from .conftest import REFUND, World
+from .pages import can_be_read, log_in
+from .serving import served
+
+Open = Callable[..., Any]
+
+ASKED = REFUND.replace("name: refund", "name: returns")
+CHANGED = (
+    ASKED.replace("role: manager", "role: auditor")
+    .replace("then: pay", "then: look")
+    .replace("otherwise: $end", "otherwise: deny")
+    .replace(
+        "  - {id: pay, type: tool, tool: pay, args: {order_id: $order_id}}",
+        "  - {id: look, type: set, values: {looked: true}, next: again}\n"
+        "  - {id: again, type: tool, tool: pay, args: {order_id: $order_id}, next: $end}\n"
+        "  - {id: deny, type: set, values: {denied: true}}",
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def versions(world: World) -> World:
+    for source in (ASKED, CHANGED):
+        put = world.developer.post("/api/v1/projects/shop/programs", json={"source": source})
+        assert put.status_code == 201, put.text
+    return world
+
+
+@pytest.fixture(scope="module")
+def browser(built: None, versions: World) -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def address(versions: World, built: None) -> Iterator[str]:
+    with served(versions.state) as found:
+        yield found
+
+
+def test_what_changed_stands_on_one_graph_and_in_the_inspector(
+    address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/programs/returns")
+    log_in(page, "viewer")
+    page.get_by_role("link", name="1 and 2").click()
+
+    def box(name: str) -> Any:
+        return page.locator(f'.react-flow__node[data-id="{name}"]')
+
+    box("approve").locator(".side-changed").wait_for()
+    assert "changed: role, then, otherwise" in box("approve").inner_text()
+    assert box("pay").locator(".side-a").count() == 1
+    assert "only in A" in box("pay").inner_text()
+    for name in ("look", "again", "deny"):
+        assert box(name).locator(".side-b").count() == 1
+        assert "only in B" in box(name).inner_text()
+    assert box("$end").locator(".side-same").count() == 1
+    page.get_by_text("5 steps of 5 differ").wait_for()
+    detail = page.locator(".detail")
+    assert detail.locator("h2").inner_text() == "approve"  # the first that differs
+    assert detail.locator("section", has_text="role").locator("ins").inner_text() == "auditor"
+    page.keyboard.press("n")
+    assert detail.locator("h2").inner_text() == "pay"
+    assert "B does not have it" in detail.inner_text()
+    box("deny").get_by_role("button").click()
+    assert "A does not have it" in detail.inner_text()
+    page.get_by_role("button", name="The whole").click()
+    written = detail.locator("section", has_text="How they are written")
+    assert "auditor" in written.locator("ins").all_inner_texts()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 360])
+def test_the_page_of_two_versions_can_be_read_by_all(
+    address: str, open_page: Open, theme: str, width: int
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/programs/returns/diff/1/2", width, 900, theme)
+    log_in(page, "viewer")
+    page.locator('.react-flow__node[data-id="deny"] .side-b').wait_for()
+    page.wait_for_timeout(300)  # the canvas settles
+    can_be_read(page, "versions", theme, width)
