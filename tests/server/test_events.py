@@ -11,8 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
+from nano_vm.records.secrecy import NOTHING_SECRET
+from nano_vm.server import secrets, watch
+from nano_vm.server.credentials import Credential, Right
+from nano_vm.server.events import Events, Wanted
 from nano_vm.server.state import State
+from nano_vm.server.tables import sessions
 from nano_vm.server.watch import Watch
 from nano_vm.store.protocol import open_tables
 
@@ -20,6 +26,7 @@ from .conftest import PASSWORD, PEPPER, World
 from .serving import served
 
 SHOP = "/api/v1/projects/shop"
+MANY = 20
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,7 @@ def test_a_stream_goes_on_where_it_was_cut_at_another_server(
 def test_a_stream_ends_with_the_session(
     world: World, address: str, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nano_vm.server.events.KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr("nano_vm.server.watch.KEEP_ALIVE_SECONDS", 0.1)
     run_id = world.start()
     client = login(address, "viewer")
     ended = threading.Event()
@@ -196,7 +203,7 @@ def test_runs_are_followed_in_one_event_loop_after_another(world: World) -> None
     watch = Watch(world.state.store)
 
     async def followed() -> str:
-        async with watch.following(run_id) as queue:
+        async with watch.following(run_id, None) as queue:
             standing = await asyncio.wait_for(queue.get(), 30)
             await asyncio.sleep(0.3)  # so that it rests, and looks again
         assert standing is not None
@@ -224,4 +231,82 @@ def test_nothing_is_asked_of_the_store_when_nobody_follows(
     time.sleep(0.2)
     monkeypatch.setattr(type(world.state.store), "standings", None)  # who asked would fail
     time.sleep(0.2)
-    assert world.state.watch._looking is None
+    assert world.state.events.watch._looking is None
+
+
+@pytest.mark.slow
+def test_what_many_follow_is_asked_and_read_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also whether each of them still may: one question for all, whoever they are."""
+    run_id = world.start()
+    store = world.state.store
+    events = Events(store)
+    read: list[int] = []
+    asked: list[int] = []
+    rows_after, ask = store.rows_after, watch.holding
+
+    def counted(run_id: str, after: int, **more: Any) -> Any:
+        read.append(after)
+        return rows_after(run_id, after, **more)
+
+    def held(rows: Any, rights: Any) -> Any:
+        asked.append(len(rights))
+        return ask(rows, rights)
+
+    monkeypatch.setattr(store, "rows_after", counted)
+    monkeypatch.setattr(watch, "holding", held)
+    rights = []
+    for _ in range(MANY):
+        cookie = world.login("developer").cookies[world.state.cookie]
+        credential = Credential(session=secrets.hash_of_cookie(cookie))
+        rights.append(Right(credential, "shop", "run:content"))
+    taken = rights[0].credential.session
+    gone = sa.delete(sessions).where(sessions.c.hash == taken)
+
+    async def follow(right: Right, waits: asyncio.Semaphore) -> list[bytes]:
+        seen = []
+        parts = events.stream(run_id, -1, right, content=True, levels=NOTHING_SECRET)
+        async for part in parts:
+            seen.append(part)
+            if b"suspended" in part:
+                waits.release()
+        return seen
+
+    async def go() -> list[list[bytes]]:
+        waits = asyncio.Semaphore(0)
+        tasks = [asyncio.create_task(follow(right, waits)) for right in rights]
+        for _ in tasks:
+            await asyncio.wait_for(waits.acquire(), 30)
+        assert (asked, read) == ([MANY], [-1])
+        await asyncio.to_thread(world.state.tables.write, lambda rows: rows.run(gone))
+        await asyncio.to_thread(approve, world, run_id)
+        return await asyncio.wait_for(asyncio.gather(*tasks), 30)
+
+    first, *others = asyncio.run(go())
+    assert b"event: end" not in b"".join(first)
+    assert all(b"".join(one) == b"".join(others[0]) for one in others)
+    assert b"paid A-1" in b"".join(others[0])
+    assert b"event: end" in b"".join(others[0])
+    assert asked[1] == MANY
+    assert all(count < MANY for count in asked[2:]), "who has gone is asked about no longer"
+    assert read == sorted(set(read)), "each record once"
+
+
+def test_a_stream_that_is_given_up_keeps_no_other_from_its_records(world: World) -> None:
+    run_id = world.start()
+    events = Events(world.state.store)
+    wanted = Wanted(run_id, -1, 2, True)
+
+    async def go() -> None:
+        one = asyncio.create_task(events._records(wanted, NOTHING_SECRET))
+        other = asyncio.create_task(events._records(wanted, NOTHING_SECRET))
+        await asyncio.sleep(0)
+        assert len(events._made) == 1
+        one.cancel()
+        records, last = await asyncio.wait_for(other, 30)
+        assert (records.count(b"event: record"), last) == (2, 1)
+        assert one.cancelled()
+        assert events._made == {}
+
+    asyncio.run(go())

@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from nano_vm.errors import StoreError, VMError
-from nano_vm.server import access, app, attempts, secrets
+from nano_vm.server import access, app, attempts, credentials, secrets
 from nano_vm.server.app import application
 from nano_vm.server.guards import MAX_BODY_BYTES, MAX_PUBLIC_BODY_BYTES
 from nano_vm.server.state import State
@@ -152,7 +152,7 @@ def test_a_session_ends_by_itself(
 ) -> None:
     client = world.login("viewer")
     assert client.get(ME).status_code == 200
-    monkeypatch.setattr(access, limit, 0)
+    monkeypatch.setattr(credentials, limit, 0)
     assert client.get(ME).status_code == 401
 
 
@@ -312,7 +312,7 @@ def test_an_error_of_ours_is_answered_like_all_else(
     def fails(*_: Any) -> Any:
         raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(access, "authenticated", fails)
+    monkeypatch.setattr(access, "credential_of", fails)
     client = TestClient(world.app, base_url=HOST, raise_server_exceptions=False)
     answer = client.get(ME, headers={"x-request-id": "from-the-proxy"})
     assert (answer.status_code, answer.json()["title"]) == (500, "internal")

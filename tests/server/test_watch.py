@@ -54,7 +54,7 @@ def stores(url: str) -> Iterator[tuple[TableStore, TableStore]]:
 async def followed(store: TableStore, run_id: str) -> AsyncIterator[tuple[Watch, Any]]:
     """A queue of how a run stands, once it has said how it does at first."""
     watch = Watch(store)
-    async with watch.following(run_id) as queue:
+    async with watch.following(run_id, None) as queue:
         await asyncio.wait_for(queue.get(), SOON)
         yield watch, queue
     looking = watch._looking

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import sqlalchemy as sa
@@ -18,21 +17,16 @@ from fastapi import Depends, Request
 
 from ..values import canonical, parse_json
 from . import audit, secrets
+from .credentials import Credential, Identity, Principal, Right, identified
 from .problems import Problem, missing
-from .roles import ALL, METRICS, OWNER, PUBLIC, ROLES, SIGNED_IN
-from .rows import Prepared, Row, Rows, Unscoped, everywhere
+from .roles import METRICS, OWNER, PUBLIC, SIGNED_IN
+from .rows import Rows, Unscoped, everywhere
 from .scope import Scope
-from .tables import keys, members, projects, sessions, users
+from .tables import keys, sessions
 
 if TYPE_CHECKING:
     from ..store.protocol import Archive
     from .state import State
-
-IDLE_NS = 8 * 3600 * 10**9
-"""A session that nobody used for a working day is over."""
-
-ABSOLUTE_NS = 7 * 24 * 3600 * 10**9
-"""After a week one logs in again."""
 
 SEEN_NS = 60 * 10**9
 """How often it is noted that a session or a key is used: a write each time would be dear."""
@@ -46,41 +40,6 @@ ANY_ROLE = "*"
 """Among the roles of approvals that a member has: all of them."""
 
 
-_KEY = Prepared(everywhere(sa.select(keys).where(keys.c.id == sa.bindparam("id"))))
-_SESSION = Prepared(sa.select(sessions).where(sessions.c.hash == sa.bindparam("hash")))
-_USER = Prepared(sa.select(users).where(users.c.name == sa.bindparam("name")))
-_MEMBER = Prepared(
-    sa.select(members).where(
-        members.c.project == sa.bindparam("project"), members.c.user_name == sa.bindparam("name")
-    )
-)
-_PROJECT = Prepared(sa.select(projects.c.name).where(projects.c.name == sa.bindparam("project")))
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Somebody who has proved who they are: a person by a session, or a program by a key, which is
-    bound to a project and a role.
-    """
-
-    name: str
-    owner: bool
-    session: str | None = None
-    key_id: str | None = None
-    key_project: str | None = None
-    key_role: str | None = None
-
-    def permissions(self, member: Row | None) -> frozenset[str]:
-        """What they may do in the project that *member* is their row of."""
-        if self.owner:
-            own = ALL
-        else:
-            own = ROLES[member.role] if member is not None else frozenset()
-        if self.key_role is not None:
-            return own & ROLES[self.key_role]  # type: ignore[index]
-        return own
-
-
 class Caller:
     """Who makes a request, in the project of its address, if that has one."""
 
@@ -88,15 +47,16 @@ class Caller:
         self,
         state: State,
         request: Request,
-        principal: Principal,
+        credential: Credential,
+        identity: Identity,
         project: str | None,
-        permissions: frozenset[str],
         approves: Iterable[str],
     ) -> None:
         self.state = state
-        self.principal = principal
-        self.permissions = permissions
+        self.principal = identity.principal
+        self.permissions = identity.permissions
         self.approves = frozenset(approves)
+        self._credential = credential
         self._project = project
         self._request = request
 
@@ -125,19 +85,9 @@ class Caller:
         """Whether they may do that in this project."""
         return permission in self.permissions
 
-    def still(self, permission: str) -> Callable[[], bool]:
-        """Asks whether they are still logged in and may do that."""
-
-        def ask() -> bool:
-            try:
-                with self.state.tables.reading() as rows:
-                    principal = authenticated(self.state, rows, self._request)
-                    member = _member(rows, principal, self._project or "")
-            except Problem:
-                return False
-            return permission in principal.permissions(member)
-
-        return ask
+    def right(self, permission: str) -> Right:
+        """That they may do that in this project, for who asks again later."""
+        return Right(self._credential, self.scope.project, permission)
 
     def entry(self, action: str, target: str, **detail: Any) -> audit.Entry:
         """That they did something, for the audit log."""
@@ -200,27 +150,32 @@ def authorize(request: Request) -> None:
     if needs == PUBLIC or (needs == METRICS and _has_metrics_token(state, request)):
         return
     project = request.path_params.get("project")
+    credential = credential_of(state, request)
     with state.tables.reading() as rows:
-        principal = authenticated(state, rows, request)
-        member = None
-        if project is not None:
-            member = _member(rows, principal, project)
+        identity = identified(rows, credential, project) if credential is not None else None
+    if credential is None or identity is None:
+        raise Problem(
+            401,
+            "not-signed-in",
+            "log in, or send an API key as 'Authorization: Bearer nvm_...'",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    principal, permissions = identity.principal, identity.permissions
     touch(state, principal)
-    permissions = principal.permissions(member) if project is not None else frozenset[str]()
+    if project is not None and not permissions:
+        raise missing()
     if needs in (OWNER, METRICS):
         if not principal.owner or principal.key_id is not None:
             raise Problem(403, "not-permitted", "an owner of the instance may do this, logged in")
-    elif needs == SIGNED_IN:
-        if project is not None and not permissions:
+    elif needs != SIGNED_IN:
+        if not permissions:
             raise missing()
-    elif not permissions:
-        raise missing()
-    elif needs not in permissions:
-        raise Problem(403, "not-permitted", f"this needs the permission {needs}; ask an admin")
-    approves = parse_json(member.approves) if member is not None else []
+        if needs not in permissions:
+            raise Problem(403, "not-permitted", f"this needs the permission {needs}; ask an admin")
+    approves = parse_json(identity.approves)
     if principal.owner and principal.key_id is None:  # a key decides as its maker is listed
         approves = [ANY_ROLE]
-    request.state.caller = Caller(state, request, principal, project, permissions, approves)
+    request.state.caller = Caller(state, request, credential, identity, project, approves)
 
 
 def _has_metrics_token(state: State, request: Request) -> bool:
@@ -260,74 +215,18 @@ def check_origin(state: State, request: Request) -> None:
         )
 
 
-def authenticated(state: State, rows: Rows, request: Request) -> Principal:
-    """Who asks.
-
-    Raises:
-        Problem: If they do not prove it.
-    """
+def credential_of(state: State, request: Request) -> Credential | None:
+    """What a request comes with to prove who asks; None where that is nothing."""
     given = request.headers.get("authorization")
-    if given is not None:
-        kind, _, text = given.partition(" ")
-        found = _by_key(state, rows, text.strip()) if kind.lower() == "bearer" else None
-    else:
+    if given is None:
         cookie = request.cookies.get(state.cookie)
-        found = _by_cookie(rows, cookie) if cookie else None
-    if found is None:
-        raise Problem(
-            401,
-            "not-signed-in",
-            "log in, or send an API key as 'Authorization: Bearer nvm_...'",
-            {"WWW-Authenticate": "Bearer"},
-        )
-    return found
-
-
-def _by_cookie(rows: Rows, cookie: str) -> Principal | None:
-    kept = secrets.hash_of_cookie(cookie)
-    session = rows.one(_SESSION, hash=kept)
-    now = time.time_ns()
-    if session is None or now > min(session.seen_ns + IDLE_NS, session.created_ns + ABSOLUTE_NS):
-        return None
-    user = rows.one(_USER, name=session.user_name)
-    if user is None or user.disabled:
-        return None
-    return Principal(user.name, bool(user.owner), session=kept)
-
-
-def _by_key(state: State, rows: Rows, text: str) -> Principal | None:
+        return Credential(session=secrets.hash_of_cookie(cookie)) if cookie else None
+    kind, _, text = given.partition(" ")
+    text = text.strip()
     key_id = secrets.id_of_key(text)
-    if key_id is None:
+    if kind.lower() != "bearer" or key_id is None:
         return None
-    key = rows.one(_KEY, id=key_id)
-    if key is None or not secrets.same(key.hash, secrets.keyed_hash(text, state.pepper)):
-        return None
-    over = key.expires_ns is not None and time.time_ns() > key.expires_ns
-    maker = rows.one(_USER, name=key.maker)
-    if over or key.revoked_ns is not None or maker is None or maker.disabled:
-        return None
-    return Principal(
-        key.maker,
-        bool(maker.owner),
-        key_id=key.id,
-        key_project=key.project,
-        key_role=key.role,
-    )
-
-
-def _member(rows: Rows, principal: Principal, project: str) -> Row | None:
-    """The row of a member.
-
-    Raises:
-        Problem: If there is no such project, or it is none of theirs.
-    """
-    if principal.key_project not in (None, project):
-        raise missing()
-    found = rows.one(_MEMBER, project=project, name=principal.name)
-    known = rows.one(_PROJECT, project=project)
-    if known is None or (found is None and not principal.owner):
-        raise missing()
-    return found
+    return Credential(key_id=key_id, key_hash=secrets.keyed_hash(text, state.pepper))
 
 
 def touch(state: State, principal: Principal) -> None:

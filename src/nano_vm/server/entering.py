@@ -9,7 +9,8 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from . import audit, secrets
-from .access import ABSOLUTE_NS, Principal, entry_of, ip_of
+from .access import entry_of, ip_of
+from .credentials import ABSOLUTE_NS, Principal
 from .rows import Rows
 from .state import State
 from .tables import sessions

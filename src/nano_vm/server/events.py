@@ -5,65 +5,93 @@ was cut goes on where it ended, at whichever server of the database.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
 
 from ..records.record import step_of
 from ..records.secrecy import Levels
-from ..store.protocol import RunState
+from ..store.protocol import RunState, TableStore
 from ..store.records import ENDED, STEP, Row
 from ..values import UNSET
-from .scope import Scope
+from .credentials import Right
 from .shapes import line_bytes
-from .watch import Watch
+from .watch import Told, Watch
 
 ROWS_AT_ONCE = 200
 """Records that are read at once, so that a long run does not come as one piece."""
 
-KEEP_ALIVE_SECONDS = 15.0
-"""How often a stream says something: proxies cut those that are silent for a minute."""
+
+class Wanted(NamedTuple):
+    """Records of a run that follow number *after*, of the *rows* that it has."""
+
+    run_id: str
+    after: int
+    rows: int
+    content: bool
 
 
-async def stream(
-    watch: Watch,
-    scope: Scope,
-    run_id: str,
-    after: int,
-    *,
-    content: bool,
-    levels: Levels,
-    allowed: Callable[[], bool],
-) -> AsyncIterator[bytes]:
-    """The records of a run that follow number *after*, and how it stands, until it has ended or who
-    asks is no longer *allowed*, which is asked before anything is sent.
+class Events:
+    """What happens in runs of *store*. Records that many want at a time are read and written as text
+    once.
     """
-    async with watch.following(run_id) as queue:
-        yield b"retry: 1000\n\n"
-        while True:
-            try:
-                standing = await asyncio.wait_for(queue.get(), KEEP_ALIVE_SECONDS)
-            except TimeoutError:
-                if not await asyncio.to_thread(allowed):
+
+    def __init__(self, store: TableStore) -> None:
+        self.store = store
+        self.watch = Watch(store)
+        self._made: dict[Wanted, asyncio.Task[tuple[bytes, int]]] = {}
+
+    async def stream(
+        self, run_id: str, after: int, right: Right, *, content: bool, levels: Levels
+    ) -> AsyncIterator[bytes]:
+        """The records of a run that follow number *after*, and how it stands, until it has ended or
+        *right* is so no longer, which is asked before anything is sent.
+        """
+        said: RunState | None = None
+        async with self.watch.following(run_id, right) as queue:
+            yield b"retry: 1000\n\n"
+            while (standing := await _latest(queue)) is not None:
+                if standing == said:
+                    yield b": still here\n\n"
+                    continue
+                while after + 1 < standing.rows:
+                    wanted = Wanted(run_id, after, standing.rows, content)
+                    records, last = await self._records(wanted, levels)
+                    if last == after:
+                        break
+                    after = last
+                    yield records
+                said = standing
+                yield _event("standing", _standing(standing))
+                if standing.status in ENDED:
+                    yield _event("end", {"status": standing.status})
                     return
-                yield b": still here\n\n"
-                continue
-            while not queue.empty():
-                standing = queue.get_nowait()
-            if standing is None or not await asyncio.to_thread(allowed):
-                return
-            while after + 1 < standing.rows:
-                rows = await asyncio.to_thread(
-                    scope.store.rows_after, run_id, after, limit=ROWS_AT_ONCE
-                )
-                if not rows:
-                    break
-                for row in rows:
-                    after += 1
-                    yield _event("record", _shown(after, row, content, levels), after)
-            yield _event("standing", _standing(standing))
-            if standing.status in ENDED:
-                yield _event("end", {"status": standing.status})
-                return
+
+    async def _records(self, wanted: Wanted, levels: Levels) -> tuple[bytes, int]:
+        """Records as events, and the number of the last."""
+        made = self._made.get(wanted)
+        if made is None:
+            work = asyncio.to_thread(self._read, wanted, levels)
+            made = self._made[wanted] = asyncio.create_task(work)
+            made.add_done_callback(lambda _: self._made.pop(wanted))
+        return await asyncio.shield(made)  # others may wait for it too
+
+    def _read(self, wanted: Wanted, levels: Levels) -> tuple[bytes, int]:
+        run_id, after, count, content = wanted
+        most = min(ROWS_AT_ONCE, count - after - 1)
+        rows = self.store.rows_after(run_id, after, limit=most)
+        records = [
+            _event("record", _shown(number, row, content, levels), number)
+            for number, row in enumerate(rows, after + 1)
+        ]
+        return b"".join(records), after + len(rows)
+
+
+async def _latest(queue: Told) -> RunState | None:
+    """How the run stands, once there is anything to say of it."""
+    standing = await queue.get()
+    while not queue.empty():
+        standing = queue.get_nowait()
+    return standing
 
 
 def _standing(standing: RunState) -> dict[str, Any]:

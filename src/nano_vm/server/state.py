@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from fastapi import Request
 
 from ..store.protocol import TableStore
+from .events import Events
 from .hosts import Hosts
 from .metrics import Requests, observer_of
 from .rows import Tables
 from .tables import users
 from .views import Views
-from .watch import Watch
 
 if TYPE_CHECKING:
     from ..run.vm import ExecutionVM
@@ -43,16 +43,16 @@ class State:
     touched: dict[str, int] = field(default_factory=dict, init=False)
     tables: Tables = field(init=False)
     hosts: Hosts = field(init=False)
-    watch: Watch = field(init=False)
+    events: Events = field(init=False)
     requests: Requests = field(init=False)
     views: Views = field(init=False)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.store)
         self.hosts = Hosts(self.store, self.vm)
-        self.watch = Watch(self.store)
+        self.events = Events(self.store)
         self.views = Views()
-        self.requests = Requests(self.store, self.watch)
+        self.requests = Requests(self.store, self.events.watch)
         if self.observer is None:
             self.observer = observer_of(self.store)
         if self.observer is not None:

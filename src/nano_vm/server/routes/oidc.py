@@ -14,8 +14,9 @@ from ...errors import VMError
 from ...values import parse_json
 from ...visible import name as visible
 from .. import attempts, audit, memberships
-from ..access import Principal, approving, entry_of, ip_of
+from ..access import approving, entry_of, ip_of
 from ..addresses import account_name
+from ..credentials import Principal
 from ..entering import Entrance, drop_cookie, set_cookie
 from ..flows import FLOW_SECONDS, Flow, Unproved, flow_of, new_flow
 from ..problems import Problem

@@ -13,10 +13,11 @@ from pydantic import BaseModel, Field
 from ...errors import VMError
 from ...store.records import DEFAULT_PROJECT
 from .. import attempts, audit, secrets
-from ..access import Caller, Principal, Who, entry_of, ip_of
+from ..access import Caller, Who, entry_of, ip_of
 from ..addresses import account_name
 from ..attempts import Attempt, attempt_of
 from ..bodies import Body
+from ..credentials import Principal
 from ..entering import Entrance, drop_cookie
 from ..problems import Problem
 from ..roles import PUBLIC, SIGNED_IN
@@ -207,15 +208,14 @@ def _me(state: State, principal: Principal) -> Me:
     with state.tables.reading() as rows:
         own = rows.all(everywhere(sa.select(members).where(members.c.user_name == principal.name)))
         known = rows.all(sa.select(projects.c.name).order_by(projects.c.name))
-    roles = {row.project: row for row in own}
+    roles = {row.project: row.role for row in own}
     found = []
     for project in known:
-        member = roles.get(project.name)
+        role = roles.get(project.name)
         if principal.key_project not in (None, project.name):
             continue
-        permissions = principal.permissions(member)
+        permissions = principal.permissions(role)
         if permissions:
-            role = member.role if member is not None else None
             found.append(
                 Membership(project=project.name, role=role, permissions=sorted(permissions))
             )

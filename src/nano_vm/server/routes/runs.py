@@ -20,7 +20,6 @@ from ...ui.page import page
 from ..access import Who
 from ..addresses import addressed
 from ..bodies import Body
-from ..events import stream
 from ..filters import After, Asked, understood
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
@@ -154,10 +153,8 @@ def follow_run(
     levels = Levels.of(scope.header(run_id).about) or NOTHING_SECRET
     after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
     content = who.may("run:content")
-    allowed = who.still("run:content" if content else "run:read")
-    parts = stream(
-        who.state.watch, scope, run_id, after, content=content, levels=levels, allowed=allowed
-    )
+    right = who.right("run:content" if content else "run:read")
+    parts = who.state.events.stream(run_id, after, right, content=content, levels=levels)
     headers = {"X-Accel-Buffering": "no"}  # which nginx would do
     return StreamingResponse(parts, media_type="text/event-stream", headers=headers)
 
