@@ -16,7 +16,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["processor_time"]
+pytest_plugins = ["browsing", "postgres", "processor_time"]
 
 _NO_SKIPS = any(
     os.environ.get(name, "").lower() not in ("", "0", "false")

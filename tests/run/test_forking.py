@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from postgres import postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.adapters import LocalAdapter

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from build import parallel, program, step
-from postgres import postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 
 import nano_vm.run.inbox
 from nano_vm import ExecutionVM, TraceStatus, VMError

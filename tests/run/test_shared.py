@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer
 
 from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Program, VMError
 from nano_vm.store.accounts import Amount, Reservation, in_dollars, picodollars

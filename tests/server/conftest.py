@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
-from postgres import postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 from starlette.testclient import TestClient
 
 from nano_vm import ExecutionVM

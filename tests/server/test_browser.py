@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+from browsing import chromium
 from campaigns import first
 
 from nano_vm.server.state import State

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+from browsing import chromium
 
 from nano_vm import ExecutionVM
 from nano_vm.testing import ScriptedLLM

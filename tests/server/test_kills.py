@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from campaigns import cases
-from postgres import PostgresServer, free_port, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer, free_port
 
 from nano_vm import client
 from nano_vm.client import Client

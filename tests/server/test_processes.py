@@ -17,7 +17,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from browsing import built  # noqa: F401 - a fixture
 
 from nano_vm.cli import main
 

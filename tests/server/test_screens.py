@@ -10,7 +10,6 @@ import struct
 from pathlib import Path
 
 import pytest
-from browsing import built  # noqa: F401 - a fixture
 from loading import loaded
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.run.inbox import Inbox

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conformance import LENGTH, Operation, Subject, differences, history, hold
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer
 
 from nano_vm.store.protocol import open_store
 from nano_vm.store.sql.store import SqlStore

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from build import parallel, program
-from postgres import postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 from test_inbox import Time
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, VMError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres import postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 
 from nano_vm.errors import StoreError, UnknownRun
 from nano_vm.records.status import StepStatus

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from postgres import postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 
 from nano_vm.errors import StoreError
 from nano_vm.server.tables import METADATA

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conformance import ARCHIVE, LENGTH, Subject, history, hold
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer
 
 from nano_vm.simulation.model import Model
 from nano_vm.store.accounts import Amount, Reservation, Shortage

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from patience import HANGS_SECONDS
-from postgres import postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 
 from nano_vm import ExecutionVM, Program, VMError, tool
 from nano_vm.replay import subject_of, verify

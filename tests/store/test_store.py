@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 from patience import HANGS_SECONDS
-from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
+from postgres import PostgresServer, url_of
 
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.records.status import StepStatus

@@ -1,4 +1,4 @@
-"""What the tests of pages need: a store of stories, the built pages, and a browser."""
+"""What the tests of pages need: a store of stories, servers of it, and a browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+from browsing import chromium
 from ui_stories import store_with_stories
 
 from nano_vm.cli import main

@@ -17,7 +17,7 @@ import pytest
 from fleet import Provider, constant, fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer
 
 from nano_vm import ExecutionVM, Member, Pool, Program
 from nano_vm.errors import StoreError

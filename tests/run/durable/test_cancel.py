@@ -15,7 +15,7 @@ import pytest
 from build import llm, mapped, parallel, program, step
 from killed import die, settled
 from patience import HANGS_SECONDS
-from postgres import postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
 from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from build import parallel, program, step
 from patience import HANGS_SECONDS
-from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
+from postgres import url_of
 
 from nano_vm import ExecutionVM, TraceStatus, VMError, tool
 from nano_vm.cli import main

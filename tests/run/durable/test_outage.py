@@ -24,7 +24,7 @@ import pytest
 from build import parallel, program, step
 from campaigns import is_whole
 from patience import HANGS_SECONDS
-from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
+from postgres import PostgresServer, url_of
 
 from nano_vm import ExecutionVM, TraceStatus, tool
 from nano_vm.errors import StoreError

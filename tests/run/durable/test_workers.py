@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from build import program, step
 from patience import HANGS_SECONDS
-from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
+from postgres import PostgresServer, url_of
 
 from nano_vm import ExecutionVM, Trace, tool
 from nano_vm.errors import LeaseLost, StoreError
