@@ -4,6 +4,7 @@ interpreter that decides otherwise is caught.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from temporalio.worker import Replayer
 
 from nano_vm.machine.machine import Machine
 from nano_vm.temporal import NanoProgram, data_converter, driver, workflow
-from temporal.recorded import FOLDER
+from nano_vm.temporal.terms import INTERPRETER, Start
+from temporal.recorded import FOLDER, PROGRAMS
 
 HISTORIES = sorted(FOLDER.glob("*.json"))
 
@@ -41,6 +43,21 @@ def test_there_are_histories_and_one_continues_as_new() -> None:
     assert any("EVENT_TYPE_TIMER_FIRED" in text for text in TEXTS.values())
 
 
+def version_of(path: Path) -> int:
+    """Which version of the interpreter began the run of a history."""
+    first = WorkflowHistory.from_json(path.stem, TEXTS[path]).events[0]
+    (start, *_) = first.workflow_execution_started_event_attributes.input.payloads
+    return Start.of(json.loads(start.data)).interpreter
+
+
+def test_there_are_histories_of_each_version_of_the_interpreter() -> None:
+    """`python -m temporal.recorded` records those of a new one."""
+    by_version: dict[int, set[str]] = {}
+    for path in HISTORIES:
+        by_version.setdefault(version_of(path), set()).add(path.stem.partition("-")[0])
+    assert by_version == {version: set(PROGRAMS) for version in range(1, INTERPRETER + 1)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 async def test_a_recorded_history_replays(path: Path) -> None:
@@ -63,12 +80,16 @@ async def test_an_interpreter_that_makes_another_call_is_caught(
         await replay(path)
 
 
-async def test_an_interpreter_that_tells_the_lists_otherwise_is_caught(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("name", ["TELLS_WAITS", "ADMITS_HERE"])
+async def test_an_interpreter_that_takes_a_run_for_one_of_another_version_is_caught(
+    monkeypatch: pytest.MonkeyPatch, name: str, version: int
 ) -> None:
-    """The first version said nothing of waits: what it began must say nothing now."""
-    monkeypatch.setattr(workflow, "TELLS_WAITS", 1)
-    (path,) = [path for path in HISTORIES if path.stem == "listed-1"]
+    """What the first version began goes on as then: with an activity for its admission, and nothing
+    said to the lists of its waits; and what the second began does not.
+    """
+    monkeypatch.setattr(workflow, name, version)
+    path = FOLDER / f"listed-{1 if version == 1 else 2}.json"
     with pytest.raises(Exception, match=OTHERWISE):
         await replay(path)
 

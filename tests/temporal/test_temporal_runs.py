@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -29,7 +30,7 @@ from nano_vm.errors import (
 )
 from nano_vm.temporal import NanoPlugin, TemporalRuns, activities, driver, worker, workflow
 from nano_vm.temporal import runs as run_module
-from nano_vm.temporal.terms import INTERPRETER
+from nano_vm.temporal.terms import ADMITS_HERE, INTERPRETER
 from temporal.cluster import Server
 
 NUMBERS = count(1)
@@ -636,8 +637,51 @@ async def test_a_tool_that_only_reads_and_is_inline_costs_one_event(
     assert trace.digest == local.digest
     assert [one.status.value for one in trace.steps].count("skipped") == 1
     kinds = [EventType.Name(event.event_type) for event in history.events]
-    assert kinds.count("EVENT_TYPE_MARKER_RECORDED") == len(steps)
-    assert kinds.count("EVENT_TYPE_ACTIVITY_TASK_SCHEDULED") == 1  # the admission
+    assert kinds.count("EVENT_TYPE_MARKER_RECORDED") == len(steps) + 1  # the admission
+    assert kinds.count("EVENT_TYPE_ACTIVITY_TASK_SCHEDULED") == 0
+
+
+async def test_an_admission_costs_one_event_and_no_second_copy_of_the_program(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interpreter of the first version had it made by an activity, as it is in flight still."""
+    made = program(step(args={"x": "a mark of this test's"}))
+    events: dict[int, int] = {}
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        for version in (ADMITS_HERE - 1, ADMITS_HERE):
+            monkeypatch.setattr(run_module, "INTERPRETER", version)
+            run_id = await runs.submit(made)
+            assert (await runs.result(run_id)).ok
+            history = await runs.client.get_workflow_handle(run_id).fetch_history()
+            events[version] = len(history.events)
+            kinds = [EventType.Name(event.event_type) for event in history.events]
+            here = version >= ADMITS_HERE
+            assert kinds.count("EVENT_TYPE_MARKER_RECORDED") == here
+            assert kinds.count("EVENT_TYPE_ACTIVITY_TASK_SCHEDULED") == 2 - here
+            copies = [event for event in history.events if b'"steps"' in event.SerializeToString()]
+            assert len(copies) == 2 - here  # where the run began, and for its admission
+    assert events[ADMITS_HERE] == events[ADMITS_HERE - 1] - 5
+
+
+async def test_an_admission_that_takes_long_goes_on(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[Any] = []
+    verdict = activities.Activities.verdict
+
+    def slow(self: Any, *given: Any) -> Any:
+        time.sleep(0.2)
+        return verdict(self, *given)
+
+    monkeypatch.setattr(activities, "BEATS", 100)
+    monkeypatch.setattr(activities.Activities, "verdict", slow)
+    monkeypatch.setattr(activities.activity, "heartbeat", lambda *told: beats.append(told))
+    async with runs_of(temporal_server, {"t": read}) as runs:
+        runs.vm = None
+        run_id = await runs.submit(program(step(args={"x": 1})))
+        assert (await runs.result(run_id)).ok
+    # the server knows no activity of that: what keeps it is the task of the run
+    assert beats == []
 
 
 async def test_a_further_call_is_six_events_and_one_workflow_task(temporal_server: Server) -> None:
@@ -766,6 +810,31 @@ async def test_a_worker_that_cannot_run_the_program_fails_its_step_alone(
     )
     assert undone == [1]
     assert goes_on.final_output == 2
+
+
+async def test_a_program_that_changes_under_a_run_is_not_picked_up(
+    temporal_server: Server,
+) -> None:
+    """Each of the workers that drive it in turns knows another program by the name that it calls."""
+    made = program(WAIT, {"id": "c", "type": "call", "program": "sub"})
+    client, queue = await temporal_server.client(), f"changing-{next(NUMBERS)}"
+
+    def host(number: int) -> ExecutionVM:
+        sub = program(step("s", args={"x": number}), name="sub")
+        return ExecutionVM(None, {"t": read}, programs={"sub": sub})
+
+    runs = TemporalRuns(client, queue)
+    digests = []
+    for number, run_id in enumerate(("changing-1", "changing-2"), start=1):
+        async with worker(client, host(number), queue):
+            await runs.run(made, run_id=run_id)
+    async with worker(client, host(3), queue):
+        for number, run_id in enumerate(("changing-1", "changing-2"), start=1):
+            await runs.send_event(run_id, "paid")
+            trace = await runs.result(run_id)
+            assert trace.final_output == number
+            digests.append(trace.program_digest)
+    assert len(set(digests)) == 2
 
 
 async def test_a_worker_that_is_too_old_leaves_the_run_to_another(

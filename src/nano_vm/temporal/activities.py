@@ -132,10 +132,12 @@ class Life:
     def __init__(self) -> None:
         self.pulse, self.heard = pulse(), time.monotonic()
         self.token, self.confirmed = activity.info().task_token, -math.inf
+        self.is_local = activity.info().is_local
 
     def beat(self) -> None:
-        """Say that this worker lives."""
-        activity.heartbeat()
+        """Say that this worker lives; of a call that it makes in a task of the run, the task does."""
+        if not self.is_local:
+            activity.heartbeat()
         self.heard = time.monotonic()
 
     def check(self) -> None:

@@ -85,8 +85,10 @@ INTERPRETER = 2
 with a run that a newer one began.
 """
 
-TELLS_WAITS = 2
-"""The version since which the lists of a cluster say of a run that it waits."""
+TELLS_WAITS = ADMITS_HERE = 2
+"""The versions since which the lists of a cluster say of a run that it waits, and a program is
+admitted by the worker that drives its run.
+"""
 
 
 @dataclass(frozen=True, slots=True)
