@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+from browsing import chromium
 
 from .conftest import REFUND, World
 from .pages import can_be_read, log_in

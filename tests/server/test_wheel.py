@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browsing import built, chromium, open_page  # noqa: F401 - fixtures
+from browsing import chromium
 
 from .conftest import PASSWORD, REFUND
 from .pages import log_in
