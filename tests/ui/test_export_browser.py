@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browsing import load
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -89,8 +90,10 @@ def test_keys(exported: Export, open_page: Open) -> None:
 
 
 def test_hostile_text_is_text(exported: Export, open_page: Open) -> None:
+    file = exported("refund-2005").as_uri()
+    page = open_page(file)
     for key in "glt":
-        page = open_page(exported("refund-2005").as_uri())
+        load(page, file)
         page.keyboard.press(key)
         for step in ("approve", "analyze"):
             page.locator(".row:visible", has_text=step).first.click()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import faults_for_readers
+from browsing import faults_for_readers, load
 from ui_stories import ask, go_on
 
 from nano_vm.store.protocol import open_store
@@ -181,13 +181,14 @@ def test_who_only_looks_cannot_decide(serve: Any, stored: StoreLibrary, open_pag
 
 def test_each_page_shows_its_keys(serve: Any, stored: StoreLibrary, open_page: Open) -> None:
     address = serve(stored).address
+    page = open_page(address)
     for place, what in (
         ("", "compare the two that are chosen"),
         ("#/inbox", "to the button that approves"),
         ("#/compare/refund-2001/refund-2003", "next difference"),
         ("#/run/refund-2001", "graph, timeline, list"),
     ):
-        page = open_page(address + place)
+        load(page, address + place)
         page.locator(".react-flow__node, .runs td, .question").first.wait_for()
         page.keyboard.press("?")
         keys = page.get_by_role("dialog", name="Keys")
@@ -196,7 +197,7 @@ def test_each_page_shows_its_keys(serve: Any, stored: StoreLibrary, open_page: O
         assert faults_for_readers(page) == [], place
         page.keyboard.press("Escape")
         keys.wait_for(state="detached")
-    page = open_page(address)
+    load(page, address)
     field = page.get_by_role("searchbox").or_(page.locator("form input")).first
     field.fill("")
     field.press("?")  # is a character here
@@ -227,8 +228,9 @@ def test_every_page_can_be_read_by_all(
     serve: Any, stored: StoreLibrary, open_page: Open, theme: str
 ) -> None:
     address = serve(stored).address
+    page = open_page(address, theme=theme)
     for name, place in PAGES.items():
-        page = open_page(address + place, theme=theme)
+        load(page, address + place)
         page.locator(".react-flow__node, .runs td, .question, .main .row").first.wait_for()
         page.wait_for_timeout(300)  # the canvas settles
         if PICTURES:
@@ -241,8 +243,9 @@ def test_every_page_fits_a_phone(
     serve: Any, stored: StoreLibrary, open_page: Open, theme: str
 ) -> None:
     address = serve(stored).address
+    page = open_page(address, 360, 740, theme)
     for name, place in PAGES.items():
-        page = open_page(address + place, 360, 740, theme)
+        load(page, address + place)
         page.locator(".react-flow__node, .runs td, .question, .main .row").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
         if PICTURES:
