@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 NPM := $(shell command -v npm 2>/dev/null)
 MODULES := $(if $(NPM),ui/node_modules/.installed)
 PAGES := $(if $(NPM),src/nano_vm/ui/dist/index.html)
-SOURCES := $(shell find ui/src ui/index.html ui/vite.config.ts -type f 2>/dev/null)
+SOURCES := $(shell find ui/src ui/index.html ui/vite.config.ts ui/vite.editor.config.ts -type f 2>/dev/null)
 
 .PHONY: vsix dist peers help demo demo-server test test-quick soak simulate check format wording docs ui bench durable clean
 

@@ -15,7 +15,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
-BUILT = ROOT / "src" / "nano_vm" / "ui" / "dist" / "index.html"
+DIST = ROOT / "src" / "nano_vm" / "ui" / "dist"
+BUILT = ("index.html", "assets/editor.js")  # of the two builds, one each
 
 
 class PagesHook(BuildHookInterface):  # type: ignore[misc]
@@ -25,7 +26,9 @@ class PagesHook(BuildHookInterface):  # type: ignore[misc]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Before a distribution is built."""
-        if version == "editable" or BUILT.exists() or os.environ.get("NANO_VM_SKIP_UI"):
+        if version == "editable" or os.environ.get("NANO_VM_SKIP_UI"):
+            return
+        if all((DIST / name).exists() for name in BUILT):
             return
         npm = shutil.which("npm")
         if npm is None:

@@ -209,6 +209,9 @@ def test_a_run_is_followed_without_being_asked_for(
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{address}/projects/shop/#/run/{run_id}")
     page.locator(".title", has_text="waiting").wait_for()
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Keys").get_by_text("Ctrl K").wait_for()
+    page.keyboard.press("Escape")
     page.wait_for_timeout(1500)
     count = len(asked)
     page.wait_for_timeout(1500)
@@ -216,6 +219,21 @@ def test_a_run_is_followed_without_being_asked_for(
     assert world.operator.post(f"/api/v1/projects/shop/runs/{run_id}/cancel").is_success
     world.work()
     page.locator(".title", has_text="cancelled").wait_for()
+
+
+def test_who_could_not_be_logged_out_is_told_so(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    log_in(page, "viewer")
+    page.evaluate("sessionStorage.setItem('nano-vm-draft kept', 'a draft')")
+    page.route("**/logout", lambda route: route.fulfill(status=503, json={"detail": "away"}))
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_role("alert").get_by_text("Not logged out: away").wait_for()
+    assert page.locator(".team-bar").count() == 1
+    assert page.evaluate("sessionStorage.getItem('nano-vm-draft kept')") == "a draft"
+    page.unroute("**/logout")
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_role("button", name="Log in", exact=True).wait_for()
+    assert page.evaluate("sessionStorage.getItem('nano-vm-draft kept')") is None
 
 
 def test_an_older_answer_does_not_replace_a_newer_one(
@@ -240,6 +258,33 @@ def test_an_older_answer_does_not_replace_a_newer_one(
         held[0].fulfill(json={"asked": [], "by": "operator", "now": 0})
     page.wait_for_timeout(100)  # it is not drawn
     assert page.locator(".asked", has_text=run_id).count() == 1
+
+
+def test_a_refused_decision_is_told_until_the_next(
+    world: World, address: str, open_page: Open
+) -> None:
+    run_id = world.start()
+    world.work()
+    page = open_page(address)
+    log_in(page, "operator")
+    page.get_by_role("link", name="Inbox").click()
+    page.locator(".asked").get_by_text(run_id).click()
+    refused = {"detail": "two must decide"}
+    page.route(
+        "**/inbox",
+        lambda route: (
+            route.fulfill(status=409, json=refused)
+            if route.request.method == "POST"
+            else route.continue_()
+        ),
+    )
+    with page.expect_response(lambda answer: answer.request.method == "POST"):
+        page.get_by_role("button", name="Approve", exact=True).click()
+    for _ in range(2):  # the list is asked for again, and answered
+        with page.expect_response("**/projects/shop/inbox"):
+            pass
+    page.wait_for_timeout(100)
+    assert page.get_by_role("alert").inner_text() == "two must decide"
 
 
 PLACES = {

@@ -221,6 +221,64 @@ def test_an_admin_puts_a_policy(shop: World, address: str, open_page: Open) -> N
     page.get_by_role("row", name="2 in force").wait_for()
 
 
+def test_a_policy_that_cannot_be_read_is_not_replaced_unseen(address: str, open_page: Open) -> None:
+    for name in ("admin", "viewer"):
+        page = open_page(f"{address}/projects/shop/#/programs")
+        log_in(page, name)
+        page.route("**/policies/*", lambda route: route.abort())
+        page.get_by_role("link", name="Policy").click()
+        page.get_by_role("alert").get_by_text("the server does not answer").wait_for()
+        if name == "admin":
+            page.get_by_label("The policy, in YAML or JSON").fill("{}")
+            assert page.get_by_role("button", name="Put it in force").is_disabled()
+
+
+def test_a_policy_is_put_once(shop: World, address: str, open_page: Open) -> None:
+    page = open_page(f"{address}/projects/shop/#/policy")
+    log_in(page, "admin")
+    page.get_by_text("in force", exact=True).wait_for()
+    held: list[Any] = []
+    page.route(
+        "**/policies",
+        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
+    )
+    put = page.get_by_role("button", name="Put it in force")
+    with page.expect_request(lambda request: request.method == "POST"):
+        put.click()
+    assert put.is_disabled()
+    held[0].continue_()
+    put.click(trial=True)  # it can be again
+
+
+def test_a_version_whose_text_cannot_be_read_is_told(
+    shop: World, address: str, open_page: Open
+) -> None:
+    for order in ("A", "B"):
+        source = ASKED.replace("name: quick", "name: pair").replace("broken?", f"broken, {order}?")
+        assert shop.developer.post(f"{SHOP}/programs", json={"source": source}).is_success
+    for version in (1, 2):
+        page = open_page(f"{address}/projects/shop/#/programs")
+        log_in(page, "viewer")
+        page.route(f"**/programs/pair/versions/{version}", lambda route: route.abort())
+        page.goto(f"{address}/projects/shop/#/programs/pair/diff/1/2")
+        page.get_by_role("alert").get_by_text("the server does not answer").wait_for()
+
+
+def test_a_key_that_something_else_has_taken_opens_no_palette(
+    address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/programs")
+    log_in(page, "viewer")
+    palette = page.get_by_role("dialog", name="Go to")
+    page.evaluate("() => { document.body.onkeydown = event => event.preventDefault() }")
+    page.keyboard.press("Control+k")
+    page.wait_for_timeout(100)
+    assert palette.count() == 0
+    page.evaluate("document.body.onkeydown = null")
+    page.keyboard.press("Control+k")
+    palette.wait_for()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 360])
 def test_the_editor_can_be_read_by_all(

@@ -64,7 +64,7 @@ def test_the_editor_is_a_script_of_its_own_and_the_pages_stay_small(built: None)
 def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The build hook of a tree whose pages are not built, on a machine without npm."""
     module: Any = loaded("hatch_build.py")
-    monkeypatch.setattr(module, "BUILT", tmp_path / "index.html")
+    monkeypatch.setattr(module, "DIST", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("NANO_VM_SKIP_UI", raising=False)
     return module.PagesHook(str(ROOT), {}, None, None, str(tmp_path), "wheel")
@@ -73,6 +73,15 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_package_without_pages_is_not_built_unseen(hook: Any) -> None:
     with pytest.raises(RuntimeError, match="npm"):
         hook.initialize("standard", {})
+
+
+def test_pages_without_their_editor_are_not_built(hook: Any, tmp_path: Path) -> None:
+    (tmp_path / "index.html").touch()
+    with pytest.raises(RuntimeError, match="npm"):
+        hook.initialize("standard", {})
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "editor.js").touch()
+    hook.initialize("standard", {})
 
 
 def test_an_editable_installation_and_who_wants_none_build_no_pages(

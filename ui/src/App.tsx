@@ -155,7 +155,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   );
   return (
     <>
-      <RunPage view={view} back={back} tools={beside} />
+      <RunPage view={view} shared={from.shared} back={back} tools={beside} />
       {fault !== null && (
         <p className="toast" role="alert">
           {told}

@@ -41,14 +41,15 @@ async function start(): Promise<void> {
   } catch (error) {
     client = undefined;
     void vscode.window.showWarningMessage(
-      `nano-vm: cannot start '${given.join(" ")}' (${String(error)}); ` +
+      `nano-vm: cannot start '${[command, ...args].join(" ")}' (${String(error)}); ` +
         "pip install 'llm-nano-vm[lsp]', or set nanoVm.command",
     );
   }
 }
 
 async function restart(): Promise<void> {
-  await client?.stop();
+  // one that never started, or has ended by itself, cannot be stopped
+  await client?.stop().catch(() => undefined);
   await start();
 }
 

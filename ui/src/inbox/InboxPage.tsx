@@ -28,6 +28,7 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const [{ query }, change] = useAddress();
   const [list, setList] = useState<AskedList | null>(null);
   const [fault, setFault] = useState<string | null>(null);
+  const [refusal, setRefusal] = useState<string | null>(null); // of the last decision
   const [said, setSaid] = useState<string | null>(null);
   // what is looked at stays as it was shown, until it is decided or another is taken
   const [open, setOpen] = useState<Asking | null>(null);
@@ -63,6 +64,7 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const take = (asking: Asking) => {
     setOpen(asking);
     setSaid(null);
+    setRefusal(null);
     change({ at: keyOf(asking) });
   };
 
@@ -86,13 +88,15 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const send = async (answer: Answer, what: string, missing: number) => {
     try {
       await from.answer(answer);
+      turns.forget(); // what was asked before still has the question
       const next = missing > 0 ? `${missing} more must approve` : "A worker goes on with it";
       setSaid(`${what}, for run ${answer.run}. ${next}.`);
-      setFault(null);
+      setRefusal(null);
       setOpen(null);
       change({ at: null });
     } catch (error) {
-      setFault((error as Error).message);
+      setSaid(null);
+      setRefusal((error as Error).message);
     }
     await look();
   };
@@ -140,10 +144,13 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
         </ul>
       </nav>
       <main className="asking">
-        {fault !== null && (
-          <p className="note state-failed" role="alert">
-            <Plain text={fault} />
-          </p>
+        {[fault, refusal].map(
+          (one, i) =>
+            one !== null && (
+              <p key={i} className="note state-failed" role="alert">
+                <Plain text={one} />
+              </p>
+            ),
         )}
         {said !== null && (
           <output className="note said">

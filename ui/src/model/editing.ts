@@ -60,6 +60,11 @@ export function linesOf(text: string): Lines {
   };
 }
 
+/** A fault in one line, without its place. */
+export function saidOf(fault: { code: string; message: string; hint?: string }): string {
+  return `${fault.code}: ${fault.message}${fault.hint ? `; ${fault.hint}` : ""}`;
+}
+
 /** Faults as marks in the text; those without a line have no place there. */
 export function marksOf(
   found: {
@@ -79,7 +84,7 @@ export function marksOf(
             line: one.line,
             column: one.column ?? 1,
             severity: one.severity,
-            message: `${one.code}: ${one.message}${one.hint ? `; ${one.hint}` : ""}`,
+            message: saidOf(one),
           },
         ],
   );

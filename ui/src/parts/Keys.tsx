@@ -4,6 +4,9 @@ import { isForPage } from "../lib/keys";
 /** A key, and what it does. */
 export type Key = [string, string];
 
+/** The key of the pages of a server. */
+const GO_TO: Key = ["Ctrl K", "go to a page, a program or a run"];
+
 /** The keys of a page, which `?` shows and `Esc` puts away. */
 export function Keys({ keys, shared }: { keys: Key[]; shared: boolean }) {
   const [open, setOpen] = useState(false);
@@ -17,12 +20,19 @@ export function Keys({ keys, shared }: { keys: Key[]; shared: boolean }) {
     return () => window.removeEventListener("keydown", pressed);
   }, []);
   if (!open) return null;
-  const all: Key[] = shared ? [...keys, ["Ctrl K", "go to a page, a program or a run"]] : keys;
-  return <KeyList keys={all} close={() => setOpen(false)} />;
+  return <KeyList keys={keys} shared={shared} close={() => setOpen(false)} />;
 }
 
-export function KeyList({ keys, close }: { keys: Key[]; close: () => void }) {
-  const all: Key[] = [...keys, ["?", "these keys"]];
+export function KeyList({
+  keys,
+  shared,
+  close,
+}: {
+  keys: Key[];
+  shared: boolean;
+  close: () => void;
+}) {
+  const all: Key[] = [...keys, ...(shared ? [GO_TO] : []), ["?", "these keys"]];
   return (
     <div className="help" role="dialog" aria-label="Keys">
       <h2>Keys</h2>

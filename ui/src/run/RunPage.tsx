@@ -33,10 +33,12 @@ const FEW = 60; // steps of a run that is shown unfolded
 
 export function RunPage({
   view,
+  shared,
   tools,
   back,
 }: {
   view: RunView;
+  shared: boolean;
   tools?: ReactNode;
   back?: ReactNode;
 }) {
@@ -292,7 +294,7 @@ export function RunPage({
         <aside className="detail" aria-label="Details">
           <Inspector key={selected} />
         </aside>
-        {help && <KeyList keys={KEYS} close={() => setHelp(false)} />}
+        {help && <KeyList keys={KEYS} shared={shared} close={() => setHelp(false)} />}
       </div>
     </LookingContext.Provider>
   );

@@ -52,8 +52,9 @@ export function CostsPage({ from }: { from: TeamSource }) {
   const route = prices === null ? "costs" : "costs/what-if";
   const path = `${route}?${new URLSearchParams({ ...words, by: groups.join(",") })}`;
   const body = prices === null ? undefined : JSON.stringify({ prices });
-  // nothing is asked while a label is still to be named
-  const [list, fault] = useAsked<Costs>(from, by === LABEL ? null : path, body);
+  // nothing is asked while a label is still to be named, or the filter is wrong
+  const unasked = by === LABEL || filter.faults.length > 0;
+  const [list, fault] = useAsked<Costs>(from, unasked ? null : path, body);
   return (
     <Sheet title="Costs">
       <fieldset className="chips">

@@ -10,8 +10,9 @@ import type {
 } from "../api";
 import { loadEditor } from "../editor/load";
 import type { Opened } from "../editor/types";
+import { plural } from "../lib/format";
 import { compact } from "../lib/json";
-import { blank, linesOf, marksOf } from "../model/editing";
+import { blank, linesOf, marksOf, saidOf } from "../model/editing";
 import { index, stateOf } from "../model/run";
 import { type Choice, choose } from "../model/shown";
 import { StateChip } from "../parts/State";
@@ -20,7 +21,7 @@ import { LookingContext } from "../run/context";
 import { ArrowHeads, Graph } from "../run/Graph";
 import { askUntilAnswered, mayPass, type TeamSource } from "./api";
 import { draftOf, keepDraft } from "./drafts";
-import { Faults } from "./parts";
+import { Faults, useAsked } from "./parts";
 
 const SAMPLE = `name: hello
 inputs:
@@ -38,23 +39,18 @@ const CHECK_MS = 250; // after the last key
 
 /** A program as text, and beside it what the server says of it while one types. */
 export function EditorPage({ from, name }: { from: TeamSource; name: string | null }) {
-  const [text, setText] = useState<string | null>(name === null ? SAMPLE : null);
-  const [version, setVersion] = useState<number | null>(null);
-  const [fault, setFault] = useState<Error | null>(null);
+  const path = name === null ? null : `programs/${encodeURIComponent(name)}`;
+  const [stored, fault] = useAsked<ProgramVersion>(from, path);
   useEffect(() => {
     document.title = name === null ? "New program" : `Edit ${name}`;
-    if (name === null) return;
-    from.get<ProgramVersion>(`programs/${encodeURIComponent(name)}`).then((found) => {
-      setText(found.source);
-      setVersion(found.version);
-    }, setFault);
-  }, [from, name]);
-  if (text === null) {
+  }, [name]);
+  const saved = name === null ? SAMPLE : stored?.source;
+  if (saved === undefined) {
     return (
       <main className="message">{fault === null ? "Loading…" : <Faults error={fault} />}</main>
     );
   }
-  return <Editing from={from} name={name} version={version} saved={text} />;
+  return <Editing from={from} name={name} version={stored?.version ?? null} saved={saved} />;
 }
 
 /** Which step is looked at of the run that breaks a proof; the proof is null where none is. */
@@ -148,7 +144,7 @@ function Editing({
             disabled={busy || !current || errors.length > 0 || checked?.name == null}
             onClick={save}
           >
-            {errors.length > 0 ? `Save: refused, ${count(errors.length, "fault")}` : "Save"}
+            {errors.length > 0 ? `Save: refused, ${plural(errors.length, "fault")}` : "Save"}
           </button>
         </div>
       </header>
@@ -207,10 +203,6 @@ function Editing({
       </aside>
     </div>
   );
-}
-
-function count(number: number, word: string): string {
-  return `${number} ${word}${number === 1 ? "" : "s"}`;
 }
 
 function heldAgainst(checked: Checked | null, fault: Error | null, current: boolean): string {
@@ -353,7 +345,7 @@ function Found({ found, reveal }: { found: DiagnosticView[]; reveal: (line: numb
                 line {one.line}
               </button>
             )}{" "}
-            <Plain text={`${one.code}: ${one.message}${one.hint ? `; ${one.hint}` : ""}`} />
+            <Plain text={saidOf(one)} />
           </li>
         ))}
       </ul>

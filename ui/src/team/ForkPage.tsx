@@ -1,5 +1,5 @@
 import { useEffect, useId, useMemo, useState } from "react";
-import type { ForkMade, ForkNode, ForkPreview, ForkTree, RunView, StepView } from "../api";
+import type { Current, ForkMade, ForkNode, ForkPreview, ForkTree, RunView, StepView } from "../api";
 import { moment, plural } from "../lib/format";
 import { useAddress } from "../lib/router";
 import {
@@ -22,18 +22,14 @@ const PREVIEW_MS = 300; // after the last key
 
 /** A run once more, with a change: what is edited, what the fork would do, and the forks there are. */
 export function ForkPage({ from, id }: { from: TeamSource; id: string }) {
-  const [view, setView] = useState<RunView | null>(null);
-  const [fault, setFault] = useState<Error | null>(null);
-  useEffect(() => {
-    from.run(id).then(({ run }) => setView(run), setFault);
-  }, [from, id]);
+  const [found, fault] = useAsked<Current>(from, `runs/${encodeURIComponent(id)}`);
   return (
     <Sheet title={`Fork of ${id}`}>
       <p>
         <a href={`#/run/${encodeURIComponent(id)}`}>‹ Back to the run</a>
       </p>
       <Faults error={fault} />
-      {view !== null && <ForkForm from={from} view={view} />}
+      {found?.run != null && <ForkForm from={from} view={found.run} />}
       <section>
         <h2>Forks of this run</h2>
         <Tree from={from} id={id} />

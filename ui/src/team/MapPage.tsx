@@ -160,8 +160,7 @@ function within(ms: number | null): string {
 }
 
 function spent(usd: string | null): string {
-  if (usd === null) return "no price";
-  return Number(usd) === 0 ? "" : cost(usd);
+  return usd !== null && Number(usd) === 0 ? "" : cost(usd);
 }
 
 function wayOf(arrow: Arrow | undefined): string {
@@ -217,9 +216,7 @@ function Ways({ found }: { found: PathMap }) {
               </td>
               <td title={plural(one.runs, "run")}>{percent(one.share)}</td>
               <td>{one.p95_ms === null ? "" : duration(one.p95_ms)}</td>
-              <td title={one.cost_usd ?? undefined}>
-                {one.cost_usd === null ? "no price" : cost(one.cost_usd)}
-              </td>
+              <td title={one.cost_usd ?? undefined}>{cost(one.cost_usd)}</td>
             </tr>
           ))}
         </tbody>
@@ -253,9 +250,7 @@ function Steps({ found }: { found: PathMap }) {
               <td>{one.runs}</td>
               <td>{one.times}</td>
               <td>{one.p95_ms === null ? "" : duration(one.p95_ms)}</td>
-              <td title={one.cost_usd ?? undefined}>
-                {one.cost_usd === null ? "no price" : cost(one.cost_usd)}
-              </td>
+              <td title={one.cost_usd ?? undefined}>{cost(one.cost_usd)}</td>
             </tr>
           ))}
         </tbody>

@@ -9,6 +9,7 @@ export function Palette({ from, pages }: { from: TeamSource; pages: Goal[] }) {
   const [open, setOpen] = useState(false);
   useEffect(() => {
     const keys = (event: KeyboardEvent) => {
+      if (event.defaultPrevented) return; // the editor has a meaning for it
       if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key !== "k") return;
       event.preventDefault();
       setOpen((old) => !old);

@@ -1,4 +1,4 @@
-import { type FormEvent, useEffect, useState } from "react";
+import { type FormEvent, useState } from "react";
 import type { PolicyList, PolicyVersion } from "../api";
 import { moment } from "../lib/format";
 import { Block, Plain } from "../parts/Text";
@@ -9,17 +9,17 @@ import { Cells, Faults, Sheet, useAsked } from "./parts";
 export function PolicyPage({ from }: { from: TeamSource }) {
   const [list, fault, look] = useAsked<PolicyList>(from, "policies");
   const newest = list?.policies[0];
-  const [source, setSource] = useState<string | null>(null);
+  const path = newest === undefined ? null : `policies/${newest.version}`;
+  const [stored, storedFault] = useAsked<PolicyVersion>(from, path);
+  const [draft, setDraft] = useState<string | null>(null);
   const [error, setError] = useState<Error | null>(null);
-  const version = newest?.version;
-  useEffect(() => {
-    if (version === undefined) return;
-    from
-      .get<PolicyVersion>(`policies/${version}`)
-      .then((found) => setSource(found.source), setError);
-  }, [from, version]);
+  const [busy, setBusy] = useState(false);
+  const source = draft ?? stored?.source ?? null;
+  // a policy is not replaced by who has not seen it
+  const seen = list !== null && (path === null || stored !== null);
   const put = async (event: FormEvent) => {
     event.preventDefault();
+    setBusy(true);
     try {
       await from.send("POST", "policies", { source: source ?? "" });
       setError(null);
@@ -27,6 +27,7 @@ export function PolicyPage({ from }: { from: TeamSource }) {
     } catch (refused) {
       setError(refused as Error);
     }
+    setBusy(false);
   };
   return (
     <Sheet title="Policy">
@@ -34,7 +35,7 @@ export function PolicyPage({ from }: { from: TeamSource }) {
         A program is put, started or forked only if every run of it provably keeps to the newest
         version. What is checked during a run is checked by workers, under their own policy.
       </p>
-      <Faults error={fault} />
+      <Faults error={fault ?? storedFault} />
       {from.may("settings:write") ? (
         <form className="sheet wide" onSubmit={put}>
           <label>
@@ -46,11 +47,11 @@ export function PolicyPage({ from }: { from: TeamSource }) {
               placeholder={"tools:\n  refund: {approval: manager}"}
               value={source ?? ""}
               required
-              onChange={(event) => setSource(event.target.value)}
+              onChange={(event) => setDraft(event.target.value)}
             />
           </label>
           <Faults error={error} />
-          <button type="submit" className="primary">
+          <button type="submit" className="primary" disabled={!seen || busy}>
             Put it in force
           </button>
         </form>

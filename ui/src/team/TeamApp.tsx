@@ -11,7 +11,7 @@ import { useAddress } from "../lib/router";
 import type { Goal } from "../model/palette";
 import { Keys } from "../parts/Keys";
 import { AccountPage } from "./AccountPage";
-import { call, SIGNED_OUT, TeamSource } from "./api";
+import { call, Refusal, SIGNED_OUT, TeamSource } from "./api";
 import { CostsPage } from "./CostsPage";
 import { removeDrafts } from "./drafts";
 import { EditorPage } from "./EditorPage";
@@ -43,6 +43,7 @@ export function TeamApp({
   children: (from: Source) => ReactNode;
 }) {
   const [state, setState] = useState<State>(null);
+  const [unleft, setUnleft] = useState<Error | null>(null); // why nobody was logged out
   const [{ page }] = useAddress();
   const token = page[0] === "setup" ? (page[1] ?? null) : null;
   const look = useCallback(async () => {
@@ -92,6 +93,7 @@ export function TeamApp({
   if (me === null) {
     const entered = (found: Me) => {
       if (token !== null || page[0] === "login") window.location.hash = "#/";
+      setUnleft(null);
       setState({ standing: { ...state.standing, setup: false }, me: found });
     };
     return (
@@ -105,14 +107,29 @@ export function TeamApp({
     );
   }
   const left = async () => {
-    const out = await call<LoggedOut>("POST", "logout").catch(() => null);
+    let next: string | null = null;
+    try {
+      next = (await call<LoggedOut>("POST", "logout")).next;
+    } catch (error) {
+      // whose session has ended already is logged out
+      if (!(error instanceof Refusal) || error.status !== 401) {
+        setUnleft(error as Error);
+        return;
+      }
+    }
+    setUnleft(null);
     removeDrafts();
-    if (out?.next != null) window.location.assign(out.next);
+    if (next !== null) window.location.assign(next);
     else setState({ ...state, me: null });
   };
   return (
     <div className="team">
       <Bar me={me} project={project} left={left} />
+      {unleft !== null && (
+        <p className="toast" role="alert">
+          Not logged out: {unleft.message}
+        </p>
+      )}
       {from !== null && <Palette from={from} pages={goals(from)} />}
       {page[0] === "account" ? (
         <AccountPage me={me} left={left} />

@@ -36,14 +36,15 @@ export function VersionsPage({
   const one = encodeURIComponent(a);
   const other = encodeURIComponent(b);
   const [found, fault] = useAsked<ProgramDifference>(from, `${path}/diff/${one}/${other}`);
-  const [left] = useAsked<ProgramVersion>(from, `${path}/versions/${one}`);
-  const [right] = useAsked<ProgramVersion>(from, `${path}/versions/${other}`);
+  const [left, leftFault] = useAsked<ProgramVersion>(from, `${path}/versions/${one}`);
+  const [right, rightFault] = useAsked<ProgramVersion>(from, `${path}/versions/${other}`);
+  const unread = fault ?? leftFault ?? rightFault;
   useEffect(() => {
     document.title = `${name}: version ${a} and ${b}`;
   }, [name, a, b]);
   if (found === null || left === null || right === null)
     return (
-      <main className="message">{fault === null ? "Comparing…" : <Faults error={fault} />}</main>
+      <main className="message">{unread === null ? "Comparing…" : <Faults error={unread} />}</main>
     );
   return <Compared name={name} found={found} versions={[left, right]} />;
 }

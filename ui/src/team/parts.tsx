@@ -1,5 +1,6 @@
 import { type InputHTMLAttributes, type ReactNode, useCallback, useEffect, useState } from "react";
 import { useTurns } from "../lib/turns";
+import { saidOf } from "../model/editing";
 import { Plain } from "../parts/Text";
 import { Refusal, type TeamSource } from "./api";
 
@@ -62,7 +63,7 @@ export function Faults({ error }: { error: Error | null }) {
               <strong>
                 <Plain text={one.place} />
               </strong>{" "}
-              <Plain text={`${one.code}: ${one.message}${one.hint ? `; ${one.hint}` : ""}`} />
+              <Plain text={saidOf(one)} />
             </li>
           ))}
         </ul>
