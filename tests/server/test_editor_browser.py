@@ -174,6 +174,7 @@ def test_what_is_not_saved_outlives_its_session_and_its_page(
     page.get_by_text("checked for server").wait_for()
     write(page, "name: kept\nsteps: []\n")
     page.get_by_text("changed", exact=True).wait_for()
+    page.get_by_role("button", name="Save: refused").wait_for()  # checked: nothing is under way
     shop.state.tables.write(lambda rows: rows.transaction.run("DELETE FROM nano_sessions"))
     write(page, "name: kept\nsteps: [] # until later\n")
     page.get_by_role("button", name="Log in", exact=True).wait_for()
