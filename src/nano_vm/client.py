@@ -145,6 +145,9 @@ class _Calls:
         output = canonical(done).decode()
         return self._decide(run_id, path, shown, "resolve", how="done", output=output)
 
+    def _search(self, text: str, query: Mapping[str, str]) -> _Call:
+        return _Call("GET", self._in(f"search?{_query({'text': text, **query})}"))
+
     def _sums(self, by: str, prices: Mapping[str, Any] | None, query: Mapping[str, str]) -> _Call:
         asked = _query({"by": by, **query})
         if prices is None:
@@ -252,6 +255,17 @@ class Client(_Calls):
         """Runs, newest first; *query* are those of the list: ``status``, ``program``, ..."""
         while True:
             page = self._send(_Call("GET", self._located()._in(f"runs?{_query(query)}")))
+            yield from page["runs"]
+            if page["after"] is None:
+                return
+            query = {**query, "after": page["after"]}
+
+    def search(self, text: str, **query: str) -> Iterator[dict[str, Any]]:
+        """Runs in which *text* was said, newest first, each with its ``hits``; *query* as of `runs`.
+        All runs are searched, some at a time: stop where it is enough.
+        """
+        while True:
+            page = self._send(self._located()._search(text, query))
             yield from page["runs"]
             if page["after"] is None:
                 return
@@ -486,6 +500,16 @@ class AsyncClient(_Calls):
         while True:
             path = (await self._located())._in(f"runs?{_query(query)}")
             page = await self._send(_Call("GET", path))
+            for row in page["runs"]:
+                yield row
+            if page["after"] is None:
+                return
+            query = {**query, "after": page["after"]}
+
+    async def search(self, text: str, **query: str) -> AsyncIterator[dict[str, Any]]:
+        """As `Client.search`."""
+        while True:
+            page = await self._send((await self._located())._search(text, query))
             for row in page["runs"]:
                 yield row
             if page["after"] is None:

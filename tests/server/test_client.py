@@ -70,6 +70,7 @@ def test_a_run_from_start_to_end(world: World, address: str, keys: dict[str, str
         assert rest == list(range(1, kinds.count("record")))
         assert client.verify(run_id)["identical"]
         assert run_id in [row["id"] for row in client.runs(labels="from=test")]
+        assert [row["id"] for row in client.search("paid C-1", labels="from=test")] == [run_id]
         assert client.costs() == []
         sums = client.sums("member", prices={"m": (1, 2.5), "n": {"input": 1, "output": 2}})
         assert (sums["costs"], sums["whole"]) == ([], True)
@@ -89,6 +90,7 @@ def test_the_same_awaited(world: World, address: str, keys: dict[str, str]) -> N
             assert [h.kind async for h in client.events(run_id)][-1] == "end"
             assert (await client.verify(run_id))["identical"]
             assert run_id in [row["id"] async for row in client.runs(program="refund")]
+            assert run_id in [row["id"] async for row in client.search("c-1")]
             other = await client.start("refund", INPUTS)
             await client.cancel(other)
             with pytest.raises(TimeoutError, match="is pending still"):

@@ -71,6 +71,48 @@ def test_the_list_can_be_read_by_all(
     page.get_by_role("button", name="Cancel 2 runs…").wait_for()
 
 
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 360)])
+def test_runs_are_searched_for_what_was_said(
+    shop: World, address: str, open_page: Open, theme: str, width: int
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/", width, 900, theme)
+    log_in(page, "developer")
+    page.get_by_role("link", name="two", exact=True).wait_for()
+    field = page.get_by_label("Filter runs")
+    field.fill('label:team=red text:"a-1"')
+    field.press("Enter")
+    page.get_by_text("Searched all 2 runs: 2 found.").wait_for()
+    page.get_by_role("link", name="one", exact=True).wait_for(state="detached")
+    assert page.locator("mark").first.inner_text() == "A-1"
+    can_be_read(page, "runs-searched", theme, width)
+    field.fill('text:"no such words"')
+    field.press("Enter")
+    page.get_by_text("Searched all 3 runs: none found.").wait_for()
+
+
+def test_a_search_goes_on_with_those_before(
+    shop: World, address: str, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nano_vm.ui.library.MOST_SEARCHED", 1)
+    monkeypatch.setattr("nano_vm.ui.library.READ_AT_ONCE", 1)
+    page = open_page(f"{address}/projects/shop/#/?q=text%3Ablue")
+    log_in(page, "developer")
+    page.get_by_text("Searched the newest 1 run: none found.").wait_for()
+    page.get_by_role("button", name="Search further").click()
+    page.get_by_text("Searched the newest 2 runs: none found.").wait_for()
+
+
+def test_who_may_not_read_what_was_said_does_not_search_it(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/?q=text%3AA-1")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    log_in(page, "operator")
+    page.get_by_role("alert").get_by_text("is not for you to search").wait_for()
+    assert not any("/search?" in url for url in asked)
+
+
 def test_one_goes_anywhere_by_its_name(shop: World, address: str, open_page: Open) -> None:
     page = open_page(address)
     log_in(page, "viewer")

@@ -59,6 +59,27 @@ def test_the_last_days_count_runs_by_how_they_stand(
         assert sum(found.values()) == count, query
 
 
+def test_runs_are_searched_by_who_may_read_what_was_said(world: World) -> None:
+    for name in ("one", "two"):
+        inputs = {"order_id": f"search-{name}", "amount": 7}
+        world.start(run_id=f"search-{name}", inputs=inputs, labels={"team": name})
+
+    def found(words: str, who: str = "developer", project: str = "shop") -> list[str]:
+        answer = world.people[who].get(f"/api/v1/projects/{project}/search?{words}")
+        assert answer.status_code == 200, answer.text
+        return [row["id"] for row in answer.json()["runs"]]
+
+    assert found("text=SEARCH-") == ["search-two", "search-one"]
+    assert found("text=search-&labels=team%3Done") == ["search-one"]
+    assert found("text=search-", "stranger", "bank") == []
+    for who in ("viewer", "operator"):
+        assert world.people[who].get(f"{SHOP}/search?text=search-").status_code == 403
+    for words in ("text=", f"text={'x' * 201}", "text=a&after=b", "text=a&status=odd"):
+        answer = world.developer.get(f"{SHOP}/search?{words}")
+        assert (answer.status_code, answer.json()["title"]) == (400, "no such filter"), words
+    assert world.developer.get(f"{SHOP}/search").status_code == 422
+
+
 def test_several_runs_are_cancelled_each_for_itself(world: World) -> None:
     ids = [world.start(run_id=f"many-{number}") for number in range(3)]
     assert world.operator.post(f"{SHOP}/runs/many-1/cancel").is_success

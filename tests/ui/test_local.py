@@ -103,6 +103,17 @@ def test_runs_are_found_by_what_is_asked_for(serve: Serve, stored: StoreLibrary)
         assert body
 
 
+def test_runs_are_searched_for_what_was_said(serve: Serve, stored: StoreLibrary) -> None:
+    server = serve(stored)
+    found = get(server, "api/search?text=GATEWAY%20timed&status=failed")
+    assert [run["id"] for run in found["runs"]] == ["refund-2003"]
+    assert found["runs"][0]["hits"][0]["found"] == "gateway timed"
+    assert (found["searched"], found["after"]) == (1, None)
+    for query in ("", "text=", f"text={'x' * 201}"):
+        status, _, body = ask(server, below(server, f"api/search?{query}"))
+        assert (status, b"1 to 200 characters" in body) == (400, True)
+
+
 def test_what_is_not_there_is_told_in_a_line(serve: Serve, stored: StoreLibrary) -> None:
     server = serve(stored)
     for path in ("api/run/nope", "api/verify/nope", "api/compare/nope/refund-2001"):

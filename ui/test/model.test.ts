@@ -229,6 +229,12 @@ test("filters are words, and what is none is told", () => {
   const { query, faults } = parseFilter("status:nope color:red label:x since:soon cost>much", now);
   expect(query).toEqual({});
   expect(faults.length).toBe(5);
+  expect(parseFilter('text:"late parcel" label:"team=my shop"', now).query).toEqual({
+    text: "late parcel",
+    labels: "team=my shop",
+  });
+  expect(parseFilter('text: text:""', now).faults.length).toBe(2);
+  expect(withWord('status:failed text:"a  b"', "status:", null)).toBe('text:"a  b"');
   expect(withWord("status:failed program:p", "status:", null)).toBe("program:p");
   expect(withWord("program:p", "status:", "status:failed")).toBe("status:failed program:p");
 });

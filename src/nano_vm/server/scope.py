@@ -13,7 +13,7 @@ from ..errors import UnknownRun
 from ..store.protocol import RunFilter, TableStore
 from ..store.records import StoredRun
 from ..ui.asking import Asking, asked
-from ..ui.library import RunList, StoreLibrary, version_of
+from ..ui.library import FoundList, RunList, StoreLibrary, version_of
 from ..values import parse_json
 from .problems import Problem
 from .rows import Prepared, Tables
@@ -39,6 +39,10 @@ class Scope(StoreLibrary):
     def page(self, filter: RunFilter, after: str | None = None) -> RunList:
         """As `Library.page`."""
         return super().page(self.within(filter), after)
+
+    def search(self, filter: RunFilter, text: str, after: str | None = None) -> FoundList:
+        """As `Library.search`."""
+        return super().search(self.within(filter), text, after)
 
     def version(self, run_id: str) -> str:
         """As `Library.version`."""

@@ -7,25 +7,37 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NotRequired, Protocol
 
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
 from ..draw.view import RunView, view_of
-from ..errors import UnknownRun
+from ..errors import StoreError, UnknownRun
 from ..language.program import Program
 from ..records.secrecy import NOTHING_SECRET, Levels, error_of
 from ..records.trace import Trace
 from ..replay import Diff, Replay, accepted, diff, replay
 from ..run.durable.lease import living
 from ..run.durable.stored import trace_of
-from ..store.protocol import Archive, RunFilter
+from ..store.protocol import Archive, RunFilter, RunPage
 from ..store.records import SUSPENDED, StoredRun
 from ..values import canonical
+from .asked_for import NoSuchFilter
 from .asking import Asking, asked
+from .search import MOST_CHARS, Hit, Wanted
 
 PAGE_RUNS = 50
 """Runs of a list that are asked for at once: what two screens show."""
+
+MOST_SEARCHED = 1_000
+"""Runs that are searched before it is answered."""
+
+SEARCH_SECONDS = 2.0
+"""After this, no others are: values of runs can be long."""
+
+READ_AT_ONCE, STEPS_AT_ONCE = 20, 2_000
+"""Runs that are searched together, and the most steps of them; of one run they may be more."""
 
 
 class Asked(TypedDict):
@@ -75,6 +87,22 @@ class RunList(TypedDict):
     now: float
 
 
+class FoundRow(RunRow):
+    """A run in which the text was found, with the first places of it."""
+
+    hits: list[Hit]
+
+
+class FoundList(TypedDict):
+    """Runs in which the text was found, newest first, of so many that were ``searched``; as `RunList`."""
+
+    runs: list[FoundRow]
+    searched: int
+    after: str | None
+    damaged: list[str]
+    now: float
+
+
 class StepDifference(TypedDict):
     """A step of either run, or of either program: ``side`` is ``a`` or ``b`` where only one has it."""
 
@@ -100,6 +128,14 @@ class Library(Protocol):
 
     def page(self, filter: RunFilter, after: str | None = None) -> RunList:
         """Some runs, newest first."""
+        ...
+
+    def search(self, filter: RunFilter, text: str, after: str | None = None) -> FoundList:
+        """Runs in which *text* was said, of the newest.
+
+        Raises:
+            NoSuchFilter: If it is empty, or too long.
+        """
         ...
 
     def version(self, run_id: str) -> str:
@@ -198,6 +234,42 @@ class StoreLibrary:
         now = time.time_ns() / 1e6
         return {"runs": rows, "after": found.after, "damaged": found.damaged, "now": now}
 
+    def search(self, filter: RunFilter, text: str, after: str | None = None) -> FoundList:
+        """As `Library.search`: of up to `MOST_SEARCHED` runs, for some `SEARCH_SECONDS`."""
+        wanted = _wanted(text)
+        owners = living(self.store)
+        found: FoundList = {
+            "runs": [],
+            "searched": 0,
+            "after": after,
+            "damaged": [],
+            "now": time.time_ns() / 1e6,
+        }
+        until = time.monotonic() + SEARCH_SECONDS
+        while True:
+            page = self._few(filter, found["after"])
+            found["damaged"] += page.damaged
+            found["searched"] += len(page.runs)
+            readable = [run.run_id for run in page.runs if run.salt is not None]
+            for run in self.store.load_each(readable).values():
+                if isinstance(run, StoreError):
+                    found["damaged"].append(str(run))
+                elif hits := wanted.hits(view_of(run)):
+                    found["runs"].append({**_row_of_store(run, run.owner in owners), "hits": hits})
+            found["after"] = page.after
+            enough = found["searched"] >= MOST_SEARCHED or len(found["runs"]) >= PAGE_RUNS
+            if page.after is None or enough or time.monotonic() > until:
+                return found
+
+    def _few(self, filter: RunFilter, after: str | None) -> RunPage:
+        """The next runs of a list, so few that all their steps can be in memory at once."""
+        page = self.store.page(filter, size=READ_AT_ONCE, after=after)
+        steps = list(accumulate(run.steps for run in page.runs))
+        size = sum(1 for count in steps if count <= STEPS_AT_ONCE)
+        if size == len(page.runs):
+            return page
+        return self.store.page(filter, size=max(size, 1), after=after)
+
     def version(self, run_id: str) -> str:
         """As `Library.version`, without reading the run's values."""
         return version_of(self.store.load(run_id, rows=False))
@@ -230,6 +302,17 @@ class FileLibrary:
         )
         return {"runs": kept, "after": None, "damaged": [], "now": time.time_ns() / 1e6}
 
+    def search(self, filter: RunFilter, text: str, after: str | None = None) -> FoundList:
+        """As `Library.search`, of all."""
+        wanted = _wanted(text)
+        page = self.page(filter)
+        rows: list[FoundRow] = []
+        for row in page["runs"]:
+            if hits := wanted.hits(view_of(self.runs[row["id"]])):
+                rows.append({**row, "hits": hits})
+        searched = len(page["runs"])
+        return {**page, "runs": rows, "searched": searched}
+
     def version(self, run_id: str) -> str:
         """As `Library.version`: always the same."""
         self.recorded(run_id)
@@ -245,6 +328,17 @@ class FileLibrary:
     def asked(self) -> tuple[list[Asking], list[str]]:
         """As `Library.asked`: a file takes no answers."""
         return [], []
+
+
+def _wanted(text: str) -> Wanted:
+    """What is looked for.
+
+    Raises:
+        NoSuchFilter: If it is nothing, or too long.
+    """
+    if not 0 < len(text) <= MOST_CHARS:
+        raise NoSuchFilter(f"the text that is looked for has 1 to {MOST_CHARS} characters")
+    return Wanted(text)
 
 
 def _row_of_store(run: StoredRun, driven: bool) -> RunRow:

@@ -95,6 +95,9 @@ class LocalServer(ThreadingHTTPServer):
         match path:
             case ["runs"]:
                 return library.page(asked_for(query), query.get("after"))
+            case ["search"]:
+                text, after = query.get("text", ""), query.get("after")
+                return library.search(asked_for(query), text, after)
             case ["run", run_id]:
                 version = library.version(run_id)
                 if query.get("seen") == version:

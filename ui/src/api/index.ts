@@ -7,7 +7,9 @@ import type {
   Comparison,
   Current,
   Day,
+  Hit,
   RunList,
+  RunRow,
   RunView,
   Verified,
   View,
@@ -27,10 +29,14 @@ export type RunQuery = Partial<
     | "since"
     | "until"
     | "min_cost"
+    | "text"
     | "after",
     string
   >
 >;
+
+/** Some runs; of those that were searched for text, with the places where it stands. */
+export type Listed = RunList & { runs: (RunRow & { hits?: Hit[] })[]; searched?: number };
 
 /** What a server's list of runs has beside the runs. */
 export interface ListOfTeam {
@@ -50,9 +56,11 @@ export interface Source {
   readonly shared: boolean;
   /** Whether runs can be forked from a page. */
   readonly forks: boolean;
+  /** Whether runs can be searched for text. */
+  readonly searches: boolean;
   /** The one run that a file shows. */
   readonly only: string | null;
-  runs(query: RunQuery): Promise<RunList>;
+  runs(query: RunQuery): Promise<Listed>;
   run(id: string, seen?: string): Promise<Current>;
   /** Calls *changed* whenever the run does, until what it returns is called; null where it cannot. */
   follow(id: string, changed: () => void): (() => void) | null;
@@ -66,6 +74,7 @@ class FileSource implements Source {
   readonly still = true;
   readonly shared = false;
   readonly forks = false;
+  readonly searches = false;
   readonly list = null;
 
   constructor(private readonly data: { runs: RunView[] }) {}
@@ -109,11 +118,12 @@ class ServerSource implements Source {
   readonly still = false;
   readonly shared = false;
   readonly forks = false;
+  readonly searches = true;
   readonly list = null;
   readonly only = null;
 
-  async runs(query: RunQuery): Promise<RunList> {
-    return ask("runs", query);
+  async runs(query: RunQuery): Promise<Listed> {
+    return ask(query.text === undefined ? "runs" : "search", query);
   }
 
   async run(id: string, seen?: string): Promise<Current> {

@@ -434,6 +434,50 @@ export interface ForkTree {
   whole: boolean;
 }
 
+/** Runs in which the text was found, newest first, of so many that were `searched`; as `RunList`. */
+export interface FoundList {
+  runs: FoundRow[];
+  searched: number;
+  after: string | null;
+  damaged: string[];
+  now: number;
+}
+
+/** A run in which the text was found, with the first places of it. */
+export interface FoundRow {
+  id: string;
+  program: string;
+  program_digest: string;
+  status: string;
+  driven: boolean;
+  waiting: Asked[];
+  created: number;
+  finished: number | null;
+  due: number | null;
+  steps: number;
+  tokens: number;
+  cost: string | null;
+  error: string | null;
+  parent: string | null;
+  project: string | null;
+  submitter: string | null;
+  labels: Record<string, string>;
+  erased: boolean;
+  hits: Hit[];
+}
+
+/**
+ * Where the text was found: in a field of the step at `path`, or of the run; and as it stands
+ * there, with a little of what is before and after it.
+ */
+export interface Hit {
+  path: string | null;
+  field: "input" | "request" | "answer" | "output" | "error";
+  before: string;
+  found: string;
+  after: string;
+}
+
 /** A worker as it announced itself; `fault` says why that cannot be read. */
 export interface Host {
   name: string;

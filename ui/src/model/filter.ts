@@ -7,7 +7,7 @@ export interface Filter {
   faults: string[];
 }
 
-const NAMES = "status: program: label: by: project: parent: since: until: cost>";
+const NAMES = "status: program: label: by: project: parent: since: until: cost> text:";
 const STATUSES = ["pending", "running", "suspended", "success", "failed", "cancelled"];
 const UNITS: Record<string, number> = { s: 1, m: 60, h: 3_600, d: 86_400, w: 604_800 };
 
@@ -16,8 +16,9 @@ export function parseFilter(text: string, now: number): Filter {
   const query: RunQuery = {};
   const faults: string[] = [];
   const labels: string[] = [];
-  for (const part of text.split(/\s+/).filter(Boolean)) {
-    const [, name = "", value = ""] = /^(\w+)[:>](.*)$/.exec(part) ?? [];
+  for (const part of wordsOf(text)) {
+    const [, name = "", written = ""] = /^(\w+)[:>](.*)$/.exec(part) ?? [];
+    const value = written.replaceAll('"', "");
     switch (name) {
       case "status": {
         const unknown = value.split(",").filter((one) => !STATUSES.includes(one));
@@ -31,6 +32,10 @@ export function parseFilter(text: string, now: number): Filter {
         break;
       case "by":
         query.submitter = value;
+        break;
+      case "text":
+        if (value !== "") query.text = value;
+        else faults.push('text: is followed by what is looked for: text:"late parcel"');
         break;
       case "program":
       case "project":
@@ -63,8 +68,13 @@ function momentOf(text: string, now: number): number | null {
   return Number.isNaN(moment) ? null : moment;
 }
 
+/** The words of a filter: between quotes a blank belongs to a word. */
+function wordsOf(text: string): string[] {
+  return text.match(/(?:"[^"]*"|\S)+/g) ?? [];
+}
+
 /** *text* with one word in place of those of its name. */
 export function withWord(text: string, name: string, word: string | null): string {
-  const rest = text.split(/\s+/).filter((part) => part !== "" && !part.startsWith(name));
+  const rest = wordsOf(text).filter((part) => !part.startsWith(name));
   return (word === null ? rest : [word, ...rest]).join(" ");
 }

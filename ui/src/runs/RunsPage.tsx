@@ -1,5 +1,5 @@
 import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
-import type { RunList, RunQuery, RunRow, Source } from "../api";
+import type { Listed, RunQuery, Source } from "../api";
 import { cost, duration, plural } from "../lib/format";
 import { isForPage } from "../lib/keys";
 import { useAddress } from "../lib/router";
@@ -22,6 +22,8 @@ const CHIPS: [string, string | null][] = [
   ["Done", "status:success"],
 ];
 
+const HINT = "status:failed program:refund label:team=shop since:24h cost>0.01";
+
 const KEYS: Key[] = [
   ["j k", "next run, run before"],
   ["Enter", "look at it"],
@@ -34,15 +36,17 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const [{ query }, change] = useAddress();
   const text = query.get("q") ?? "";
   const [draft, setDraft] = useState(text);
-  const [list, setList] = useState<RunList | null>(null);
-  const [more, setMore] = useState<RunList[]>([]);
+  const [list, setList] = useState<Listed | null>(null);
+  const [more, setMore] = useState<Listed[]>([]);
   const [fault, setFault] = useState<Error | null>(null);
   const [moreFault, setMoreFault] = useState<Error | null>(null);
   const [live, setLive] = useState(true);
   const [picked, setPicked] = useState<string[]>([]);
   const [at, setAt] = useState(-1);
   const field = useRef<HTMLInputElement>(null);
-  const told = parseFilter(text, 0).faults;
+  const { faults: told, query: wanted } = parseFilter(text, 0);
+  const searching = wanted.text !== undefined;
+  if (searching && !from.searches) told.push("what was said in runs is not for you to search");
   if (fault !== null) told.push(live ? whilePolled(fault) : fault.message);
   if (moreFault !== null) told.push(moreFault.message);
 
@@ -51,7 +55,8 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const nexts = useTurns();
   const look = useCallback(() => {
     const filter = parseFilter(text, Date.now());
-    if (filter.faults.length > 0) return Promise.resolve();
+    const refused = filter.query.text !== undefined && !from.searches;
+    if (filter.faults.length > 0 || refused) return Promise.resolve();
     const counts = looks.ask();
     return from.runs(filter.query).then(
       (found) => {
@@ -72,12 +77,12 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
     void look();
   }, [look, looks, nexts]);
   useEffect(() => {
-    if (!live) return;
+    if (!live || searching) return; // which takes seconds, and is asked for once
     const timer = setInterval(() => {
       if (document.visibilityState === "visible") void look();
     }, EVERY_MS);
     return () => clearInterval(timer);
-  }, [live, look]);
+  }, [live, searching, look]);
 
   const pages = list === null ? [] : [list, ...more];
   const seen = new Set<string>();
@@ -86,6 +91,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
     .filter((row) => !seen.has(row.id) && seen.add(row.id));
   const shown = picked.filter((id) => seen.has(id)); // a run can leave the list after its pick
   const after = pages.at(-1)?.after ?? null;
+  const searched = pages.reduce((sum, page) => sum + (page.searched ?? 0), 0);
   const next = async () => {
     if (after === null) return;
     const { query: asked } = parseFilter(text, Date.now());
@@ -135,9 +141,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
         <div className="title">
           <h1>Runs</h1>
           {!from.shared && <a href="#/inbox">Inbox</a>}
-          {from.list !== null && (
-            <Sparkline list={from.list} query={ofDays(parseFilter(text, 0).query)} />
-          )}
+          {from.list !== null && <Sparkline list={from.list} query={ofDays(wanted)} />}
           <span className="grow" />
           <button
             type="button"
@@ -161,7 +165,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
             ref={field}
             value={draft}
             onChange={(event) => setDraft(event.target.value)}
-            placeholder="status:failed program:refund label:team=shop since:24h cost>0.01"
+            placeholder={HINT + (from.searches ? ' text:"late parcel"' : "")}
             aria-label="Filter runs"
             spellCheck={false}
           />
@@ -191,6 +195,12 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
             <Plain text={one} />
           </p>
         ))}
+        {list?.searched !== undefined && (
+          <p className="searched" role="status">
+            Searched {after === null ? "all" : "the newest"} {plural(searched, "run")}:{" "}
+            {rows.length === 0 ? "none" : rows.length} found.
+          </p>
+        )}
         {list !== null && rows.length === 0 && (
           <div className="message">
             {text === "" ? (
@@ -262,7 +272,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
           {rows.length > 0 && <span className="muted">{plural(rows.length, "run")}</span>}
           {after !== null && (
             <button type="button" onClick={next}>
-              More
+              {searching ? "Search further" : "More"}
             </button>
           )}
         </footer>
@@ -286,7 +296,7 @@ function Line({
   picked,
   pick,
 }: {
-  row: RunRow;
+  row: Listed["runs"][number];
   now: number;
   current: boolean;
   picked: boolean;
@@ -321,6 +331,18 @@ function Line({
         <a href={`#/run/${encodeURIComponent(row.id)}`}>
           <Plain text={row.id} />
         </a>
+        {row.hits?.map((hit) => (
+          <div key={`${hit.path} ${hit.field} ${hit.before}`} className="hit line">
+            <span className="muted">
+              <Plain text={hit.path === null ? hit.field : `${hit.path} ${hit.field}`} />
+            </span>{" "}
+            <Plain text={hit.before} />
+            <mark>
+              <Plain text={hit.found} />
+            </mark>
+            <Plain text={hit.after} />
+          </div>
+        ))}
       </td>
       <td className="program">
         <Plain text={row.program} />

@@ -1,6 +1,6 @@
 // What the pages of a server ask for beside runs: who is logged in, programs, members, keys, the log.
 
-import type { ListOfTeam, RunQuery, Source } from "../api";
+import type { Listed, ListOfTeam, RunQuery, Source } from "../api";
 import type {
   Answer,
   AskedList,
@@ -10,7 +10,6 @@ import type {
   DayList,
   DiagnosticView,
   Problem,
-  RunList,
   Started,
   Verified,
   ViewList,
@@ -136,6 +135,10 @@ export class TeamSource implements Source {
     cancel: null,
   };
 
+  get searches(): boolean {
+    return this.may("run:content");
+  }
+
   get forks(): boolean {
     return this.may("run:fork");
   }
@@ -163,8 +166,9 @@ export class TeamSource implements Source {
     return call("POST", `${this.base}/runs`, body);
   }
 
-  async runs(query: RunQuery): Promise<RunList> {
-    return this.get(`runs?${new URLSearchParams(query)}`);
+  async runs(query: RunQuery): Promise<Listed> {
+    const route = query.text === undefined ? "runs" : "search";
+    return this.get(`${route}?${new URLSearchParams(query)}`);
   }
 
   async run(id: string, seen?: string): Promise<Current> {

@@ -15,7 +15,15 @@ from ...draw.view import view_of
 from ...records.secrecy import NOTHING_SECRET, Levels
 from ...run.inbox import Inbox
 from ...store.records import ENDED
-from ...ui.library import Comparison, Programs, RunList, compared, recomputed, version_of
+from ...ui.library import (
+    Comparison,
+    FoundList,
+    Programs,
+    RunList,
+    compared,
+    recomputed,
+    version_of,
+)
 from ...ui.page import page
 from ..access import Who
 from ..addresses import addressed
@@ -55,6 +63,16 @@ def list_runs(who: Who, asked: Asked, after: After = None) -> Json:
         for row in found["runs"]:
             row["error"] = None if row["error"] is None else "withheld"
     return Json(json_bytes(found))
+
+
+@route(ROUTES, "GET", f"{PROJECT}/search", "run:content", answers=FoundList)
+def search_runs(who: Who, asked: Asked, text: str, after: After = None) -> Json:
+    """Runs of the project in which *text* was said, newest first: in inputs, outputs, requests,
+    answers and errors, of what pages show of them. So many are ``searched`` as two seconds allow;
+    ``after`` goes on with those before.
+    """
+    with understood():
+        return Json(json_bytes(who.scope.search(asked, text, after)))
 
 
 @route(
