@@ -148,9 +148,9 @@ def _handed_over(life: Life, stored: StoredRun) -> Any:
     to who has the run by then.
     """
     told = {m.name for m in (*stored.decided, *stored.inbox) if m.kind == "outcome"}
-    for key, calls in life.ledger.calls.items():
-        run_id, _, path = key.partition(":")
-        for call in calls if run_id == stored.run_id else ():
+    for key, calls in life.ledger.of_run(stored.run_id).items():
+        path = key.partition(":")[2]
+        for call in calls:
             process, at = call.process, call.answered_ns
             if at is None or EFFECTS.get(call.tool) not in UNSAFE or not process.alive:
                 continue
@@ -180,9 +180,7 @@ def _effects(life: Life, stored: StoredRun, trace: Any) -> Any:
         unknown = success or step.status is StepStatus.IN_DOUBT
         if tool is not None and EFFECTS[tool] in UNSAFE and done is not None and not unknown:
             yield f"{key}: recorded as {step.status.value} ({step.error}), and it was done"
-    for key, calls in life.ledger.calls.items():
-        if key.partition(":")[0] != stored.run_id:
-            continue
+    for key, calls in life.ledger.of_run(stored.run_id).items():
         unsafe = [call for call in calls if EFFECTS.get(call.tool) in UNSAFE]
         if sum(call.state == "done" for call in unsafe) > 1:
             yield f"{key}: done twice"
@@ -207,12 +205,7 @@ def _budget(life: Life, stored: StoredRun, program: Any) -> Any:
     budget = program.budget
     if budget is None:
         return
-    of_run = [
-        call
-        for key, calls in life.ledger.calls.items()
-        if key.partition(":")[0] == stored.run_id
-        for call in calls
-    ]
+    of_run = [call for calls in life.ledger.of_run(stored.run_id).values() for call in calls]
     counts = {
         "max_llm_calls": sum(call.tool == "model" for call in of_run),
         "max_tool_calls": sum(call.tool != "model" for call in of_run),
@@ -268,8 +261,8 @@ DISTURBING = frozenset({"freeze", "stall", "partition", "slow", "refused", "lost
 def _not_stopped(life: Life, stored: StoredRun, said: Said) -> Any:
     """What was begun, or ended well, after a cancellation must have been noticed."""
     late_ns = said.at_ns + NOTICED_NS
-    for key, calls in life.ledger.calls.items():
-        if key.partition(":")[0] == stored.run_id and not key.endswith("/undo"):
+    for key, calls in life.ledger.of_run(stored.run_id).items():
+        if not key.endswith("/undo"):
             for call in calls:
                 if call.begun_ns > late_ns and not _disturbed(
                     life, call.process.name, said.at_ns, call.begun_ns

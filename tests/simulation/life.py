@@ -182,11 +182,15 @@ class Life:
         await asyncio.wait(started)
         await process.loop.create_future()
 
+    def options(self, run_id: str) -> dict[str, Any]:
+        """What else is said of a run as it begins."""
+        return {}
+
     async def submitted(self, vm: ExecutionVM, run_id: str, program: Program) -> None:
         """Leave a run to the workers; again while the store does not answer."""
         while True:
             try:
-                await vm.submit(program, {"name": run_id}, run_id=run_id)
+                await vm.submit(program, {"name": run_id}, run_id=run_id, **self.options(run_id))
                 return
             except StoreError as error:
                 if not error.passing:
@@ -196,7 +200,7 @@ class Life:
         """Run it in the client's own process; it may be gone on with elsewhere."""
         while True:
             try:
-                await vm.run(program, {"name": run_id}, run_id=run_id)
+                await vm.run(program, {"name": run_id}, run_id=run_id, **self.options(run_id))
                 return
             except StoreError as error:
                 if not error.passing:
@@ -345,7 +349,7 @@ class Life:
 
     def live(self) -> Life:
         """Let the world go on until all is done, and look at what it came to."""
-        from .invariants import watch, whole
+        from .invariants import watch
 
         with running(self.world):
             watch(self)
@@ -360,8 +364,14 @@ class Life:
                         f"{run.run_id} ({run.program_name}) has not ended: {run.status}, owner "
                         f"{run.owner}, waits for {[entry['path'] for entry in run.waiting]}"
                     )
-            whole(self)
+            self.look_back()
         return self
+
+    def look_back(self) -> None:
+        """Look at the whole, once all runs have ended."""
+        from .invariants import whole
+
+        whole(self)
 
     def populate(self) -> None:
         """Start the processes."""

@@ -46,6 +46,7 @@ class Ledger:
 
     world: World
     calls: dict[str, list[Call]] = field(default_factory=dict)
+    of_runs: dict[str, dict[str, list[Call]]] = field(default_factory=dict)  # the same, of each
     kept: set[str] = field(default_factory=set)
     kept_by: set[tuple[Process, str]] = field(default_factory=set)  # and whose word that was
     begun: list[Callable[[Call, list[Call]], None]] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Ledger:
         """Note that the current process makes a call."""
         process = here()
         before = self.calls.setdefault(key, [])
+        self.of_runs.setdefault(key.partition(":")[0], {})[key] = before
         call = Call(key, name, process, self.world.now, given)
         self.world.tell(process.name, f"calls {name} {key}")
         for check in self.begun:
@@ -62,6 +64,10 @@ class Ledger:
         before.append(call)
         self.count += 1
         return call
+
+    def of_run(self, run_id: str) -> dict[str, list[Call]]:
+        """The calls of a run, by key."""
+        return self.of_runs.get(run_id, {})
 
     def truth(self, key: str) -> Call | None:
         """The call that had its effect, if any."""

@@ -21,6 +21,29 @@ THREAD_NS = 5_000, 200_000
 """How long a thread takes to begin, and its answer to arrive: from 5 to 200 microseconds."""
 
 
+class Ready:
+    """What a loop calls once, unless it is cancelled: an `asyncio.Handle` in what is asked of one."""
+
+    __slots__ = ("__weakref__", "args", "callback", "context", "off")
+
+    def __init__(
+        self,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> None:
+        self.callback, self.args, self.off = callback, args, False
+        self.context = context if context is not None else contextvars.copy_context()
+
+    def cancel(self) -> None:
+        """Let it not be called."""
+        self.off = True
+
+    def cancelled(self) -> bool:
+        """Whether it is not to be called."""
+        return self.off
+
+
 class SimulatedLoop:
     """Runs what is ready of one process whenever the world wakes it. It has what asyncio's tasks,
     futures and waits ask of a loop, and nothing for files and sockets.
@@ -29,7 +52,7 @@ class SimulatedLoop:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.asyncio = cast(asyncio.AbstractEventLoop, self)
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: deque[Ready] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
         self._called = False  # whether the world is to wake it
         self._idle = True  # whether it waits for that, and not in the middle of a call
@@ -39,11 +62,19 @@ class SimulatedLoop:
         ready, world = self._ready, self.process.world
         while True:
             while ready:
-                handle = ready.popleft()
-                if not handle.cancelled():
-                    handle._run()
-                    if world.closed:  # a task has kept what was to end this greenlet
-                        return
+                due = ready.popleft()
+                if due.off:
+                    continue
+                try:
+                    due.context.run(due.callback, *due.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as asyncio has it
+                    self.call_exception_handler(
+                        {"message": "a callback raised", "exception": error}
+                    )
+                if world.closed:  # a task has kept what was to end this greenlet
+                    return
             self._idle = True
             self.process.park()
             self._idle = False
@@ -58,13 +89,13 @@ class SimulatedLoop:
         callback: Callable[..., Any],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self.asyncio, context)
-        self._ready.append(handle)
+    ) -> Ready:
+        soon = Ready(callback, args, context)
+        self._ready.append(soon)
         if not self._called and self._idle:
             self._called = True
             self.process.at(self.process.world.now, self._turn)
-        return handle
+        return soon
 
     call_soon_threadsafe = call_soon
 
@@ -74,7 +105,7 @@ class SimulatedLoop:
         callback: Callable[..., Any],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> asyncio.TimerHandle:
+    ) -> Ready:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(
@@ -83,19 +114,16 @@ class SimulatedLoop:
         callback: Callable[..., Any],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self.asyncio, context)
+    ) -> Ready:
+        later = Ready(callback, args, context)
 
         def due() -> None:
-            if not handle.cancelled():
-                self._ready.append(handle)
+            if not later.off:  # one that was cancelled is passed over when it is due
+                self._ready.append(later)
                 self._turn()
 
         self.process.after(when - self.time(), due)
-        return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Nothing: it is passed over when it is due."""
+        return later
 
     def time(self) -> float:
         return self.process.monotonic_ns() / 1e9

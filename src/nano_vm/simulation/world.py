@@ -111,19 +111,14 @@ class Process:
         self.leases: set[str] = set()
         self.loop: SimulatedLoop = SimulatedLoop(self)
         self.main = greenlet(self.loop.serve, world.hub)
-        self.threads: list[greenlet] = []  # those of a dead process are kept until the world ends
+        # that carry threads of it; those of a dead process are kept until the world ends
+        self.strands: dict[Strand, None] = {}
         self.ended: Callable[[], None] | None = None  # called when it dies, for who starts another
 
     def resume(self, which: greenlet) -> None:
         """Let a greenlet of this process run until it waits; called by the world only."""
-        if which is self.main:
-            asyncio._set_running_loop(self.loop.asyncio)
-            try:
-                which.switch()
-            finally:
-                asyncio._set_running_loop(None)
-        else:
-            which.switch()
+        self.world.run_loop(self.loop.asyncio if which is self.main else None)
+        which.switch()
 
     def park(self) -> None:
         """Let the world go on until somebody resumes the current greenlet."""
@@ -153,7 +148,6 @@ class Process:
     def spawn(self, work: Callable[[], None], delay_ns: int) -> Spawned:
         """Run *work* in a thread that begins after *delay_ns*."""
         thread = Spawned(self, work)
-        self.threads.append(thread.greenlet)
         self.at(self.world.now + delay_ns, thread.begin)
         return thread
 
@@ -164,16 +158,22 @@ class Process:
 class Spawned:
     """A thread of a process."""
 
+    __slots__ = ("done", "process", "waiters", "work")
+
     def __init__(self, process: Process, work: Callable[[], None]) -> None:
         self.process, self.work = process, work
-        self.greenlet = greenlet(self._run, process.world.hub)
         self.done = False
         self.waiters: list[Waiter] = []
 
     def begin(self) -> None:
-        self.process.resume(self.greenlet)
+        process, idle = self.process, self.process.world.idle
+        strand = idle.pop() if idle else Strand(process.world)
+        strand.thread = self
+        process.strands[strand] = None
+        process.resume(strand.greenlet)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """All of its work; called by the strand that carries it."""
         self.work()
         self.done = True
         for waiter in self.waiters:
@@ -185,6 +185,27 @@ class Spawned:
             waiter = Waiter(self.process)
             self.waiters.append(waiter)
             waiter.wait()
+
+
+class Strand:
+    """A greenlet that carries one thread after the other: to make one takes longer than most threads
+    take, since each has a mapping of its own for its stack.
+    """
+
+    __slots__ = ("greenlet", "thread", "world")
+
+    def __init__(self, world: World) -> None:
+        self.world, self.greenlet = world, greenlet(self._carry, world.hub)
+        self.thread: Spawned | None = None
+
+    def _carry(self) -> None:
+        while self.thread is not None:
+            thread, self.thread = self.thread, None
+            thread.run()
+            del thread.process.strands[self]
+            self.world.idle.append(self)
+            self.greenlet.gr_context = None  # the next one begins with a context of its own
+            self.world.hub.switch()
 
 
 @dataclass(frozen=True)
@@ -280,6 +301,7 @@ class World:
         self.hub = getcurrent()
         self.here: Process | None = None  # whose greenlet runs, or whose transaction is made
         self.processes: list[Process] = []
+        self.idle: list[Strand] = []  # that carry no thread now
         self.history: list[Happening] = []
         self.faults: list[Fault] = []
         self.events = 0
@@ -288,6 +310,7 @@ class World:
         self._queue: list[tuple[int, int, Callable[[], None], Process | None]] = []
         self._number = 0
         self._drawn = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # that asyncio takes for running
         process_rates = {
             "death": faults.death,
             "freeze": faults.freeze,
@@ -314,17 +337,34 @@ class World:
         """Let the world go on until *done*, which is asked now and then, or *until_ns*; whether it
         is done.
         """
-        queue, comes = self._queue, self._comes
-        while not done():
-            for _ in range(EVENTS_AT_ONCE):
-                if not queue or queue[0][0] > until_ns:
+        try:
+            while not done():
+                if not self._go_on(until_ns):
                     return done()
-                self.now, _, call, process = heappop(queue)
-                if process is None or comes(process, call):
-                    self.here = process
-                    self.events += 1
-                    call()
+            return True
+        finally:
+            self.run_loop(None)
+
+    def _go_on(self, until_ns: int) -> bool:
+        """Let some events happen; whether there were any left until then."""
+        queue, comes = self._queue, self._comes
+        for _ in range(EVENTS_AT_ONCE):
+            if not queue or queue[0][0] > until_ns:
+                return False
+            self.now, _, call, process = heappop(queue)
+            if process is None or comes(process, call):
+                self.here = process
+                self.events += 1
+                call()
         return True
+
+    def run_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Have asyncio take *loop* for the one that runs. It asks the system for the id of its
+        process then, so that is not said twice.
+        """
+        if self._loop is not loop:
+            self._loop = loop
+            asyncio._set_running_loop(loop)
 
     def _comes(self, process: Process, call: Callable[[], None]) -> bool:
         """Whether an event of a process happens: not if that is dead, and later if it stands
@@ -362,8 +402,10 @@ class World:
 
     def strikes(self, kind: str, who: str) -> bool:
         """Whether a fault of *kind* happens now to *who*."""
+        if self.now >= self.calm_from:
+            return False
         rate: int = getattr(self.rates, kind)
-        if not rate or self.now >= self.calm_from or self.chance.random() * rate >= 1:
+        if not rate or self.chance.random() * rate >= 1:
             return False
         return self.happens(kind, who)
 
@@ -452,12 +494,18 @@ class World:
         self.closed = True
         for process in self.processes:
             process.alive = False
-            for which in (*process.threads, process.main):
-                if not which.dead:
-                    with suppress(BaseException):
-                        which.throw()
+            for which in (*(strand.greenlet for strand in process.strands), process.main):
+                self._throw(which)
             process.loop.take_apart()
-            process.threads.clear()
+            process.strands.clear()
+        for strand in self.idle:
+            self._throw(strand.greenlet)
+        self.idle.clear()
+
+    def _throw(self, which: greenlet) -> None:
+        if not which.dead:
+            with suppress(BaseException):
+                which.throw()
 
     async def travel(self) -> None:
         """For tools: the way of a request, or of its answer. The process may die on it; and as the
