@@ -618,6 +618,32 @@ async def test_a_worker_that_is_there_takes_programs_by_a_plugin(temporal_server
         assert list(trace.final_output) == ["b", "a"]
 
 
+@pytest.mark.parametrize("how", ["own", "plugin"])
+async def test_a_task_may_take_longer_than_the_sdk_lets_it(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """As that does which makes the trace of large values on a busy processor: the SDK would begin
+    it again, and again, until it takes the run for one that cannot be evicted.
+    """
+
+    def slow(recording: Any) -> Trace:
+        time.sleep(2.2)  # the SDK waits 2 s
+        return Trace(recording)
+
+    monkeypatch.setattr(workflow, "Trace", slow)
+    vm, client = ExecutionVM(None, {"t": read}), await temporal_server.client()
+    theirs = {
+        "own": lambda: worker(client, vm, "own"),
+        "plugin": lambda: Worker(client, task_queue="plugin", plugins=[NanoPlugin(vm)]),
+    }
+    async with theirs[how]():
+        trace = await TemporalRuns(client, how).run(program(step()), run_id=f"slow-{how}")
+    assert trace.ok
+    history = await client.get_workflow_handle(f"slow-{how}").fetch_history()
+    kinds = [EventType.Name(event.event_type) for event in history.events]
+    assert "EVENT_TYPE_WORKFLOW_TASK_FAILED" not in kinds
+
+
 async def test_a_tool_that_only_reads_and_is_inline_costs_one_event(
     temporal_server: Server,
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build import program, step
+from build import mapped, program, step
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
 
@@ -100,6 +100,81 @@ async def test_without_storage_a_value_that_is_too_large_fails_its_step(
         trace = await runs.run(passing(3_000_000), run_id="too-large")
     assert "PayloadsTooLarge" in (trace.error or "")
     assert [one.path for one in trace.steps] == ["a"]
+
+
+async def test_without_storage_a_call_that_is_given_too_much_fails_its_step(
+    temporal_server: Server,
+) -> None:
+    """Each value passes by itself."""
+    client = await temporal_server.client()
+    vm = ExecutionVM(None, TOOLS)
+    made = program(
+        step("a", tool="grown", args={"seed": "x", "size": 1_200_000}),
+        step("b", tool="length", args={"x": {"expr": "[$a.output, $a.output]"}}),
+    )
+    async with worker(client, vm, "given"):
+        trace = await TemporalRuns(client, "given").run(made, run_id="given")
+    fault = trace.steps[1].error or ""
+    assert "PayloadsTooLarge: what the call is given has 2,400,0" in fault
+    assert "give all clients and workers a database for large ones: --payloads" in fault
+
+
+async def test_without_storage_a_value_of_a_local_call_fails_its_step(
+    temporal_server: Server,
+) -> None:
+    @tool(effect="read", inline=True)
+    def near(size: int) -> str:
+        return "x" * size
+
+    client = await temporal_server.client()
+    made = program(step("a", tool="near", args={"size": 3_000_000}))
+    async with worker(client, ExecutionVM(None, {"near": near}), "near"):
+        trace = await TemporalRuns(client, "near").run(made, run_id="near")
+    fault = trace.steps[0].error or ""
+    assert "PayloadsTooLarge: the value of the tool has 3,000,002 bytes" in fault
+
+
+@pytest.mark.parametrize(
+    ("calls", "what"),
+    [(200, "the trace of the run"), (90, "what the run was given so far")],
+    ids=["at its end", "on its way"],
+)
+async def test_without_storage_a_run_that_is_too_large_ends_with_an_error(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: int, what: str
+) -> None:
+    """Its calls are small, and there are a hundred of them."""
+    monkeypatch.setattr(workflow, "MAX_CALLS", calls)
+    client = await temporal_server.client()
+    vm = ExecutionVM(None, TOOLS, store=f"sqlite:///{tmp_path}/runs.db")
+    call = step("a", tool="grown", args={"seed": "x", "size": 25_000})
+    made = program(mapped(call, over="$items"))
+    name = f"large-{calls}"
+    async with worker(client, vm, name):
+        runs = TemporalRuns(client, name, search_attributes=True)
+        await runs.submit(made, {"items": list(range(100))}, run_id=name)
+        with pytest.raises(
+            VMError, match=rf"end by itself: PayloadsTooLarge: {what} has [\d,]+ bytes, and"
+        ):
+            await runs.result(name)
+    vm.close()
+
+
+async def test_without_storage_what_a_client_sends_is_refused_where_it_is_too_large(
+    temporal_server: Server,
+) -> None:
+    """The server would refuse the first, and the worker try the task of the second for ever."""
+    large, name = "x" * 2_000_000, "sent"
+    client = await temporal_server.client()
+    async with worker(client, ExecutionVM(), name):
+        runs = TemporalRuns(client, name)
+        made = program({"id": "w", "type": "wait", "event": "go"})
+        with pytest.raises(VMError, match=r"what it is begun with has 2,000,\d+ bytes"):
+            await runs.submit(made, {"x": large})
+        await runs.run(made, run_id=name)
+        with pytest.raises(VMError, match=r"the event has 2,000,\d+ bytes"):
+            await runs.send_event(name, "go", large)
+        await runs.send_event(name, "go", "x")
+        assert (await runs.result(name)).ok
 
 
 async def test_nothing_can_be_read_in_an_encrypted_history(temporal_server: Server) -> None:

@@ -53,6 +53,8 @@ from ..store.protocol import Archive
 from ..store.records import DEFAULT_PROJECT
 from ..tools.contract import IDEMPOTENCY_KEY, Parameter, ToolContract, checked
 from ..values import admit, canonical
+from .conversion import excess, most_bytes
+from .failures import TOO_LARGE, too_large
 from .keeping import keep
 from .plans import PLANS, calls_of, facts_of
 from .terms import (
@@ -328,12 +330,16 @@ class Activities:
         """Whether a program may run on these inputs, by this worker's tools, models and policy."""
         async with alive():
             try:
-                return await asyncio.to_thread(self.verdict, told, activity.info().workflow_id)
+                run_id, most = (
+                    activity.info().workflow_id,
+                    most_bytes(activity.client().data_converter),
+                )
+                return await asyncio.to_thread(self.verdict, told, run_id, most)
             except VMError as error:
                 raise ApplicationError(str(error), type=FAULT, non_retryable=True) from error
 
-    def verdict(self, told: Mapping[str, Any], run_id: str | None) -> dict[str, Any]:
-        """As `admit`: the JSON form of an `Admission`."""
+    def verdict(self, told: Mapping[str, Any], run_id: str | None, most: int = 0) -> dict[str, Any]:
+        """As `admit`: the JSON form of an `Admission`; payloads have *most* bytes."""
         start = Start.of(told)
         with self._lock:
             known = self.known({"program": start.program, "programs": start.programs})
@@ -373,6 +379,7 @@ class Activities:
             self.queues_of(plan, host.adapters),
             self.queue_seconds,
             hasattr(self.vm.store, "import_"),
+            most,
         ).to_dict()
 
     def queues_of(self, plan: Plan, adapters: Mapping[str | None, Adapter]) -> dict[str, str]:
@@ -478,7 +485,13 @@ class Activities:
             calling = Calling(call.tool, names, contract.positional[: len(names)] == names)
             function = calling.bound(self.vm.preparer.functions[call.tool])
             came = await self.made(contract, function, values, call.seconds, life)
-        return self.outcome(contract, call, came)
+        outcome = self.outcome(contract, call, came)
+        most = most_bytes(activity.client().data_converter) if activity.info().is_local else 0
+        size = excess([outcome], most)
+        if size:  # another call fails by itself then
+            told_why = too_large("the value of the tool", size, most)
+            return BadResult(StepError("tool", TOO_LARGE, told_why, retryable=False))
+        return outcome
 
     async def made(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
@@ -38,20 +39,42 @@ def json_bytes(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+PAYLOAD_BYTES = 2_000_000
+"""The most that a payload may have which is not stored apart: a server refuses more than 2 MiB, and
+metadata and encryption add some.
+"""
+
+
+def most_bytes(converter: DataConverter) -> int:
+    """The most bytes of a payload that *converter* sends; 0 where it stores large ones apart."""
+    return PAYLOAD_BYTES if converter.external_storage is None else 0
+
+
+def excess(values: Iterable[Any], most: int) -> int:
+    """How many bytes the first of *values* has that has more than *most*; 0 where none has, or
+    nothing limits them (0).
+    """
+    sizes = (len(json_bytes(_held(value))) for value in values) if most else ()
+    return next((size for size in sizes if size > most), 0)
+
+
+def _held(value: Any) -> Any:
+    """What the payload of *value* holds."""
+    if isinstance(value, Value):
+        return value.value
+    return outcome_json(value) if isinstance(value, _OUTCOMES) else value
+
+
 class OrderedJSON(JSONPlainPayloadConverter):
     """JSON as the SDK reads and writes it, but for the order of keys; outcomes are marked."""
 
     def to_payload(self, value: Any) -> Payload | None:
         """The payload of *value*; what JSON does not have is left to the SDK's encoder."""
         metadata = {"encoding": self.encoding.encode()}
-        if isinstance(value, Value):
-            return Payload(metadata={**metadata, MARK: b"value"}, data=json_bytes(value.value))
         if isinstance(value, _OUTCOMES):
-            return Payload(
-                metadata={**metadata, MARK: b"outcome"}, data=json_bytes(outcome_json(value))
-            )
+            metadata[MARK] = b"value" if isinstance(value, Value) else b"outcome"
         try:
-            return Payload(metadata=metadata, data=json_bytes(value))
+            return Payload(metadata=metadata, data=json_bytes(_held(value)))
         except (TypeError, ValueError):
             return super().to_payload(value)
 

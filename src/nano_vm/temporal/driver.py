@@ -53,7 +53,15 @@ from ..machine.plan import (
 from ..records.record import StepError
 from ..records.status import TraceStatus
 from ..values import CONTAINERS
-from .failures import is_lost, is_not_made, is_untaken, outcome_of_failure
+from .conversion import excess
+from .failures import (
+    TOO_LARGE,
+    is_lost,
+    is_not_made,
+    is_untaken,
+    outcome_of_failure,
+    too_large,
+)
 from .plans import Planned
 from .tape import Begun, Entry, Lost, Tape, Timed, fed, is_large
 from .terms import (
@@ -111,6 +119,16 @@ def is_local(op: ToolOp | ModelOp) -> bool:
     worker dies.
     """
     return isinstance(op, ToolOp) and op.effect == "read" and op.straight == INLINE
+
+
+def kind_of(op: ToolOp | ModelOp) -> str:
+    """What an error of the call is called by."""
+    return "tool" if isinstance(op, ToolOp) else "model"
+
+
+def not_called(op: ToolOp | ModelOp, fault: StepError) -> Outcome:
+    """The outcome of a call that was not made, because of *fault*."""
+    return NotCalled(fault) if isinstance(op, ToolOp) else Failed(fault, NOTHING_USED)
 
 
 @dataclass(slots=True)
@@ -439,7 +457,7 @@ class Driver:
         if entries == [UNKNOWN_PROGRAM]:
             told = "the worker that took the call cannot run its program"
             fault = StepError("refused", "ProgramRefused", told, retryable=False)
-            return [NotCalled(fault) if op.code == TOOL else Failed(fault, NOTHING_USED)]
+            return [not_called(op, fault)]
         return entries
 
     async def call(
@@ -453,6 +471,12 @@ class Driver:
         values: Iterable[Any] = (),
     ) -> list[Any]:
         """Make a call as an activity; *values* are sent by themselves."""
+        local = queue is None and is_local(op)
+        most = self.admission.payload_bytes
+        size = 0 if local else excess([facts, *values], most)
+        if size:  # the server would have the task tried for ever
+            fault = too_large("what the call is given", size, most)
+            return [not_called(op, StepError(kind_of(op), TOO_LARGE, fault, retryable=False))]
         tape, begun = self.tape.of(machine.frame_name), self.now()
         self._called[machine.frame_name] = len(tape), begun
         self.calls.made += 1
@@ -474,7 +498,7 @@ class Driver:
         if queue is not None and (begun + patience * 1e9 < machine.deadline or machine.side_call):
             common["schedule_to_start_timeout"] = timedelta(seconds=patience)
         handle: ActivityHandle[Any]
-        if queue is None and is_local(op):
+        if local:
             handle = workflow.start_local_activity(activity, **common)
         else:
             handle = workflow.start_activity(
@@ -497,7 +521,7 @@ class Driver:
     ) -> list[Entry]:
         """The entries of a call that ended with a failure of Temporal's own."""
         unsafe = isinstance(op, ToolOp) and op.unsafe
-        kind = "tool" if isinstance(op, ToolOp) else "model"
+        kind = kind_of(op)
         # the server shortens that limit to the run's own deadline
         if is_untaken(error) and (machine.side_call or self.now() < machine.deadline):
             queue = self.queue(machine, op, (op.tool if isinstance(op, ToolOp) else op.model) or "")
@@ -506,7 +530,7 @@ class Driver:
                 f"{self.admission.queue_seconds:g} s; start one: nano-vm work --queue {queue}"
             )
             fault = StepError(kind, "NoWorker", told, retryable=False)
-            return [NotCalled(fault) if kind == "tool" else Failed(fault, NOTHING_USED)]
+            return [not_called(op, fault)]
         if not is_lost(error) and not is_not_made(error):
             return [outcome_of_failure(error, unsafe=unsafe, kind=kind)]
         if self.cancelled and machine.side_call != "undo":

@@ -20,6 +20,15 @@ NO_ACTIVITY = "NotFoundError"
 TOO_LARGE = "PayloadsTooLarge"
 
 
+def too_large(what: str, size: int, most: int) -> str:
+    """What is said of a payload that no server takes."""
+    return (
+        f"{what} has {size:,} bytes, and a payload that is sent through the server has at most "
+        f"{most:,}; give all clients and workers a database for large ones: --payloads, or "
+        f"connect(payloads=URL)"
+    )
+
+
 def is_lost(error: ActivityError) -> bool:
     """Whether the worker of the call is gone, frozen or cut off, so that nobody can say what the
     call did.

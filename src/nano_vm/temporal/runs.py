@@ -41,7 +41,8 @@ from ..run.options import RUN_OPTIONS, RunOptions, unknown_options
 from ..run.vm import ExecutionVM
 from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
-from .conversion import data_converter
+from .conversion import data_converter, excess, most_bytes
+from .failures import too_large
 from .schedules import Schedules
 from .searching import attributes_of, register
 from .storage import external_storage
@@ -197,6 +198,7 @@ class TemporalRuns:
         start = self._start(program, context, programs, options)
         identity, attributes = _identity_of(start), await self._attributes(program, start)
         named, run_id = run_id is not None, run_ids.drawn() if run_id is None else run_id
+        self._require_sendable(run_id, "what it is begun with", start.to_dict())
         try:
             await self.client.start_workflow(
                 WORKFLOW,
@@ -461,7 +463,15 @@ class TemporalRuns:
             raise _unknown(run_id, error) from None
         return await self.result(run_id)
 
+    def _require_sendable(self, run_id: str, what: str, told: dict[str, Any]) -> None:
+        """Refuse what the server would not take."""
+        most = most_bytes(self.client.data_converter)
+        size = excess([told], most)
+        if size:
+            raise VMError(f"run {run_id!r}: {too_large(what, size, most)}")
+
     async def _update(self, run_id: str, name: str, told: dict[str, Any]) -> Any:
+        self._require_sendable(run_id, f"the {name}", told)
         try:
             return await self._handle(run_id).execute_update(name, told)
         except WorkflowUpdateFailedError as error:

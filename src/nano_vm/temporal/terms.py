@@ -77,6 +77,7 @@ class Admission(Message):
     queues: dict[str, str] = field(default_factory=dict)  # by the names of tools and models
     queue_seconds: float = QUEUE_SECONDS
     keeps: bool = False  # whether the worker has a store, for runs that have ended
+    payload_bytes: int = 0  # the most that a payload may have; 0 where large ones are stored
     refused: dict[str, Any] | None = None  # the JSON form of the refused run's trace
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +34,14 @@ MAX_CACHED_RUNS = 1_000
 """Runs that a worker keeps in memory; one that waits takes some 60 kB."""
 
 
+STANDS_SECONDS = 60
+"""How long a task of a workflow may take before the SDK takes it for a deadlock. Its own two seconds
+are too few for the trace of 16 MB values, or for the outcomes of 10,000 steps on a busy processor;
+and what it does then it does while the task still runs, of which a run never recovers on its worker.
+The server gives a task up after ten seconds, so that another worker has it long before.
+"""
+
+
 class NanoPlugin(SimplePlugin):
     """All that a host's own client and its workers need to run programs, in one argument of the
     client: ``plugins=[NanoPlugin(vm)]``; or of a worker, whose client has `data_converter`.
@@ -62,6 +70,20 @@ class NanoPlugin(SimplePlugin):
             config["graceful_shutdown_timeout"] = timedelta(seconds=STOP_SECONDS)
         return config
 
+    async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
+        """See base class."""
+        await super().run_worker(patient(worker), next)
+
+
+def patient(made: Worker) -> Worker:
+    """The worker whose tasks may take `STANDS_SECONDS`; the SDK has no setting for it but one that
+    runs tasks in the event loop.
+    """
+    inner = made._workflow_worker
+    if inner is not None and inner._deadlock_timeout_seconds is not None:  # not when debugging
+        inner._deadlock_timeout_seconds = STANDS_SECONDS
+    return made
+
 
 def worker(
     client: Client,
@@ -82,10 +104,12 @@ def worker(
         "max_cached_workflows": MAX_CACHED_RUNS,
         **options,
     }
-    return Worker(
-        client,
-        task_queue=task_queue,
-        workflows=[NanoProgram],
-        activities=Activities(vm, queues or {}, queue_seconds).all(),
-        **settings,
+    return patient(
+        Worker(
+            client,
+            task_queue=task_queue,
+            workflows=[NanoProgram],
+            activities=Activities(vm, queues or {}, queue_seconds).all(),
+            **settings,
+        )
     )

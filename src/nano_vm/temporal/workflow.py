@@ -20,7 +20,9 @@ from ..errors import VMError
 from ..records.status import TraceStatus
 from ..records.trace import Trace
 from .computed import Computed
+from .conversion import excess
 from .driver import Driver, MadeAgain
+from .failures import TOO_LARGE, too_large
 from .plans import PLANS, PlanNotReady
 from .searching import STATUS
 from .snapshot import snapshot
@@ -52,6 +54,9 @@ MAX_CALLS = 500
 
 MAX_EVENTS, MAX_BYTES = 3_000, 5_000_000
 """Events and bytes of one history, far below the 51,200 and 50 MB at which a server ends a run."""
+
+MESSAGE_PAYLOADS = 2
+"""How many of the largest payloads fit into a message to the server, which has 4 MiB."""
 
 KEEP_SECONDS, KEEP_LATEST_SECONDS = 120.0, 3600.0
 """How long a worker may take to put a run into a store, and how long that is tried."""
@@ -147,10 +152,14 @@ class NanoProgram:
             self._continue_as_new()
         trace = Trace(computed.recording(machine, driver.now()))
         self.ended = trace.to_dict()
-        self._tell_end(trace.status)
+        size = excess([self.ended], admission.payload_bytes)
+        if not size:
+            self._tell_end(trace.status)
         if admission.keeps:
             await self._keep(computed)
         await workflow.wait_condition(workflow.all_handlers_finished)
+        if size:
+            raise self._too_large("the trace of the run", size)
         return self.ended
 
     def _tell_end(self, status: TraceStatus) -> None:
@@ -195,10 +204,14 @@ class NanoProgram:
         """Have a worker put the run into its store; that it cannot for an hour is no fault of the
         run's.
         """
+        parts = self.start.with_tape(self.tape)
+        if self._excess(parts):
+            workflow.logger.warning("run %s is not in a store: it is too large", computed.run_id)
+            return
         try:
             await workflow.execute_activity(
                 KEEP,
-                args=self.start.with_tape(self.tape),
+                args=parts,
                 start_to_close_timeout=timedelta(seconds=KEEP_SECONDS),
                 schedule_to_close_timeout=timedelta(seconds=KEEP_LATEST_SECONDS),
                 heartbeat_timeout=timedelta(seconds=HEARTBEAT_SECONDS),
@@ -225,7 +238,23 @@ class NanoProgram:
         as they are, and what came since.
         """
         start = self.start.left(self.words, cancelled=self.cancelled)
-        workflow.continue_as_new(args=start.with_tape(self.tape))
+        parts = start.with_tape(self.tape)
+        size = self._excess(parts)
+        if size:
+            raise self._too_large("what the run was given so far", size)
+        workflow.continue_as_new(args=parts)
+
+    def _excess(self, parts: list[Any]) -> int:
+        """How many bytes *parts* have that the server does not take together; 0 where it does."""
+        assert self.computed is not None
+        most = self.computed.admission.payload_bytes
+        return excess(parts, most) or excess([parts], most * MESSAGE_PAYLOADS)
+
+    def _too_large(self, what: str, size: int) -> ApplicationError:
+        """The end of a run that no server takes: without it the task would be tried for ever."""
+        assert self.computed is not None
+        most = self.computed.admission.payload_bytes
+        return ApplicationError(too_large(what, size, most), type=TOO_LARGE, non_retryable=True)
 
     # --- what is said, and asked ---
 
