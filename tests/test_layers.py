@@ -36,6 +36,7 @@ PACKAGES = (
     "explore",
     "verify",
     "forking",
+    "newest",
     "store",
     "adapters",
     "run",

@@ -16,6 +16,7 @@ from nano_vm.draw import view
 from nano_vm.draw.chart import Chart, Stop
 from nano_vm.draw.view import RunView, view_of
 from nano_vm.language.flow import Flow
+from nano_vm.newest import Newest
 from nano_vm.run.durable.stored import trace_of
 from nano_vm.store.protocol import open_store
 
@@ -208,7 +209,7 @@ def test_charts_that_are_kept_are_those_of_each_program_and_not_too_many(
         steps = [{"id": f"{name}{n}", "type": "set", "values": {"x": n}} for n in range(3)]
         trace = vm.run_sync(Program.from_dict({"name": "p", "steps": steps}))
         runs.append(trace.run_id)
-    charts = view._Charts()
+    charts: Newest[Any, Any] = Newest(view.KEPT_NODES, view._size)
     monkeypatch.setattr(view, "_CHARTS", charts)
     fresh = [view_of(store.load(run_id), content=False) for run_id in runs]
     again = [view_of(store.load(run_id), content=False) for run_id in runs]
@@ -216,16 +217,14 @@ def test_charts_that_are_kept_are_those_of_each_program_and_not_too_many(
     assert [[box["id"] for box in v["chart"]["boxes"]][:3] for v in again] == [  # type: ignore[index]
         [f"{name}{n}" for n in range(3)] for name in ("a", "b", "c")
     ]
-    assert len(charts._kept) == 3
+    assert len(charts) == 3
     other = store.load(runs[0])
     other.program_digest = "d" * 64
     assert "another program" in str(view_of(other)["chart_fault"])
-    monkeypatch.setattr(view, "KEPT_NODES", 1)
+    few: Newest[Any, Any] = Newest(1, view._size)
+    monkeypatch.setattr(view, "_CHARTS", few)
     assert view_of(store.load(runs[2])) == view_of(store.load(runs[2]))
     assert view_of(store.load(runs[0]))["chart"]["boxes"][0]["id"] == "a0"  # type: ignore[index]
-    few = view._Charts()
-    for run_id in runs:
-        few.of(store.load(run_id))
-    assert few._kept == {}, "each has more nodes than are kept"
+    assert len(few) == 0, "each has more nodes than are kept"
     vm.close()
     store.close()

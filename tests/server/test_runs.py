@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nano_vm.run.inbox import Inbox
-from nano_vm.server import views
+from nano_vm.store.sql.database import Connection
 
 from .conftest import World
 
@@ -223,21 +224,31 @@ def test_what_was_erased_is_answered_no_longer(make_world: Any, tmp_path: Path) 
     assert erased.json()["run"]["erased"]
 
 
-def test_views_are_kept_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "MOST_BYTES", 25)
-    kept = views.Views()
-    made: list[str] = []
+def test_a_start_asks_the_database_for_who_asks_then_for_program_and_policy_and_writes_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start()  # what is known by now is not found out again
+    database = world.state.store.database  # type: ignore[attr-defined]
+    done: list[str] = []
 
-    def of(name: str) -> bytes:
-        def make() -> bytes:
-            made.append(name)
-            return name.encode() * 10
+    def counted(name: str) -> None:
+        call = getattr(Connection, name)
 
-        return kept.of((name, "v", True), make)
+        def counting(self: Connection, *given: Any, **more: Any) -> Any:
+            if self.database is database:
+                told = name if name == "begin" else " ".join(given[0].split()[:3])
+                done.append(told if not more.get("write", True) else told.upper())
+            return call(self, *given, **more)
 
-    assert [of("a"), of("b"), of("a"), of("c"), of("a"), of("b")] == [
-        name.encode() * 10 for name in "abacab"
-    ]
-    assert made == ["a", "b", "c", "b"], "the one that was asked for least lately goes first"
-    assert kept.of(("big", "v", True), lambda: b"x" * 99) == b"x" * 99
-    assert kept._bytes == 0
+        monkeypatch.setattr(Connection, name, counting)
+
+    for name in ("begin", "one", "all", "run"):
+        counted(name)
+    body = {"program": "refund", "inputs": {"order_id": "A-1", "amount": 7}}
+    answer = world.developer.post("/api/v1/projects/shop/runs", json=body)
+    assert answer.status_code == 201
+    begun = [number for number, what in enumerate(done) if what in ("begin", "BEGIN")]
+    assert [done[number] for number in begun] == ["begin", "begin", "BEGIN"]
+    who, wanted, written = (done[a + 1 : b] for a, b in pairwise([*begun, len(done)]))
+    assert (len(who), len(wanted)) == (1, 2)
+    assert [what.split()[0] for what in written] == ["INSERT", "SELECT", "INSERT", "UPDATE"]

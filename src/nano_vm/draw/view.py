@@ -11,8 +11,6 @@ tokens and costs remain, and the program's own text.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired
@@ -24,6 +22,7 @@ from ..language.flow import Flow
 from ..language.program import Program
 from ..language.semantics import CALLS
 from ..machine.faults import effect_key
+from ..newest import Newest
 from ..records.record import Record, edge_of, step_of
 from ..records.secrecy import NOTHING_SECRET, Levels, Receiver, shown_to
 from ..records.trace import Trace
@@ -275,52 +274,33 @@ a chart takes most of the time of a view (1.5 of 1.9 ms, of 20 steps).
 """
 
 
-class _Charts:
-    """The charts of stored programs, by the hash of the document that a run holds and the digest that
-    it ran by. Charts are not changed, but for legs that they remember.
-    """
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[Chart | None, str | None]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, run: StoredRun) -> tuple[Chart | None, str | None]:
-        """As `_made_chart`, of the run's own program."""
-        if run.read is None or run.read[0] is not run.document:
-            return _made_chart(run, None, {})
-        key = run.read[1], run.program_digest
-        with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-                return found
-        made = _made_chart(run, None, {})
-        with self._lock:
-            self._kept[key] = made
-            while sum(map(_size, self._kept.values())) > KEPT_NODES:
-                self._kept.popitem(last=False)
-        return made
+Made = tuple[Chart | None, str | None]
+"""A chart, or why there is none."""
 
 
-def _size(made: tuple[Chart | None, str | None]) -> int:
+def _size(made: Made) -> int:
     return 1 if made[0] is None else len(made[0].flow.nodes)
 
 
-_CHARTS = _Charts()
+_CHARTS: Newest[tuple[str, str], Made] = Newest(KEPT_NODES, _size)
+"""Those of stored programs, by the hash of the document that a run holds and the digest that it ran
+by. Charts are not changed, but for legs that they remember.
+"""
 
 
 def _chart(
     run: Trace | StoredRun, program: Program | None, programs: Mapping[str, Program]
-) -> tuple[Chart | None, str | None]:
+) -> Made:
     """The chart of the program that *run* is of, or why there is none."""
     if isinstance(run, StoredRun) and program is None and not programs:
-        return _CHARTS.of(run)
+        if run.read is not None and run.read[0] is run.document:
+            return _CHARTS.of((run.read[1], run.program_digest), lambda: _made_chart(run, None, {}))
     return _made_chart(run, program, programs)
 
 
 def _made_chart(
     run: Trace | StoredRun, program: Program | None, programs: Mapping[str, Program]
-) -> tuple[Chart | None, str | None]:
+) -> Made:
     try:
         if isinstance(run, StoredRun):
             own, called = programs_of(run)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from ..diagnostics import Diagnostic
 from ..errors import ProgramError, VMError
 from ..language.policy import Policy
 from ..language.program import Program
+from ..newest import Newest
 from ..run.durable.lease import living
 from ..run.elsewhere import host_of
 from ..run.vm import ExecutionVM
@@ -61,7 +62,7 @@ class Hosts:
     def __init__(self, store: TableStore, own: ExecutionVM | None) -> None:
         self.store = store
         self.own = own
-        self._made: OrderedDict[str, ExecutionVM] = OrderedDict()
+        self._made: Newest[str, ExecutionVM] = Newest(MOST_HOSTS)
         # hosts by themselves, a program without errors on them, and the policy that it was checked
         # under, if any; each host is kept, so its id is its own
         self._fit: OrderedDict[tuple[int, str, str | None], ExecutionVM] = OrderedDict()
@@ -71,21 +72,26 @@ class Hosts:
         """All that have announced themselves, and neither left nor were forgotten."""
         return [self._worker(said, alive) for said, alive in announced(self.store)]
 
-    def able(self) -> list[Able]:
-        """The hosts that runs can be driven by now, each kind once."""
-        return self.able_of(said for said, alive in announced(self.store) if alive)
+    def able(self) -> Iterator[Able]:
+        """The hosts that runs can be driven by now, each kind once. Workers are asked for only by
+        whom the server's own does not suffice.
+        """
+        return self.able_of(self._alive())
 
-    def able_of(self, announcements: Iterable[Announced]) -> list[Able]:
+    def _alive(self) -> Iterator[Announced]:
+        yield from (said for said, alive in announced(self.store) if alive)
+
+    def able_of(self, announcements: Iterable[Announced]) -> Iterator[Able]:
         """As `able`, by what the workers that are alive have said; without those of a fault."""
-        found: dict[str, Able] = {}
         if self.own is not None:
-            found[""] = Able("server", self.own)
+            yield Able("server", self.own)
+        found: set[str] = set()
         for said in announcements:
             key = _key(said.document)
             if key not in found:
+                found.add(key)
                 with suppress(ValueError, VMError):  # `workers` says which
-                    found[key] = Able(said.name, self._host(key, said.document))
-        return list(found.values())
+                    yield Able(said.name, self._host(key, said.document))
 
     def judge(self, program: Program, able: Iterable[Able]) -> Verdict:
         """The first of *able* that can drive runs of *program*, or what each objects to."""
@@ -150,14 +156,7 @@ class Hosts:
 
     def _host(self, key: str, document: str) -> ExecutionVM:
         """The host of an announcement, by its hash; the text is parsed where it is a new one."""
-        with self._lock:
-            vm = self._made.get(key)
-            if vm is None:
-                vm = self._made[key] = host_of(parse_json(document))
-                if len(self._made) > MOST_HOSTS:
-                    self._made.popitem(last=False)
-            self._made.move_to_end(key)
-            return vm
+        return self._made.of(key, lambda: host_of(parse_json(document)))
 
 
 def announced(store: TableStore) -> list[tuple[Announced, bool]]:

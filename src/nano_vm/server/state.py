@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from fastapi import Request
 
+from ..newest import Newest
 from ..store.protocol import TableStore
 from .events import Events
 from .hosts import Hosts
 from .metrics import Requests, observer_of
 from .rows import Tables
 from .tables import users
-from .views import Views
 
 if TYPE_CHECKING:
     from ..run.vm import ExecutionVM
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from .oidc import Provider
 
 TOKEN_BYTES = 24
+
+MOST_VIEWS_BYTES = 32_000_000
+"""Of the views of runs that have ended, as they were answered: who looks at a run looks again, and
+shows it to others. One of 20 steps has 10 KB.
+"""
+
+ViewKey = tuple[str, str, bool]
+"""The id of a run, its version, and whether what was said in it is shown."""
 
 
 @dataclass(slots=True)
@@ -45,13 +53,13 @@ class State:
     hosts: Hosts = field(init=False)
     events: Events = field(init=False)
     requests: Requests = field(init=False)
-    views: Views = field(init=False)
+    views: Newest[ViewKey, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.store)
         self.hosts = Hosts(self.store, self.vm)
         self.events = Events(self.store)
-        self.views = Views()
+        self.views = Newest(MOST_VIEWS_BYTES, len)
         self.requests = Requests(self.store, self.events.watch)
         if self.observer is None:
             self.observer = observer_of(self.store)

@@ -58,7 +58,7 @@ def _shown(worker: Worker) -> dict[str, Any]:
 
 def _stranded(who: Caller, workers: list[Worker]) -> list[dict[str, Any]]:
     hosts = who.state.hosts
-    able = hosts.able_of(worker.said for worker in workers if worker.alive)
+    able = list(hosts.able_of(worker.said for worker in workers if worker.alive))
     counts: dict[str, int] = {}
     programs: dict[str, Any] = {}
     listed = who.scope.store.runs(

@@ -43,7 +43,7 @@ class PutPolicy(Body):
 _LISTED = (policies.c.version, policies.c.digest, policies.c.put_by, policies.c.put_ns)
 
 _NEWEST = Prepared(
-    sa.select(policies)
+    sa.select(policies.c.version, policies.c.source)
     .where(policies.c.project == sa.bindparam("project"))
     .order_by(policies.c.version.desc())
     .limit(1)
@@ -52,13 +52,25 @@ _NEWEST = Prepared(
 
 def in_force(scope: Scope) -> tuple[int, Policy] | None:
     """The policy that is in force in a project, with its version."""
-    row = _newest(scope)
-    return None if row is None else (row.version, _policy(row.source))
+    with scope.tables.reading() as rows:
+        return force_in(rows, scope.project)
 
 
 def demanded(scope: Scope) -> Policy | None:
     """What the project demands of programs."""
-    found = in_force(scope)
+    with scope.tables.reading() as rows:
+        return demanded_in(rows, scope.project)
+
+
+def force_in(rows: Rows, project: str) -> tuple[int, Policy] | None:
+    """As `in_force`, in a transaction that is open."""
+    row = rows.one(_NEWEST, project=project)
+    return None if row is None else (row.version, _policy(row.source))
+
+
+def demanded_in(rows: Rows, project: str) -> Policy | None:
+    """As `demanded`, in a transaction that is open."""
+    found = force_in(rows, project)
     return None if found is None else found[1]
 
 
@@ -118,11 +130,6 @@ def read_policy(version: Number, who: Who) -> JSONResponse:
     if row is None:
         raise Problem(404, "not-found", f"this project's policy has no version {version}")
     return JSONResponse(_version(row))
-
-
-def _newest(scope: Scope) -> Row | None:
-    with scope.tables.reading() as rows:
-        return rows.one(_NEWEST, project=scope.project)
 
 
 def _row(row: Row) -> dict[str, object]:

@@ -93,10 +93,15 @@ def program_of(scope: Scope, name: str, version: int | None) -> tuple[Row, Progr
         Problem: If there is none.
     """
     with scope.tables.reading() as rows:
-        if version is None:
-            row = rows.one(_NEWEST, project=scope.project, name=name)
-        else:
-            row = rows.one(_VERSION, project=scope.project, name=name, version=version)
+        return program_in(rows, scope.project, name, version)
+
+
+def program_in(rows: Rows, project: str, name: str, version: int | None) -> tuple[Row, Program]:
+    """As `program_of`, in a transaction that is open."""
+    if version is None:
+        row = rows.one(_NEWEST, project=project, name=name)
+    else:
+        row = rows.one(_VERSION, project=project, name=name, version=version)
     if row is None:
         told = f"version {version} of program {name!r}" if version is not None else repr(name)
         raise Problem(404, "not-found", f"there is no program {told} in this project")

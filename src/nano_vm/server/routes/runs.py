@@ -32,8 +32,8 @@ from ..filters import After, Asked, understood
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import Current, Recorded, Started, Verified, json_bytes
-from .policies import demanded
-from .programs import program_of
+from .policies import demanded_in
+from .programs import program_in
 
 ROUTES = Routes()
 
@@ -99,8 +99,10 @@ def start_run(
     elif idempotency_key is not None:
         told = f"{scope.project}\n{who.name}\n{idempotency_key}".encode("utf-8", "surrogatepass")
         run_id = f"key-{hashlib.sha256(told).hexdigest()[:32]}"
-    row, program = program_of(scope, given.program, given.version)
-    vm = who.state.hosts.for_program(program, demanded(scope))
+    with scope.tables.reading() as rows:
+        row, program = program_in(rows, scope.project, given.program, given.version)
+        policy = demanded_in(rows, scope.project)
+    vm = who.state.hosts.for_program(program, policy)
     run = vm.pending(
         program,
         given.inputs,
