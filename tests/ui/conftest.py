@@ -14,6 +14,7 @@ from ui_stories import store_with_stories
 from nano_vm.cli import main
 from nano_vm.store.protocol import open_store
 from nano_vm.ui.asking import Answers
+from nano_vm.ui.forks import Forks
 from nano_vm.ui.library import Library, Programs, StoreLibrary
 from nano_vm.ui.local import LocalServer
 
@@ -47,8 +48,10 @@ def serve(built: None) -> Iterator[Callable[..., LocalServer]]:
     """Starts a server of a library on a port of its own."""
     servers: list[LocalServer] = []
 
-    def start(library: Library, answers: Answers | None = None) -> LocalServer:
-        server = LocalServer(library, Programs(), answers=answers)
+    def start(
+        library: Library, answers: Answers | None = None, forks: Forks | None = None
+    ) -> LocalServer:
+        server = LocalServer(library, Programs(), answers=answers, forks=forks)
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return server

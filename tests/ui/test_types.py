@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from typing_extensions import is_typeddict
 
 from nano_vm.draw import chart, view
-from nano_vm.ui import asking, library
+from nano_vm.ui import asking, forks, library
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "ui" / "src"
@@ -25,9 +25,9 @@ SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
 
 LOCAL = {
     shape.__name__: shape
-    for module in (chart, view, library, asking)
+    for module in (chart, view, library, asking, forks)
     for shape in vars(module).values()
-    if is_typeddict(shape)
+    if is_typeddict(shape) and shape.__module__ == module.__name__
 }
 """What `nano-vm ui` and an exported file give to the same pages, without the API."""
 

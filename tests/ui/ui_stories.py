@@ -149,9 +149,19 @@ async def tell(url: str) -> None:
     await _story(url, "refund-2001", "Yes - damaged goods", damaged, fails=2)
     await _story(url, "refund-2002", "yes - damaged goods", damaged, approve=False)
     await _story(url, "refund-2003", "yes - damaged goods", damaged, fails=3)
-    await _story(url, "refund-2004", "no, they are happy", "Thank you, a lovely TV!")
+    await reject(url)
     hostile = "\n".join(HOSTILE).replace("\x00", "")
     await _story(url, "refund-2005", f"yes {hostile}", hostile, approve=False)
+
+
+async def reject(url: str) -> None:
+    """Of the stories, the one of a customer who is happy, into the store at *url*."""
+    await _story(url, "refund-2004", "no, they are happy", "Thank you, a lovely TV!")
+
+
+def host(url: str) -> ExecutionVM:
+    """A host of the program of the stories."""
+    return ExecutionVM(Model("yes"), tools(0), store=url)
 
 
 @tool(effect="read")
@@ -191,8 +201,7 @@ async def ask(url: str) -> None:
 
 async def go_on(url: str, run_id: str) -> str:
     """Resume a run of `ask`; how it stands then."""
-    vm = ExecutionVM(Model("yes"), tools(0), store=url)
-    return (await vm.resume(run_id)).status.value
+    return (await host(url).resume(run_id)).status.value
 
 
 def store_with_stories(folder: Path) -> str:

@@ -1,12 +1,13 @@
 import { type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import { type RunView, type Source, source, type Verified } from "./api";
+import { whilePolled } from "./api/refusal";
 import { ComparePage } from "./compare/ComparePage";
+import { ForkPage } from "./fork/ForkPage";
 import { InboxPage } from "./inbox/InboxPage";
 import { useAddress } from "./lib/router";
 import { useTurns } from "./lib/turns";
 import { RunPage } from "./run/RunPage";
 import { RunsPage } from "./runs/RunsPage";
-import { whilePolled } from "./team/api";
 import { TeamApp } from "./team/TeamApp";
 
 type Theme = "light" | "dark";
@@ -55,6 +56,9 @@ function Pages({ from, tools }: { from: Source; tools: ReactNode }) {
     return (
       <ComparePage key={`${first} ${second}`} from={from} ids={[first, second]} tools={tools} />
     );
+  }
+  if (name === "fork" && first !== undefined && from.forks !== null) {
+    return <ForkPage key={first} from={from} forks={from.forks} id={first} tools={tools} />;
   }
   if (name === "inbox") return <InboxPage from={from} tools={tools} />;
   return <RunsPage from={from} tools={tools} />;
@@ -141,7 +145,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
           Compare with its origin
         </a>
       )}
-      {from.forks && (
+      {from.forks !== null && (
         <a
           className="button"
           href={`#/fork/${encodeURIComponent(id)}${step === null ? "" : `?step=${encodeURIComponent(step)}`}`}

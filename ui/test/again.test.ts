@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { askUntilAnswered, call, Refusal, whilePolled } from "../src/team/api";
+import { askUntilAnswered, Refusal, whilePolled } from "../src/api/refusal";
+import { call } from "../src/team/api";
 
 beforeEach(() => {
   vi.useFakeTimers();

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from .sources import Loaded
 
 
+_HOSTS = ("mcp", "model", "host", "answer")
+"""Options, beside ``--tools``, that make a host."""
+
+
+def has_host(options: Options) -> bool:
+    """Whether *options* name something that a program can call."""
+    return options.tools is not None or any(options.get(name) for name in _HOSTS)
+
+
 def vm_of(
     options: Options,
     *,

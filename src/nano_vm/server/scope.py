@@ -13,7 +13,7 @@ from ..errors import UnknownRun
 from ..store.protocol import RunFilter, TableStore
 from ..store.records import StoredRun
 from ..ui.asking import Asking, asked
-from ..ui.library import FoundList, RunList, StoreLibrary, version_of
+from ..ui.library import FoundList, RunList, StoreLibrary
 from ..values import parse_json
 from .problems import Problem
 from .rows import Prepared, Tables
@@ -44,10 +44,6 @@ class Scope(StoreLibrary):
         """As `Library.search`."""
         return super().search(self.within(filter), text, after)
 
-    def version(self, run_id: str) -> str:
-        """As `Library.version`."""
-        return version_of(self.header(run_id))
-
     def within(self, filter: RunFilter) -> RunFilter:
         """*filter*, of this project."""
         return replace(filter, project=self.project)
@@ -59,12 +55,8 @@ class Scope(StoreLibrary):
         return parse_json(found.settings) if found is not None else {}
 
     def header(self, run_id: str) -> StoredRun:
-        """A run without its steps.
-
-        Raises:
-            UnknownRun: If the project has none of this id.
-        """
-        return self._own(self.store.load(run_id, rows=False))
+        """As `StoreLibrary.header`; a run of another project is none."""
+        return self._own(super().header(run_id))
 
     def find(self, text: str) -> str:
         """The id of the run that *text* is, or is the beginning of.

@@ -122,59 +122,6 @@ class ViewList(TypedDict):
     views: list[View]
 
 
-class FirstCall(TypedDict):
-    """A call that a fork makes first; with ``stops`` it waits for a person. ``called`` is the tool
-    or the model.
-    """
-
-    path: str
-    step: str
-    type: str
-    called: str | None
-    effect: str | None
-    stops: bool
-
-
-class ForkPreview(TypedDict):
-    """What a fork would do: the steps whose outcome it takes, by path, and its first calls."""
-
-    taken: list[str]
-    calls: list[FirstCall]
-
-
-class ForkMade(TypedDict):
-    """A fork that was made, or was there already; ``taken`` is how many outcomes it takes."""
-
-    id: str
-    created: bool
-    taken: int
-
-
-class ForkNode(TypedDict):
-    """A run of a tree of forks; ``changed`` names what it changes of the run before."""
-
-    id: str
-    depth: int
-    parent: str | None
-    status: str
-    program: str
-    created: float
-    steps: int
-    cost: str | None
-    submitter: str | None
-    at: str | None
-    changed: list[str]
-
-
-class ForkTree(TypedDict):
-    """A run with its forks and theirs, each behind its origin; not ``whole`` where there are
-    more.
-    """
-
-    runs: list[ForkNode]
-    whole: bool
-
-
 class CostRow(TypedDict):
     """What some model calls consumed; ``cost_usd`` is a decimal, and ``what_if_usd`` what they would
     have cost by the prices that were given.

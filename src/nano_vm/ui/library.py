@@ -272,7 +272,23 @@ class StoreLibrary:
 
     def version(self, run_id: str) -> str:
         """As `Library.version`, without reading the run's values."""
-        return version_of(self.store.load(run_id, rows=False))
+        return version_of(self.header(run_id))
+
+    def header(self, run_id: str) -> StoredRun:
+        """A run without its steps.
+
+        Raises:
+            UnknownRun: If there is none of this id.
+        """
+        return self.store.load(run_id, rows=False)
+
+    def within(self, filter: RunFilter) -> RunFilter:
+        """*filter*, of the runs that are shown here."""
+        return filter
+
+    def forks_of(self, run_id: str, most: int) -> list[StoredRun]:
+        """The runs that were made from a run, newest first, without their steps."""
+        return self.store.page(self.within(RunFilter(parent=run_id)), size=most).runs
 
     def recorded(self, run_id: str) -> StoredRun:
         """As `Library.recorded`."""

@@ -1,10 +1,10 @@
 """A server for one person on one machine: the pages, and what they ask for, on the loopback address.
 
-Rule 1: it only reads, unless it was started for somebody who decides: then it records answers, of
-that person. Rule 2: every address begins with a token that is drawn at its start, and
-nothing is answered without it, nor for a host name that is not this machine's: no other page that
-the browser has open can read a run through it. Rule 3: what goes out is the page's own script, or
-JSON that is never taken for a page.
+Rule 1: it only reads, unless it was started for somebody who decides: then it records answers of
+that person, and stores their forks where it has a host for them. Rule 2: every address begins with
+a token that is drawn at its start, and nothing is answered without it, nor for a host name that is
+not this machine's: no other page that the browser has open can read a run through it. Rule 3: what
+goes out is the page's own script, or JSON that is never taken for a page.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import hmac
 import json
 import secrets
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ..errors import StoreError, UnknownRun, VMError
+from ..errors import ProgramError, StoreError, UnknownRun, VMError
 from ..values import parse_json
 from .asked_for import NoSuchFilter, Query, asked_for
 from .asking import Answers
-from .library import Library, Programs, compared, recomputed, shown
+from .forks import Forks, ForkTree, fork_tree
+from .library import Library, Programs, StoreLibrary, compared, recomputed, shown
 from .page import SCRIPT, STYLE, NotBuilt, asset
 
 LOOPBACK = "127.0.0.1"
@@ -32,6 +34,11 @@ MAX_IGNORED_BYTES = 16 * MAX_BODY_BYTES
 """What is read of a body that is too long, before its sender is refused."""
 
 TOKEN_BYTES = 24  # as many as nobody guesses
+
+NO_FORKS = (
+    "this nano-vm ui makes no fork: start it with --as NAME and the tools and model that the run had "
+    "(--tools MODULE:OBJECT --model MODEL), of a store; or use nano-vm fork"
+)
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; "
@@ -44,6 +51,7 @@ _TYPES = {
     STYLE: "text/css; charset=utf-8",
 }
 _JSON = "application/json; charset=utf-8"
+_PROBLEM = "application/problem+json"
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -71,12 +79,14 @@ class LocalServer(ThreadingHTTPServer):
         programs: Programs,
         port: int = 0,
         answers: Answers | None = None,
+        forks: Forks | None = None,
     ) -> None:
         for name in _TYPES:
             asset(name or "index.html")
         self.library = library
         self.programs = programs
         self.answers = answers
+        self.forks = forks
         self.token = secrets.token_urlsafe(TOKEN_BYTES)
         super().__init__((LOOPBACK, port), _Handler)
 
@@ -112,11 +122,49 @@ class LocalServer(ThreadingHTTPServer):
                 }
             case ["compare", a, b]:
                 return compared(library, a, b, programs)
+            case ["run", run_id, "forks"]:
+                if isinstance(library, StoreLibrary):
+                    return fork_tree(library, run_id)
+                return ForkTree(runs=[], whole=True)  # files tell nothing of each other
             case ["asked"]:
                 asked, damaged = library.asked()
                 by = self.answers.by if self.answers is not None else None
                 return {"asked": asked, "damaged": damaged, "by": by, "now": time.time_ns() / 1e6}
         raise Refused(404, "there is nothing at this address")
+
+    def take(self, path: list[str], body: Callable[[], Any]) -> Any:
+        """What comes of something that is sent below ``api/``, as JSON.
+
+        Raises:
+            Refused: If nothing is taken there, or not by this server.
+            VMError: If it cannot be done.
+        """
+        match path:
+            case ["answer"]:
+                sent = body()
+                if self.answers is None:
+                    raise Refused(
+                        403, "this nano-vm ui only reads: start it with --as NAME to decide as NAME"
+                    )
+                self.answers.record(sent)
+                return {"recorded": True}
+            case ["run", run_id, "fork"]:
+                sent = body()
+                return self._forks().make(run_id, sent)
+            case ["run", run_id, "fork", "preview"]:
+                sent = body()
+                return self._forks().preview(run_id, sent)
+        raise Refused(404, "there is nothing at this address")
+
+    def _forks(self) -> Forks:
+        """Who makes forks.
+
+        Raises:
+            Refused: If nobody does.
+        """
+        if self.forks is None:
+            raise Refused(403, NO_FORKS)
+        return self.forks
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -150,23 +198,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(500, f"an error in nano-vm itself: {type(error).__name__}: {error}")
 
     def do_POST(self) -> None:
-        """An answer to what a run asks."""
+        """An answer to what a run asks, or a fork."""
         received = self._received()
         try:
             path, _ = self._asked()
-            answers = self.server.answers
-            if path != ["api", "answer"]:
+            if path[:1] != ["api"]:
                 raise Refused(404, "there is nothing at this address")
-            body = self._sent(received)
-            if answers is None:
-                raise Refused(
-                    403, "this nano-vm ui only reads: start it with --as NAME to decide as NAME"
-                )
-            answers.record(body)
-            self._send(200, _JSON, b'{"recorded": true}')
+            given = self.server.take(path[1:], lambda: self._sent(received))
+            self._send(200, _JSON, json.dumps(given, ensure_ascii=False).encode())
         except Refused as refused:
             self.close_connection = True  # not all of a body that is too long was read
             self._say(refused.status, str(refused))
+        except ProgramError as error:
+            found = [one.to_dict() for one in error.diagnostics]
+            body = json.dumps({"detail": str(error), "diagnostics": found})
+            self._send(422, _PROBLEM, body.encode())
         except StoreError as error:
             self._say(404 if isinstance(error, UnknownRun) else 503, str(error))
         except VMError as error:

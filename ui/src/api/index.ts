@@ -1,5 +1,6 @@
 // All data of the pages comes through here: embedded in the file itself, or from a server.
 
+import { refusal } from "./refusal";
 import type {
   Answer,
   AskedList,
@@ -7,6 +8,9 @@ import type {
   Comparison,
   Current,
   Day,
+  ForkMade,
+  ForkPreview,
+  ForkTree,
   Hit,
   RunList,
   RunRow,
@@ -48,14 +52,23 @@ export interface ListOfTeam {
   cancel: ((ids: string[]) => Promise<Cancelled[]>) | null;
 }
 
+/** How runs are forked; a body is JSON as text. */
+export interface ForksOfSource {
+  /** What makes the calls of a fork. */
+  readonly driver: string;
+  preview(id: string, body: string): Promise<ForkPreview>;
+  make(id: string, body: string): Promise<ForkMade>;
+  tree(id: string): Promise<ForkTree>;
+}
+
 export interface Source {
   readonly list: ListOfTeam | null;
   /** Whether it is a file: nothing can change, and nothing can be asked. */
   readonly still: boolean;
   /** Whether it is a server of several people, whose pages a bar above leads to. */
   readonly shared: boolean;
-  /** Whether runs can be forked from a page. */
-  readonly forks: boolean;
+  /** Null where no run can be forked from a page. */
+  readonly forks: ForksOfSource | null;
   /** Whether runs can be searched for text. */
   readonly searches: boolean;
   /** The one run that a file shows. */
@@ -73,7 +86,7 @@ export interface Source {
 class FileSource implements Source {
   readonly still = true;
   readonly shared = false;
-  readonly forks = false;
+  readonly forks = null;
   readonly searches = false;
   readonly list = null;
 
@@ -117,7 +130,6 @@ class FileSource implements Source {
 class ServerSource implements Source {
   readonly still = false;
   readonly shared = false;
-  readonly forks = false;
   readonly searches = true;
   readonly list = null;
   readonly only = null;
@@ -147,9 +159,20 @@ class ServerSource implements Source {
   }
 
   async answer(answer: Answer): Promise<void> {
-    const headers = { "Content-Type": "application/json" };
-    await ask("answer", {}, { method: "POST", headers, body: JSON.stringify(answer) });
+    await send("answer", JSON.stringify(answer));
   }
+
+  readonly forks: ForksOfSource = {
+    driver: "this nano-vm ui, if it was started with --with-worker; else nano-vm work or resume",
+    preview: (id, body) => send<ForkPreview>(`run/${encodeURIComponent(id)}/fork/preview`, body),
+    make: (id, body) => send<ForkMade>(`run/${encodeURIComponent(id)}/fork`, body),
+    tree: (id) => ask<ForkTree>(`run/${encodeURIComponent(id)}/forks`, {}),
+  };
+}
+
+function send<T>(path: string, body: string): Promise<T> {
+  const headers = { "Content-Type": "application/json" };
+  return ask<T>(path, {}, { method: "POST", headers, body });
 }
 
 async function ask<T>(
@@ -164,7 +187,7 @@ async function ask<T>(
   } catch {
     throw new Error("the server does not answer: is nano-vm ui still running?");
   }
-  if (!answer.ok) throw new Error(await answer.text());
+  if (!answer.ok) throw refusal(answer.status, await answer.text(), (text) => text);
   return (await answer.json()) as T;
 }
 

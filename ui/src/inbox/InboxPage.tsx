@@ -1,5 +1,6 @@
 import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
 import type { Answer, AskedList, Asking, RunView, Source, StepView } from "../api";
+import { whilePolled } from "../api/refusal";
 import { duration } from "../lib/format";
 import { isForPage } from "../lib/keys";
 import { useAddress } from "../lib/router";
@@ -10,7 +11,6 @@ import { reconciled } from "../model/reconciled";
 import { StateIcon } from "../parts/Icon";
 import { type Key, Keys } from "../parts/Keys";
 import { Plain, Value } from "../parts/Text";
-import { whilePolled } from "../team/api";
 
 const EVERY_MS = 2_000;
 

@@ -1,5 +1,6 @@
 import { type ReactNode, useCallback, useEffect, useRef, useState } from "react";
 import type { Listed, RunQuery, Source } from "../api";
+import { whilePolled } from "../api/refusal";
 import { cost, duration, plural } from "../lib/format";
 import { isForPage } from "../lib/keys";
 import { useAddress } from "../lib/router";
@@ -9,7 +10,6 @@ import { standing } from "../model/standing";
 import { type Key, Keys } from "../parts/Keys";
 import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
-import { whilePolled } from "../team/api";
 import { CancelPicked, Sparkline, Views } from "./TeamList";
 
 const EVERY_MS = 2_000; // between two looks at the store

@@ -8,6 +8,7 @@ import type {
   RunView,
   StepView,
 } from "../api";
+import { askUntilAnswered, mayPass } from "../api/refusal";
 import { loadEditor } from "../editor/load";
 import type { Opened } from "../editor/types";
 import { plural } from "../lib/format";
@@ -19,7 +20,7 @@ import { StateChip } from "../parts/State";
 import { Plain, read } from "../parts/Text";
 import { LookingContext } from "../run/context";
 import { ArrowHeads, Graph } from "../run/Graph";
-import { askUntilAnswered, mayPass, type TeamSource } from "./api";
+import type { TeamSource } from "./api";
 import { draftOf, keepDraft } from "./drafts";
 import { Faults, useAsked } from "./parts";
 

@@ -7,15 +7,15 @@ import {
   useState,
 } from "react";
 import type { LoggedOut, Me, Membership, Source, Standing } from "../api";
+import { Refusal } from "../api/refusal";
 import { useAddress } from "../lib/router";
 import type { Goal } from "../model/palette";
 import { Keys } from "../parts/Keys";
 import { AccountPage } from "./AccountPage";
-import { call, Refusal, SIGNED_OUT, TeamSource } from "./api";
+import { call, SIGNED_OUT, TeamSource } from "./api";
 import { CostsPage } from "./CostsPage";
 import { removeDrafts } from "./drafts";
 import { EditorPage } from "./EditorPage";
-import { ForkPage } from "./ForkPage";
 import { InstancePage } from "./InstancePage";
 import { LoginPage } from "./LoginPage";
 import { AuditPage, HostsPage } from "./LookPages";
@@ -185,8 +185,6 @@ function ownPage(from: TeamSource, page: string[]): ReactNode {
     }
     return <ProgramPage key={first} from={from} name={first} />;
   }
-  if (name === "fork" && first !== undefined)
-    return <ForkPage key={first} from={from} id={first} />;
   const Own = OWN[name ?? ""];
   return Own !== undefined ? <Own from={from} /> : null;
 }

@@ -1,6 +1,7 @@
 // What the pages of a server ask for beside runs: who is logged in, programs, members, keys, the log.
 
-import type { Listed, ListOfTeam, RunQuery, Source } from "../api";
+import type { ForksOfSource, Listed, ListOfTeam, RunQuery, Source } from "../api";
+import { Refusal, refusal } from "../api/refusal";
 import type {
   Answer,
   AskedList,
@@ -8,66 +9,13 @@ import type {
   Comparison,
   Current,
   DayList,
-  DiagnosticView,
-  Problem,
+  ForkMade,
+  ForkPreview,
+  ForkTree,
   Started,
   Verified,
   ViewList,
 } from "../api/types";
-
-/** That the server refused: its status, and what is wrong with a program. */
-export class Refusal extends Error {
-  constructor(
-    message: string,
-    readonly status: number,
-    readonly diagnostics: DiagnosticView[] = [],
-  ) {
-    super(message);
-  }
-
-  /** Whether the same may be answered later: the server was not there, or has failed. */
-  get passing(): boolean {
-    return this.status === 0 || this.status >= 500;
-  }
-}
-
-/** Whether what was asked in vain is worth asking again. */
-export function mayPass(fault: Error): boolean {
-  return fault instanceof Refusal && fault.passing;
-}
-
-/** A fault in the words of a page that asks again by itself. */
-export function whilePolled(fault: Error): string {
-  return mayPass(fault) ? `${fault.message}; this page tries again` : fault.message;
-}
-
-const ASK_AGAIN_MS = 3000;
-
-/** Asks after *delay*, and again while a fault may pass; returns what gives it up. */
-export function askUntilAnswered<T>(
-  ask: () => Promise<T>,
-  delay: number,
-  answered: (answer: T) => void,
-  failed: (fault: Error) => void,
-): () => void {
-  let gone = false;
-  const once = () =>
-    ask().then(
-      (answer) => {
-        if (!gone) answered(answer);
-      },
-      (fault: Error) => {
-        if (gone) return;
-        failed(fault);
-        if (mayPass(fault)) timer = setTimeout(once, ASK_AGAIN_MS);
-      },
-    );
-  let timer = setTimeout(once, delay);
-  return () => {
-    gone = true;
-    clearTimeout(timer);
-  };
-}
 
 /** Heard when a session has ended while its pages are open. */
 export const SIGNED_OUT = "nano-vm-signed-out";
@@ -88,16 +36,11 @@ export async function call<T>(method: string, path: string, body?: string): Prom
   const text = await answer.text();
   if (answer.ok) return JSON.parse(text) as T;
   if (answer.status === 401 && path !== "login") window.dispatchEvent(new Event(SIGNED_OUT));
-  throw refusal(answer.status, text);
-}
-
-function refusal(status: number, text: string): Refusal {
-  try {
-    const problem: Problem = JSON.parse(text);
-    return new Refusal(String(problem.detail), status, problem.diagnostics ?? []);
-  } catch {
-    return new Refusal(`the server, or a proxy before it, answered ${status}`, status);
-  }
+  throw refusal(
+    answer.status,
+    text,
+    () => `the server, or a proxy before it, answered ${answer.status}`,
+  );
 }
 
 export function send<T>(method: string, path: string, value: unknown): Promise<T> {
@@ -115,6 +58,7 @@ export class TeamSource implements Source {
   readonly shared = true;
   readonly only = null;
   readonly base: string;
+  readonly forks: ForksOfSource | null = null;
 
   constructor(
     readonly project: string,
@@ -125,6 +69,7 @@ export class TeamSource implements Source {
       this.list.cancel = async (ids) =>
         (await this.send<CancelledList>("POST", "runs/cancel", { ids })).runs;
     }
+    if (this.may("run:fork")) this.forks = this.#forks();
   }
 
   readonly list: ListOfTeam = {
@@ -139,8 +84,14 @@ export class TeamSource implements Source {
     return this.may("run:content");
   }
 
-  get forks(): boolean {
-    return this.may("run:fork");
+  #forks(): ForksOfSource {
+    const path = (id: string) => `${this.base}/runs/${part(id)}`;
+    return {
+      driver: "a worker of the project",
+      preview: (id, body) => call<ForkPreview>("POST", `${path(id)}/fork/preview`, body),
+      make: (id, body) => call<ForkMade>("POST", `${path(id)}/fork`, body),
+      tree: (id) => call<ForkTree>("GET", `${path(id)}/forks`),
+    };
   }
 
   may(permission: string): boolean {

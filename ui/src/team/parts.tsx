@@ -1,8 +1,9 @@
 import { type InputHTMLAttributes, type ReactNode, useCallback, useEffect, useState } from "react";
+import { Refusal } from "../api/refusal";
 import { useTurns } from "../lib/turns";
 import { saidOf } from "../model/editing";
 import { Plain } from "../parts/Text";
-import { Refusal, type TeamSource } from "./api";
+import type { TeamSource } from "./api";
 
 interface Found<T> {
   path: string | null; // the one that was asked
@@ -73,7 +74,15 @@ export function Faults({ error }: { error: Error | null }) {
 }
 
 /** A page of forms and tables. */
-export function Sheet({ title, children }: { title: string; children: ReactNode }) {
+export function Sheet({
+  title,
+  tools,
+  children,
+}: {
+  title: string;
+  tools?: ReactNode;
+  children: ReactNode;
+}) {
   useEffect(() => {
     document.title = title;
   }, [title]);
@@ -82,6 +91,12 @@ export function Sheet({ title, children }: { title: string; children: ReactNode 
       <header className="top">
         <div className="title">
           <h1>{title}</h1>
+          {tools !== undefined && (
+            <>
+              <span className="grow" />
+              {tools}
+            </>
+          )}
         </div>
       </header>
       <main>{children}</main>

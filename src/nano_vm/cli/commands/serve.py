@@ -40,9 +40,6 @@ OIDC_VARIABLE = "NANO_VM_OIDC"
 METRICS_TOKEN = "NANO_VM_METRICS_TOKEN"
 MIN_TOKEN_CHARS = 16
 
-_HOSTS = ("mcp", "model", "host", "answer")
-"""Options, beside ``--tools``, that make a host, by which programs are checked here."""
-
 _OF_A_HOST = ("policy", "approve", "price", "base_url", "trust")
 """Options that say something of a host, and make none."""
 
@@ -173,13 +170,12 @@ def _host(store: Archive, options: Options, observer: Observer | None) -> Execut
     Raises:
         UsageFault: If an option says something of a host, or of a worker, and there is none.
     """
-    from ..host import vm_of
+    from ..host import has_host, vm_of
     from ..rules import load_policy
 
     if not options.with_worker and typed("concurrency"):
         raise UsageFault("--concurrency is of a worker, and there is none here: add --with-worker")
-    given = options.tools is not None or any(options.get(name) for name in _HOSTS)
-    if not options.with_worker and not given:
+    if not options.with_worker and not has_host(options):
         _refuse_rules()
         return None
     observers = [] if observer is None else [observer]

@@ -1,5 +1,14 @@
-import { useEffect, useId, useMemo, useState } from "react";
-import type { Current, ForkMade, ForkNode, ForkPreview, ForkTree, RunView, StepView } from "../api";
+import { type ReactNode, useEffect, useId, useMemo, useState } from "react";
+import type {
+  ForkNode,
+  ForkPreview,
+  ForksOfSource,
+  ForkTree,
+  RunView,
+  Source,
+  StepView,
+} from "../api";
+import { askUntilAnswered } from "../api/refusal";
 import { moment, plural } from "../lib/format";
 import { useAddress } from "../lib/router";
 import {
@@ -13,32 +22,49 @@ import {
   stepsToFork,
 } from "../model/forking";
 import { stateOf } from "../model/run";
+import { Keys } from "../parts/Keys";
 import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
-import { askUntilAnswered, call, type TeamSource } from "./api";
-import { Faults, Sheet, useAsked } from "./parts";
+import { Faults, Sheet } from "../team/parts";
 
 const PREVIEW_MS = 300; // after the last key
 
 /** A run once more, with a change: what is edited, what the fork would do, and the forks there are. */
-export function ForkPage({ from, id }: { from: TeamSource; id: string }) {
-  const [found, fault] = useAsked<Current>(from, `runs/${encodeURIComponent(id)}`);
+export function ForkPage({
+  from,
+  forks,
+  id,
+  tools,
+}: {
+  from: Source;
+  forks: ForksOfSource;
+  id: string;
+  tools: ReactNode;
+}) {
+  const [view, setView] = useState<RunView | null>(null);
+  const [fault, setFault] = useState<Error | null>(null);
+  useEffect(() => {
+    from.run(id).then(({ run }) => setView(run), setFault);
+  }, [from, id]);
   return (
-    <Sheet title={`Fork of ${id}`}>
-      <p>
-        <a href={`#/run/${encodeURIComponent(id)}`}>‹ Back to the run</a>
-      </p>
-      <Faults error={fault} />
-      {found?.run != null && <ForkForm from={from} view={found.run} />}
-      <section>
-        <h2>Forks of this run</h2>
-        <Tree from={from} id={id} />
-      </section>
-    </Sheet>
+    <>
+      <Sheet title={`Fork of ${id}`} tools={tools}>
+        <p>
+          <a href={`#/run/${encodeURIComponent(id)}`}>‹ Back to the run</a>
+        </p>
+        <Faults error={fault} />
+        {view !== null && <ForkForm forks={forks} view={view} />}
+        <section>
+          <h2>Forks of this run</h2>
+          <Tree forks={forks} id={id} />
+        </section>
+      </Sheet>
+      <Keys keys={[]} shared={from.shared} />
+    </>
   );
 }
 
-function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
+function ForkForm({ forks, view }: { forks: ForksOfSource; view: RunView }) {
   const [{ query }, change] = useAddress();
   const steps = useMemo(() => stepsToFork(view), [view]);
   const asked = query.get("step");
@@ -48,7 +74,6 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
   const [effects, setEffects] = useState(false);
   const [busy, setBusy] = useState(false);
   const [refusal, setRefusal] = useState<{ body: string; error: Error } | null>(null);
-  const path = `${from.base}/runs/${encodeURIComponent(view.id)}/fork`;
   const at = anew ? (step?.path ?? null) : null;
   const edits = changed(drafts);
   const body = useMemo(() => {
@@ -58,7 +83,7 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
       return wrong as Error;
     }
   }, [drafts, at, effects]);
-  const [preview, refused] = usePreview(path, body);
+  const [preview, refused] = usePreview(forks, view.id, body);
 
   const set = (one: Change, text: string) =>
     setDrafts((old) => new Map(old).set(keyOf(one), { change: one, text }));
@@ -66,7 +91,7 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
     if (typeof body !== "string") return;
     setBusy(true);
     try {
-      const made = await call<ForkMade>("POST", path, body);
+      const made = await forks.make(view.id, body);
       window.location.hash = `#/run/${encodeURIComponent(made.id)}`;
     } catch (wrong) {
       setRefusal({ body, error: wrong as Error });
@@ -151,6 +176,7 @@ function ForkForm({ from, view }: { from: TeamSource; view: RunView }) {
         <button type="submit" className="primary" disabled={busy || preview === null}>
           {buttonText(preview)}
         </button>
+        <p className="muted">It is stored, and driven by {forks.driver}.</p>
       </form>
       <section aria-label="What the fork does">
         <h2>What the fork does</h2>
@@ -174,17 +200,21 @@ interface Previewed {
 }
 
 /** What a fork of *body* would do, asked a moment after the last change; what is wrong with it. */
-function usePreview(path: string, body: string | Error): [ForkPreview | null, Error | null] {
+function usePreview(
+  forks: ForksOfSource,
+  id: string,
+  body: string | Error,
+): [ForkPreview | null, Error | null] {
   const [found, setFound] = useState<Previewed | null>(null);
   useEffect(() => {
     if (typeof body !== "string") return;
     return askUntilAnswered(
-      () => call<ForkPreview>("POST", `${path}/preview`, body),
+      () => forks.preview(id, body),
       PREVIEW_MS,
       (preview) => setFound({ body, preview, error: null }),
       (error) => setFound({ body, preview: null, error }),
     );
-  }, [path, body]);
+  }, [forks, id, body]);
   if (typeof body !== "string") return [null, body];
   return found?.body === body ? [found.preview, found.error] : [null, null];
 }
@@ -264,11 +294,14 @@ function Steps({ steps, preview }: { steps: StepView[]; preview: ForkPreview }) 
   );
 }
 
-function Tree({ from, id }: { from: TeamSource; id: string }) {
-  const path = `runs/${encodeURIComponent(id)}/forks`;
-  const [tree, fault] = useAsked<ForkTree>(from, path);
+function Tree({ forks, id }: { forks: ForksOfSource; id: string }) {
+  const [tree, setTree] = useState<ForkTree | null>(null);
+  const [fault, setFault] = useState<Error | null>(null);
+  useEffect(() => {
+    forks.tree(id).then(setTree, setFault);
+  }, [forks, id]);
   if (tree === null) return <Faults error={fault} />;
-  if (tree.runs.length === 1) return <p className="muted">There is none yet.</p>;
+  if (tree.runs.length <= 1) return <p className="muted">There is none yet.</p>;
   return (
     <>
       <ul className="tree">
