@@ -17,18 +17,23 @@ def main() -> int:
     parser.add_argument("seed", nargs="?", type=int, help="the world whose history is shown")
     parser.add_argument("--seeds", help="first and last of many worlds, as 0:20000")
     parser.add_argument("--stop", type=int, help="end once so many are broken")
+    parser.add_argument(
+        "--served", action="store_true", help="worlds whose people decide through servers"
+    )
     options = parser.parse_args()
+    kind = _served() if options.served else Life
     if options.seeds is not None:
         first, _, last = options.seeds.partition(":")
         began = time.perf_counter()
         found = campaign(
             range(int(first), int(last)),
+            kind=kind,
             stop_at=options.stop,
             tell=lambda line: print(line, flush=True),
         )
         print(found.told(time.perf_counter() - began))
         return 1 if found.broken else 0
-    life = Life(options.seed if options.seed is not None else time.time_ns() % 10**9).live()
+    life = kind(options.seed if options.seed is not None else time.time_ns() % 10**9).live()
     print(f"world {life.seed}: {life.world.rates}")
     for happening in life.world.history:
         print(happening)
@@ -42,13 +47,19 @@ def main() -> int:
     return 1
 
 
+def _served() -> type[Life]:
+    from .served import Served  # late: it needs what a server does
+
+    return Served
+
+
 def smallest(life: Life) -> Life:
     """A broken world with as few faults as it takes."""
     found = life
 
     def fails(left_out: frozenset[int]) -> list[int] | None:
         nonlocal found
-        again = Life(life.seed, life.runs, life.workers, left_out, life.faults).live()
+        again = type(life)(life.seed, life.runs, life.workers, left_out, life.faults).live()
         if not again.broken:
             return None
         found = again

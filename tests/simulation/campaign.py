@@ -82,18 +82,21 @@ class Found:
 def campaign(
     seeds: Iterable[int],
     *,
+    kind: type[Life] = Life,
     stop_at: int | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Found:
-    """Let the worlds of *seeds* live; no more once *stop_at* of them are broken. *tell* is told of
-    each that is.
+    """Let the worlds of *seeds* live, all of one *kind*; no more once *stop_at* of them are broken.
+    *tell* is told of each that is.
     """
     with warnings.catch_warnings():  # what a process that died was about to await is never awaited
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        return _campaign(seeds, stop_at, tell)
+        return _campaign(seeds, kind, stop_at, tell)
 
 
-def _campaign(seeds: Iterable[int], stop_at: int | None, tell: Callable[[str], None]) -> Found:
+def _campaign(
+    seeds: Iterable[int], kind: type[Life], stop_at: int | None, tell: Callable[[str], None]
+) -> Found:
     found = Found()
     enabled = gc.isenabled()
     gc.disable()
@@ -101,7 +104,7 @@ def _campaign(seeds: Iterable[int], stop_at: int | None, tell: Callable[[str], N
     gc.freeze()  # what is there already is not looked at again and again
     try:
         for seed in seeds:
-            life = Life(seed).live()
+            life = kind(seed).live()
             found.add(life)
             for fault in life.broken[:3]:
                 tell(f"seed {seed}: {fault}")

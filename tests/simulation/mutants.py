@@ -54,12 +54,13 @@ LATE_SECONDS = 600
 @dataclass(frozen=True)
 class Mutant:
     """What is broken, by one or several texts of the package that are replaced; ``harmless`` is why
-    nothing can notice it.
+    nothing can notice it. ``served`` is one for worlds whose people decide through servers.
     """
 
     what: str
     changes: tuple[One, ...]
     harmless: str | None = None
+    served: bool = False
 
     @property
     def file(self) -> str:
@@ -85,9 +86,10 @@ def _mutant(
     new: str,
     also: Sequence[Mapping[str, str]] = (),
     harmless: str | None = None,
+    served: bool = False,
 ) -> Mutant:
     more = (One(one.get("file", file), what, one["old"], one["new"]) for one in also)
-    return Mutant(what, (One(file, what, old, new), *more), harmless)
+    return Mutant(what, (One(file, what, old, new), *more), harmless, served)
 
 
 def unfit(mutant: Mutant, package: Path) -> str | None:
@@ -143,7 +145,13 @@ def tried(mutant: Mutant | None, seeds: range, seconds: float) -> None:
     instead = Instead(broken(mutant, PACKAGE) if mutant is not None else {})
     sys.meta_path.insert(0, instead)
     from .campaign import campaign
+    from .life import Life
 
+    kind = Life
+    if mutant is not None and mutant.served:
+        from .served import Served
+
+        kind = Served
     assert instead.loaded == set(instead.sources), "the broken sources are not those that are run"
     until = time.process_time() + seconds
 
@@ -155,7 +163,7 @@ def tried(mutant: Mutant | None, seeds: range, seconds: float) -> None:
     for first in range(seeds.start, seeds.stop, CHUNK):
         last = min(first + CHUNK, seeds.stop)
         signal.setitimer(signal.ITIMER_VIRTUAL, CHUNK_SECONDS)
-        for seed, faults in campaign(range(first, last), stop_at=1).broken.items():
+        for seed, faults in campaign(range(first, last), kind=kind, stop_at=1).broken.items():
             print(json.dumps({"seed": seed, "how": faults[0]}), flush=True)
             return
         print(json.dumps({"tried": last}), flush=True)
