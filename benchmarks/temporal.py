@@ -41,7 +41,7 @@ from nano_vm.temporal import TemporalRuns, worker
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "temporal.md"
 BEGIN, END = "<!-- written by benchmarks/temporal.py -->", "<!-- end of what it writes -->"
-STEPS, ROUNDS, AT_ONCE, PROGRAMS = 20, 5, 20, 20
+STEPS, ROUNDS, AT_ONCE, PROGRAMS = 20, 3, 20, 20
 
 Run = Callable[[str], Awaitable[Any]]
 

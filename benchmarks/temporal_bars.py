@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -45,7 +46,7 @@ from nano_vm.temporal.workflow import MAX_CALLS
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "temporal.md"
 BEGIN, END = "<!-- written by benchmarks/temporal_bars.py -->", "<!-- end of the bars -->"
 
-SHORT, LONG, ROUNDS = 20, 50, 5
+SHORT, LONG, ROUNDS = 20, 50, 3
 PROGRAMS = {SHORT: 20, LONG: 10}
 """How many of each run at once in a round."""
 
@@ -175,11 +176,15 @@ async def measured(folder: Path, open_until: ExitStack) -> Table:
         read = await inline(recovery)
     loads.append(os.getloadavg()[0])
     how = (
-        f"Medians of {ROUNDS} rounds in turns on {datetime.now(UTC).date()}, {os.cpu_count()} cores "
-        f"at load {mean(loads):.0f}; a ratio is that of each round, with the least and the most of "
-        "them."
+        f"Measured on {datetime.now(UTC).date()}, {os.cpu_count()} cores at load {mean(loads):.0f}: "
+        f"medians of {ROUNDS} rounds in turns, and of the ratios of each round, which went from the "
+        "one to the other in brackets."
     )
-    table = Table("Costs beside a bare interpreter", how, ["what", "ours", "bare", "ours / bare"])
+    table = Table(
+        "Costs beside a bare interpreter",
+        textwrap.fill(how, 100),
+        ["what", "ours", "bare", "ours / bare"],
+    )
     for name, own, other, unit, bars in (
         (
             f"programs/s of {SHORT} steps, {PROGRAMS[SHORT]} at once",

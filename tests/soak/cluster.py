@@ -16,10 +16,10 @@ import argparse
 import asyncio
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +28,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -188,6 +189,21 @@ def tools_of(ledger: Ledger) -> dict[str, Callable[..., Any]]:
 # --- a worker -------------------------------------------------------------------------------------
 
 
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Each worker is a fork of a process that has imported all and begun nothing, so that it works soon,
+and not only the import of a worker is killed.
+"""
+PROCESSES.set_forkserver_preload(["temporal.cluster", "temporal.proxy"])
+
+
+def life(address: str, ledger: Path) -> None:
+    """The life of the process of a worker, which reaches the server at *address*."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # the SDK warns of each call whose worker was not heard of
+        os.dup2(quiet, stream)
+    asyncio.run(work(address, Ledger(ledger)))
+
+
 async def work(address: str, ledger: Ledger) -> None:
     """Work until somebody kills this process."""
     vm = ExecutionVM(None, tools_of(ledger))
@@ -208,7 +224,7 @@ class Host:
     """A place for one worker at a time, whose network can stand still."""
 
     proxy: Proxy
-    process: subprocess.Popen[bytes]
+    process: ForkServerProcess
 
 
 DISTURBED = ("killed", "frozen", "parted from the server", "server killed", "seconds")
@@ -236,13 +252,11 @@ class Campaign:
         self.expected: dict[tuple[str, int], Trace] = {}
         self.late: dict[str, float] = {}  # when a run is given its late approval
 
-    def spawned(self, address: str) -> subprocess.Popen[bytes]:
+    def spawned(self, address: str) -> ForkServerProcess:
         """A worker that reaches the server at *address*."""
-        command = [sys.executable, "-m", "soak.cluster", "--worker", address]
-        command += ["--ledger", str(self.ledger.path)]
-        # the SDK warns of each call whose worker was not heard of
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, stdout=quiet, stderr=quiet)
+        process = PROCESSES.Process(target=life, args=(address, self.ledger.path), daemon=True)
+        process.start()
+        return process
 
     async def answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What *ask* gives, once the server answers."""
@@ -332,7 +346,7 @@ class Campaign:
                 continue
             self.counts["killed"] += 1
             host.process.kill()
-            await asyncio.to_thread(host.process.wait)
+            await asyncio.to_thread(host.process.join)
             host.process = self.spawned(host.proxy.address)
 
     async def away(self, host: Host) -> bool:
@@ -340,9 +354,10 @@ class Campaign:
         drawn, seconds = self.random.random(), self.random.uniform(*AWAY_SECONDS)
         if drawn < FREEZES:
             self.counts["frozen"] += 1
-            host.process.send_signal(signal.SIGSTOP)
+            assert host.process.pid is not None
+            os.kill(host.process.pid, signal.SIGSTOP)
             await asyncio.sleep(seconds)
-            host.process.send_signal(signal.SIGCONT)
+            os.kill(host.process.pid, signal.SIGCONT)
         elif drawn < FREEZES + PARTITIONS:
             self.counts["parted from the server"] += 1
             host.proxy.cut()
@@ -401,7 +416,7 @@ class Campaign:
     def end(self) -> None:
         for host in self.hosts:
             host.process.kill()
-            host.process.wait()
+            host.process.join()
         self.server.stop()
 
 
@@ -412,12 +427,7 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=0)
     parser.add_argument("--long", type=int, default=LONG_SECONDS, help="seconds of a long wait")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--worker", metavar="ADDRESS")
-    parser.add_argument("--ledger", type=Path)
     given = parser.parse_args()
-    if given.worker:
-        asyncio.run(work(given.worker, Ledger(given.ledger)))
-        return 0
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), given.kills, given.restarts, given.long, given.seed)
         try:
