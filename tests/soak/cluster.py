@@ -2,8 +2,10 @@
 runs go on; an independent ledger of effects says what took place.
 
 python -m soak.cluster --kills 200 --restarts 20 --seed 7
+python -m soak.cluster --kills 50 --wires
 
-Two workers in processes of their own, each behind a proxy that can stand still, drive runs with
+Two workers in processes of their own, each behind a proxy that can stand still, or in a network
+namespace whose wire can be pulled, drive runs with
 every kind of effect, forks, timers of a second and of half a minute, approvals that are given at
 once and half a minute later, and events. A person, who sees the ledger as a bank shows its books,
 decides what becomes of each call in doubt. At the end every run must have ended, no effect have
@@ -26,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -40,6 +42,8 @@ from temporalio.service import RPCError
 from nano_vm import ExecutionVM, Program, Trace, VMError, tool
 from nano_vm.errors import AlreadyDecided, Changed, Expired
 from nano_vm.temporal import TemporalRuns, connect, worker
+
+from .wires import Wire, apart, enter
 
 T = TypeVar("T")
 
@@ -196,8 +200,10 @@ and not only the import of a worker is killed.
 PROCESSES.set_forkserver_preload(["temporal.cluster", "temporal.proxy"])
 
 
-def life(address: str, ledger: Path) -> None:
-    """The life of the process of a worker, which reaches the server at *address*."""
+def life(address: str, namespace: int | None, ledger: Path) -> None:
+    """The life of the process of a worker."""
+    if namespace is not None:
+        enter(namespace)
     quiet = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # the SDK warns of each call whose worker was not heard of
         os.dup2(quiet, stream)
@@ -221,10 +227,14 @@ async def work(address: str, ledger: Ledger) -> None:
 
 @dataclass(slots=True)
 class Host:
-    """A place for one worker at a time, whose network can stand still."""
+    """A place for one worker at a time, which reaches the server at *address*, in a network
+    *namespace* of its own where it has one; its network can stand still.
+    """
 
-    proxy: Proxy
-    process: ForkServerProcess
+    network: Proxy | Wire
+    address: str
+    namespace: int | None = None
+    process: ForkServerProcess = field(init=False)
 
 
 DISTURBED = ("killed", "frozen", "parted from the server", "server killed", "seconds")
@@ -238,12 +248,16 @@ CAME = (
 class Campaign:
     """Runs, who disturbs them, and who answers them."""
 
-    def __init__(self, folder: Path, kills: int, restarts: int, long: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, kills: int, restarts: int, long: int, wires: bool, seed: int
+    ) -> None:
         self.random = random.Random(seed)  # of whoever disturbs
         self.drawn = random.Random(seed + 1)  # of the runs, whose number depends on time
         self.kills, self.restarts, self.long = kills, restarts, long
         self.programs = {**PROGRAMS, "patient": patient(long)}
-        self.server = Server(folder / "temporal.db" if restarts else None)
+        database = folder / "temporal.db" if restarts else None
+        self.server = Server(database, "0.0.0.0") if wires else Server(database)
+        self.wires = wires
         self.ledger = Ledger(folder / "ledger.jsonl")
         self.hosts: list[Host] = []
         self.waited = f"runs that waited twice {long} s"
@@ -252,11 +266,20 @@ class Campaign:
         self.expected: dict[tuple[str, int], Trace] = {}
         self.late: dict[str, float] = {}  # when a run is given its late approval
 
-    def spawned(self, address: str) -> ForkServerProcess:
-        """A worker that reaches the server at *address*."""
-        process = PROCESSES.Process(target=life, args=(address, self.ledger.path), daemon=True)
-        process.start()
-        return process
+    async def host(self, number: int, stack: AsyncExitStack) -> Host:
+        """A host with its worker, until *stack* ends."""
+        if self.wires:
+            wire = Wire(number)
+            stack.callback(wire.end)
+            return Host(wire, f"{wire.ip}:{self.server.port}", wire.namespace)
+        proxy = await stack.enter_async_context(proxy_to(self.server.port))
+        return Host(proxy, proxy.address)
+
+    def begin(self, host: Host) -> None:
+        """Begin a worker on *host*."""
+        given = (host.address, host.namespace, self.ledger.path)
+        host.process = PROCESSES.Process(target=life, args=given, daemon=True)
+        host.process.start()
 
     async def answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What *ask* gives, once the server answers."""
@@ -347,7 +370,7 @@ class Campaign:
             self.counts["killed"] += 1
             host.process.kill()
             await asyncio.to_thread(host.process.join)
-            host.process = self.spawned(host.proxy.address)
+            self.begin(host)
 
     async def away(self, host: Host) -> bool:
         """Have the worker of *host* stand still, or its network, now and then; whether it was so."""
@@ -360,9 +383,9 @@ class Campaign:
             os.kill(host.process.pid, signal.SIGCONT)
         elif drawn < FREEZES + PARTITIONS:
             self.counts["parted from the server"] += 1
-            host.proxy.cut()
+            host.network.cut()
             await asyncio.sleep(seconds)
-            host.proxy.mend()
+            host.network.mend()
         return drawn < FREEZES + PARTITIONS
 
     async def whole(self) -> dict[str, Any]:
@@ -370,9 +393,9 @@ class Campaign:
         self.server.start()
         runs = TemporalRuns(await self.server.client(), QUEUE)
         async with AsyncExitStack() as stack:
-            for _ in range(WORKERS):
-                proxy = await stack.enter_async_context(proxy_to(self.server.port))
-                self.hosts.append(Host(proxy, self.spawned(proxy.address)))
+            for number in range(WORKERS):
+                self.hosts.append(await self.host(number, stack))
+                self.begin(self.hosts[-1])
             await self.undisturbed(runs)
             started = time.monotonic()
             await self.disturbed(runs)
@@ -427,9 +450,17 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=0)
     parser.add_argument("--long", type=int, default=LONG_SECONDS, help="seconds of a long wait")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--wires", action="store_true", help="workers in network namespaces, and not behind proxies"
+    )
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.wires and not given.apart:
+        apart("soak.cluster", [*sys.argv[1:], "--apart"])
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder), given.kills, given.restarts, given.long, given.seed)
+        campaign = Campaign(
+            Path(folder), given.kills, given.restarts, given.long, given.wires, given.seed
+        )
         try:
             result = asyncio.run(campaign.whole())
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from postgres import programs
 
-from . import page
+from . import page, wires
 from .__main__ import smaller
 
 TESTS = Path(__file__).parents[1]
@@ -128,6 +128,20 @@ def test_runs_on_a_cluster_survive_kills() -> None:
     result = as_it_must_be(soak("cluster", "--kills", "5", "--seed", "1", "--long", "2"))
     assert (result["killed"], result["frozen"], result["parted from the server"]) == (5, 1, 1)
     assert result["runs"] >= 12  # as many are begun at once
+
+
+@pytest.mark.slow
+@pytest.mark.elsewhere("needs network namespaces, which a system may refuse to users")
+def test_runs_survive_wires_that_are_pulled() -> None:
+    """Packets are lost then; behind the proxies of the other campaign they come late."""
+    pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
+    if not wires.possible():
+        pytest.skip("no network namespaces here")
+    result = as_it_must_be(
+        soak("cluster", "--kills", "2", "--seed", "27", "--long", "1", "--wires")
+    )
+    assert (result["killed"], result["parted from the server"]) == (2, 1)
+    assert result["runs"] >= 12
 
 
 @pytest.mark.slow

@@ -29,11 +29,13 @@ TEST_SERVER = BINARY.with_name("temporal-test-server")
 
 
 class Server:
-    """A development server; *database* is its file, without which it forgets all when it ends."""
+    """A development server; *database* is its file, without which it forgets all when it ends, and
+    *ip* what it listens on.
+    """
 
-    def __init__(self, database: Path | None = None) -> None:
+    def __init__(self, database: Path | None = None, ip: str = "127.0.0.1") -> None:
         self.port = free_port()
-        self.database = database
+        self.database, self.ip = database, ip
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -41,7 +43,7 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = [str(BINARY), "server", "start-dev", "--ip", "127.0.0.1", "--headless"]
+        command = [str(BINARY), "server", "start-dev", "--ip", self.ip, "--headless"]
         command += ["--port", str(self.port), "--log-level", "never"]
         if self.database is not None:
             command += ["--db-filename", str(self.database), "--sqlite-pragma", "journal_mode=wal"]
