@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nano_vm import ExecutionVM
+from nano_vm.records.secrecy import REDACTED
 from nano_vm.run.inbox import Inbox
 from nano_vm.store.sql.database import Connection
 
@@ -252,3 +256,32 @@ def test_a_start_asks_the_database_for_who_asks_then_for_program_and_policy_and_
     who, wanted, written = (done[a + 1 : b] for a, b in pairwise([*begun, len(done)]))
     assert (len(who), len(wanted)) == (1, 2)
     assert [what.split()[0] for what in written] == ["INSERT", "SELECT", "INSERT", "UPDATE"]
+
+
+def test_what_went_wrong_is_redacted_in_one_word_wherever_it_may_not_be_read(world: World) -> None:
+    async def pay(order_id: str) -> str:
+        raise ValueError("the card of SECRET-7 was refused")
+
+    run_id = world.start()
+    asked = world.operator.get(f"{SHOP}/inbox").json()["asked"]
+    [one] = [one for one in asked if one["run"] == run_id]
+    answer = {"run": run_id, "path": "approve", "shown": one["shown"], "answer": "approve"}
+    assert world.operator.post(f"{SHOP}/inbox", json=answer).is_success
+    broken = ExecutionVM(None, {"pay": pay}, store=world.state.store)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(lambda: asyncio.run(broken.work(until_idle=True))).result(60)
+
+    def errors(client: Any) -> list[str]:
+        listed, briefs = (client.get(f"{SHOP}/{of}").json() for of in ("runs", "standings"))
+        run = client.get(f"{SHOP}/runs/{run_id}").json()["run"]
+        failed = [step["error"]["message"] for step in run["steps"] if step.get("error")]
+        return [
+            next(row["error"] for row in listed["runs"] if row["id"] == run_id),
+            next(row["error"] for row in briefs["runs"] if row["run_id"] == run_id),
+            run["error"],
+            *failed,
+        ]
+
+    assert errors(world.viewer) == [REDACTED] * 4
+    read = errors(world.developer)
+    assert (len(read), all("SECRET-7" in error for error in read)) == (4, True), read

@@ -24,7 +24,7 @@ from ..language.semantics import CALLS
 from ..machine.faults import effect_key
 from ..newest import Newest
 from ..records.record import Record, edge_of, step_of
-from ..records.secrecy import NOTHING_SECRET, Levels, Receiver, shown_to
+from ..records.secrecy import NOTHING_SECRET, REDACTED, Levels, Receiver, redacted, shown_to
 from ..records.trace import Trace
 from ..replay import program_of
 from ..replay.rerun import programs_of
@@ -215,7 +215,7 @@ def _accept(
     asked of people pages have what its role accepts.
     """
     shown = shown_to(receiver, recorded.trace)
-    view["error"] = shown.error if content else _withheld(shown.error)
+    view["error"] = shown.error if content else redacted(shown.error)
     if content and (recorded.stored is None or recorded.stored.salt is not None):
         view["inputs"] = {name: _json(value) for name, value in shown.inputs.items()}
         view["output"] = _json(shown.final_output)
@@ -338,7 +338,7 @@ def _header(recorded: Recorded, content: bool) -> RunView:
         "started": trace.started_at.isoformat(),
         "duration": trace.duration_ms,
         "inputs": {name: _json(value) for name, value in trace.inputs.items()} if shown else {},
-        "error": trace.error if content else _withheld(trace.error),
+        "error": trace.error if content else redacted(trace.error),
         "error_kind": trace.error_kind,
         "tokens": usage.total_tokens,
         "cost": None if usage.cost_usd is None else str(usage.cost_usd),
@@ -480,12 +480,8 @@ def _attempt(attempt: Mapping[str, Any], start: int, content: bool) -> AttemptVi
 
 
 def _error(error: Mapping[str, Any], content: bool) -> ErrorView:
-    message = error["message"] if content else _withheld(error["message"]) or ""
+    message = error["message"] if content else REDACTED
     return {"kind": error["kind"], "type": error["type"], "message": message}
-
-
-def _withheld(text: str | None) -> str | None:
-    return None if text is None else "(withheld)"
 
 
 def _ms(ns: int, start: int) -> float:

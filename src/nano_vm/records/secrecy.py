@@ -21,6 +21,12 @@ from .trace import Trace
 
 REDACTED = "[redacted]"
 
+
+def redacted(value: Any) -> str | None:
+    """What is shown of *value* to whoever may not see it: that it is there."""
+    return None if value is None else REDACTED
+
+
 Labels = frozenset[str]
 Field = Literal["output", "request", "error"]
 FIELDS: tuple[Field, ...] = ("output", "request", "error")
@@ -104,12 +110,11 @@ class Levels:
 
     def run_output(self, receiver: Receiver, value: Any) -> Any:
         """The output of the run as *receiver* is shown it."""
-        return REDACTED if value is not None and self.hides(receiver, self.output) else value
+        return redacted(value) if self.hides(receiver, self.output) else value
 
     def shown(self, receiver: Receiver, step_id: str, field: Field, value: Any) -> Any:
         """A *field* of a step as *receiver* is shown it; what is not there stays so."""
-        hidden = value is not None and self.hides(receiver, self.level(step_id, field))
-        return REDACTED if hidden else value
+        return redacted(value) if self.hides(receiver, self.level(step_id, field)) else value
 
     def error(self, receiver: Receiver, step_id: str, error: StepError) -> StepError:
         """What went wrong in a step, its message as *receiver* is shown it."""
@@ -122,8 +127,7 @@ class Levels:
         if self is NOTHING_SECRET or not self.hides(receiver, self.level(step_id, "error")):
             return attempt
         error = replace(attempt.error, message=REDACTED)
-        answer = None if attempt.answer is None else REDACTED
-        return replace(attempt, error=error, answer=answer, route=None)
+        return replace(attempt, error=error, answer=redacted(attempt.answer), route=None)
 
     def record(self, receiver: Receiver, record: Record) -> Record:
         """*record* as *receiver* is shown it, with those of its children."""
@@ -140,7 +144,7 @@ class Levels:
             return record._replace(extra=extra)
         request = record.asked()
         if self.hides(receiver, self.level(step_id, "request")):
-            request = None if request is None else REDACTED
+            request = redacted(request)
             extra = _beside(extra)
         attempts, error = record.attempts or (), record.error
         return record._replace(
@@ -163,7 +167,7 @@ class Levels:
             output=self.shown(receiver, step.step_id, "output", step.output),
             error=error,
             attempts=attempts,
-            request=REDACTED if hidden and step.request is not None else step.request,
+            request=redacted(step.request) if hidden else step.request,
             references=None if hidden else step.references,
             extra=_beside(step.extra) if hidden else step.extra,
         )

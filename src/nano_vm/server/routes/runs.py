@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
 from ...draw.view import view_of
-from ...records.secrecy import NOTHING_SECRET, Levels
+from ...records.secrecy import NOTHING_SECRET, Levels, redacted
 from ...run.inbox import Inbox
 from ...store.records import ENDED
 from ...ui.library import (
@@ -61,7 +61,7 @@ def list_runs(who: Who, asked: Asked, after: After = None) -> Json:
         found = who.scope.page(asked, after)
     if not who.may("run:content"):
         for row in found["runs"]:
-            row["error"] = None if row["error"] is None else "withheld"
+            row["error"] = redacted(row["error"])
     return Json(json_bytes(found))
 
 

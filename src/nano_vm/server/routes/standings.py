@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Query
 
-from ...records.secrecy import REDACTED
+from ...records.secrecy import redacted
 from ...run.durable.facts import brief, facts_of
 from ...run.durable.lease import living
 from ..access import Who
@@ -37,7 +37,7 @@ def list_standings(
     found = [brief(run, owners, "pages") for run in page.runs]
     if not who.may("run:content"):
         for run in found:
-            run["error"] = None if run["error"] is None else REDACTED
+            run["error"] = redacted(run["error"])
     answer: BriefList = {"runs": found, "after": page.after, "damaged": page.damaged}
     return Json(json_bytes(answer))
 
