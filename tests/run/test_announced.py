@@ -131,6 +131,24 @@ def test_a_policy_and_a_pool_go_with_it() -> None:
     assert theirs.about["pools"][0]["members"] == [["one", "small"], ["two", "small"]]
 
 
+def test_budgets_that_runs_share_go_with_it() -> None:
+    budgets = {
+        "money": {"per": "day", "max_cost_usd": Decimal("0.1")},
+        "of one": {"per": ["program", "project"], "project": "shop", "max_llm_calls": 3},
+    }
+    own = host(budgets=budgets)
+    other = moved(own)
+    assert other.preparer.budgets == own.preparer.budgets
+    before = {name: told for name, told in announcement(own).items() if name != "budgets"}
+    assert host_of(before).preparer.budgets == {}
+    asks = {"id": "a", "type": "llm", "model": "good", "prompt": "hi"}
+    program = Program.from_dict({"steps": [asks]})
+    unpriced = host(budgets=budgets, budget=None)
+    for each in (unpriced, moved(unpriced)):
+        with pytest.raises(ProgramError, match="budget 'money' limits cost, and no price is known"):
+            each.pending(program)
+
+
 def test_a_run_that_it_starts_is_driven_by_the_host_itself(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/runs.db"
     worker = host(store=url, policy={"inputs": {"*": "untrusted"}})

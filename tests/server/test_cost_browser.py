@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from browsing import chromium
 
+from nano_vm import ExecutionVM
+from nano_vm.testing import ScriptedLLM
+
 from .conftest import World
 from .pages import can_be_read, log_in
 from .serving import served
-from .test_map import sorted_  # noqa: F401 - a fixture
+from .test_map import send, sorted_  # noqa: F401 - a fixture
 
 Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def bound(sorted_: World) -> World:
+    """The same, where a budget is used and another is met."""
+    budgets: dict[str, Any] = {
+        "of the shop": {"project": "shop", "max_llm_calls": 1},
+        "of all": {"max_tokens": 100_000},
+    }
+    answer = ScriptedLLM(lambda messages, **_: "good")
+    vm = ExecutionVM(
+        answer,
+        {"send": send},
+        prices={"scripted": (1.0, 1.0)},
+        budgets=budgets,
+        store=sorted_.state.store,
+    )
+    sorted_.state.hosts.own = vm
+    for _ in range(2):
+        body = {"program": "sort", "inputs": {"text": "good"}, "labels": {"of": "budgets"}}
+        assert sorted_.developer.post("/api/v1/projects/shop/runs", json=body).is_success
+    with ThreadPoolExecutor(1) as threads:
+        work = vm.work(until_idle=True, concurrency=1)
+        threads.submit(lambda: asyncio.run(work)).result(60)
+    return sorted_
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +116,18 @@ def test_costs_by_version_label_and_other_prices(
         page.get_by_text("Of the newest 3 runs").wait_for()
         page.get_by_role("button", name="Sum more").click()
         page.get_by_text("Of all 10 runs, since").wait_for()
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 360)])
+def test_budgets_and_what_met_one(bound: World, open_page: Open, theme: str, width: int) -> None:
+    with served(bound.state) as address:
+        page = open_page(
+            f"{address}/projects/shop/#/costs?q=label%3Aof%3Dbudgets", width, 900, theme
+        )
+        log_in(page, "viewer")
+        page.get_by_role("row", name="of the shop all 1 call 0 calls 1 call").wait_for()
+        page.get_by_text("of all: at most 100000 tokens; runs of other projects").wait_for()
+        page.get_by_text("1 run of sort, of the newest 1 run that failed, met a budget").wait_for()
+        can_be_read(page, "costs-budgets", theme, width)
+        page.get_by_role("link", name="the newest of them").click()
+        page.locator(".title", has_text="sort").wait_for()

@@ -68,6 +68,10 @@ def announcement(known: Preparer) -> dict[str, Any]:
         "policy": known.policy.to_dict() if known.policy is not None else None,
         "approved": sorted(known.approved),
         "terms": _terms(known),
+        "budgets": {
+            name: budget.model_dump(mode="json", exclude_none=True)
+            for name, budget in known.budgets.items()
+        },
     }
 
 

@@ -46,6 +46,7 @@ def _host_of(announced: Mapping[str, Any]) -> ExecutionVM:
         },
         prices=told.prices,
         budget=told.budget,
+        budgets=announced.get("budgets", {}),  # before there were any, none were said
         policy=announced["policy"],
         approved=announced["approved"],
         limits=told.limits,

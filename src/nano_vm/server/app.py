@@ -22,6 +22,7 @@ from .problems import Problem, missing
 from .roles import METRICS, PUBLIC, SIGNED_IN
 from .routes import (
     admin,
+    budgets,
     costs,
     forks,
     hosts,
@@ -83,6 +84,7 @@ def application(state: State) -> FastAPI:
         inbox,
         standings,
         costs,
+        budgets,
         lists,
         forks,
         programs,

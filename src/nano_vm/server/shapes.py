@@ -153,6 +153,60 @@ class Costs(TypedDict):
     damaged: list[str]
 
 
+class BudgetRow(TypedDict):
+    """A budget that runs share, as the workers ``hosts`` have it; ``shared`` says that it counts
+    runs of other projects too.
+    """
+
+    name: str
+    per: list[str]
+    program: str | None
+    max_llm_calls: int | None
+    max_tokens: int | None
+    max_cost_usd: str | None
+    shared: bool
+    hosts: list[str]
+
+
+class AmountRow(TypedDict):
+    """What calls of models use; ``cost_usd`` is a decimal."""
+
+    calls: int
+    tokens: int
+    cost_usd: str
+
+
+class AccountRow(TypedDict):
+    """How a budget stands for what is counted apart, ``of``; with its limits, where they are known."""
+
+    name: str
+    of: dict[str, str]
+    spent: AmountRow
+    reserved: AmountRow
+    max_llm_calls: int | None
+    max_tokens: int | None
+    max_cost_usd: str | None
+
+
+class MetRow(TypedDict):
+    """A program of which runs met a budget, with the newest of these."""
+
+    program: str
+    runs: int
+    newest: str
+
+
+class Budgets(TypedDict):
+    """Budgets of a project, their accounts, and what met one of the newest runs that failed, of
+    which so many were ``looked`` at.
+    """
+
+    budgets: list[BudgetRow]
+    accounts: list[AccountRow]
+    met: list[MetRow]
+    looked: int
+
+
 class ProgramRow(TypedDict):
     """The newest version of a program."""
 

@@ -93,6 +93,25 @@ class Standing(NamedTuple):
     reserved: Amount = Amount()
 
 
+def account_json(account: Account, standing: Standing) -> dict[str, Any]:
+    """How *account* stands, as JSON; amounts of money are strings of dollars."""
+    calls, tokens, cost = account.limits
+    return {
+        "name": account.budget,
+        "of": dict(account.of),
+        "spent": _amount_json(standing.spent),
+        "reserved": _amount_json(standing.reserved),
+        "max_llm_calls": calls,
+        "max_tokens": tokens,
+        "max_cost_usd": None if cost is None else str(in_dollars(cost)),
+    }
+
+
+def _amount_json(amount: Amount) -> dict[str, Any]:
+    calls, tokens, cost = amount
+    return {"calls": calls, "tokens": tokens, "cost_usd": str(in_dollars(cost))}
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """What one call of a run may use, in the accounts in which it counts. The *id* is its own: one

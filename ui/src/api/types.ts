@@ -1,5 +1,23 @@
 // Written by scripts/ui_types.py from the API's OpenAPI document: change shapes in Python.
 
+/** How a budget stands for what is counted apart, `of`; with its limits, where they are known. */
+export interface AccountRow {
+  name: string;
+  of: Record<string, string>;
+  spent: AmountRow;
+  reserved: AmountRow;
+  max_llm_calls: number | null;
+  max_tokens: number | null;
+  max_cost_usd: string | null;
+}
+
+/** What calls of models use; `cost_usd` is a decimal. */
+export interface AmountRow {
+  calls: number;
+  tokens: number;
+  cost_usd: string;
+}
+
 /** What somebody says to a request, as it was *shown*. */
 export interface Answer {
   run: string;
@@ -182,6 +200,32 @@ export interface BriefList {
   runs: Brief[];
   after: string | null;
   damaged: string[];
+}
+
+/**
+ * A budget that runs share, as the workers `hosts` have it; `shared` says that it counts
+ * runs of other projects too.
+ */
+export interface BudgetRow {
+  name: string;
+  per: string[];
+  program: string | null;
+  max_llm_calls: number | null;
+  max_tokens: number | null;
+  max_cost_usd: string | null;
+  shared: boolean;
+  hosts: string[];
+}
+
+/**
+ * Budgets of a project, their accounts, and what met one of the newest runs that failed, of
+ * which so many were `looked` at.
+ */
+export interface Budgets {
+  budgets: BudgetRow[];
+  accounts: AccountRow[];
+  met: MetRow[];
+  looked: number;
 }
 
 /** What came of cancelling a run: `fault` says why it was not. */
@@ -583,6 +627,13 @@ export interface Membership {
   project: string;
   role: string | null;
   permissions: string[];
+}
+
+/** A program of which runs met a budget, with the newest of these. */
+export interface MetRow {
+  program: string;
+  runs: number;
+  newest: string;
 }
 
 /** A key that was made; `key` is shown this once. */

@@ -5,6 +5,7 @@ import { useAddress } from "../lib/router";
 import { type Filter, parseFilter } from "../model/filter";
 import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
+import { BudgetsOfProject } from "./Budgets";
 import { Cells, Faults, Field, Sheet, useAsked } from "./parts";
 
 const GROUPS = ["program", "version", "model", "member", "step", "day", "prices"];
@@ -114,6 +115,7 @@ export function CostsPage({ from }: { from: TeamSource }) {
         <Table groups={groups} list={list} other={prices !== null} />
       )}
       <WhatIf from={from} words={words} prices={prices} set={setPrices} />
+      <BudgetsOfProject from={from} />
     </Sheet>
   );
 }
@@ -249,9 +251,11 @@ function WhatIf({
   return (
     <section>
       {!open && (
-        <button type="button" onClick={() => setOpen(true)}>
-          What if prices were others…
-        </button>
+        <p>
+          <button type="button" onClick={() => setOpen(true)}>
+            What if prices were others…
+          </button>
+        </p>
       )}
       {open && <PriceForm from={from} words={words} prices={prices} set={set} />}
     </section>

@@ -128,6 +128,7 @@ WIDTH = 20
 def _show_budgets(options: Options) -> int:
     """How the accounts of the store stand."""
     from ...run.shared import standings
+    from ...store.accounts import account_json
     from ..stores import store_of
 
     budgets = {}
@@ -142,7 +143,7 @@ def _show_budgets(options: Options) -> int:
     with store_of(options, read=True) as store:
         found = standings(budgets, store.accounts())
     if options.json:
-        emit_json([_account_json(*one) for one in found])
+        emit_json([account_json(*one) for one in found])
         return OK
     for line in _account_lines(found):
         say(line)
@@ -164,28 +165,6 @@ def _account_lines(found: Iterable[tuple[Account, Standing]]) -> Iterable[str]:
                 amounts = [f"{a:,}" for a in (used, held, most or 0)]
             of = "" if most is None else f" of {amounts[2]}"
             yield f"{safe(str(account))}: {limit}: {amounts[0]} spent, {amounts[1]} reserved{of}"
-
-
-def _account_json(account: Account, standing: Standing) -> dict[str, object]:
-    from ...store.accounts import in_dollars
-
-    spent, reserved = standing
-    calls, tokens, cost = account.limits
-    return {
-        "name": account.budget,
-        "of": dict(account.of),
-        "spent": _amount_json(*spent),
-        "reserved": _amount_json(*reserved),
-        "max_llm_calls": calls,
-        "max_tokens": tokens,
-        "max_cost_usd": None if cost is None else str(in_dollars(cost)),
-    }
-
-
-def _amount_json(calls: int, tokens: int, cost: int) -> dict[str, object]:
-    from ...store.accounts import in_dollars
-
-    return {"calls": calls, "tokens": tokens, "cost_usd": str(in_dollars(cost))}
 
 
 def _prices(path: str | None) -> Mapping[str, Price] | None:
