@@ -326,6 +326,42 @@ def test_a_command_that_is_shown_names_the_cluster_and_how_its_payloads_are_read
     assert f"--address {shop.server.address} {' '.join(tls)} prints it" in capsys.readouterr().err
 
 
+def test_a_run_that_no_worker_can_read_says_so(
+    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAYLOAD_KEY", "0" * 64)
+    key, run_id = ["--encryption-key-env", "PAYLOAD_KEY"], f"unread-{shop.queue}"
+    submit = ["submit", "refund.yaml", *shop.cluster, *key, "-i", "order_id=A-1"]
+    printed(capsys, *submit, "--run-id", run_id)
+    show = ["show", run_id, *shop.cluster]
+    with monkeypatch.context() as patched:
+        patched.setattr("nano_vm.temporal.runs.ANSWER_SECONDS", 0.5)
+        assert printed(capsys, *show) == (
+            f"run {run_id} has no worker that answers: none has taken it yet, or none runs now\n"
+        )
+    blind = shop.worker()
+
+    def stands() -> str:
+        out = printed(capsys, *show)
+        return out if "stands still" in out else ""
+
+    line = until(stands)
+    assert line == (
+        f"run {run_id} stands still: no worker can go on with it: Failed decoding arguments: "
+        f"Unknown payload encoding binary/encrypted\n"
+    )
+    told = json.loads(printed(capsys, *show, "--json"))
+    assert told["status"] == "pending"
+    assert "binary/encrypted" in told["fault"]
+    blind.kill()
+    shop.worker(*key)
+    until(lambda: "waits at manager" in printed(capsys, *show, *key))
+    assert main(show) == 1
+    err = capsys.readouterr().err
+    assert f"run '{run_id}' says of itself cannot be decoded here: Unknown payload" in err
+    assert err.count("\n") == 1
+
+
 SECRET = "zq-secret-zq"
 SECRET_TOOLS = f"""\
 def look() -> str:

@@ -16,7 +16,14 @@ from temporalio.client import Client
 from nano_vm import ExecutionVM, Program, VMError, tool
 from nano_vm.errors import StoreError
 from nano_vm.store.protocol import open_payloads
-from nano_vm.temporal import Encryption, TemporalRuns, connect, worker, workflow
+from nano_vm.temporal import (
+    Encryption,
+    TemporalRuns,
+    connect,
+    data_converter,
+    worker,
+    workflow,
+)
 from nano_vm.temporal.conversion import NanoPayloadConverter
 from nano_vm.temporal.encryption import key_of, named
 from temporal.cluster import Server
@@ -219,7 +226,7 @@ async def test_equal_payloads_have_equal_ciphertexts_and_keys_rotate() -> None:
     assert await old.decode([payload]) == [payload]
     first.data = first.data[:-1] + bytes([first.data[-1] ^ 1])
     with pytest.raises(VMError, match="was changed"):
-        await old.decode([first])
+        await data_converter(old).decode([first])
 
 
 @pytest.mark.parametrize("keys", [{}, {"k": b"short"}])

@@ -218,24 +218,34 @@ def show(options: Options) -> int:
     """As ``nano-vm show``."""
     refuse(options)
 
-    async def found(runs: TemporalRuns) -> tuple[Trace | None, list[dict[str, Any]]]:
-        return await runs.trace(options.run), await runs.waiting(options.run)
+    async def found(runs: TemporalRuns) -> tuple[Trace | None, list[dict[str, Any]], str | None]:
+        fault = await runs.fault(options.run)
+        if fault is not None:  # nobody would answer
+            return None, [], fault
+        trace = await runs.trace(options.run)
+        return trace, [] if trace is None else await runs.waiting(options.run), None
 
-    trace, waiting = on_cluster(options, found)
+    trace, waiting, fault = on_cluster(options, found)
     if options.json:
-        emit_json(_shown_json(options.run, trace, waiting))
+        emit_json(_shown_json(options.run, trace, waiting, fault))
         return OK
     if trace is None:
-        say(safe(f"run {options.run} has not begun: no worker has taken it yet"))
+        why = "has no worker that answers: none has taken it yet, or none runs now"
+        if fault is not None:
+            why = f"stands still: no worker can go on with it: {fault}"
+        say(safe(f"run {options.run} {why}"))
         return OK
     say(safe(f"{trace.program_name}, run {trace.run_id}"))
     printed(trace, options)
     return OK
 
 
-def _shown_json(run_id: str, whole: Trace | None, waiting: list[dict[str, Any]]) -> dict[str, Any]:
+def _shown_json(
+    run_id: str, whole: Trace | None, waiting: list[dict[str, Any]], fault: str | None
+) -> dict[str, Any]:
     if whole is None:
-        return {"run_id": run_id, "status": "pending", "waiting": [], "trace": None}
+        told: dict[str, Any] = {"run_id": run_id, "status": "pending", "waiting": [], "trace": None}
+        return told if fault is None else {**told, "fault": fault}
     levels = levels_of(whole)
     return {
         "run_id": run_id,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
@@ -23,10 +24,15 @@ from temporalio.converter import (
     PayloadCodec,
 )
 
+from ..errors import VMError
 from ..machine.outcome import KINDS, Value, outcome_json, outcome_of
+from .failures import SAME_FOR_ALL
 
 MARK = "nano-vm"
 """The metadata of a payload that is an outcome: how it is written."""
+
+UNREADABLE = "binary/unreadable"
+"""The encoding of what stands for a payload that cannot be read; it is in no history."""
 
 _OUTCOMES = tuple(KINDS.values())
 
@@ -87,6 +93,31 @@ class OrderedJSON(JSONPlainPayloadConverter):
         return Value(held) if mark == b"value" else outcome_of(held)
 
 
+def unreadable(why: str) -> Payload:
+    """What stands for a payload that cannot be read: an error for who needs its value."""
+    return Payload(metadata={"encoding": UNREADABLE.encode()}, data=why.encode())
+
+
+class Unreadable(EncodingPayloadConverter):
+    """Reads no payload, and says why."""
+
+    @property
+    def encoding(self) -> str:
+        """See base class."""
+        return UNREADABLE
+
+    def to_payload(self, value: Any) -> None:
+        """See base class; no value is written so."""
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
+        """See base class.
+
+        Raises:
+            VMError: Always.
+        """
+        raise VMError(payload.data.decode())
+
+
 class NanoPayloadConverter(CompositePayloadConverter):
     """The SDK's converters, with JSON that keeps the order of keys."""
 
@@ -96,7 +127,33 @@ class NanoPayloadConverter(CompositePayloadConverter):
         converters: list[EncodingPayloadConverter] = [
             ours if one.encoding == ours.encoding else one for one in known
         ]
-        super().__init__(*converters)
+        super().__init__(*converters, Unreadable())
+
+    def from_payloads(
+        self, payloads: Sequence[Payload], type_hints: list[type] | None = None
+    ) -> list[Any]:
+        """What the payloads hold.
+
+        Raises:
+            VMError: If one has an encoding that nothing here reads, as where it is encrypted.
+        """
+        try:
+            return super().from_payloads(payloads, type_hints)
+        except KeyError as error:
+            raise VMError(str(error.args[0])) from None
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Ask the cluster meanwhile for *what* is to be decoded here.
+
+    Raises:
+        VMError: If it cannot be decoded, with what this process needs for it.
+    """
+    try:
+        yield
+    except (RuntimeError, VMError) as error:
+        raise VMError(f"{what} cannot be decoded here: {error}; {SAME_FOR_ALL}") from error
 
 
 def data_converter(

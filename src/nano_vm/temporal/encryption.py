@@ -14,6 +14,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
 
 from ..errors import MissingExtra, VMError
+from .conversion import unreadable
 
 ENCODING = b"binary/encrypted"
 KEY_BYTES = 32
@@ -46,10 +47,9 @@ class Encryption(PayloadCodec):
         return [self._encrypted(payload) for payload in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """See base class; payloads that are not encrypted pass.
-
-        Raises:
-            VMError: If there is no such key, or a payload was changed.
+        """See base class; payloads that are not encrypted pass. One that cannot be decrypted is
+        `unreadable`: to raise here would fail the task of a run, and all that others say to it,
+        because of one client with a wrong key.
         """
         return [self._decrypted(payload) for payload in payloads]
 
@@ -68,12 +68,12 @@ class Encryption(PayloadCodec):
         name = payload.metadata.get("key", b"").decode()
         cipher = self._ciphers.get(name)
         if cipher is None:
-            raise VMError(f"a payload is encrypted with key {name!r}, which this process lacks")
+            return unreadable(f"a payload is encrypted with key {name!r}, which this process lacks")
         nonce, sealed = payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:]
         try:
             plain = cipher.decrypt(nonce, sealed, name.encode())
         except InvalidTag:
-            raise VMError(f"a payload was changed, or key {name!r} is another one") from None
+            return unreadable(f"a payload was changed, or key {name!r} is another one")
         return Payload.FromString(plain)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from temporalio import exceptions
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
 
-from ..machine.faults import LOST
+from ..machine.faults import LOST, NOTHING_USED
 from ..machine.outcome import BadResult, Cancelled, Failed, NotCalled, Outcome, TimedOut, Unknown
 from ..records.record import StepError
 from .terms import NOT_MADE
@@ -18,6 +18,10 @@ WORKER_SHUTDOWN = "WorkerShutdown"
 
 NO_ACTIVITY = "NotFoundError"
 TOO_LARGE = "PayloadsTooLarge"
+UNDECODED = "Failed decoding arguments"
+"""The message of the failure with which the SDK ends a call whose arguments the worker cannot read,
+before it is made.
+"""
 
 
 def too_large(what: str, size: int, most: int) -> str:
@@ -52,6 +56,21 @@ def is_untaken(error: ActivityError) -> bool:
     return isinstance(cause, exceptions.TimeoutError) and cause.type == limit
 
 
+SAME_FOR_ALL = "clients and workers of a cluster all need the same key and database of payloads"
+"""What to do where payloads cannot be decoded."""
+
+
+def chain_of(error: BaseException) -> str:
+    """What an error of another process says, with its causes."""
+    cause = error.__cause__
+    return str(error) if cause is None else f"{error}: {chain_of(cause)}"
+
+
+def _unmade(fault: StepError, kind: str) -> Outcome:
+    """The outcome of a call that its worker has not made."""
+    return NotCalled(fault) if kind == "tool" else Failed(fault, NOTHING_USED)
+
+
 def outcome_of_failure(error: ActivityError, *, unsafe: bool, kind: str) -> Outcome:
     """The outcome of a call of *kind* (``tool`` or ``model``) that ended with *error* and is not
     `is_lost`; *unsafe* is whether it may have changed the world.
@@ -66,8 +85,11 @@ def outcome_of_failure(error: ActivityError, *, unsafe: bool, kind: str) -> Outc
     message = str(cause) or str(error)
     if name == NO_ACTIVITY:
         told = f"the worker that took the call has no such activity: {message}"
-        fault = StepError("refused", "NoActivity", told, retryable=False)
-        return NotCalled(fault) if kind == "tool" else Failed(fault)
+        return _unmade(StepError("refused", "NoActivity", told, retryable=False), kind)
+    if isinstance(cause, ApplicationError) and cause.message == UNDECODED:
+        why = chain_of(cause.cause or cause)
+        told = f"the worker that took the call cannot decode its arguments: {why}; {SAME_FOR_ALL}"
+        return _unmade(StepError("refused", "Undecodable", told, retryable=False), kind)
     fault = StepError(kind, name, message, retryable=False)
     if name == TOO_LARGE and kind == "tool":
         return BadResult(fault)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Unpack
 
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryReverseRequest
 from temporalio.client import (
     Client,
     ScheduleActionStartWorkflow,
@@ -41,8 +45,8 @@ from ..run.options import RUN_OPTIONS, RunOptions, unknown_options
 from ..run.vm import ExecutionVM
 from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
-from .conversion import data_converter, excess, most_bytes
-from .failures import too_large
+from .conversion import data_converter, decoding, excess, most_bytes
+from .failures import SAME_FOR_ALL, UNDECODED, chain_of, too_large
 from .schedules import Schedules
 from .searching import attributes_of, register
 from .storage import external_storage
@@ -64,6 +68,16 @@ from .worker import TASK_QUEUE
 
 IDENTITY = "nano-vm-identity"
 """The memo that says which program and inputs a run has: the same id joins only the same run."""
+
+ANSWER_SECONDS = 10.0
+"""How long a query waits for a worker that answers it: one that has the run not in memory computes
+it again first, in a second and a half. Without a limit the SDK waits for half a minute.
+"""
+
+LATEST_EVENTS = 20
+"""Of a history, what is looked at to see whether its latest task failed: more than a task takes with
+the updates that came meanwhile.
+"""
 
 ENDED_MEANWHILE = "AcceptedUpdateCompletedWorkflow"
 """The type of the failure of an update whose execution has ended before it was answered."""
@@ -103,6 +117,13 @@ async def connect(
         raise VMError(f"no Temporal server answers at {address}: {error}") from error
     return client
 
+
+# the SDK says of its own limit that the query was cancelled
+_UNANSWERED = (
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.FAILED_PRECONDITION,
+)
 
 _TIME_OF_RUN = "-2026-11-27T06:16:17Z"
 """As the server writes it behind the name of a schedule."""
@@ -277,7 +298,8 @@ class TemporalRuns:
             about = await self._handle(run_id).describe()
         except RPCError as error:
             raise _unknown(run_id, error) from None
-        return await about.memo_value(IDENTITY, "")
+        with decoding(f"run {run_id!r}"):
+            return await about.memo_value(IDENTITY, "")
 
     def _start(
         self,
@@ -311,7 +333,9 @@ class TemporalRuns:
             VMError: If it was terminated, or ended by a fault.
         """
         try:
-            return Trace.from_dict(await self._handle(run_id).result())
+            with decoding(f"the trace of run {run_id!r}"):
+                told = await self._handle(run_id).result()
+            return Trace.from_dict(told)
         except WorkflowFailureError as error:
             raise VMError(f"run {run_id!r} did not end by itself: {error.cause}") from error
         except RPCError as error:
@@ -343,7 +367,8 @@ class TemporalRuns:
         asked again.
         """
         try:
-            return str(await self._handle(run_id).execute_update(SETTLED))
+            with decoding(f"how run {run_id!r} stands"):
+                return str(await self._handle(run_id).execute_update(SETTLED))
         except WorkflowUpdateRPCTimeoutOrCancelledError:
             return ""
         except WorkflowUpdateFailedError as error:
@@ -363,6 +388,28 @@ class TemporalRuns:
         told = await self._query(run_id, TRACE)
         return None if told is None else Trace.from_dict(told)
 
+    async def fault(self, run_id: str) -> str | None:
+        """Why no worker can go on with a run, as the one said that tried last; None where one can,
+        or none has tried. The run stands where it stood until a worker can.
+        """
+        request = GetWorkflowExecutionHistoryReverseRequest(
+            namespace=self.client.namespace,
+            execution=WorkflowExecution(workflow_id=run_id),
+            maximum_page_size=LATEST_EVENTS,
+        )
+        service = self.client.workflow_service
+        try:
+            answer = await service.get_workflow_execution_history_reverse(request)
+        except RPCError as error:
+            raise _unknown(run_id, error) from None
+        for event in answer.history.events:
+            if event.HasField("workflow_task_completed_event_attributes"):
+                return None
+            if event.HasField("workflow_task_failed_event_attributes"):
+                failure = event.workflow_task_failed_event_attributes.failure
+                return _messages(failure)
+        return None
+
     async def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a run waits for; ``shown`` identifies each request as it stands."""
         standing = await self._query(run_id, STANDING)
@@ -372,11 +419,13 @@ class TemporalRuns:
     async def _query(self, run_id: str, name: str) -> Any:
         """The answer to a query; None where the run cannot answer yet."""
         try:
-            return await self._handle(run_id).query(name)
+            with decoding(f"what run {run_id!r} says of itself"):
+                limit = timedelta(seconds=ANSWER_SECONDS)
+                return await self._handle(run_id).query(name, rpc_timeout=limit)
         except WorkflowQueryFailedError:
             return None
         except RPCError as error:
-            if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION):
+            if error.status in _UNANSWERED:
                 return None
             raise _unknown(run_id, error) from None
 
@@ -473,9 +522,15 @@ class TemporalRuns:
     async def _update(self, run_id: str, name: str, told: dict[str, Any]) -> Any:
         self._require_sendable(run_id, f"the {name}", told)
         try:
-            return await self._handle(run_id).execute_update(name, told)
+            with decoding(f"the answer of run {run_id!r}, which may have taken it,"):
+                return await self._handle(run_id).execute_update(name, told)
         except WorkflowUpdateFailedError as error:
             cause = error.cause
+            if isinstance(cause, ApplicationError) and cause.message == UNDECODED:
+                raise VMError(
+                    f"run {run_id!r} has not taken it, since its worker cannot decode what was "
+                    f"sent: {chain_of(cause.cause or cause)}; {SAME_FOR_ALL}"
+                ) from None
             if isinstance(cause, ApplicationError) and cause.type:
                 about = cause.details[0] if cause.details else {}
                 raise refused(cause.type, cause.message, about) from None
@@ -494,6 +549,13 @@ class TemporalRuns:
 
     def _handle(self, run_id: str) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(run_id)
+
+
+def _messages(failure: Failure) -> str:
+    """What a failure says, with its causes."""
+    if not failure.HasField("cause"):
+        return failure.message
+    return f"{failure.message}: {_messages(failure.cause)}"
 
 
 def _identity_of(start: Start) -> str:

@@ -23,6 +23,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..errors import VMError
+from .conversion import decoding
 from .terms import WORKFLOW
 
 ABOUT = "nano-vm-schedule"
@@ -156,7 +157,8 @@ async def _scheduled(found: ScheduleDescription | ScheduleListDescription) -> Sc
     schedule, info = found.schedule, found.info
     assert schedule is not None
     assert info is not None
-    about = await found.memo_value(ABOUT, {})
+    with decoding(f"schedule {found.id!r}"):
+        about = await found.memo_value(ABOUT, {})
     return Scheduled(
         found.id,
         about.get("program", ""),
