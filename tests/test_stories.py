@@ -10,7 +10,14 @@ import pytest
 from pages import DOCS, GENERATED
 from stories import Story, blocks, commands, fits, plain, told
 
-FIGURES = {"growth", "benchmarks", "durable-benchmarks", "reliability", "server-benchmarks"}
+FIGURES = {
+    "growth",
+    "benchmarks",
+    "durable-benchmarks",
+    "reliability",
+    "server-benchmarks",
+    "page-benchmarks",
+}
 """Pages of figures, which `benchmarks/` and `tests/soak` write and show how to measure again."""
 
 PAGES = sorted(

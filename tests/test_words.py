@@ -41,6 +41,7 @@ GENERATED = {
     "durable-benchmarks.md",
     "reliability.md",
     "server-benchmarks.md",
+    "page-benchmarks.md",
 }
 """Pages of figures: their words stand in what measures, in `benchmarks/` and `tests/`."""
 

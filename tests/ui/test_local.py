@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
+import threading
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
@@ -112,6 +114,26 @@ def test_runs_are_searched_for_what_was_said(serve: Serve, stored: StoreLibrary)
     for query in ("", "text=", f"text={'x' * 201}"):
         status, _, body = ask(server, below(server, f"api/search?{query}"))
         assert (status, b"1 to 200 characters" in body) == (400, True)
+
+
+def test_a_browser_that_goes_away_is_nothing_to_tell(
+    serve: Serve, stored: StoreLibrary, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    server = serve(stored)
+    closed = threading.Event()
+    close = server.shutdown_request
+
+    def closing(request: Any) -> None:
+        close(request)
+        closed.set()
+
+    monkeypatch.setattr(server, "shutdown_request", closing)
+    with socket.create_connection(("127.0.0.1", server.server_port)) as browser:
+        browser.sendall(b"GET / HT")
+        # closed with a reset, as by a process that is killed
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert closed.wait(10)
+    assert capfd.readouterr().err == ""
 
 
 def test_what_is_not_there_is_told_in_a_line(serve: Serve, stored: StoreLibrary) -> None:

@@ -5,7 +5,7 @@ import { ComparePage } from "./compare/ComparePage";
 import { ForkPage } from "./fork/ForkPage";
 import { InboxPage } from "./inbox/InboxPage";
 import { useAddress } from "./lib/router";
-import { useTurns } from "./lib/turns";
+import { oneAtATime, useTurns } from "./lib/turns";
 import { RunPage } from "./run/RunPage";
 import { RunsPage } from "./runs/RunsPage";
 import { TeamApp } from "./team/TeamApp";
@@ -65,6 +65,7 @@ function Pages({ from, tools }: { from: Source; tools: ReactNode }) {
 }
 
 const EVERY_MS = 1_000; // between two looks at a run under way
+const PATIENCE_MS = 15_000; // with an answer, until the run is asked for again
 const ENDED = ["success", "failed", "cancelled"];
 
 /** A run, which grows while it is looked at. */
@@ -79,26 +80,26 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   const over = view !== null && ENDED.includes(view.status);
   useEffect(() => {
     let gone = false;
-    const look = () => {
+    // what a run of 10,000 steps has said takes a while: it is not asked for again meanwhile
+    const look = oneAtATime(async () => {
+      if (gone) return;
       const counts = turns.ask();
-      return from.run(id, seen.current).then(
-        (found) => {
-          if (gone || !counts()) return;
-          seen.current = found.version;
-          if (found.run !== null) setView(found.run);
-          setFault(null);
-        },
-        (error: Error) => {
-          if (!gone && counts()) setFault(error);
-        },
-      );
-    };
-    if (seen.current === undefined) void look();
+      try {
+        const found = await from.run(id, seen.current);
+        if (gone || !counts()) return;
+        seen.current = found.version;
+        if (found.run !== null) setView(found.run);
+        setFault(null);
+      } catch (error) {
+        if (!gone && counts()) setFault(error as Error);
+      }
+    }, PATIENCE_MS);
+    if (seen.current === undefined) look();
     const follows = live && !over && !from.still;
     const stop = follows ? from.follow(id, look) : null;
     const timer =
       follows && stop === null
-        ? setInterval(() => document.visibilityState === "visible" && void look(), EVERY_MS)
+        ? setInterval(() => document.visibilityState === "visible" && look(), EVERY_MS)
         : undefined;
     return () => {
       gone = true;

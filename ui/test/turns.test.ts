@@ -1,5 +1,5 @@
-import { expect, test } from "vitest";
-import { Turns } from "../src/lib/turns";
+import { expect, test, vi } from "vitest";
+import { oneAtATime, Turns } from "../src/lib/turns";
 
 test("an answer counts unless a newer one came before it", () => {
   const turns = new Turns();
@@ -16,4 +16,40 @@ test("an answer does not count after its question was given up", () => {
   const current = turns.ask();
   expect(old()).toBe(false);
   expect(current()).toBe(true);
+});
+
+test("what is wanted while it is under way is done once more after it", async () => {
+  const asked: (() => void)[] = [];
+  const look = oneAtATime(() => new Promise<void>((answer) => asked.push(answer)), 60_000);
+  for (let i = 0; i < 5; i++) look();
+  expect(asked.length).toBe(1);
+  asked[0]?.();
+  await vi.waitFor(() => expect(asked.length).toBe(2));
+  asked[1]?.();
+  await Promise.resolve();
+  expect(asked.length).toBe(2); // nobody wants a third
+  look();
+  await vi.waitFor(() => expect(asked.length).toBe(3));
+});
+
+test("what never ends or fails holds up nothing for ever", async () => {
+  vi.useFakeTimers();
+  let asked = 0;
+  const hangs = oneAtATime(() => {
+    asked += 1;
+    return new Promise(() => {});
+  }, 1_000);
+  hangs();
+  hangs();
+  expect(asked).toBe(1);
+  vi.advanceTimersByTime(1_000);
+  expect(asked).toBe(2);
+  vi.useRealTimers();
+  const fails = oneAtATime(async () => {
+    asked += 1;
+    throw new Error("no");
+  }, 60_000);
+  fails();
+  fails();
+  await vi.waitFor(() => expect(asked).toBe(4));
 });

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,6 +95,11 @@ class LocalServer(ThreadingHTTPServer):
     def address(self) -> str:
         """Where the pages are."""
         return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing of a browser that has gone away: it is nobody's fault."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def answer(self, path: list[str], query: Query) -> Any:
         """What is asked for below ``api/``, as JSON.

@@ -25,6 +25,32 @@ export class Turns {
   }
 }
 
+/** Has *look* under way once at a time: who wants it meanwhile gets one more, after it. One that takes
+ * longer than *patience*, in milliseconds, is waited for no longer. */
+export function oneAtATime(look: () => Promise<unknown>, patience: number): () => void {
+  let busy = false;
+  let wanted = false;
+  const begin = () => {
+    if (busy) {
+      wanted = true;
+      return;
+    }
+    busy = true;
+    wanted = false;
+    let waits = true;
+    const end = () => {
+      if (!waits) return;
+      waits = false;
+      clearTimeout(timer);
+      busy = false;
+      if (wanted) begin();
+    };
+    const timer = setTimeout(end, patience);
+    look().then(end, end);
+  };
+  return begin;
+}
+
 export function useTurns(): Turns {
   return useState(() => new Turns())[0];
 }
