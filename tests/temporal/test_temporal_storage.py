@@ -141,6 +141,22 @@ async def test_without_storage_a_value_of_a_local_call_fails_its_step(
     assert "PayloadsTooLarge: the value of the tool has 3,000,002 bytes" in fault
 
 
+async def test_without_storage_a_program_that_calls_too_large_ones_ends_with_an_error(
+    temporal_server: Server,
+) -> None:
+    """Which its worker knows; the client sends none of them."""
+    client = await temporal_server.client()
+    large = program({"id": "s", "type": "set", "values": {"x": "y" * 3_000_000}}, name="large")
+    made = program({"id": "c", "type": "call", "program": "large"})
+    async with worker(client, ExecutionVM(programs={"large": large}), "calls"):
+        runs = TemporalRuns(client, "calls")
+        run_id = await runs.submit(made)
+        with pytest.raises(
+            VMError, match="PayloadsTooLarge: the program, with those that it calls, has 3,000"
+        ):
+            await runs.result(run_id)
+
+
 @pytest.mark.parametrize(
     ("calls", "what"),
     [(200, "the trace of the run"), (90, "what the run was given so far")],

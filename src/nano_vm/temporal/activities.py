@@ -329,14 +329,17 @@ class Activities:
     async def admit(self, told: dict[str, Any]) -> dict[str, Any]:
         """Whether a program may run on these inputs, by this worker's tools, models and policy."""
         async with alive():
+            run_id = activity.info().workflow_id
+            most = most_bytes(activity.client().data_converter)
             try:
-                run_id, most = (
-                    activity.info().workflow_id,
-                    most_bytes(activity.client().data_converter),
-                )
-                return await asyncio.to_thread(self.verdict, told, run_id, most)
+                admission = await asyncio.to_thread(self.verdict, told, run_id, most)
             except VMError as error:
                 raise ApplicationError(str(error), type=FAULT, non_retryable=True) from error
+            size = excess([admission], most)
+            if size:  # the server would have the task of the run tried for ever
+                why = too_large("the program, with those that it calls,", size, most)
+                raise ApplicationError(why, type=TOO_LARGE, non_retryable=True)
+            return admission
 
     def verdict(self, told: Mapping[str, Any], run_id: str | None, most: int = 0) -> dict[str, Any]:
         """As `admit`: the JSON form of an `Admission`; payloads have *most* bytes."""
