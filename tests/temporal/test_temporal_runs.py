@@ -599,6 +599,24 @@ async def test_a_failed_attempt_waits_in_the_workflow(temporal_server: Server) -
     assert len(trace.steps[0].attempts) == 2
 
 
+async def test_calls_after_a_standstill_are_made_once_it_is_over(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then each would be refused, and given again at once, ten times."""
+    monkeypatch.setattr(activities, "SETTLE_SECONDS", 3.0)
+
+    async def still(x: int) -> int:
+        time.sleep(activities.STANDSTILL_SECONDS + 0.1)  # noqa: ASYNC251 - as a busy processor does
+        return x
+
+    tools = {"still": tool(effect="read")(still), "t": read}
+    made = program(step("a", tool="still", args={"x": 1}), step("b", args={"x": 2}))
+    async with runs_of(temporal_server, tools) as runs:
+        trace = await runs.run(made)
+    assert trace.final_output == 2, trace.error
+    assert len(trace.steps) == 2
+
+
 # --- workers --------------------------------------------------------------------------------------
 
 

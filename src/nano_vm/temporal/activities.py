@@ -14,7 +14,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Lock
@@ -105,6 +105,12 @@ class Pulse:
         """Whether it did not, nor right before."""
         now = time.monotonic()
         return now - self.last <= STANDSTILL_SECONDS and now - self.stood > SETTLE_SECONDS
+
+    async def settled(self) -> None:
+        """Wait until it is so, or who waits is cancelled."""
+        with suppress(asyncio.CancelledError):
+            while not self.regular:
+                await asyncio.sleep(TICK_SECONDS)
 
 
 TICK_SECONDS, SETTLE_SECONDS = 0.2, 0.5
@@ -199,6 +205,7 @@ async def alive() -> AsyncIterator[Life]:
     try:
         yield life
     except NotMade as error:
+        await life.pulse.settled()  # the call is given again at once, and would not be made either
         told = f"{error}, so the call was not made"
         raise ApplicationError(told, type=NOT_MADE, non_retryable=True) from None
     finally:
