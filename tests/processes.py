@@ -1,10 +1,12 @@
-"""What Linux counts of a process."""
+"""What Linux counts of a process, and a standard output that is a process's own."""
 
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -52,3 +54,13 @@ def lives(pid: int) -> bool:
         return _fields(pid)[0] != "Z"
     except OSError:
         return False
+
+
+def own_output() -> TextIO:
+    """The standard output of this process; all else that is written there, as libraries in other
+    languages do, goes to the error output from now on.
+    """
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    return own

@@ -34,7 +34,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from processes import lives
+from processes import lives, own_output
 from temporal.cluster import Server
 from temporal.proxy import Proxy, proxy_to
 from temporalio.service import RPCError
@@ -457,6 +457,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.wires and not given.apart:
         apart("soak.cluster", [*sys.argv[1:], "--apart"])
+    output = own_output()  # the SDK warns of a server that is gone
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(
             Path(folder), given.kills, given.restarts, given.long, given.wires, given.seed
@@ -465,7 +466,7 @@ def main() -> int:
             result = asyncio.run(campaign.whole())
         finally:
             campaign.end()
-    print(json.dumps(result), flush=True)
+    print(json.dumps(result), file=output, flush=True)
     return 1 if result["faults"] else 0
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from build import mapped, program, step
-from processes import peak_bytes, processor_seconds
+from processes import own_output, peak_bytes, processor_seconds
 from temporal.cluster import TEST_SERVER, Server
 from temporalio.client import Client
 from temporalio.converter import DataConverter
@@ -103,8 +103,7 @@ def working(address: str, queue: str, payloads: str) -> Iterator[int]:
     """A worker in a process of its own; its id."""
     command = [sys.executable, "-m", "soak.sizes", "--worker", address]
     command += ["--queue", queue, "--payloads", payloads]
-    # where the SDK warns; the figures alone are printed
-    process = subprocess.Popen(command, stdout=sys.stderr)
+    process = subprocess.Popen(command)
     try:
         yield process.pid
     finally:
@@ -358,9 +357,10 @@ def main() -> int:
         for name, size in SIZES.items()
         if given.only in (None, name)
     }
+    output = own_output()  # the SDK warns of payloads
     with tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(campaign(counts, Path(folder)))
-    print(json.dumps(result, indent=1), flush=True)
+    print(json.dumps(result, indent=1), file=output, flush=True)
     return 1 if result["faults"] else 0
 
 

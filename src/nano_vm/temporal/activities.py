@@ -109,7 +109,7 @@ class Pulse:
     async def settled(self) -> None:
         """Wait until it is so, or who waits is cancelled."""
         with suppress(asyncio.CancelledError):
-            while not self.regular:
+            while not self.regular:  # noqa: ASYNC110 - only time makes it so
                 await asyncio.sleep(TICK_SECONDS)
 
 
