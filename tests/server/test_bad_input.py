@@ -1,5 +1,6 @@
 """What goes wrong around a server: each gets one clear answer, and nothing is lost. A port in use
-is in `test_processes`, a stream that is cut in `test_events`.
+is in `test_processes`, a stream that is cut in `test_events`; what fails for real, and two people in
+the same moment, in `test_bad_ways`.
 """
 
 from __future__ import annotations
