@@ -412,17 +412,32 @@ class Campaign:
             while len(going) < IN_FLIGHT:
                 name, n = self.drawn.choice(list(self.programs)), self.drawn.randrange(3)
                 number += 1
-                going.add(asyncio.create_task(self.go(runs, f"run-{number}", name, n)))
+                run_id = f"run-{number}"
+                going.add(asyncio.create_task(self.go(runs, run_id, name, n), name=run_id))
             done, going = await asyncio.wait(going, timeout=0.5)
             for task in done:
                 task.result()
         disturbing.result()
         done, left = await asyncio.wait(going, timeout=LIMIT_SECONDS)
-        self.faults += [f"{len(left)} runs do not end"] if left else []
         for task in left:
+            self.faults.append(await self.standing(runs, task.get_name()))
             task.cancel()
         for task in done:
             task.result()
+
+    async def standing(self, runs: TemporalRuns, run_id: str) -> str:
+        """How a run stands that does not end."""
+        try:
+            async with asyncio.timeout(10):
+                waiting = await runs.waiting(run_id)
+                about = await runs.client.get_workflow_handle(run_id).describe()
+        except (VMError, RPCError, TimeoutError) as error:
+            return f"{run_id} does not end, and cannot be asked: {error!r}"
+        keys = [entry.get("effect_key") for entry in waiting]
+        lines = [line for line in self.ledger.read() if line["key"] in keys]
+        calls = [str(one) for one in about.raw_description.pending_activities]
+        task = str(about.raw_description.pending_workflow_task)
+        return f"{run_id} does not end: {waiting}, ledger {lines}, calls {calls}, task {task}"
 
     def effects(self) -> None:
         """Hold the ledger against what may have happened."""

@@ -200,7 +200,7 @@ def of_sizes(result: dict[str, Any]) -> str:
             names[name].format(row["tried"]),
             row["executions"],
             row["largest_events"],
-            megabytes(row["largest_bytes"]),
+            kilobytes(row["largest_bytes"]),
             kilobytes(row["largest_event_bytes"]),
             row["events"],
             megabytes(row["bytes"]),
@@ -211,13 +211,13 @@ def of_sizes(result: dict[str, Any]) -> str:
         for name, row in result["sizes"].items()
     ]
     events, size, event = result["limits"].values()
-    limits = [events, megabytes(size), kilobytes(event)]
+    limits = [events, kilobytes(size), kilobytes(event)]
     rows.append(["**a server's limits**", "", *limits, *[""] * 5])
     head = [
         "what",
         "histories",
         "events of the largest",
-        "its MB",
+        "its kB",
         "its largest event, kB",
         "events of all",
         "MB of all",

@@ -197,9 +197,9 @@ def test_figures_stand_in_their_place(tmp_path: Path, monkeypatch: pytest.Monkey
     page.write_own("cluster", {"killed": 201, "faults": ["a fault"]})
     page.write(page.MAIN, "all else")
     lines = copy.read_text(encoding="utf-8").splitlines()
-    cells = "3 | 3,001 | 1.0 | 2.0 | 3,601 | 2.0 | 12.5 | 3.25 | 128"
+    cells = "3 | 3,001 | 1,024.0 | 2.0 | 3,601 | 2.0 | 12.5 | 3.25 | 128"
     assert f"| `map` over 1,000 items, 16 at a time | {cells} |" in lines
-    assert "| **a server's limits** |  | 51,200 | 50.0 | 2,048.0 |  |  |  |  |  |" in lines
+    assert "| **a server's limits** |  | 51,200 | 51,200.0 | 2,048.0 |  |  |  |  |  |" in lines
     assert "| killed | 201 |" in lines
     assert "| **what was not as it must be** | 1 |" in lines
     assert lines[lines.index("all else") + 1] == "<!-- end of what `make soak` writes -->"
