@@ -48,12 +48,18 @@ def peak_bytes(pid: int) -> int:
     raise ProcessLookupError(pid)
 
 
-def lives(pid: int) -> bool:
-    """Whether a process is there; one that was stopped is."""
+def identity(pid: int) -> str:
+    """A process, and no later one with its number; nothing where there is none."""
     try:
-        return _fields(pid)[0] != "Z"
+        fields = _fields(pid)
     except OSError:
-        return False
+        return ""
+    return f"{pid}@{fields[19]}" if fields[0] != "Z" else ""
+
+
+def lives(process: str) -> bool:
+    """Whether the process of this `identity` is there; one that was stopped is."""
+    return identity(int(process.partition("@")[0])) == process
 
 
 def own_output() -> TextIO:

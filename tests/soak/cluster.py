@@ -34,7 +34,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from processes import lives, own_output
+from processes import identity, lives, own_output
 from temporal.cluster import Server
 from temporal.proxy import Proxy, proxy_to
 from temporalio.service import RPCError
@@ -126,10 +126,10 @@ class Ledger:
     """What tools have begun and done, a line each, in a file that all processes append to."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.writer = path, identity(os.getpid())
 
     def write(self, what: str, key: str, name: str) -> None:
-        line = json.dumps({"what": what, "key": key, "tool": name, "pid": os.getpid()})
+        line = json.dumps({"what": what, "key": key, "tool": name, "by": self.writer})
         with self.path.open("ab", buffering=0) as file:
             file.write(f"{line}\n".encode())
 
@@ -143,11 +143,11 @@ class Ledger:
         began it and has not given it up.
         """
         lines = [line for line in self.read() if line["key"] == key]
-        under_way = Counter(line["pid"] for line in lines if line["what"] == "began")
-        under_way.subtract(line["pid"] for line in lines if line["what"] == "gave up")
+        under_way = Counter(line["by"] for line in lines if line["what"] == "began")
+        under_way.subtract(line["by"] for line in lines if line["what"] == "gave up")
         return (
             any(line["what"] == "did" for line in lines),
-            any(count > 0 and lives(pid) for pid, count in under_way.items()),
+            any(count > 0 and lives(by) for by, count in under_way.items()),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from postgres import programs
+from processes import identity, lives
 
 from . import page, wires
 from .__main__ import smaller
@@ -173,6 +175,14 @@ def test_what_is_over_a_limit_of_a_server_is_found() -> None:
         ["largest_bytes: 52,428,800, and a server allows 52,428,800"],
         ["largest_event_bytes: 2,097,152, and a server allows 2,097,152"],
     ]
+
+
+def test_a_process_is_not_taken_for_a_later_one_with_its_number() -> None:
+    own = identity(os.getpid())
+    assert lives(own)
+    number, _, born = own.partition("@")
+    assert not lives(f"{number}@{int(born) - 1}")
+    assert not lives("0@1")
 
 
 def test_figures_stand_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
