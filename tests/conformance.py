@@ -397,7 +397,9 @@ class Subject:
             "oldest": [store.oldest(), store.oldest(RUN_STATUSES), store.oldest([])],
             "pages": {str(f): list(_pages(store, f)) for f in FILTERS},
             "costs": {by: store.costs(by) for by in GROUPS},
-            "costs of some": [store.costs(COST_GROUPS, wanted) for wanted in FILTERS],
+            "costs of some": [
+                store.costs(COST_GROUPS, wanted) for wanted in FILTERS if wanted.waiting is None
+            ],
             "claimable": [
                 store.claimable(100, 5, only, spare=OWNERS[:spared])
                 for only in (None, PENDING, RUNNING, SUSPENDED)
@@ -437,6 +439,9 @@ FILTERS = (
     RunFilter(labels={"team": "ops", "tier": "gold"}, status=RUN_STATUSES[:3]),
     RunFilter(since_ns=1001, until_ns=1003),
     RunFilter(min_cost_usd="0.5"),
+    RunFilter(waiting="approval"),
+    RunFilter(waiting="event:paid", project="eu"),
+    RunFilter(version=("0" * 64, "d" * 8)),
 )
 GROUPS = (
     (),

@@ -149,6 +149,11 @@ def test_what_is_printed_is_what_is_printed_of_the_store(shop: Shop) -> None:
     listed = shop.same("runs", "--json", "--label", "team=returns", "--since", "1h")
     assert [run["run_id"] for run in json.loads(listed)] == ["parcel-1"]
     assert shop.same("runs", "--status", "failed", "--min-cost", "1") == ""
+    assert shop.same("runs", "--waiting-for", "approval:manager") == ""
+    assert "parcel-1" in shop.same("runs", "--waiting-for", "event:paid")
+    (parcel,) = json.loads(listed)
+    assert "parcel-1" in shop.same("runs", "--program-version", parcel["program_digest"][:8])
+    assert shop.same("costs", "--program-version", "00000000") == "no model was called\n"
     assert shop.same("costs", "--by", "program", "--by", "day") == "no model was called\n"
 
 

@@ -90,6 +90,28 @@ def test_runs_are_searched_for_what_was_said(
     page.get_by_text("Searched all 3 runs: none found.").wait_for()
 
 
+def test_runs_are_found_by_version_and_by_what_they_wait_for(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/?q=waiting%3Aapproval%3Amanager")
+    log_in(page, "viewer")
+    page.get_by_role("link", name="two", exact=True).wait_for()
+    field = page.get_by_label("Filter runs")
+    for words, shown in (
+        ("waiting:event", False),
+        ("program:refund version:1", True),
+        ("waiting:approval:boss", False),
+    ):
+        field.fill(words)
+        field.press("Enter")
+        page.get_by_role("link", name="two", exact=True).wait_for(
+            state="visible" if shown else "detached"
+        )
+    field.fill("version:1")
+    field.press("Enter")
+    page.get_by_role("alert").get_by_text("version 1 of which program? Say program").wait_for()
+
+
 def test_a_search_goes_on_with_those_before(
     shop: World, address: str, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-from .conftest import World
+from .conftest import REFUND, World
 
 SHOP = "/api/v1/projects/shop"
 
@@ -57,6 +57,39 @@ def test_the_last_days_count_runs_by_how_they_stand(
     for query, count in (("labels=team%3Done", 1), ("program=none", 0), ("submitter=developer", 2)):
         found = world.viewer.get(f"{SHOP}/days?{query}").json()["days"][-1]["statuses"]
         assert sum(found.values()) == count, query
+
+
+def test_runs_are_found_by_version_and_by_what_they_wait_for(
+    make_world: Callable[[str], World], database: str
+) -> None:
+    world = make_world(database)
+    world.start(run_id="first")
+    source = REFUND.replace("role: manager", "role: boss")
+    put = world.developer.post(f"{SHOP}/programs", json={"source": source}).json()
+    world.start(run_id="second")
+
+    def found(words: str, route: str = "runs") -> list[str]:
+        answer = world.viewer.get(f"{SHOP}/{route}?{words}")
+        assert answer.status_code == 200, answer.text
+        return [row.get("id", row.get("run_id")) for row in answer.json()["runs"]]
+
+    for route in ("runs", "standings"):
+        assert found("program=refund&version=1", route) == ["first"]
+        assert found("program=refund&version=2", route) == ["second"]
+        assert found(f"version={put['digest'][:8]}", route) == ["second"]
+        assert found("waiting=approval", route) == ["second", "first"]
+        assert found("waiting=approval:manager", route) == ["first"]
+        assert found("waiting=event", route) == []
+    assert world.viewer.get(f"{SHOP}/costs?program=refund&version=1").json()["runs"] == 1
+    for words, told in (
+        ("version=1", "version 1 of which program"),
+        ("version=abc", "a version is the digest"),
+        ("waiting=money", "no run waits for 'money'"),
+    ):
+        answer = world.viewer.get(f"{SHOP}/runs?{words}")
+        assert (answer.status_code, told in answer.json()["detail"]) == (400, True), words
+    assert world.viewer.get(f"{SHOP}/runs?program=refund&version=3").status_code == 404
+    assert world.viewer.get(f"{SHOP}/costs?waiting=event").status_code == 400
 
 
 def test_runs_are_searched_by_who_may_read_what_was_said(world: World) -> None:

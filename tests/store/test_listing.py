@@ -16,7 +16,7 @@ from postgres import url_of
 from nano_vm.errors import StoreError, UnknownRun
 from nano_vm.records.status import StepStatus
 from nano_vm.records.usage import LLMUsage
-from nano_vm.store.protocol import Append, Cost, RunFilter, open_store
+from nano_vm.store.protocol import Append, Cost, RunFilter, RunPage, open_store
 from nano_vm.store.records import PAUSED, STEP, Erased, Row, StoredRun
 from nano_vm.store.seals import RunSeal
 from nano_vm.store.sql.store import SqlStore
@@ -90,6 +90,91 @@ def test_runs_are_found_by_what_is_said_of_them(store: SqlStore) -> None:
     assert found(program="refund", project="default", until_ns=3) == ["b"]
 
 
+def waits(store: SqlStore, run_id: str, *entries: dict[str, Any], **fields: Any) -> None:
+    """A run that is suspended, and waits for *entries*."""
+    run = StoredRun(
+        run_id,
+        "refund",
+        "d" * 64,
+        fields.pop("created_ns", 1),
+        document={"program": {}, "programs": {}},
+        salt=b"0123456789abcdef",
+        **fields,
+    )
+    assert store.create(run)
+    waiting = [{"path": f"p{number}", **entry} for number, entry in enumerate(entries)]
+    asyncio.run(suspend(store, run, waiting))
+
+
+async def suspend(store: SqlStore, run: StoredRun, waiting: list[dict[str, Any]]) -> None:
+    given = {"status": "suspended", "waiting": waiting, "owner": None}
+    sealed = RunSeal(store.load(run.run_id)).after([], given)
+    await store.append(Append(run.key, run.fence, [], sealed))
+
+
+APPROVAL = {"kind": "approval", "role": "manager"}
+EVENT = {"kind": "wait", "event": "paid"}
+
+
+def test_runs_are_found_by_what_they_wait_for(store: SqlStore) -> None:
+    waits(store, "a", APPROVAL)
+    waits(store, "b", EVENT, {"kind": "in_doubt"}, project="eu")
+    waits(store, "c", {"kind": "wait", "deadline_ns": 5})
+    waits(store, "d", {**APPROVAL, "role": "boss"}, {"kind": "effect"})
+    kept(store, "e")
+
+    def found(waiting: str, **wanted: Any) -> str:
+        return "".join(ids(store.runs(RunFilter(waiting=waiting, **wanted))))
+
+    assert [found(what) for what in ("approval", "event", "time")] == ["da", "b", "c"]
+    assert [found(what) for what in ("in_doubt", "effect")] == ["b", "d"]
+    assert [found(f"approval:{role}") for role in ("boss", "manager", "Boss")] == ["d", "a", ""]
+    assert [found(f"event:{name}") for name in ("paid", "approval")] == ["b", ""]
+    assert (found("event", project="eu"), found("event", project="default")) == ("b", "")
+    assert found("approval", status="success") == ""
+    for asked in (store.costs, store.per_day):
+        with pytest.raises(ValueError, match="of a list of them alone"):
+            asked(filter=RunFilter(waiting="event"))  # type: ignore[operator]
+
+
+def test_a_page_of_runs_that_wait_looks_at_so_many(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        waits(store, f"r{number}", APPROVAL if number in (0, 1, 4, 7) else EVENT, created_ns=number)
+    asked = RunFilter(waiting="approval")
+    first = store.page(asked, size=2)
+    assert ids(first.runs) == ["r7", "r4"]
+    second = store.page(asked, size=2, after=first.after)
+    assert ids(second.runs) == ["r1", "r0"]
+    assert store.page(asked, size=2, after=second.after) == RunPage([], None, [])
+    monkeypatch.setattr("nano_vm.store.sql.store.PAGE_RUNS", 2)
+    monkeypatch.setattr("nano_vm.store.sql.store.MOST_LOOKED_AT", 4)
+    pages, after = [], None
+    while True:
+        page = store.page(asked, size=2, after=after)
+        pages.append(ids(page.runs))
+        after = page.after
+        if after is None:
+            break
+    assert pages == [["r7"], ["r4"], ["r1", "r0"], []]
+    for limit in range(6):
+        assert ids(store.runs(asked, limit=limit)) == ["r7", "r4", "r1", "r0"][:limit]
+
+
+def test_runs_are_found_by_version(store: SqlStore) -> None:
+    kept(store, "a", program_digest="ab" * 32)
+    kept(store, "b", [call("ask", "m", "1")], program_digest="ab" * 16 + "cd" * 16)
+    kept(store, "c")
+
+    def found(*version: str) -> str:
+        return "".join(ids(store.runs(RunFilter(version=version))))
+
+    assert [found("ab" * 4), found("ab" * 32), found("ab" * 17)] == ["ba", "a", "a"]
+    assert [found("ab" * 32, "d" * 9), found("e" * 64), found()] == ["ca", "", ""]
+    assert [cost.calls for cost in store.costs((), RunFilter(version="abababab"))] == [1]
+
+
 def test_a_page_goes_on_where_the_last_one_ended(store: SqlStore) -> None:
     for n in range(7):
         kept(store, f"r{n}", created_ns=n // 3)
@@ -114,6 +199,12 @@ def test_a_page_goes_on_where_the_last_one_ended(store: SqlStore) -> None:
         ({"status": ("failed", "done")}, "no run has status 'done'"),
         ({"labels": {"a b": "c"}}, "the name of a label is 1 to 63 letters"),
         ({"labels": {"a": 5}}, "label 'a' is a string of 1 to 200 printable characters, not 5"),
+        ({"version": "abc"}, "a version is the digest of a program, or the first 8 of its"),
+        ({"version": ("d" * 64, "D" * 64)}, "a version is the digest of a program"),
+        ({"version": "%" * 8}, "a version is the digest of a program"),
+        ({"waiting": "money"}, "no run waits for 'money'; choose of approval, event, time"),
+        ({"waiting": "approval:"}, "no run waits for 'approval:'"),
+        ({"waiting": "time:x"}, "no run waits for 'time:x'"),
         ({"min_cost_usd": "much"}, "min_cost_usd is an amount of dollars, not 'much'"),
         ({"min_cost_usd": float("nan")}, "min_cost_usd is an amount of dollars, not nan"),
     ],

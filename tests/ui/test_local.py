@@ -91,6 +91,11 @@ def test_runs_are_found_by_what_is_asked_for(serve: Serve, stored: StoreLibrary)
     assert ids("status=failed") == ["refund-2003"]
     assert set(ids("status=suspended")) == {"refund-2002", "refund-2005"}
     assert len(ids("labels=team%3Dshop&program=refund&min_cost=0.00007")) == 5
+    assert set(ids("waiting=approval:manager")) | set(ids("waiting=in_doubt")) == {
+        "refund-2002",
+        "refund-2005",
+    }
+    assert ids("version=00000000") == []
     assert ids("program=other") == ids("min_cost=1") == ids("since=9000000000000") == []
     for query in (
         "status=nope",

@@ -233,6 +233,10 @@ test("filters are words, and what is none is told", () => {
     text: "late parcel",
     labels: "team=my shop",
   });
+  expect(parseFilter("program:p version:3 waiting:approval:manager", now)).toEqual({
+    query: { program: "p", version: "3", waiting: "approval:manager" },
+    faults: [],
+  });
   expect(parseFilter('text: text:""', now).faults.length).toBe(2);
   expect(withWord('status:failed text:"a  b"', "status:", null)).toBe('text:"a  b"');
   expect(withWord("status:failed program:p", "status:", null)).toBe("program:p");

@@ -296,6 +296,11 @@ takes_filter = together(
         help=f"only these: {', '.join(STATUSES)}; repeat for more",
     ),
     option("--program", "program_name", metavar="NAME", help="only runs of this program"),
+    option(
+        "--program-version",
+        metavar="DIGEST",
+        help="only of programs whose digest begins so: 8 characters of it or more",
+    ),
     values("--label", metavar="NAME=VALUE", help="only with this label; repeat for more"),
     option("--project", metavar="NAME", help="only of this project"),
     option("--submitter", metavar="NAME", help="only those that this person asked for"),

@@ -245,6 +245,8 @@ def _query(filter: RunFilter) -> dict[str, str]:
         "labels": "\n".join(f"{name}={value}" for name, value in filter.labels.items()),
         "since": _milliseconds(filter.since_ns),
         "until": _milliseconds(filter.until_ns),
+        "version": ",".join(filter.version or ()),
+        "waiting": filter.waiting,
         "min_cost": None if filter.min_cost_usd is None else str(filter.min_cost_usd),
     }
     return {name: value for name, value in found.items() if value}

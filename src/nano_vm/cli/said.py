@@ -59,7 +59,6 @@ def filter_of(options: Options) -> RunFilter:
         UsageFault: If no run can have what is asked for.
     """
     from ..store.protocol import RunFilter
-    from ..store.records import Unfit
 
     try:
         return RunFilter(
@@ -72,8 +71,10 @@ def filter_of(options: Options) -> RunFilter:
             since_ns=options.since,
             until_ns=options.until,
             min_cost_usd=options.get("min_cost"),
+            version=options.program_version,
+            waiting=options.get("waiting_for"),
         )
-    except Unfit as error:
+    except ValueError as error:
         raise UsageFault(str(error)) from None
 
 

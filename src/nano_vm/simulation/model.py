@@ -564,6 +564,8 @@ def _fits(run: StoredRun, filter: RunFilter) -> bool:
     return (
         (filter.status is None or run.status in filter.status)
         and all(getattr(run, name) == value for name, value in wanted.items() if value is not None)
+        and (filter.version is None or run.program_digest.startswith(tuple(filter.version)))
+        and filter.is_waited_by(run.status, run.waiting)
         and all(run.labels.get(name) == value for name, value in filter.labels.items())
         and (filter.since_ns is None or run.created_ns >= filter.since_ns)
         and (filter.until_ns is None or run.created_ns < filter.until_ns)

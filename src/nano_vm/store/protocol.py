@@ -8,6 +8,7 @@ from the beginning, and each append brings the next; see `seals.seal_of`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from .receipts import Receipt
 from .records import (
     ENDED,
     RUN_STATUSES,
+    SUSPENDED,
     UNENDED,
     Message,
     Row,
@@ -67,13 +69,28 @@ class Claim:
     status: str
 
 
+WAITED = ("approval", "event", "time", "in_doubt", "effect")
+"""What a suspended run can wait for: a person's yes, an event, a time; what became of a call, or
+whether one may be made.
+"""
+
+_NAMED = {"approval": "role", "event": "event"}
+"""Of these, those that have a name, with the field of it."""
+
+_DIGEST = re.compile(r"[0-9a-f]{8,64}\Z")
+
+
 @dataclass(frozen=True)
 class RunFilter:
     """Which runs: those that have all that is said here. ``status`` are one or several, a run has
     each of ``labels``, ``since_ns`` and ``until_ns`` (which is no more in it) are when it was made.
+    ``version`` are one or several digests of programs, or the beginnings of them. Runs that are
+    ``waiting`` are suspended, and wait for one of `WAITED`; for an ``approval:ROLE`` or an
+    ``event:NAME`` alone.
 
     Raises:
-        ValueError: If no run has such a status or label, or ``min_cost_usd`` is no amount.
+        ValueError: If no run has such a status, label or version, or waits for such a thing, or
+            ``min_cost_usd`` is no amount.
 
     Examples:
         >>> from nano_vm.store.protocol import RunFilter
@@ -90,9 +107,29 @@ class RunFilter:
     since_ns: int | None = None
     until_ns: int | None = None
     min_cost_usd: Decimal | float | str | None = None
+    version: str | Sequence[str] | None = None
+    waiting: str | None = None
 
     def __post_init__(self) -> None:
         checked_labels(self.labels)
+        if self.version is not None:
+            versions = (self.version,) if isinstance(self.version, str) else tuple(self.version)
+            for version in versions:
+                if not _DIGEST.match(version):
+                    raise ValueError(
+                        f"a version is the digest of a program, or the first 8 of its characters or "
+                        f"more, not {version!r}"
+                    )
+            object.__setattr__(self, "version", versions)
+        if self.waiting is not None:
+            kind, mark, name = self.waiting.partition(":")
+            if kind not in WAITED or (mark and (kind not in _NAMED or not name)):
+                raise ValueError(
+                    f"no run waits for {self.waiting!r}; choose of {', '.join(WAITED)}, "
+                    f"approval:ROLE, event:NAME"
+                )
+            if self.status is None:
+                object.__setattr__(self, "status", (SUSPENDED,))
         if self.min_cost_usd is not None:
             try:
                 amount = Decimal(str(self.min_cost_usd))
@@ -110,6 +147,19 @@ class RunFilter:
                     f"no run has status {status!r}; choose of {', '.join(RUN_STATUSES)}"
                 )
         object.__setattr__(self, "status", tuple(dict.fromkeys(statuses)))
+
+    def is_waited_by(self, status: str, waiting: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a run that waits for these entries is one of those that are ``waiting``."""
+        if self.waiting is None:
+            return True
+        return status == SUSPENDED and any(self._is_entry(entry) for entry in waiting)
+
+    def _is_entry(self, entry: Mapping[str, Any]) -> bool:
+        kind, _, name = str(self.waiting).partition(":")
+        of_entry = str(entry["kind"])
+        if of_entry == "wait":
+            of_entry = "time" if entry.get("event") is None else "event"
+        return of_entry == kind and name in ("", entry.get(_NAMED.get(kind, "")))
 
 
 ALL_RUNS = RunFilter()
@@ -368,6 +418,8 @@ class Store(Protocol):
         self, filter: RunFilter = ALL_RUNS, *, size: int = PAGE_RUNS, after: str | None = None
     ) -> RunPage:
         """Up to *size* runs, newest first, that follow *after*, the ``after`` of the page before.
+        Of runs that wait for something it may be fewer, however many follow: what they wait for is
+        read in each.
 
         Raises:
             ValueError: If *after* is none, or *size* is less than 1.
@@ -397,7 +449,8 @@ class Store(Protocol):
             yield from page.runs
             if page.after is None:
                 return
-            limit, after = None if limit is None else limit - size, page.after
+            given = len(page.runs) + len(page.damaged)
+            limit, after = None if limit is None else limit - given, page.after
 
     def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
         """What the model calls of runs consumed, summed for each value of *by*, as `checked_groups`

@@ -38,6 +38,8 @@ def asked_for(query: Query) -> RunFilter:
             since_ns=_moment(query, "since"),
             until_ns=_moment(query, "until"),
             min_cost_usd=query.get("min_cost") or None,
+            version=query["version"].split(",") if query.get("version") else None,
+            waiting=query.get("waiting") or None,
         )
     except (ValueError, OverflowError) as error:  # what no run has
         raise NoSuchFilter(str(error)) from None

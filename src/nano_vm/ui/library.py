@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal, NotRequired, Protocol
+from typing import Any, Literal, NotRequired, Protocol, cast
 
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
@@ -431,6 +431,8 @@ def _fits(row: RunRow, filter: RunFilter) -> bool:
         and (filter.project is None or (row["project"] or "default") == filter.project)
         and (filter.submitter is None or row["submitter"] == filter.submitter)
         and (filter.parent is None or row["parent"] == filter.parent)
+        and (filter.version is None or row["program_digest"].startswith(tuple(filter.version)))
+        and filter.is_waited_by(row["status"], cast("list[dict[str, Any]]", row["waiting"]))
         and all(row["labels"].get(name) == value for name, value in filter.labels.items())
         and (filter.since_ns is None or created >= filter.since_ns)
         and (filter.until_ns is None or created < filter.until_ns)

@@ -26,6 +26,8 @@ export type RunQuery = Partial<
   Record<
     | "status"
     | "program"
+    | "version"
+    | "waiting"
     | "project"
     | "submitter"
     | "parent"

@@ -7,7 +7,8 @@ export interface Filter {
   faults: string[];
 }
 
-const NAMES = "status: program: label: by: project: parent: since: until: cost> text:";
+const NAMES =
+  "status: program: version: label: by: project: parent: waiting: since: until: cost> text:";
 const STATUSES = ["pending", "running", "suspended", "success", "failed", "cancelled"];
 const UNITS: Record<string, number> = { s: 1, m: 60, h: 3_600, d: 86_400, w: 604_800 };
 
@@ -38,6 +39,8 @@ export function parseFilter(text: string, now: number): Filter {
         else faults.push('text: is followed by what is looked for: text:"late parcel"');
         break;
       case "program":
+      case "version":
+      case "waiting":
       case "project":
       case "parent":
         query[name] = value;

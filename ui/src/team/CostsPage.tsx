@@ -15,7 +15,7 @@ const LABEL = "label:";
 /** What a column of a table says that is summed by it. */
 const NAMES: Record<string, string> = { prices: "price from" };
 
-const OF_COSTS = ["program", "submitter", "labels", "since", "until"];
+const OF_COSTS = ["program", "version", "submitter", "labels", "since", "until"];
 
 /** Dollars per million tokens, as they were typed. */
 interface Price {

@@ -119,7 +119,9 @@ def costs(options: Options) -> int:
     return OK
 
 
-_HONOURED = "by what_if plot status program_name label submitter since until".split()
+_HONOURED = (
+    "by what_if plot status program_name program_version label submitter since until".split()
+)
 
 WIDTH = 20
 """Of a column of what is summed by: a digest that is longer is cut."""

@@ -23,6 +23,7 @@ EXAMPLES = """\
 nano-vm runs --store sqlite:///runs.db --status suspended
 nano-vm runs --program refund --since 2d --json | jq -r '.[].run_id'
 nano-vm runs --label team=billing --status failed
+nano-vm runs --waiting-for approval:manager
 """
 
 SHORT_ID = 12
@@ -33,6 +34,12 @@ SHORT_ID = 12
 @takes_store
 @takes_server
 @flag("--waiting", help="only those that wait, with all that they wait for")
+@option(
+    "--waiting-for",
+    metavar="WHAT",
+    help="only those that wait for one of approval, event, time, in_doubt, effect; "
+    "approval:ROLE, event:NAME",
+)
 @takes_filter
 @option("--parent", metavar="RUN", help="only forks of this run")
 @option("--min-cost", type=DOLLARS, metavar="USD", help="that cost so much or more")
@@ -75,7 +82,7 @@ def runs(options: Options) -> int:
 
 
 _HONOURED = (
-    "waiting status program_name label submitter since until parent min_cost limit"
+    "waiting waiting_for status program_name program_version label submitter since until parent min_cost limit"
 ).split()
 
 

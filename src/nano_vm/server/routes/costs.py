@@ -7,17 +7,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, cast
 
-from fastapi import Query, Request
+from fastapi import Query
 from fastapi.responses import JSONResponse
 
 from ...errors import VMError
 from ...prices import Price, checked_price
 from ...store.protocol import COST_GROUPS, LABEL_GROUP, Cost, RunFilter
 from ...store.spending import SPENDING_GROUPS, sums_of_newest
-from ...ui.asked_for import asked_for
 from ..access import Caller, Who
 from ..bodies import Body
-from ..filters import understood
+from ..filters import Asked, understood
 from ..problems import Problem
 from ..routing import PROJECT, Routes, route
 from ..scope import Scope
@@ -51,44 +50,34 @@ class Otherwise(Body):
 
 @route(ROUTES, "GET", f"{PROJECT}/costs", "cost:read", answers=Costs)
 def costs(
-    request: Request,
     who: Who,
+    asked: Asked,
     by: By = "model",
     newest: Newest = None,
-    program: str = "",
-    submitter: str = "",
-    labels: str = "",
-    since: str = "",
-    until: str = "",
 ) -> JSONResponse:
     """What the model calls of runs have cost, summed."""
-    return _summed(request, who, by, newest, None)
+    return _summed(who, asked, by, newest, None)
 
 
 @route(ROUTES, "POST", f"{PROJECT}/costs/what-if", "cost:read", answers=Costs)
 def what_if(
     given: Otherwise,
-    request: Request,
     who: Who,
+    asked: Asked,
     by: By = "model",
     newest: Newest = None,
-    program: str = "",
-    submitter: str = "",
-    labels: str = "",
-    since: str = "",
-    until: str = "",
 ) -> JSONResponse:
     """The same, with what it would have cost by other prices. Nothing is recorded."""
     try:
         prices = {name: checked_price(name, price) for name, price in given.prices.items()}
     except VMError as error:
         raise Problem(422, "no-price", str(error)) from None
-    return _summed(request, who, by, newest, prices)
+    return _summed(who, asked, by, newest, prices)
 
 
 def _summed(
-    request: Request,
     who: Caller,
+    asked: RunFilter,
     by: str,
     newest: int | None,
     prices: Mapping[str, Price] | None,
@@ -97,14 +86,14 @@ def _summed(
     groups = [part for part in by.split(",") if part]
     by_columns = all(part in COST_GROUPS or part.startswith(LABEL_GROUP) for part in groups)
     would: list[Cost] = []
+    within = scope.within(asked)
     with understood():
-        asked = scope.within(asked_for(request.query_params))
         if prices is None and by_columns:
             most = min(newest or MOST_SUMMED, MOST_SUMMED)
-            found = store.costs_of_newest(groups, asked, most)
+            found = store.costs_of_newest(groups, within, most)
         else:
             most = min(newest or READ, MOST_READ)
-            found, would = sums_of_newest(store, groups, asked, most, prices)
+            found, would = sums_of_newest(store, groups, within, most, prices)
     versions = {cost.of["version"] for cost in found.costs if "version" in cost.of}
     answer: Costs = {
         "costs": _rows(found.costs, would),
@@ -112,7 +101,7 @@ def _summed(
         "since": None if found.since_ns is None else found.since_ns / 1e6,
         "whole": found.whole,
         "versions": _numbers(scope, versions),
-        "tables": _tables(scope, asked),
+        "tables": _tables(scope, within),
         "damaged": list(found.damaged),
     }
     return JSONResponse(answer)
@@ -148,10 +137,10 @@ def _numbers(scope: Scope, digests: Iterable[str]) -> dict[str, list[int]]:
     return found
 
 
-def _tables(scope: Scope, asked: RunFilter) -> list[str]:
+def _tables(scope: Scope, within: RunFilter) -> list[str]:
     """The tables of prices, with their versions, that the newest runs were priced by."""
     found: set[str] = set()
-    for run in scope.store.page(asked, size=LOOKED_AT).runs:
+    for run in scope.store.page(within, size=LOOKED_AT).runs:
         about: Any = run.about
         found.update(
             map(str, about.get("price_sources", {}).values()) if type(about) is dict else ()

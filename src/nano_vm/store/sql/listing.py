@@ -154,6 +154,10 @@ def clauses_of(filter: RunFilter, made: str = "r.created_ns") -> tuple[list[str]
         if value is not None:
             clauses.append(clause)
             given.append(value)
+    if filter.version is not None:
+        ways = [f"substr(r.program_digest, 1, {len(version)}) = ?" for version in filter.version]
+        clauses.append(f"({' OR '.join(ways) or '1 = 0'})")
+        given += filter.version
     for pair in list(filter.labels.items())[1:]:
         clauses.append(_LABELLED)
         given += pair
@@ -172,11 +176,22 @@ _LABELLED = (
 )
 
 
+def _not_waiting(filter: RunFilter) -> None:
+    """Refuse what only a page looks at.
+
+    Raises:
+        ValueError: If it asks for runs that wait for something.
+    """
+    if filter.waiting is not None:
+        raise ValueError("what runs wait for can be asked of a list of them alone")
+
+
 # --- days ---
 
 
 def per_day(connection: Connection, filter: RunFilter) -> dict[tuple[int, str], int]:
     """How many runs began on each day, as a number since 1970, and stand at each status."""
+    _not_waiting(filter)
     source, made, _, clauses, given = _source(filter)
     # each status named: so the index is used that has it before the time
     clauses.append(_among(filter.status or RUN_STATUSES))
@@ -221,6 +236,7 @@ def costs(
     """What the calls of runs have cost, summed for each value of *by*, in its order; of those runs
     that stand before *last* in the list, and that one.
     """
+    _not_waiting(filter)
     source, made, run, clauses, given = _source(filter)
     more, also = clauses_of(filter, made)
     clauses += more

@@ -88,6 +88,10 @@ _CLAIMABLE = {
 }
 
 
+MOST_LOOKED_AT = 5 * PAGE_RUNS
+"""Suspended runs that are looked at for a page of those that wait for something."""
+
+
 class SqlStore(TableStore):
     """A `Store` in a database: ``sqlite:///runs.db``, ``sqlite://`` (in memory, for tests) or
     ``postgresql://user@host/name``.
@@ -461,19 +465,10 @@ class SqlStore(TableStore):
         if size < 1:
             raise ValueError(f"a page has at least one run, not {size}")
         place = _place(after) if after is not None else None
-        damaged: list[str] = []
         with self.database.reading() as connection:
-            places, found = listing.page(connection, filter, size, place)
-            damaged += (
-                f"run number {key} is in an index and not there; the database is damaged: restore "
-                f"a copy"
-                for _, key in places
-                if key not in found
-            )
-            page = [found[key] for _, key in places if key in found]
-            runs = headers(connection, page, damaged)
-        last = "{}.{}".format(*places[-1]) if places and len(places) == size else None
-        return RunPage(runs, last, damaged)
+            if filter.waiting is None:
+                return _page(connection, filter, size, place)
+            return _waiting(connection, filter, size, place)
 
     def has(self, run_id: str) -> bool:
         """See `Store.has`."""
@@ -849,6 +844,46 @@ def _must_be_ended(statuses: Sequence[str]) -> None:
             raise ValueError(
                 f"a run in status {status!r} has not ended; choose of {', '.join(ENDED)}"
             )
+
+
+def _page(
+    connection: Connection, filter: RunFilter, size: int, place: listing.Place | None
+) -> RunPage:
+    """Runs as an index has them."""
+    places, found = listing.page(connection, filter, size, place)
+    damaged = [
+        f"run number {key} is in an index and not there; the database is damaged: restore a copy"
+        for _, key in places
+        if key not in found
+    ]
+    runs = headers(connection, [found[key] for _, key in places if key in found], damaged)
+    last = _after(*places[-1]) if places and len(places) == size else None
+    return RunPage(runs, last, damaged)
+
+
+def _waiting(
+    connection: Connection, filter: RunFilter, size: int, place: listing.Place | None
+) -> RunPage:
+    """Those of them that wait for what is asked for, of so many that are looked at."""
+    runs: list[StoredRun] = []
+    damaged: list[str] = []
+    for _ in range(MOST_LOOKED_AT // PAGE_RUNS):
+        page = _page(connection, filter, PAGE_RUNS, place)
+        damaged += page.damaged
+        for run in page.runs:
+            if filter.is_waited_by(run.status, run.waiting):
+                runs.append(run)
+                if len(runs) == size:
+                    return RunPage(runs, _after(run.created_ns, run.key), damaged)
+        if page.after is None:
+            return RunPage(runs, None, damaged)
+        place = _place(page.after)
+    return RunPage(runs, page.after, damaged)
+
+
+def _after(created_ns: int, key: int) -> str:
+    """What a page that ends at a place is followed by."""
+    return f"{created_ns}.{key}"
 
 
 def _place(after: str) -> listing.Place:
