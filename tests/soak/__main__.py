@@ -130,13 +130,8 @@ def main() -> int:
             return 1
     found = {}
     for name, arguments in SABOTAGED.items():
-        first = next(iter(run(*arguments, "--sabotage", name)["faults"]), "not found")
-        found[name] = (
-            (first.partition(": ")[2].partition(":")[0] or first).splitlines()[0]
-            if first != "not found"
-            else first
-        )
-        faults += first == "not found"
+        found[name] = page.found_as(run(*arguments, "--sabotage", name)["faults"])
+        faults += found[name] == page.NOT_FOUND
         print(f"{name} broken: {found[name]}", flush=True)
     if given.small:
         print(page.told(results, found))

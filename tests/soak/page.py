@@ -13,6 +13,10 @@ MAIN = "`make soak`"
 """What writes all that has no place of its own."""
 
 
+FOUND_CHARS = 60
+"""Of what a campaign found, in its table."""
+
+
 def write(writer: str, text: str) -> None:
     """Put *text* into the page, where what *writer* writes stands."""
     begin, end = (
@@ -46,6 +50,19 @@ def table(head: list[str], rows: list[list[Any]]) -> list[str]:
         for i in range(len(head))
     ]
     return [f"| {' | '.join(line)} |" for line in ([*head], marks, *cells)]
+
+
+NOT_FOUND = "not found"
+
+
+def found_as(faults: list[str]) -> str:
+    """What the first fault of a run says; what a process wrote as it died only where no run has
+    one.
+    """
+    of_runs = [one for one in faults if not one.startswith("---")]
+    first = [*of_runs, *faults, NOT_FOUND][0].strip().splitlines()[-1]
+    told = first.partition(": ")[2] or first
+    return told if len(told) <= FOUND_CHARS else f"{told[:FOUND_CHARS].rstrip()}…"
 
 
 def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:

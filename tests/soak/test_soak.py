@@ -215,3 +215,11 @@ def test_figures_stand_in_their_place(tmp_path: Path, monkeypatch: pytest.Monkey
     assert lines[lines.index("all else") + 1] == "<!-- end of what `make soak` writes -->"
     with pytest.raises(ValueError, match="has no place"):
         page.write("nothing", "")
+
+
+def test_what_a_campaign_found_is_said_of_a_run_first() -> None:
+    died = "--- process 7\nTraceback:\nStoreError: could not open"
+    assert page.found_as([died, "r1: made again"]) == "made again"
+    assert page.found_as([died]) == "could not open"
+    assert page.found_as(["r1: " + "x" * 100]) == "x" * 60 + "…"
+    assert page.found_as([]) == page.NOT_FOUND
