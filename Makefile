@@ -45,16 +45,18 @@ demo: $(VENV)/.demo ## Run the refund program on a small real model, on this mac
 demo-server: $(VENV)/.demo-server ## Serve the pages to a team: the refund with its approval, on the small real model
 	@$(BIN)/python scripts/demo_server.py $(ARGS)
 
-# A process that has run its tests takes over some of the other's, so both end together.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# A process that has run its tests takes over some of another's, so all end together.
+PYTEST := $(BIN)/python -m pytest --dist worksteal
+# With one a core, the cores are idle a fifth of the time: tests wait for servers, browsers and the ends of processes.
+PROCESSES := 4
 
 test: $(VENV)/.test $(PAGES) $(VENV)/.browser $(VENV)/.prometheus ## Run every test, those on the real model too (ARGS="-k name" for some)
 	@seed=$${NANO_VM_SEED:-$$(date +%s)}; \
 		echo "fresh simulated worlds begin with NANO_VM_SEED=$$seed"; \
-		NANO_VM_SEED=$$seed $(PYTEST) $(ARGS)
+		NANO_VM_SEED=$$seed $(PYTEST) -n $(PROCESSES) $(ARGS)
 
-test-quick: $(VENV)/.test ## Most tests, in a minute or two: no processes, server, campaign, model or browser
-	@$(PYTEST) -m 'not slow and not campaign and not real_llm' $(ARGS)
+test-quick: $(VENV)/.test ## Seven of ten tests, in a minute: no processes, server, campaign, model or browser
+	@$(PYTEST) -n 2 -m 'not slow and not campaign and not real_llm' $(ARGS)
 
 soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: an hour; writes docs/explanation/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)

@@ -1,5 +1,5 @@
-"""What holds for every test: in CI a skipped test is a failed one, and one that needs a database
-server or a browser is slow.
+"""What holds for every test: in CI a skipped test is a failed one, and one that needs a server or a
+browser is slow.
 
 A test that skips tells nothing, and a suite in which half the tests skip is still green. So with
 ``CI`` or ``NANO_VM_NO_SKIPS`` set, a skip becomes a failure that gives the reason of the skip. A
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -36,8 +37,14 @@ _HEAVY_CASES = {"postgres", "litellm"}
 """
 
 
+_HEAVY_FOLDERS = {Path(__file__).with_name(name) for name in ("server", "temporal")}
+"""Their tests share servers, which the first of each module has made."""
+
+
 def _is_heavy(item: pytest.Item) -> bool:
     """Whether the test, or this case of it, needs what takes seconds to start."""
+    if not _HEAVY_FOLDERS.isdisjoint(item.path.parents):
+        return True
     case = getattr(item, "callspec", None)
     values = case.params.values() if case is not None else ()
     return not _HEAVY_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) or any(

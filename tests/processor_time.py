@@ -18,7 +18,7 @@ from in_memory import folder_in_memory
 
 from nano_vm.collector import THRESHOLDS
 
-SLOW_SECONDS = 0.15
+SLOW_SECONDS = 0.05
 LISTED = 20
 """How many of the tests without a mark are named."""
 
@@ -60,6 +60,7 @@ class _Watch:
 
 
 _watch = pytest.StashKey[_Watch]()
+_before = pytest.StashKey[float]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -85,10 +86,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    before = _processor_seconds()
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    item.stash[_before] = _processor_seconds()
     yield
-    taken = _processor_seconds() - before
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    yield
+    taken = _processor_seconds() - item.stash[_before]
     if taken >= SLOW_SECONDS and not any(item.get_closest_marker(mark) for mark in _EXEMPT):
         item.user_properties.append((_UNMARKED, taken))
 

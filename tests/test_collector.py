@@ -60,6 +60,7 @@ def test_pauses_that_overlap_do_not_leave_it_off() -> None:
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_does_not_wait_for_a_pause_of_its_parent() -> None:

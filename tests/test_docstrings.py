@@ -81,6 +81,7 @@ def test_what_has_no_example_is_shown_on_a_page() -> None:
                 assert re.search(rf"\b{word}\b", page), f"{where} has no {one}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", [Program.json_schema, schema_of_tests])
 def test_no_example_in_python_is_in_a_schema(schema: Callable[[], dict[str, Any]]) -> None:
     assert ">>>" not in json.dumps(schema())

@@ -103,6 +103,7 @@ def test_an_edge_around_the_guard_is_refused_before_any_call(broken: Path) -> No
     assert "guardrail.otherwise ($mood = 'happy')" in (trace.error or "")
 
 
+@pytest.mark.slow
 def test_what_is_proved_of_the_refund_holds_in_every_run(broken: Path) -> None:
     guarded = only_after("issue_refund", "guardrail.then")
     program = Program.from_file(EXAMPLES / "refund.yaml")
@@ -143,6 +144,7 @@ PASSING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "policy"), PASSING)
 def test_three_ways_pass(name: str, policy: str, capsys: pytest.CaptureFixture[str]) -> None:
     files = [

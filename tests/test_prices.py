@@ -18,6 +18,7 @@ from nano_vm.records.usage import LLMUsage
 D = Decimal
 
 
+@pytest.mark.slow
 def test_a_known_model() -> None:
     """The figures are the provider's list prices, which have held since these models came out."""
     table = price_table(["gpt-4o-mini", "openai/gpt-4o-mini", "gpt-4o-mini"])

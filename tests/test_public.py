@@ -112,6 +112,7 @@ def test_nothing_is_imported_before_it_is_used(code: str, absent: list[str]) -> 
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+@pytest.mark.slow
 def test_the_logger_is_silent_until_it_is_configured() -> None:
     """Python prints what nobody handles, from warnings on, to stderr."""
     code = "import logging, nano_vm; logging.getLogger('nano_vm').error('a member is down')"

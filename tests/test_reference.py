@@ -97,6 +97,7 @@ def test_every_argument_is_documented(documented: Callable[..., object]) -> None
     assert named == [str(p).split(":")[0] for p in parameters if p.name != "self"]
 
 
+@pytest.mark.slow
 def test_every_variable_of_the_environment_is_in_the_table() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES.rglob("*.py"))
     read = set(re.findall(r"[\"\'](_?NANO_VM_[A-Z_]+|OTEL_[A-Z_]+)[\"\']", source))

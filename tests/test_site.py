@@ -55,6 +55,7 @@ def test_an_index_lists_every_page_beside_it(folder: Path) -> None:
     assert linked == {page.name for page in folder.glob("*.md")} - {"index.md"}
 
 
+@pytest.mark.slow
 def test_every_link_leads_to_a_file_of_the_site() -> None:
     wrong = []
     for page in PAGES:
@@ -71,6 +72,7 @@ def test_pictures_are_what_would_be_drawn() -> None:
     assert [path.name for path in made if made[path] != kept[path]] == [], "make docs draws them"
 
 
+@pytest.mark.slow
 def test_generated_pages_are_what_the_code_says() -> None:
     made = loaded("scripts/reference.py").pages()
     kept = {path: path.read_text(encoding="utf-8") for path in PAGES if path.parent in GENERATED}

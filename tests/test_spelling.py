@@ -44,6 +44,7 @@ def comparisons(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 @given(NAMES, st.lists(NAMES, max_size=12, unique=True))
 def test_among_few_names_it_is_as_near_as_any(name, known):
     found = nearest(name, known)

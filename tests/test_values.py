@@ -227,6 +227,7 @@ def test_integers_of_4096_bits_pass() -> None:
     assert plain([-(1 << 4096) + 1]) == [-(1 << 4096) + 1]
 
 
+@pytest.mark.slow
 def test_size_is_bounded_before_anything_is_built() -> None:
     with pytest.raises(LimitExceeded):
         admit("x" * 101, 100)
@@ -385,6 +386,7 @@ def test_durations_are_written_as_pydantic_writes_them(value: timedelta) -> None
     assert TypeAdapter(timedelta).validate_python(written) == value
 
 
+@pytest.mark.slow
 @given(st.frozensets(st.one_of(st.integers(-9, 9), st.text(max_size=3), st.booleans())))
 def test_a_set_is_a_list_in_one_order(value: frozenset[Any]) -> None:
     assert plain(value) == plain(frozenset(reversed(list(value))))

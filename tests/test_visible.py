@@ -63,6 +63,7 @@ def test_what_is_invisible_is_escaped(char: str) -> None:
         assert line != next(lines("  x: ", "DE89"))
 
 
+@pytest.mark.slow
 def test_every_ignorable_and_blank_character_is_hidden() -> None:
     """By the character database of this Python; Default_Ignorable_Code_Point itself is not in
     it.
@@ -97,12 +98,14 @@ def test_two_values_never_look_the_same(a: Any, b: Any) -> None:
     assert seen(a) != seen(b)
 
 
+@pytest.mark.slow
 @given(NEAR, NEAR)
 def test_nor_do_two_texts_that_are_nearly_the_same(a: list[str], b: list[str]) -> None:
     assume("".join(a) != "".join(b))
     assert seen("".join(a)) != seen("".join(b))
 
 
+@pytest.mark.slow
 @given(st.text() | NEAR.map("".join))
 def test_all_of_a_text_can_be_read_back(text: str) -> None:
     """The exact form, or the only one, says which text it is."""
@@ -126,6 +129,7 @@ UNIT = re.compile(
 )
 
 
+@pytest.mark.slow
 @given(st.text() | NEAR.map("".join))
 def test_a_line_is_one_line_of_what_is_seen(text: str) -> None:
     for line in lines("  x: ", {text: text}):

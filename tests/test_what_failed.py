@@ -197,6 +197,7 @@ WITH_PAUSES = program(
 )
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_in_another_process_has_the_same_errors(tmp_path: Path) -> None:
     host = Host(tmp_path)
 

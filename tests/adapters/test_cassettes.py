@@ -48,6 +48,7 @@ def adapter(wire_url: str, model_name: str) -> OpenAIAdapter:
     )
 
 
+@pytest.mark.slow
 async def test_complete(adapter: OpenAIAdapter) -> None:
     completion = await adapter.complete(SUM, max_tokens=16, seed=1)
     assert completion == Completion(SUM_ANSWER, LLMUsage(37, 12, 49), "smollm2", "stop")

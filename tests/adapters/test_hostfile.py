@@ -78,6 +78,7 @@ def test_what_it_says(folder: Path) -> None:
     assert pool.members[0].price == (Decimal("0.1"), Decimal("0.4"))
 
 
+@pytest.mark.slow
 def test_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "p.yaml"]) == 0
     assert "yes" in capsys.readouterr().out
@@ -109,6 +110,7 @@ def test_keys_are_named_and_never_shown(
     assert "secret" not in repr(adapter)
 
 
+@pytest.mark.slow
 def test_prices_of_the_table(folder: Path) -> None:
     Path("nano-vm.toml").write_text(
         'price_source = "genai-prices"\n'

@@ -650,6 +650,7 @@ def test_several_loops_one_adapter(http_server: str) -> None:
     assert adapter._clients._held == {}
 
 
+@pytest.mark.slow
 async def test_aclose_then_again(http_server: str) -> None:
     adapter = OpenAIAdapter("tiny", base_url=http_server)
     await adapter.complete(MESSAGES)

@@ -181,6 +181,7 @@ def test_events_show_what_the_answer_is(wire: Any, adapter_of: Any, run: Any) ->
 SOON = format_datetime(datetime.now(UTC) + timedelta(hours=24), usegmt=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "error"), [(503, "model"), (429, "rate_limit"), (500, "model"), (504, "timeout")]
 )
@@ -203,6 +204,7 @@ def test_retry_after_is_honoured_and_a_refused_call_is_free(
     assert (trace.total_tokens(), trace.total_cost_usd()) == (9, Decimal("0.000011"))
 
 
+@pytest.mark.slow
 def test_a_server_that_ignores_stream(wire: Any, adapter_of: Any, run: Any) -> None:
     trace = run(adapter_of(wire(body("yes"), ignores_stream=True)), {})
     assert (trace.final_output, trace.total_tokens()) == ("yes", 9), trace.error
@@ -215,6 +217,7 @@ def test_a_server_that_ignores_stream(wire: Any, adapter_of: Any, run: Any) -> N
     assert "boom" in (trace.error or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [["2+2 ", "is 4"], ["2+2 is 4"]])
 def test_content_in_parts(wire: Any, adapter_of: Any, run: Any, texts: list[str]) -> None:
     adapter = adapter_of(wire(body([{"type": "text", "text": text} for text in texts])))
@@ -227,6 +230,7 @@ def test_content_in_parts(wire: Any, adapter_of: Any, run: Any, texts: list[str]
         assert (trace.error_kind, trace.total_cost_usd()) == ("model", None)
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_not_free(wire: Any, adapter_of: Any, run: Any) -> None:
     """A body that is no JSON came from somebody, an address at which nobody listens has charged
     nothing.
@@ -239,6 +243,7 @@ def test_what_is_not_known_is_not_free(wire: Any, adapter_of: Any, run: Any) -> 
     assert (trace.error_kind, trace.total_cost_usd()) == ("model", 0), trace.error
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_server_that_ignores_stream(
     wire: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +254,7 @@ def test_the_command_line_takes_a_server_that_ignores_stream(
     assert server.requests[0]["stream"] is True
 
 
+@pytest.mark.slow
 def test_what_a_step_declares_is_in_the_request(wire: Any, adapter_of: Any, run: Any) -> None:
     server = wire(body("ok"))
     declared = {"max_tokens": 9, "top_p": 0.2, "stop": "END", "seed": 3, "reasoning_effort": "low"}
@@ -263,6 +269,7 @@ def test_what_a_step_declares_is_in_the_request(wire: Any, adapter_of: Any, run:
     assert trace.steps[0].request["options"] == {"presence_penalty": 0.5, "min_p": 0.1}
 
 
+@pytest.mark.slow
 def test_options_do_not_choose_where_a_request_goes(wire: Any, adapter_of: Any) -> None:
     """A host that hands a model's program over does not hand its keys over: all that is no body is
     the body's all the same.
@@ -302,6 +309,7 @@ def test_options_of_a_program_from_an_untrusted_source(wire: Any, adapter_of: An
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
+@pytest.mark.slow
 def test_pictures_and_roles_are_sent_as_they_stand(wire: Any, adapter_of: Any, run: Any) -> None:
     parts = [
         {"type": "text", "text": "What is it?"},
@@ -322,6 +330,7 @@ def test_pictures_and_roles_are_sent_as_they_stand(wire: Any, adapter_of: Any, r
     assert trace.steps[0].request["messages"] == messages
 
 
+@pytest.mark.slow
 def test_a_picture_counts_in_a_budget(wire: Any, adapter_of: Any, run: Any) -> None:
     server = wire(body("a pixel"))
     parts = [{"type": "image_url", "image_url": {"url": PIXEL}}]
@@ -331,6 +340,7 @@ def test_a_picture_counts_in_a_budget(wire: Any, adapter_of: Any, run: Any) -> N
     assert run(adapter_of(server), step, budget={"max_tokens": 50_100}).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["openai", "groq", "llamacpp", None])
 def test_open_models_are_given_the_role_that_they_know(wire: Any, provider: str | None) -> None:
     server = wire(body("ok"))
@@ -340,6 +350,7 @@ def test_open_models_are_given_the_role_that_they_know(wire: Any, provider: str 
     assert server.requests[0]["messages"] == [{"role": expected, "content": "Be short"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
 def test_a_prompt_that_a_filter_refused_costs_nothing(
     wire: Any, adapter_of: Any, run: Any, code: str
@@ -356,6 +367,7 @@ def test_a_prompt_that_a_filter_refused_costs_nothing(
     )
 
 
+@pytest.mark.slow
 def test_failed_calls_bind_a_budget_of_money(wire: Any, adapter_of: Any, run: Any) -> None:
     """Each call may cost $0.008016 and does cost $0.00805."""
     server = wire(body(None, "length", (50, 4000)))
@@ -371,6 +383,7 @@ def test_failed_calls_bind_a_budget_of_money(wire: Any, adapter_of: Any, run: An
     )
 
 
+@pytest.mark.slow
 def test_failed_calls_of_branches_bind_what_follows(wire: Any, adapter_of: Any) -> None:
     server = wire(body(None, "length", (50, 4000)))
     ask = {"type": "llm", "prompt": "x", "max_tokens": 4000, "on_error": "skip"}
@@ -390,6 +403,7 @@ def test_failed_calls_of_branches_bind_what_follows(wire: Any, adapter_of: Any) 
     assert (trace.error_kind, len(server.requests), trace.total_tokens()) == ("budget", 2, 8100)
 
 
+@pytest.mark.slow
 def test_nothing_is_no_answer(
     request: pytest.FixtureRequest, wire: Any, adapter_of: Any, run: Any
 ) -> None:

@@ -334,6 +334,7 @@ def read_all(descriptor: int) -> str:
     return b"".join(chunks).decode()
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_safe_text_is_one_harmless_line(text: str) -> None:
     assert safe(text).splitlines() in ([], [safe(text)])
@@ -1105,6 +1106,7 @@ def test_the_format_of_a_graph_follows_the_ending_of_its_file(
     assert "PNG needs a file to write to: -o FILE.png" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_png_is_the_picture_in_pixels(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1127,6 +1129,7 @@ def test_a_png_is_the_picture_in_pixels(
     assert not (folder / "none.png").exists()
 
 
+@pytest.mark.slow
 def test_graph_writes_each_format(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for form, start in (("mermaid", "flowchart TD"), ("dot", "digraph"), ("svg", "<svg")):
         assert main(["graph", "demo.yaml", "--format", form]) == 0
@@ -1142,6 +1145,7 @@ def test_graph_writes_each_format(folder: Path, capsys: pytest.CaptureFixture[st
     assert main(["graph", "demo.yaml", "--format", "gif"]) == 2
 
 
+@pytest.mark.slow
 def test_the_schema_fits_the_language(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import jsonschema_rs
 

@@ -530,6 +530,7 @@ def test_killed_with_a_store_what_was_under_way_is_in_doubt_and_not_repeated(
     assert "output: 10" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_results_that_are_lost_come_again_from_the_store(folder: Path) -> None:
     args = arguments("--store", "sqlite:///runs.db", tools="slow_")
     assert main(args) == 0
@@ -546,6 +547,7 @@ def test_results_that_are_lost_come_again_from_the_store(folder: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_complete_batch_begins_anew_under_other_ids(folder: Path) -> None:
     args = arguments("--store", "sqlite:///runs.db", tools="slow_")
     assert main(args) == 0
@@ -709,6 +711,7 @@ flaky_ = {"double": flaky}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [[], ["--ordered"], ["--store", STORE], ["--store", STORE, "--ordered"]]
 )

@@ -98,6 +98,7 @@ def test_the_end_of_a_long_value_is_shown(capsys: pytest.CaptureFixture[str]) ->
     assert found[1].startswith("  shown ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [WHOLE_CHARS, WHOLE_CHARS * 40])
 @pytest.mark.parametrize(
     "show", [{"note": "$to"}, "$to", ["$to"], {"note": ["$to"]}, {"a": "$to", "b": 5}]
@@ -228,6 +229,7 @@ def test_on_a_terminal_the_request_is_shown_and_asked_about(
     assert inbox_of("r") == said
 
 
+@pytest.mark.slow
 def test_who_decides_can_be_named(at_terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(5, {}, capsys)
     at_terminal("y\n")
@@ -273,6 +275,7 @@ def test_what_is_decided_is_what_was_shown(
     assert "'ask' of run 'r' is decided already: reject by 'bob'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_where_nothing_or_several_things_are_asked(
     at_terminal: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

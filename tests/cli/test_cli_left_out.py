@@ -59,6 +59,7 @@ def programs() -> Iterator[tuple[str, str, list[list[str]]]]:
 CASES = list(programs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "options"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 @pytest.mark.parametrize("command", ["run", "check", "explain", "graph", "fmt", "explore"])
 def test_nothing_that_is_left_out_is_an_internal_error(

@@ -28,6 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_is_drawn_on_the_graph_of_its_program(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,6 +43,7 @@ def test_a_run_is_drawn_on_the_graph_of_its_program(
     assert "classDef taken" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_of_another_program_is_said_to_be(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,6 +53,7 @@ def test_a_run_of_another_program_is_said_to_be(
     assert "the run is of another program" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_timeline_has_a_bar_for_each_step(project: Path) -> None:
     arguments = ["graph", "program.yaml", "--run", "run.json", "--timeline", "-o", "time.svg"]
     assert main(arguments) == 0

@@ -284,6 +284,7 @@ def test_the_report_as_json(folder: Path, capsys: Captured) -> None:
     assert report["not_checked"] == []
 
 
+@pytest.mark.slow
 def test_many_statements_fit_one_screen(folder: Path, capsys: Captured) -> None:
     steps = "\n".join(
         f"  - {{id: s{i}, type: tool, tool: pay, args: {{to: x}}}}" for i in range(40)

@@ -247,6 +247,7 @@ def test_without_a_store_it_says_that_it_is_lost(
     assert not Path("runs.db").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_is_joined(sh: Shell, refund: str) -> None:
     args = ["run", "refund.yaml", *HOST, "--run-id", refund, "-i", "order=A7", "-i"]
     before = tables()
@@ -264,6 +265,7 @@ def test_a_bad_id(sh: Shell) -> None:
 # --- looking --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_are_listed_the_newest_first(sh: Shell, refund: str) -> None:
     assert sh("run", "timer.yaml", "--run-id", "t1") == 3
     assert sh("runs") == 0
@@ -349,6 +351,7 @@ def test_what_is_shown_cannot_do_anything_to_a_terminal(sh: Shell) -> None:
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", "\n".join(sh.out))
 
 
+@pytest.mark.slow
 def test_a_short_id_is_enough_where_it_is_unique(sh: Shell, refund: str) -> None:
     # the whole id of one, the beginning of two
     assert sh("run", "timer.yaml", "--run-id", "refund") == 3
@@ -427,6 +430,7 @@ def test_a_store_that_cannot_be_made(sh: Shell, args: list[str]) -> None:
 # --- approvals ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_approved_and_gone_on_with(sh: Shell, refund: str, shown: str) -> None:
     assert sh("approve", refund, "ask", "--shown", shown, "--by", "ann", "--reason", "fine") == 0
     assert sh.out == [
@@ -445,6 +449,7 @@ def test_approved_and_gone_on_with(sh: Shell, refund: str, shown: str) -> None:
     assert any(line.startswith("seal ") for line in sh.out)
 
 
+@pytest.mark.slow
 def test_rejected_and_gone_on_with(sh: Shell, refund: str) -> None:
     assert sh.json("reject", refund, "ask", "--by", "ann", "--reason", "too much") == {
         "run_id": refund,
@@ -457,6 +462,7 @@ def test_rejected_and_gone_on_with(sh: Shell, refund: str) -> None:
     assert any(line.startswith("refund-1  refund  success  output ") for line in sh.out)
 
 
+@pytest.mark.slow
 def test_what_is_not_approved(sh: Shell, refund: str, shown: str) -> None:
     by = ["--by", "ann"]
     before = tables()
@@ -493,6 +499,7 @@ def test_what_is_not_approved(sh: Shell, refund: str, shown: str) -> None:
     assert paid() == ["A7"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decision", "status"), [("approve", "success"), ("cancel", "cancelled")])
 def test_a_run_that_has_ended_is_told_again_where_it_is_resumed(
     decision: str, status: str, sh: Shell, refund: str, shown: str
@@ -521,6 +528,7 @@ def test_a_run_that_has_ended_is_told_again_where_it_is_resumed(
 # --- events and timers ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_event(sh: Shell) -> None:
     assert sh("run", "parcel.yaml", *HOST, "--run-id", "p") == 3
     assert "  nano-vm event p paid JSON" in sh.out
@@ -556,6 +564,7 @@ steps:
 """
 
 
+@pytest.mark.slow
 def test_an_event_for_whoever_waits_for_its_values(sh: Shell) -> None:
     Path("order.yaml").write_text(ORDER)
     for order in ("A7", "A8"):
@@ -605,6 +614,7 @@ def test_an_event_for_nobody(sh: Shell, refund: str) -> None:
     assert "is an object with 1 to 100 fields" in sh.refused("event", "--match", "paid", "5")
 
 
+@pytest.mark.slow
 def test_a_timer_is_due_when_its_time_has_come(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("timer.yaml").write_text(TIMER.replace("SECONDS", "3600"))
     assert sh("run", "timer.yaml", "--run-id", "t") == 3
@@ -687,6 +697,7 @@ def test_all_that_is_known_of_what_is_in_doubt(sh: Shell, in_doubt: str) -> None
     assert sh.json("show", in_doubt)["waiting"] == [entry]
 
 
+@pytest.mark.slow
 def test_only_what_waits_is_listed_where_that_is_asked_for(
     sh: Shell, refund: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -721,6 +732,7 @@ def test_what_is_no_resolution(sh: Shell, in_doubt: str) -> None:
 # --- working --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_worker_that_lacks_tools_leaves_the_run_and_says_so(sh: Shell, refund: str) -> None:
     assert sh("reject", refund, "ask", "--by", "ann") == 0
     before = tables()
@@ -780,6 +792,7 @@ def test_ctrl_c_in_resume_cancels_and_undoes(sh: Shell, folder: Path) -> None:
     assert running.returncode in (3, 130)
 
 
+@pytest.mark.slow
 def test_cancelled_at_once_or_by_a_worker(sh: Shell) -> None:
     for name in ("b1", "b2"):
         assert sh("run", "booking.yaml", *HOST, "--run-id", name) == 3
@@ -848,6 +861,7 @@ def ended(sh: Shell, refund: str) -> str:
     return refund
 
 
+@pytest.mark.slow
 def test_old_runs_are_deleted(sh: Shell, ended: str) -> None:
     assert sh("run", "timer.yaml", "--run-id", "t") == 3
     assert sh("store", "prune", "--older-than", "1h") == 0
@@ -878,6 +892,7 @@ def test_from_one_store_to_another(sh: Shell, ended: str, folder: Path) -> None:
     assert out == Path("runs.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_files_that_are_no_export(sh: Shell, ended: str, refund: str) -> None:
     assert sh("run", "timer.yaml", "--run-id", "t") == 3
     assert sh("store", "export", ended, "-o", "runs.jsonl") == 0
@@ -906,6 +921,7 @@ def test_files_that_are_no_export(sh: Shell, ended: str, refund: str) -> None:
     assert [p.name for p in Path(".").iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 def test_what_a_run_held_is_erased(sh: Shell, ended: str) -> None:
     assert "the whole id is needed: refund-1" in sh.refused("store", "erase", "refund", code=2)
     assert sh("run", "timer.yaml", "--run-id", "t") == 3
@@ -923,6 +939,7 @@ def test_what_a_run_held_is_erased(sh: Shell, ended: str) -> None:
     assert "were erased before" in sh.out[0]
 
 
+@pytest.mark.slow
 def test_what_old_runs_held_is_erased(sh: Shell, ended: str) -> None:
     assert sh("run", "timer.yaml", "--run-id", "t") == 3
     assert sh("store", "erase", "--older-than", "1h") == 0
@@ -943,6 +960,7 @@ def test_what_old_runs_held_is_erased(sh: Shell, ended: str) -> None:
     assert "go with --older-than" in sh.refused("store", "erase", ended, "--yes", code=2)
 
 
+@pytest.mark.slow
 def test_damage_is_found(sh: Shell, ended: str) -> None:
     connection = sqlite3.connect("runs.db")
     connection.execute("UPDATE nano_rows SET output = CAST('\"forged\"' AS BLOB) WHERE seq = 0")
@@ -959,6 +977,7 @@ def damage() -> None:
         connection.execute("UPDATE nano_rows SET output = CAST('\"forged\"' AS BLOB) WHERE seq = 0")
 
 
+@pytest.mark.slow
 def test_a_run_whose_steps_are_damaged_can_be_answered(sh: Shell) -> None:
     """What a person says is about what it waits for, and whose it is."""
     for name in ("d1", "d2"):
@@ -1092,6 +1111,7 @@ def said(sh: Shell, folder: Path) -> Shell:
     return sh
 
 
+@pytest.mark.slow
 def test_runs_are_listed_by_labels_project_and_submitter(said: Shell) -> None:
     def ids(*options: str) -> list[str]:
         return [run["run_id"] for run in said.json("runs", *options)]
@@ -1110,6 +1130,7 @@ def test_runs_are_listed_by_labels_project_and_submitter(said: Shell) -> None:
     assert said.out[0].endswith("project eu")
 
 
+@pytest.mark.slow
 def test_show_says_whose_a_run_is(said: Shell) -> None:
     assert said("show", "r2") == 0
     assert said.out[2:4] == ["submitted by bob", "team=ops, n=2"]
@@ -1118,6 +1139,7 @@ def test_show_says_whose_a_run_is(said: Shell) -> None:
     assert said.json("show", "r2")["trace"]["records"][0]["host"]["labels"]["team"] == "ops"
 
 
+@pytest.mark.slow
 def test_shared_budgets_are_shown_with_their_limits(said: Shell, tmp_path: Path) -> None:
     host = tmp_path / "host.toml"
     host.write_text(
@@ -1157,6 +1179,7 @@ def test_shared_budgets_are_shown_with_their_limits(said: Shell, tmp_path: Path)
     assert "--host needs --budgets" in said.refused("costs", "--host", str(host), code=2)
 
 
+@pytest.mark.slow
 def test_costs_are_summed(said: Shell) -> None:
     found = said.json("costs", "--by", "program", "--by", "model", "--label", "team=billing")
     assert [(cost["program"], cost["model"], cost["calls"]) for cost in found] == [
@@ -1198,6 +1221,7 @@ def test_what_cannot_be_said_of_a_run(sh: Shell, folder: Path, given: Any, told:
     assert not (folder / "runs.db").exists() or sh.json("runs") == []
 
 
+@pytest.mark.slow
 def test_a_store_of_an_older_version_is_upgraded_by_a_command(
     said: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

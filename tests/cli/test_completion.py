@@ -31,6 +31,7 @@ PLAIN = click.Option(["--x"])
 PAIRS = click.Option(["--x"], metavar="TOOL=N")
 
 
+@pytest.mark.slow
 def test_models_of_the_project_come_first(context: click.Context) -> None:
     assert offered(completion.models(context, PLAIN, ""))[:2] == ["scripted=", "local"]
     assert offered(completion.models(context, PLAIN, "op")) == ["openai/", "openrouter/"]
@@ -38,6 +39,7 @@ def test_models_of_the_project_come_first(context: click.Context) -> None:
     assert offered(completion.models(context, PLAIN, ""))[0] == "local"
 
 
+@pytest.mark.slow
 def test_budgets_are_those_that_there_are(context: click.Context) -> None:
     assert tuple(Budget.model_fields) == completion.BUDGET
     assert offered(completion.budgets(context, PLAIN, "max_t")) == [
@@ -46,6 +48,7 @@ def test_budgets_are_those_that_there_are(context: click.Context) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_tools_are_those_that_the_program_calls(context: click.Context) -> None:
     assert offered(completion.called(context, PLAIN, "")) == ["get_order", "issue_refund", "reply"]
     assert offered(completion.called(context, PAIRS, "iss")) == ["issue_refund="]
@@ -53,6 +56,7 @@ def test_tools_are_those_that_the_program_calls(context: click.Context) -> None:
     assert completion.called(context, PLAIN, "") == []
 
 
+@pytest.mark.slow
 def test_tests_are_offered_by_name_and_by_file(context: click.Context) -> None:
     assert "a returned order is refunded" in offered(completion.tested(context, PLAIN, "a r"))
     files = completion.tests(context, PLAIN, "prog")

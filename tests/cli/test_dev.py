@@ -32,6 +32,7 @@ def round_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
     return code, capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_a_round_checks_proves_and_tests(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert round_of(capsys) == (
         0,
@@ -43,6 +44,7 @@ def test_a_round_checks_proves_and_tests(project: Path, capsys: pytest.CaptureFi
     )
 
 
+@pytest.mark.slow
 def test_a_round_says_what_is_wrong_and_where(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +75,7 @@ def test_a_round_says_what_is_wrong_and_where(
     assert "ZeroDivisionError" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_test_file_that_wants_an_extra_fails_alone(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +91,7 @@ def test_a_test_file_that_wants_an_extra_fails_alone(
     assert lines[2].startswith("tests         5 passed")
 
 
+@pytest.mark.slow
 def test_a_round_reads_each_test_file_once(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +126,7 @@ def test_a_recorded_run_is_replayed(project: Path, capsys: pytest.CaptureFixture
     assert "there is no file 'gone.json'" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_is_waited_for(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +139,7 @@ def test_a_file_that_is_gone_is_waited_for(
     assert round_of(capsys)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -80,6 +80,7 @@ def test_help_lists_the_commands_by_what_they_are_for(capsys: pytest.CaptureFixt
     assert {name for commands in TABLE.values() for name in commands} == modules
 
 
+@pytest.mark.slow
 def test_help_of_a_command_is_its_page(capsys: pytest.CaptureFixture[str]) -> None:
     for context in CONTEXTS:
         assert main([*words(context), "--help"]) == 0
@@ -104,6 +105,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return err.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("context", "parameter"), OPTIONS, ids=[f"{c.command_path} {p.opts[-1]}" for c, p in OPTIONS]
 )

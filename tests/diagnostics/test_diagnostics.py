@@ -59,6 +59,7 @@ def test_an_example_has_its_code(one: Code) -> None:
     assert {d.code for d in found if d.severity == "error"} <= {one.code}
 
 
+@pytest.mark.slow
 def test_what_has_no_example_needs_more_than_a_program_and_is_tested_all_the_same() -> None:
     tests = "\n".join(
         path.read_text() for suffix in ("*.py", "*.yaml") for path in (ROOT / "tests").rglob(suffix)

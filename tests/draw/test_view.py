@@ -33,6 +33,7 @@ def as_declared(view: RunView) -> RunView:
     return SHAPE.dump_python(SHAPE.validate_python(view, strict=True))  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_run_of_the_corpus_is_found_on_its_graph(case: dict[str, Any]) -> None:
     programs = {
@@ -116,6 +117,7 @@ def resumed(url: str) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_stored_run_is_shown_as_its_trace_is_and_what_waits_in_a_fork_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     stored_run(url)

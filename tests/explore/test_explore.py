@@ -716,6 +716,7 @@ def test_children_of_a_fork_run_at_the_same_time() -> None:
 # --- bounds and determinism -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_bounded_exploration_sees_the_breadth_first() -> None:
     steps: list[dict[str, Any]] = []
     for i in range(12):
@@ -735,6 +736,7 @@ def test_a_bounded_exploration_sees_the_breadth_first() -> None:
     assert explore(program(*steps), errors=False, max_runs=5_000).complete
 
 
+@pytest.mark.slow
 def test_twice_the_same() -> None:
     one, two = (explore(EVERY_TYPE, max_runs=300, properties=at_most("pay", 0)) for _ in range(2))
     assert one.to_dict() == two.to_dict()
@@ -894,6 +896,7 @@ def test_what_cannot_be_explored_is_refused() -> None:
         explore(program(step("a", "f")), max_runs=0)
 
 
+@pytest.mark.slow
 def test_edges_are_those_of_the_flow() -> None:
     """Along every run each edge begins where the one before it ended, within its frame."""
     flow = Flow(EVERY_TYPE)
@@ -918,6 +921,7 @@ def test_edges_are_those_of_the_flow() -> None:
         follow(runner.run(run._taken))
 
 
+@pytest.mark.slow
 def test_a_run_is_told_in_the_order_in_which_it_happened() -> None:
     """Outcomes and branches stand as their records do; children of a fork have no order."""
     told = 0

@@ -297,6 +297,7 @@ def test_the_list_of_branches_can_be_the_output() -> None:
     assert run(both, {"a": 1}).final_output == [[1], {"a": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", ["ItemProcessor", "Iterator"])
 def test_a_map_gives_what_its_items_give(inner: str) -> None:
     lines = machine(
@@ -720,6 +721,7 @@ def machines_in(part: Any) -> list[dict[str, Any]]:
     return [*found, *(one for some in inner for one in machines_in(some))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", [*FOREIGN, "End", "SecondsPath", "ItemsPath", "InputPath"])
 def test_a_field_that_is_added_to_any_state_gives_no_exception(field: str) -> None:
     document = copy.deepcopy(MAPPED)

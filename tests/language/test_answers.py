@@ -91,12 +91,14 @@ labels = st.lists(
 decoration = st.text(sorted(DECORATION | set(" \n\t")), max_size=4)
 
 
+@pytest.mark.slow
 @given(labels)
 def test_every_label_is_itself(allowed: list[str]) -> None:
     for label in allowed:
         assert allowed_answer(label, tuple(allowed)) == label
 
 
+@pytest.mark.slow
 @given(labels, st.data())
 def test_a_decorated_label_is_it_or_nothing(allowed: list[str], data: st.DataObject) -> None:
     """Whatever is written around a label without such characters, it never becomes another one."""
@@ -108,6 +110,7 @@ def test_a_decorated_label_is_it_or_nothing(allowed: list[str], data: st.DataObj
     assert label_of(text, tuple(plain)) in (label, "none")
 
 
+@pytest.mark.slow
 @given(labels, st.text(max_size=20))
 def test_an_answer_holds_nothing_but_its_label_and_decoration(
     allowed: list[str], text: str
@@ -120,6 +123,7 @@ def test_an_answer_holds_nothing_but_its_label_and_decoration(
     assert "".join(kept).casefold() == "".join(meant).casefold()
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20), st.sampled_from([("yes", "no"), ("A", "A*"), ("...", "*")]))
 def test_the_same_answer_twice(text: str, allowed: tuple[str, ...]) -> None:
     label = label_of(text, allowed)
@@ -206,6 +210,7 @@ def test_what_is_shown_of_a_stream_is_the_answer(cut: bool, pieces: list[str]) -
     assert whole.piece("".join(pieces)) + whole.rest(cut=cut) == answer
 
 
+@pytest.mark.slow
 def test_long_reasoning_streams_in_linear_time() -> None:
     spoken = Spoken()
     begin = time.process_time()

@@ -48,6 +48,7 @@ VALUES = (
 )
 
 
+@pytest.mark.slow
 @given(VALUES, VALUES)
 @example(7, "7.0")
 @example(10**400, "1" + "0" * 400)

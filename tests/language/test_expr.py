@@ -433,6 +433,7 @@ def operations(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 expressions = st.recursive(literals, operations, max_leaves=6)
 
 
+@pytest.mark.slow
 @given(expressions)
 def test_where_both_have_a_meaning_it_is_pythons(text: str) -> None:
     """Precedence, short circuit, chains and results are Python's wherever this language gives a
@@ -465,6 +466,7 @@ chains = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(chains)
 def test_precedence_and_associativity_are_pythons(chain: list[tuple[str, str]]) -> None:
     text = "a" + "".join(
@@ -570,6 +572,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_templates_never_scan_values(value: Any) -> None:
     assert filled("$a", a=value) == value
@@ -580,6 +583,7 @@ def test_templates_never_scan_values(value: Any) -> None:
     assert nested == {"x": [value, f"-{as_text(value)}", {"$a": "$a"}]}
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(exclude_characters="$")))
 def test_a_template_without_a_dollar_sign_is_itself(text: str) -> None:
     assert parse_template(text).parts == ((text,) if text else ())
@@ -587,6 +591,7 @@ def test_a_template_without_a_dollar_sign_is_itself(text: str) -> None:
     assert compile_value({"k": [text]}, scope)(scope.frame) == {"k": [text]}
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_a_delimited_name_lets_any_text_stand_beside_it(before: str, after: str) -> None:
     text = f"{before.replace('$', '$$')}${{a}}{after.replace('$', '$$')}"
@@ -594,6 +599,7 @@ def test_a_delimited_name_lets_any_text_stand_beside_it(before: str, after: str)
     assert compile_value([text, "-"], scope)(scope.frame)[0] == f"{before}<>{after}"
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_a_template_without_names_is_its_text(text: str) -> None:
     try:
@@ -687,6 +693,7 @@ paths = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(paths, st.booleans())
 def test_a_reference_is_read_as_it_is_written(path: list[str | int], delimited: bool) -> None:
     """In a template, in braces, beside text and in a condition; and it says itself the same way."""
@@ -699,6 +706,7 @@ def test_a_reference_is_read_as_it_is_written(path: list[str | int], delimited: 
     )
 
 
+@pytest.mark.slow
 @given(paths)
 def test_a_template_and_a_condition_find_the_same(path: list[str | int]) -> None:
     value: Any = "found"

@@ -350,6 +350,7 @@ def test_a_program_that_calls_itself() -> None:
     assert "'loop' and 'map' only" in str(found[0])
 
 
+@pytest.mark.slow
 def test_calls_of_calls_are_bounded() -> None:
     """Ten programs, each calling the next one ten times, would be ten thousand million steps."""
     programs = {
@@ -381,6 +382,7 @@ def test_nested_doubles_are_bounded() -> None:
     assert not flow.diagnostics or [d.code for d in flow.diagnostics] == ["V008"]
 
 
+@pytest.mark.slow
 def test_the_flow_is_linear_in_the_program() -> None:
     steps = [choice(f"c{i}", [step(f"a{i}")], [step(f"b{i}")]) for i in range(1000)]
     flow = flow_of(*steps)

@@ -147,6 +147,7 @@ def test_lists_grow(box: list[Any], item: Any, more: list[Any]) -> None:
     )
 
 
+@pytest.mark.slow
 @given(texts, texts.filter(bool))
 def test_what_is_split_is_joined_again(text: str, separator: str) -> None:
     parts = call("split", text, separator)
@@ -155,6 +156,7 @@ def test_what_is_split_is_joined_again(text: str, separator: str) -> None:
     assert call("concat", text, separator) == text + separator
 
 
+@pytest.mark.slow
 @given(lists, texts)
 def test_items_are_joined_as_a_template_shows_them(items: list[Any], separator: str) -> None:
     assert call("join", items, separator) == separator.join(
@@ -162,6 +164,7 @@ def test_items_are_joined_as_a_template_shows_them(items: list[Any], separator: 
     )
 
 
+@pytest.mark.slow
 @given(plain_values)
 def test_the_json_text_of_a_value_is_that_value(value: Any) -> None:
     assert canonical(value_of("json(str([$a]))[0]", a=value)) == canonical(value)
@@ -175,6 +178,7 @@ rows = (
 )
 
 
+@pytest.mark.slow
 @given(rows)
 def test_order(items: list[Any]) -> None:
     """A permutation, the same for every order of equal items, in which each stands as ``<`` says
@@ -197,6 +201,7 @@ def test_order(items: list[Any]) -> None:
         assert repr(call("min", items)) == repr(call("min", *items) if len(items) > 1 else items[0])
 
 
+@pytest.mark.slow
 @given(texts | numbers, texts | numbers)
 def test_the_least_of_two_is_what_less_than_says(a: Any, b: Any) -> None:
     try:
@@ -208,6 +213,7 @@ def test_the_least_of_two_is_what_less_than_says(a: Any, b: Any) -> None:
     assert repr(call("max", a, b)) == repr(b if less else a)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(-9, 9) | st.floats(-1e6, 1e6), max_size=8))
 def test_a_sum_is_what_plus_gives_from_left_to_right(items: list[Any]) -> None:
     total: Any = 0
@@ -216,6 +222,7 @@ def test_a_sum_is_what_plus_gives_from_left_to_right(items: list[Any]) -> None:
     assert repr(call("sum", items)) == repr(total)
 
 
+@pytest.mark.slow
 @given(
     st.integers() | st.floats(allow_nan=False, allow_infinity=False), st.integers(-8, 8) | st.none()
 )
@@ -238,6 +245,7 @@ def test_rounding_to_a_number_of_digits_that_no_number_has(digits: Any) -> None:
 paths = st.lists(st.sampled_from(["k", "l", "a b"]) | st.integers(-2, 2), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @given(plain_values | st.just(UNSET), paths)
 def test_default_stands_in_for_what_is_null_or_not_there(value: Any, path: list[Any]) -> None:
     ref = "$a" + "".join(f"[{part!r}]" for part in path)
@@ -307,6 +315,7 @@ def test_what_is_too_large_is_refused_before_it_is_made(name: str) -> None:
     assert time.process_time() - started < 3
 
 
+@pytest.mark.slow
 def test_what_is_as_large_as_it_may_be() -> None:
     assert len(call("concat", "x" * (HALF - 1), "x" * (HALF - 1))) == MAX_VALUE_BYTES
     assert len(call("append", [0] * (MAX_VALUE_BYTES // 8 - 1), 0)) == MAX_VALUE_BYTES // 8

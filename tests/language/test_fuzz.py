@@ -86,6 +86,7 @@ def loads_or_says_why(load: Any, value: Any) -> None:
         json.dumps(diagnostic.to_dict())
 
 
+@pytest.mark.slow
 @fuzz
 @given(soup | st.text())
 def test_any_text(text: str) -> None:
@@ -93,6 +94,7 @@ def test_any_text(text: str) -> None:
     loads_or_says_why(Program.from_json, text)
 
 
+@pytest.mark.slow
 @fuzz
 @given(st.binary() | soup.map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
@@ -101,6 +103,7 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> 
     loads_or_says_why(Program.from_file, path)
 
 
+@pytest.mark.slow
 @fuzz
 @given(anything)
 def test_any_data(data: Any) -> None:

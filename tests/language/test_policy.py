@@ -750,6 +750,7 @@ def test_a_program_that_loosens_is_refused(shop: Shop) -> None:
     assert shop.calls == []
 
 
+@pytest.mark.slow
 def test_a_called_programs_policy_counts_too(shop: Shop) -> None:
     inner = {"name": "inner", "steps": [step("send", "pay")], "policy": pay(max_calls=0)}
     refused(

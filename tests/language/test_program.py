@@ -268,6 +268,7 @@ def test_a_step_built_in_python_takes_what_a_loaded_one_does() -> None:
     assert Step(id="a", type="tool", tool="f", is_terminal=True).next == "$end"
 
 
+@pytest.mark.slow
 def test_refusing_ten_thousand_unknown_fields_takes_no_time() -> None:
     steps = [{**SET, "id": f"s{i}", f"unknown_field_{i}": 1} for i in range(9_000)]
     started = process_time()
@@ -386,6 +387,7 @@ def test_the_order_of_fields_does_not_matter(data: Any) -> None:
     assert Program.from_dict(turned).digest == Program.from_dict(data).digest
 
 
+@pytest.mark.slow
 def test_schema_accepts_every_program_of_the_corpus() -> None:
     schema = Program.json_schema()
     json.dumps(schema)
@@ -399,6 +401,7 @@ def test_schema_accepts_every_program_of_the_corpus() -> None:
     assert refused == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program",
     [
@@ -487,6 +490,7 @@ def test_digest_changes_with_anything_else(change: dict[str, Any]) -> None:
     assert digest(**change) != digest()
 
 
+@pytest.mark.slow
 def test_digests_are_told_apart() -> None:
     seen = {}
     for parameter in PROGRAMS:

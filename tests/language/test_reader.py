@@ -95,11 +95,13 @@ def test_scalars(text: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
+@pytest.mark.slow
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**1900), 10**1900))
 def test_numbers_are_read_as_written(number: float) -> None:
     assert read_text(repr(number)) == number
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none()

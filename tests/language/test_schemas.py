@@ -318,6 +318,7 @@ def test_what_people_send_is_far_from_the_bound(name):
     assert rates(schema).cost(extent(value)) < MAX_CHECK_COST / 2
 
 
+@pytest.mark.slow
 def test_what_could_take_too_long_is_refused_unchecked():
     schema = {"items": {"enum": [{"a": i} for i in range(1_000)]}}
     fault = schema_check(schema)([{"a": 1}] * 100_000)
@@ -370,6 +371,7 @@ def test_schemas_by_sizes_stay_within_time_and_memory():
 MANY = list(range(300_000))
 
 
+@pytest.mark.slow
 def test_a_large_wrong_answer_costs_nothing():
     steps = [{"id": "m", "type": "llm", "prompt": "x", "output_schema": UNION, "max_retries": 1}]
     trace = ExecutionVM(llm=ScriptedLLM([json.dumps(MANY)])).run_sync(

@@ -418,6 +418,7 @@ def _stored(vm: ExecutionVM, run_id: str) -> Any:
     return subject_of(run_id, None, {}, vm.store)
 
 
+@pytest.mark.slow
 def test_the_command_line_says_why_a_step_was_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

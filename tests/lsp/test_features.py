@@ -387,6 +387,7 @@ def test_a_rename_that_would_change_the_program_is_refused(name: str, why: str) 
         renamed(Index(JUMPS), (1, 10), name)
 
 
+@pytest.mark.slow
 def test_a_renamed_program_is_the_same_but_for_the_name() -> None:
     for path in sorted(TEMPLATES.glob("*/program.yaml")):
         text = path.read_text()

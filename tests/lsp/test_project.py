@@ -24,6 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "p"
 
 
+@pytest.mark.slow
 def test_a_program_has_the_project_of_its_folder_or_one_above(project: Path) -> None:
     inner = project / "more" / "deep.yaml"
     known = Projects(load_tools).of(inner)
@@ -36,12 +37,14 @@ def test_a_program_has_the_project_of_its_folder_or_one_above(project: Path) -> 
     assert Projects(load_tools).of(None).contracts is None
 
 
+@pytest.mark.slow
 def test_a_repository_is_where_the_search_ends(project: Path) -> None:
     inner = project / "vendored"
     (inner / ".git").mkdir(parents=True)
     assert Projects(load_tools).of(inner / "p.yaml").contracts is None
 
 
+@pytest.mark.slow
 def test_without_a_loader_no_code_of_the_project_runs(project: Path) -> None:
     (project / "tools.py").write_text("raise SystemExit('ran')")
     known = Projects(None).of(project / "program.yaml")
@@ -50,6 +53,7 @@ def test_without_a_loader_no_code_of_the_project_runs(project: Path) -> None:
     assert known.faults == ()
 
 
+@pytest.mark.slow
 def test_files_are_read_again_when_they_change(project: Path) -> None:
     projects = Projects(load_tools)
     file = project / "program.yaml"
@@ -63,6 +67,7 @@ def test_files_are_read_again_when_they_change(project: Path) -> None:
     assert list(known.contracts) == ["other"]
 
 
+@pytest.mark.slow
 def test_a_module_of_tools_is_imported_again_when_it_changes(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +84,7 @@ def test_a_module_of_tools_is_imported_again_when_it_changes(
     assert second is not first
 
 
+@pytest.mark.slow
 def test_what_is_known_is_given_without_a_look_at_the_files(project: Path) -> None:
     projects, file = Projects(load_tools), project / "program.yaml"
     known = projects.last(file)
@@ -90,6 +96,7 @@ def test_what_is_known_is_given_without_a_look_at_the_files(project: Path) -> No
     assert projects.of(file) is projects.of(file)
 
 
+@pytest.mark.slow
 def test_a_project_is_read_once_for_documents_that_are_looked_at_together(project: Path) -> None:
     loaded, together = [], Barrier(4)
 
@@ -109,6 +116,7 @@ def test_a_project_is_read_once_for_documents_that_are_looked_at_together(projec
     assert all(one is found[0] for one in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

@@ -178,6 +178,7 @@ def test_programs_of_one_shape_share_their_source() -> None:
     assert nano_vm.machine.arguments._maker.cache_info().currsize == 1
 
 
+@pytest.mark.slow
 def test_a_plan_compiles_a_bounded_number_of_sources() -> None:
     shapes = Shapes()
     for number in range(2 * MAX_SHAPES):

@@ -37,6 +37,7 @@ def test_shares_give_no_more_than_there_is_and_no_less_than_a_ceiling_that_fits(
             assert sum(granted) == have
 
 
+@pytest.mark.slow
 @given(CEILINGS, st.integers(0, 60), st.integers(0, 60), st.integers(1, 8), st.data())
 def test_lanes_use_no_more_than_there_is(
     ceilings: list[tuple[int, int, int]],

@@ -454,6 +454,7 @@ def test_a_machine_of_quick_steps_keeps_nothing_in_a_dict(watched: bool) -> None
     assert machine.status is TraceStatus.SUCCESS
 
 
+@pytest.mark.slow
 def test_pure_rooms_import_nothing_that_waits_or_draws() -> None:
     source = Path(nano_vm.machine.machine.__file__).read_text(encoding="utf-8")
     tree = ast.parse(source)

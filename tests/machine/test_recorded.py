@@ -72,6 +72,7 @@ def assert_same_again(trace: Trace, replayer: Replayer) -> Replay:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in test_corpus.cases() if "load" not in c.values[0]])
 def test_every_case_of_the_corpus_is_the_same_again(case: dict[str, Any]) -> None:
     trace = test_corpus.execute(case).trace

@@ -181,6 +181,7 @@ def decided(host: Host, made: Program) -> tuple[list[list[str]], Trace]:
     return asyncio.run(go())
 
 
+@pytest.mark.slow
 def test_an_item_that_waits_holds_up_those_that_share_its_budget(host: Host) -> None:
     # six would be the most, with retries
     opened, trace = decided(host, asking(1, budget={"max_tool_calls": 3}))
@@ -189,12 +190,14 @@ def test_an_item_that_waits_holds_up_those_that_share_its_budget(host: Host) -> 
     assert host.calls == ["note 1", "note 2", "note 3"]
 
 
+@pytest.mark.slow
 def test_lanes_go_on_without_each_other(host: Host) -> None:
     opened, trace = decided(host, asking(2, budget={"max_tool_calls": 3}))
     assert opened == [["m[0]/ask", "m[1]/ask"], ["m[1]/ask", "m[2]/ask"], ["m[2]/ask"]]
     assert trace.ok, trace.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [{}, {"max_tool_calls": 6}, {"max_tokens": 5}])
 def test_an_item_that_waits_holds_up_nobody_where_there_is_enough(
     host: Host, budget: dict[str, int]

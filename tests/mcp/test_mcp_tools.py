@@ -43,6 +43,7 @@ async def run(tools: McpTools, name: str, **args: Any) -> Any:
     return trace.steps[0].output if trace.ok else trace
 
 
+@pytest.mark.slow
 async def test_over_http_a_program_calls_a_servers_tools(serve: Callable[..., Http]) -> None:
     there = Tools(
         declared("add", {"a": {"type": "integer"}, "b": {"type": "integer"}}, required=["a"]),
@@ -130,6 +131,7 @@ async def test_a_command_is_started_and_started_again_where_it_dies(
     assert "was closed" in (closed.error or "")
 
 
+@pytest.mark.slow
 async def test_a_call_of_a_read_is_made_again_after_a_lost_connection(
     serve: Callable[..., Http],
 ) -> None:
@@ -148,6 +150,7 @@ async def test_a_call_of_a_read_is_made_again_after_a_lost_connection(
     tools.close()
 
 
+@pytest.mark.slow
 async def test_arguments_are_proved_or_held_against_the_schema(serve: Callable[..., Http]) -> None:
     there = Tools(
         declared(
@@ -186,6 +189,7 @@ async def test_arguments_are_proved_or_held_against_the_schema(serve: Callable[.
         assert there.calls == [("order", {"size": "s", "count": 1, "to": {"city": "x"}})]
 
 
+@pytest.mark.slow
 async def test_names_that_python_has_not_are_arguments_too(serve: Callable[..., Http]) -> None:
     there = Tools(
         declared(
@@ -201,6 +205,7 @@ async def test_names_that_python_has_not_are_arguments_too(serve: Callable[..., 
         assert "x-y" in (await run(tools, "put")).error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "given"),
     [
@@ -228,6 +233,7 @@ async def test_what_a_server_gives_is_a_value(
         assert await run(tools, "t") == given
 
 
+@pytest.mark.slow
 async def test_what_fails_there_fails_the_step(serve: Callable[..., Http]) -> None:
     failed = CallToolResult(content=[TextContent(type="text", text="no such city")], is_error=True)
     there = Tools(
@@ -250,6 +256,7 @@ async def test_what_fails_there_fails_the_step(serve: Callable[..., Http]) -> No
         assert (await run(tools, "crash")).error_kind == "tool"
 
 
+@pytest.mark.slow
 async def test_a_call_that_hangs_has_a_deadline_and_is_cancelled_there(
     serve: Callable[..., Http],
 ) -> None:
@@ -280,6 +287,7 @@ def quiet(tools: McpTools) -> None:
     tools._connection._heard = -100.0
 
 
+@pytest.mark.slow
 async def test_under_a_changed_contract_a_program_is_checked_again(
     serve: Callable[..., Http],
 ) -> None:
@@ -305,6 +313,7 @@ async def test_under_a_changed_contract_a_program_is_checked_again(
     tools.close()
 
 
+@pytest.mark.slow
 async def test_a_changed_contract_holds_for_each_call_and_tool_after_it_was_seen(
     serve: Callable[..., Http],
 ) -> None:
@@ -322,6 +331,7 @@ async def test_a_changed_contract_holds_for_each_call_and_tool_after_it_was_seen
     tools.close()
 
 
+@pytest.mark.slow
 async def test_arguments_are_held_against_a_contract_that_has_changed(
     serve: Callable[..., Http],
 ) -> None:
@@ -339,6 +349,7 @@ async def test_arguments_are_held_against_a_contract_that_has_changed(
     tools.close()
 
 
+@pytest.mark.slow
 async def test_a_changed_contract_that_no_run_can_go_on_with(serve: Callable[..., Http]) -> None:
     reads = ToolAnnotations(read_only_hint=True)
     there = Tools(declared("a", {"x": TEXT}, annotations=reads), declared("b"), a="A", b="B")
@@ -368,6 +379,7 @@ async def test_a_changed_contract_that_no_run_can_go_on_with(serve: Callable[...
         assert list(fresh) == ["b"]
 
 
+@pytest.mark.slow
 async def test_effects_are_what_the_host_says(serve: Callable[..., Http]) -> None:
     hinted = {
         "reads": ToolAnnotations(read_only_hint=True),
@@ -401,6 +413,7 @@ async def test_what_a_server_gives_is_untrusted(serve: Callable[..., Http]) -> N
         assert "result of tool 'look' (step 'a') reaches argument 'to'" in (trace.error or "")
 
 
+@pytest.mark.slow
 async def test_any_event_loop_can_call(serve: Callable[..., Http]) -> None:
     there = Tools(declared("t"), t="ok")
     tools = await mcp_tools(serve(there).url)
@@ -453,6 +466,7 @@ async def test_a_command_that_says_nothing_is_given_up(tmp_path: Path) -> None:
         await mcp_tools(f"{sys.executable} -c 'import time; time.sleep(60)'", connect_seconds=0.5)
 
 
+@pytest.mark.slow
 async def test_a_schema_that_is_none_is_told(serve: Callable[..., Http]) -> None:
     there = Tools(declared("t", {"x": {"type": "strin"}}), declared("u"), u="fine")
     url = serve(there).url

@@ -67,6 +67,7 @@ async def test_programs_are_listed_with_their_inputs() -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_call_runs_a_program_and_tells_of_its_steps() -> None:
     told: list[tuple[float, str | None]] = []
 
@@ -88,6 +89,7 @@ async def test_a_call_runs_a_program_and_tells_of_its_steps() -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_refusal_carries_its_diagnostics_and_no_place_of_the_machine(
     tmp_path: Path,
 ) -> None:
@@ -121,6 +123,7 @@ async def test_a_failed_run_is_an_error_with_its_kind() -> None:
     assert result.structured_content["error_kind"] == "tool"
 
 
+@pytest.mark.slow
 async def test_a_run_that_waits_says_for_what_and_is_no_error(tmp_path: Path) -> None:
     vm = ExecutionVM(store=f"sqlite:///{tmp_path / 'runs.db'}")
     ask = program({"id": "ask", "type": "approval", "role": "boss", "show": {"sum": 3}})
@@ -137,6 +140,7 @@ async def test_a_run_that_waits_says_for_what_and_is_no_error(tmp_path: Path) ->
     vm.close()
 
 
+@pytest.mark.slow
 async def test_inputs_are_untrusted_unless_the_host_says_otherwise() -> None:
     pay = tool(trusted=["n"])(lambda n: n)
     paying = program(step("a", "pay", args={"n": "$n"}), inputs=SCHEMA)
@@ -149,12 +153,14 @@ async def test_inputs_are_untrusted_unless_the_host_says_otherwise() -> None:
         assert (await one.call_tool("p", {"n": 1})).structured_content["output"] == 1
 
 
+@pytest.mark.slow
 async def test_an_unknown_tool_is_an_error_of_the_protocol() -> None:
     async with client({"count": COUNT}) as one:
         with pytest.raises(MCPError, match="there is no tool 'cont'; there is count"):
             await one.call_tool("cont", {})
 
 
+@pytest.mark.slow
 async def test_who_gives_up_a_call_cancels_its_run() -> None:
     reached, ended = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -176,12 +182,14 @@ async def test_who_gives_up_a_call_cancels_its_run() -> None:
         await asyncio.wait_for(ended.wait(), HANGS_SECONDS)
 
 
+@pytest.mark.slow
 async def test_calls_at_the_same_time_are_told_apart() -> None:
     async with client({"count": COUNT}) as one:
         results = await asyncio.gather(*(one.call_tool("count", {"n": n}) for n in range(10)))
     assert [r.structured_content["output"] for r in results] == [2 * n for n in range(10)]
 
 
+@pytest.mark.slow
 async def test_a_program_calls_a_program_of_another_server() -> None:
     served = Http(
         mcp_server(ExecutionVM(ScriptedLLM({"": "y"}), {"double": double}), {"count": COUNT})
@@ -323,6 +331,7 @@ output: done
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ask", ["end", "wait", "fail"])
 async def test_a_caller_is_given_no_secret_that_it_does_not_accept(ask: str) -> None:
     @tool(effect="read")

@@ -166,6 +166,7 @@ async def test_untrusted_intents_mark_the_program() -> None:
     assert (await planned({**GOOD, "untrusted": False}, untrusted=True)).untrusted
 
 
+@pytest.mark.slow
 async def test_called_programs_are_offered_and_checked() -> None:
     inner = Program.from_dict(
         {
@@ -279,6 +280,7 @@ async def test_what_a_policy_forbids_is_not_offered() -> None:
     assert not fits({"name": "abc", "steps": [step("s1", "pay", args={"to": "a", "amount": 1})]})
 
 
+@pytest.mark.slow
 async def test_a_guarded_tool_is_offered_behind_its_guard_alone() -> None:
     policy = {"tools": {"pay": {"guarded_by": ["gate.then"], "max_calls": 1}}}
     model = Constrained(reply({"steps": [llm()]}))
@@ -395,6 +397,7 @@ UNWRITABLE = [
 INPUTS = {"topic": "AI", "sum": 5, "names": ["a"]}
 
 
+@pytest.mark.slow
 async def test_the_schema_takes_what_can_be_planned_and_nothing_else() -> None:
     fits = jsonschema_rs.validator_for(await schema_of(TOOLS, INPUTS)).is_valid
     for steps in WRITABLE:
@@ -529,6 +532,7 @@ def many(
 ) -> None: ...
 
 
+@pytest.mark.slow
 async def test_types_of_arguments_in_the_schema() -> None:
     fits = jsonschema_rs.validator_for(await schema_of([many], {"home": {}, "note": ""})).is_valid
     args = {
@@ -554,6 +558,7 @@ async def test_types_of_arguments_in_the_schema() -> None:
         )
 
 
+@pytest.mark.slow
 async def test_the_schema_grows_with_the_tools_and_not_with_what_they_have_in_common() -> None:
     sizes = []
     for tools in (
@@ -961,6 +966,7 @@ async def test_a_guarded_call_passes_and_one_around_the_guard_does_not() -> None
     assert error.counterexamples[0].splitlines()[0] in str(error)
 
 
+@pytest.mark.slow
 async def test_what_a_stranger_wrote_does_not_reach_a_protected_argument() -> None:
     policy = {"tools": {"pay": {"args": {"to": "trusted"}}}, "inputs": {"mail": "untrusted"}}
     fine = {"steps": [step("s1", "pay", args={"to": "$mail", "amount": 1})]}
@@ -1006,6 +1012,7 @@ async def test_more_calls_than_the_policy_allows_are_refused() -> None:
     assert await held(AROUND, {"tools": {"pay": {"max_calls": 1}}})
 
 
+@pytest.mark.slow
 async def test_a_call_that_needs_consent_is_offered_behind_an_approval() -> None:
     policy = {"tools": {"pay": {"approval": "treasurer", "args": {"to": "trusted"}}}}
     schema = await schema_of(TOOLS, {"who": "", "sum": 5, "names": []}, policy=policy)
@@ -1037,6 +1044,7 @@ async def test_a_budget_that_the_worst_case_would_break_is_refused() -> None:
     )
 
 
+@pytest.mark.slow
 async def test_what_a_protected_argument_cannot_take_is_not_offered() -> None:
     policy = {"tools": {"pay": {"args": {"*": "trusted"}}}, "inputs": {"mail": "untrusted"}}
     model = Constrained(reply({"steps": [llm()]}))

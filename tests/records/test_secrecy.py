@@ -253,6 +253,7 @@ def elsewhere(files: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]
     return said
 
 
+@pytest.mark.slow
 def test_no_command_that_moves_a_run_shows_what_is_not_accepted(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +264,7 @@ def test_no_command_that_moves_a_run_shows_what_is_not_accepted(
     assert "V041: an input does not fit: [redacted]" in said["bad.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_fork_runs_under_the_policy_that_it_is_given(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +320,7 @@ def test_no_span_and_no_log_holds_what_it_does_not_accept(ask: str, files: Path)
         assert MARK in text, name
 
 
+@pytest.mark.slow
 def test_no_page_holds_what_it_does_not_accept(ask: str, files: Path) -> None:
     trace, _ = observed(POLICY, ask, files)
     for receiver in ("pages", "export"):

@@ -800,6 +800,7 @@ def test_another_program_is_told_on_the_command_line(
     assert "the trace is of another program" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_runs_of_an_exported_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"sqlite:///{files}/runs.db"
     ids = [stored_run(url), stored_run(url)]
@@ -916,6 +917,7 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
     made.vm.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effects", [False, True])
 async def test_a_fork_that_is_kept_waits_and_goes_on(kept: Kept, effects: bool) -> None:
     made = await kept.fork(effects=effects)
@@ -978,6 +980,7 @@ async def test_a_tool_that_stands_in_does_so_for_its_maker_only(kept: Kept) -> N
     assert (trace.status, kept.paid) == (TraceStatus.SUSPENDED, [])
 
 
+@pytest.mark.slow
 def test_with_effects_each_approval_is_asked_for_anew(kept: Kept) -> None:
     """It was given for the payment of that run. Whoever has the records may say what it is."""
 
@@ -1010,6 +1013,7 @@ def test_the_output_of_another_step_decides_no_approval(kept: Kept) -> None:
         assert [entry["kind"] for entry in made.waiting] == ["approval"]
 
 
+@pytest.mark.slow
 def test_a_fork_on_the_command_line(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_program_has_the_same_faults(steps: Any) -> None:
     assert errors[0] == errors[1]
 
 
+@pytest.mark.slow
 def test_contracts_and_terms_are_the_same() -> None:
     own, other = host(), moved(host())
     for name, contract in own.tools.items():
@@ -164,6 +165,7 @@ def test_a_run_that_it_starts_is_driven_by_the_host_itself(tmp_path: Path) -> No
     worker.close()
 
 
+@pytest.mark.slow
 def test_one_that_announces_what_it_lacks_makes_no_call(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/runs.db"
     told = announcement(host())

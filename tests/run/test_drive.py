@@ -1070,6 +1070,7 @@ async def test_a_consumer_of_a_stream_that_is_cancelled_cancels_its_run() -> Non
 # --- event loops ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_event_loop_is_not_held_after_its_runs() -> None:
     async def quick() -> int:
         return 1
@@ -1329,6 +1330,7 @@ async def test_a_child_that_is_one_call_ends_as_one_that_is_watched(name: str, k
         assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 async def test_light_children_count_on_what_the_run_may_use() -> None:
     """Steps and values of items are counted as if each had a machine."""
     look = step("look", tool="t", args={"n": "$n"})

@@ -94,20 +94,24 @@ def vm():
 # --- without a store ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sync_tools_run_in_the_child_and_in_the_parent(vm):
     assert forked(lambda: output(vm)) == "4"
     assert output(vm) == 4
 
 
+@pytest.mark.slow
 def test_children_of_children(vm):
     assert forked(lambda: forked(lambda: output(vm)) + str(output(vm))) == "44"
 
 
+@pytest.mark.slow
 def test_a_deadline_fires_in_the_child(vm):
     slow = one_step("sleep", timeout_seconds=0.05)
     assert "no outcome within" in forked(lambda: vm.run_sync(slow).error)
 
 
+@pytest.mark.slow
 def test_threads_that_are_busy_in_the_parent_are_none_in_the_child(vm):
     release = threading.Event()
 
@@ -131,11 +135,13 @@ def test_threads_that_are_busy_in_the_parent_are_none_in_the_child(vm):
             other.join()
 
 
+@pytest.mark.slow
 def test_a_lock_that_another_thread_holds_is_free_in_the_child(vm):
     with vm.preparer.threads.lock:
         assert forked(lambda: output(vm)) == "4"
 
 
+@pytest.mark.slow
 def test_a_run_of_the_parent_is_not_joined_in_the_child(vm):
     async def main():
         run = vm.start(
@@ -214,6 +220,7 @@ def test_parent_and_child_write_to_one_file(stored):
         assert stored.load(run_id).final_output == 4
 
 
+@pytest.mark.slow
 def test_a_child_is_another_owner_and_gives_its_runs_back_as_such(stored):
     mine = stored._durable.lease.owner
     child = forked(lambda: (output(stored, run_id="child"), stored._durable.lease.owner)[1])
@@ -222,6 +229,7 @@ def test_a_child_is_another_owner_and_gives_its_runs_back_as_such(stored):
     assert child.rpartition("/")[0] != mine.rpartition("/")[0]
 
 
+@pytest.mark.slow
 def test_a_child_leaves_the_runs_of_its_parent_alone(stored):
     """The parent drives a run while the child works: it is not taken up there."""
     release = threading.Event()
@@ -251,6 +259,7 @@ def test_a_child_leaves_the_runs_of_its_parent_alone(stored):
     assert stored.load("p").final_output == 2
 
 
+@pytest.mark.slow
 def test_a_child_goes_on_with_what_waits(stored):
     stored.run_sync(WAITS, run_id="w")
     stored.send_event("w", "paid")
@@ -263,6 +272,7 @@ def test_a_child_goes_on_with_what_waits(stored):
     assert stored.load("w").final_output == 6
 
 
+@pytest.mark.slow
 def test_a_fork_waits_for_a_transaction_and_the_log_is_still_there(in_file):
     began = threading.Event()
 
@@ -282,6 +292,7 @@ def test_a_fork_waits_for_a_transaction_and_the_log_is_still_there(in_file):
     again.close()
 
 
+@pytest.mark.slow
 def test_connections_of_sqlite_are_not_in_the_child(in_file):
     place = in_file.store.database.dialect.place
 
@@ -298,6 +309,7 @@ def test_connections_of_sqlite_are_not_in_the_child(in_file):
     assert output(in_file, run_id="after") == 4
 
 
+@pytest.mark.slow
 def test_what_is_in_use_for_too_long_is_not_used_in_the_child(in_file, monkeypatch):
     monkeypatch.setattr("nano_vm.store.sql.database.REST_SECONDS", 0.05)
     place = in_file.store.database.dialect.place
@@ -316,6 +328,7 @@ def test_what_is_in_use_for_too_long_is_not_used_in_the_child(in_file, monkeypat
     assert in_file.load("parent").final_output == 4
 
 
+@pytest.mark.slow
 def test_a_store_in_memory_is_copied():
     vm = ExecutionVM(tools={"double": double}, store="sqlite://")
     assert output(vm, run_id="a") == 4

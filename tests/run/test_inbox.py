@@ -129,6 +129,7 @@ async def test_who_lacks_the_role_is_told_which(host: Host) -> None:
 # --- one of several -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_one_of_several_decides_and_the_others_learn_who(host: Host) -> None:
     """Each from a process of its own, as far as the database can tell."""
     shown = await host.asking()
@@ -371,6 +372,7 @@ async def test_a_trace_says_what_was_shown_like_the_store(host: Host) -> None:
     assert without.digest == trace.digest
 
 
+@pytest.mark.slow
 async def test_a_decision_counts_while_the_run_is_under_way_elsewhere(host: Host) -> None:
     """Another branch was answered, and its worker has the run: who approves meanwhile is not turned
     away.

@@ -351,6 +351,7 @@ def test_a_process_forgets_what_was_not_asked_for_longest() -> None:
     assert kept.find("a", 6) is None
 
 
+@pytest.mark.slow
 def test_fmt_and_the_schema_know_the_field(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,7 @@ async def test_the_attempt_that_succeeds_ends_the_retries() -> None:
     assert (trace.final_output, trace.steps[0].retries, trace.steps[0].error) == ("ok", 2, None)
 
 
+@pytest.mark.slow
 async def test_waits_grow_to_the_limit_and_are_drawn_from_the_seed() -> None:
     retry = {"delay_seconds": 1, "factor": 3, "max_delay_seconds": 20}
     one = program(step(max_retries=6, retry=retry), step("b", max_retries=2, retry=retry))
@@ -1309,6 +1310,7 @@ def test_ids_of_one_process_differ_in_their_first_digits() -> None:
     assert len({run_id[:4] for run_id in ids[:100]}) > 90
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_child_that_is_forked_draws_other_ids() -> None:
     reads, writes = os.pipe()

@@ -108,6 +108,7 @@ def test_a_wait_ends_with_the_run(host: Host, passed: int, status: str) -> None:
         assert trace.error_kind == "timeout"
 
 
+@pytest.mark.slow
 def test_an_event_in_time_counts_and_the_time_before_it_too(host: Host) -> None:
     made = program(WAIT, {**WAIT, "id": "v"}, timeout_seconds=100)
     trace = after(host, made, 60, paid, 60)
@@ -123,6 +124,7 @@ def test_who_decides_too_late_is_told(host: Host) -> None:
     assert trace.error == "Step 'ask' failed: TimeoutError: the run did not end within 100 s"
 
 
+@pytest.mark.slow
 def test_the_end_of_the_run_is_no_decision(host: Host) -> None:
     """An approval takes `otherwise` where it has its own deadline, and not where the run has
     one.
@@ -154,6 +156,7 @@ def test_a_worker_wakes_it(host: Host) -> None:
     assert trace.error == "Step 'w' failed: TimeoutError: the run did not end within 100 s"
 
 
+@pytest.mark.slow
 def test_what_was_done_is_undone(host: Host) -> None:
     first = step("n", "note", undo={"tool": "take_back"})
     trace = after(host, program(first, WAIT, timeout_seconds=100), 101)
@@ -243,6 +246,7 @@ def test_it_is_explored() -> None:
     assert "failed" in found.statuses
 
 
+@pytest.mark.slow
 def test_its_field() -> None:
     schema = Program.json_schema()["$defs"]["Program"]["properties"]["timeout_seconds"]
     assert "whole run" in schema["description"]

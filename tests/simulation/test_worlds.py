@@ -68,6 +68,7 @@ def test_no_world_that_was_broken_once_is_broken_again() -> None:
     assert found.broken == {}, found.told(1.0)
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_history() -> None:
     assert history(5) == history(5)
 
@@ -91,6 +92,7 @@ def test_a_broken_world_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(small.world.faults) < len(broken.world.faults)
 
 
+@pytest.mark.slow
 def test_other_seeds_are_other_histories() -> None:
     assert history(5) != history(6)
 

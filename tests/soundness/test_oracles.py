@@ -238,6 +238,7 @@ def test_a_wrong_proof_is_contradicted(name: str) -> None:
     assert len(figures[name].contradictions) >= 10
 
 
+@pytest.mark.slow
 def test_an_edge_called_impossible_is_contradicted() -> None:
     def wrong(case: Case) -> Claims:
         every = [f"{n.index} {e.label}" for n in case.flow.nodes for e in n.edges]

@@ -59,6 +59,7 @@ def test_what_one_exports_the_others_take_in(subjects: dict[str, Subject]) -> No
     assert differences(views) == []
 
 
+@pytest.mark.slow
 def test_histories_do_all_there_is_to_do() -> None:
     """Each operation is done, with each of its answers."""
     said: Counter[tuple[str, Any]] = Counter()

@@ -448,6 +448,7 @@ def test_who_closes_last_takes_the_marks_of_the_dead_away(place: Path) -> None:
         assert store.check() == []
 
 
+@pytest.mark.slow
 def test_a_child_that_is_forked_does_not_take_the_mark_away(place: Path) -> None:
     """A fork waits until no connection is in use and takes the mark away; while one is in use it
     stays, and the child has a copy."""
@@ -547,6 +548,7 @@ def test_a_store_is_read_where_nothing_can_be_written(place: Path, log: str) -> 
         )
 
 
+@pytest.mark.slow
 def test_looking_leaves_nothing_beside_the_file(place: Path, sh: Commands) -> None:
     before = place.stat().st_mtime_ns
     for line in ("runs", "show ended", "verify ended", "store check", "store export -o out.jsonl"):

@@ -154,6 +154,7 @@ async def said(file: Path, keys: StoreKeys | None, project: str = "default") -> 
         vm.send_event("paid", {"order": "o2", "by": SECRET})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("project", ["default", "eu"])
 async def test_what_is_said_to_runs_is_encrypted_too(tmp_path: Path, project: str) -> None:
     plain, sealed = tmp_path / "plain.db", tmp_path / "sealed.db"

@@ -326,6 +326,7 @@ def test_costs_of_the_newest_runs_read_no_others(store: SqlStore) -> None:
     assert newest(2, since_ns=1, labels={"a": "b"}) == ([], 0, None, True)
 
 
+@pytest.mark.slow
 def test_many_small_amounts_have_their_exact_sum(store: SqlStore) -> None:
     rows = [call(f"s{n}", "m", "0.1") for n in range(1000)]
     rows.append(call("large", "m", "123456789012345678901234567890"))

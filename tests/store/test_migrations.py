@@ -90,6 +90,7 @@ def brought_up_to(url: str, revision: str) -> None:
     driver.close()
 
 
+@pytest.mark.slow
 def test_the_tables_of_runs_have_one_shape_however_they_were_made(url: str, second: str) -> None:
     SqlStore(url).close()
     brought_up_to(second, schema.REVISIONS[schema.SCHEMA_VERSION])
@@ -108,6 +109,7 @@ def test_every_revision_comes_up(url: str, second: str, revision: str) -> None:
     assert shape(url) == shape(second)
 
 
+@pytest.mark.slow
 def test_the_server_knows_the_tables_that_there_are(url: str) -> None:
     open_tables(url).close()
     engine = engine_of(url)
@@ -150,6 +152,7 @@ def revisions(folder: Path, monkeypatch: pytest.MonkeyPatch, *whats: str) -> Non
         monkeypatch.setattr(module, "SCHEMA_VERSION", known + len(whats))
 
 
+@pytest.mark.slow
 def test_an_older_version_comes_up_or_nothing_is_changed(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

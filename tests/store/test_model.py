@@ -57,6 +57,7 @@ def subjects(*urls: str) -> dict[str, Subject]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_the_model_holds_what_sqlite_holds(tmp_path: Path, seed: int) -> None:
     both = subjects(f"sqlite:///{tmp_path}/runs.db")

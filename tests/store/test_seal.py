@@ -172,6 +172,7 @@ def test_a_run_has_a_seal_that_fits_from_its_beginning(any_url: str, till: Till)
     assert problems(any_url) == []
 
 
+@pytest.mark.slow
 def test_who_claims_a_run_and_dies_leaves_a_seal_that_holds(any_url: str, till: Till) -> None:
     for state in ("pending", "suspended"):
         vm = vm_at(any_url, till)
@@ -235,6 +236,7 @@ def test_an_unfinished_run_that_was_changed_is_found_and_not_gone_on_with(
 # --- signatures -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_signed_and_was_remade_is_found_by_the_key(url: str, till: Till) -> None:
     paid(url, till, "a", KEY)
     paid(url, till, "b", KEY)
@@ -302,6 +304,7 @@ def test_a_remade_row_of_a_signed_unfinished_run_is_not_gone_on_with(url: str, t
     assert till.paid == []
 
 
+@pytest.mark.slow
 def test_an_approval_that_nobody_trusted_has_signed_is_not_used(
     url: str, till: Till, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -350,6 +353,7 @@ def test_a_submitted_run_may_be_unsigned(url: str, till: Till) -> None:
 # --- receipts -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_was_taken_away_is_missed(url: str, till: Till) -> None:
     for name in "abc":
         paid(url, till, name, KEY)
@@ -395,6 +399,7 @@ def test_a_run_that_was_taken_away_is_missed(url: str, till: Till) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_newest_receipts_are_missed_by_who_kept_a_head(url: str, till: Till) -> None:
     for name in "ab":
         paid(url, till, name, KEY)
@@ -420,6 +425,7 @@ def test_the_newest_receipts_are_missed_by_who_kept_a_head(url: str, till: Till)
     ]
 
 
+@pytest.mark.slow
 def test_erasure_and_pruning_leave_receipts_and_are_no_alarm(any_url: str, till: Till) -> None:
     for name in "abc":
         paid(any_url, till, name, KEY)
@@ -460,6 +466,7 @@ def test_an_ended_run_that_is_set_back_is_found(url: str, till: Till) -> None:
     assert "run 'r' has a receipt, so it has ended, and it is said to be suspended" in found
 
 
+@pytest.mark.slow
 async def test_runs_that_end_at_once_in_several_processes_have_one_list(any_url: str) -> None:
     program = Program.from_dict(
         {"name": "one", "steps": [{"id": "a", "type": "set", "values": {"x": 1}}]}
@@ -593,6 +600,7 @@ def sh(
     return Shell(capsys)
 
 
+@pytest.mark.slow
 def test_the_way_of_a_signed_run_on_the_command_line(
     sh: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -683,6 +691,7 @@ def test_a_key_that_is_none_is_refused_at_once(sh: Shell, command: tuple[str, ..
     assert "takes what 'store head' prints" in sh("store", "check", "--head", "7", code=2)
 
 
+@pytest.mark.slow
 async def test_a_live_run_is_cancelled_only_by_who_is_trusted(url: str, till: Till) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 

@@ -116,6 +116,7 @@ def test_the_newest_are_read_and_no_others(tmp_path: Path) -> None:
     vm.close()
 
 
+@pytest.mark.slow
 def test_on_the_command_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     def told(*more: str) -> Any:
         capsys.readouterr()
@@ -156,6 +157,7 @@ def test_sums_are_exact(calls: list[tuple[int, int, Decimal]]) -> None:
         assert found.total_tokens == sum(p + c for p, c, _ in calls)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_steps_lose_nothing() -> None:
     cost = Decimal("0.000000000123")
     spent = (Spent({"model": "m"}, ("m",), LLMUsage(1, 1, 2, cost)) for _ in range(100_000))

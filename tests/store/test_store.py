@@ -953,6 +953,7 @@ def test_unfinished_runs_are_taken_in_only_when_that_is_said(
         assert other.load(run.run_id).rows == ROWS
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_whole_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     with SqlStore("sqlite://") as store:
         text = exported(store, ended(store, ROWS).run_id, ended(store, ROWS[:1]).run_id)
@@ -974,6 +975,7 @@ def test_a_file_that_is_not_whole_is_refused_and_changes_nothing(tmp_path: Path)
         assert contents(other) == {}
 
 
+@pytest.mark.slow
 def test_an_edited_file_is_refused() -> None:
     with SqlStore("sqlite://") as store:
         text = exported(store, ended(store, ROWS).run_id)
@@ -1566,6 +1568,7 @@ def test_a_deadlock_is_tried_again(postgres: PostgresServer) -> None:
 # --- how much it takes ---
 
 
+@pytest.mark.slow
 def test_bytes_of_a_step(tmp_path: Path) -> None:
     """The bar is 450 beside distinct values, indexes included; a step is an intent and its
     outcome.

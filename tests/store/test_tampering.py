@@ -648,6 +648,7 @@ def test_an_export_whose_own_hash_was_made_anew_is_refused_by_its_seal(
         assert not verify(subject_of(again), keys=[KEY.public]), "its signature does not fit"
 
 
+@pytest.mark.slow
 def test_a_trace_that_was_edited_is_refused(tmp_path: Path) -> None:
     vm = ExecutionVM(damage.ScriptedLLM(["maybe", "yes"]), damage.tools(), signing_key=KEY)
     trace = vm.run_sync(Program.from_dict(damage.PROGRAM), {"n": 3})

@@ -56,6 +56,7 @@ def test_nothing_is_looked_at_behind_the_first_fault(tool: Any, value: Any, plac
     assert len(looked_at) <= ENTRIES_AT_ONCE
 
 
+@pytest.mark.slow
 def test_large_values_without_a_fault_are_whole() -> None:
     tools = [contract("t", one).parameters["items"] for one in (lists, objects)]
     assert checked("t", tools[0], list(range(MANY))) == list(range(MANY))

@@ -48,6 +48,7 @@ def answer(one: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"run": one["run"], "path": one["path"], "shown": one["shown"], **more}
 
 
+@pytest.mark.slow
 def test_all_that_is_asked_is_shown(store: Any) -> None:
     approval, doubt = of(store, "approval"), of(store, "in_doubt")
     assert {fact["name"]: fact["text"] for fact in approval["facts"]} == {
@@ -60,6 +61,7 @@ def test_all_that_is_asked_is_shown(store: Any) -> None:
     assert [fact["text"] for fact in doubt["facts"]] == ["12.5"]
 
 
+@pytest.mark.slow
 def test_nothing_hides_in_what_is_shown(store: Any) -> None:
     run = store.load("refund-2002", rows=False)
     entry = {**run.waiting[0], "show": {"pa\u0443": "\n".join(HOSTILE), "long": "x"}}
@@ -75,6 +77,7 @@ def test_nothing_hides_in_what_is_shown(store: Any) -> None:
     assert (one["whole"], one["facts"]) == (False, [])
 
 
+@pytest.mark.slow
 def test_an_approval_is_recorded_once_and_the_run_goes_on(store: Any, url: str) -> None:
     one = of(store, "approval")
     Answers(store, "mia", time).record(answer(one, answer="approve", reason="checked"))
@@ -84,6 +87,7 @@ def test_an_approval_is_recorded_once_and_the_run_goes_on(store: Any, url: str) 
     assert asyncio.run(go_on(url, "refund-2002")) == "success"
 
 
+@pytest.mark.slow
 def test_a_rejection_has_a_reason(store: Any, url: str) -> None:
     one, answers = of(store, "approval"), Answers(store, "mia", time)
     with pytest.raises(VMError, match="reason"):
@@ -93,6 +97,7 @@ def test_a_rejection_has_a_reason(store: Any, url: str) -> None:
     assert "reject" in {row.path for row in store.load("refund-2002").rows}
 
 
+@pytest.mark.slow
 def test_an_answer_to_what_was_not_shown_is_refused(store: Any) -> None:
     answers = Answers(store, "mia", time)
     for kind, more in (
@@ -107,6 +112,7 @@ def test_an_answer_to_what_was_not_shown_is_refused(store: Any) -> None:
     assert len(asked(store)[0]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "status"),
     [
@@ -170,6 +176,7 @@ def post(
     return found
 
 
+@pytest.mark.slow
 def test_only_the_page_of_a_server_that_decides_is_heard(serve: Serve, store: Any) -> None:
     one = of(store, "approval")
     body = json.dumps(answer(one, answer="approve")).encode()
@@ -194,6 +201,7 @@ def test_only_the_page_of_a_server_that_decides_is_heard(serve: Serve, store: An
     assert b"mia" in said
 
 
+@pytest.mark.slow
 def test_the_command_decides_for_a_name_and_of_a_store_only(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -474,6 +474,7 @@ def test_steps_entered_twice_are_judged_by_both() -> None:
     assert said(*steps, again) == []
 
 
+@pytest.mark.slow
 def test_long_chains_of_names() -> None:
     steps = [noted("s0", x0="a")] + [
         noted(f"s{i}", **{f"x{i}": f"$x{i - 1}"}) for i in range(1, 1500)

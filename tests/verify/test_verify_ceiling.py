@@ -250,6 +250,7 @@ def test_inputs_have_the_cap_that_is_given_or_that_of_their_schema() -> None:
     assert of(ask, fields=declared).prompt_tokens == 3 + MESSAGE_TOKENS
 
 
+@pytest.mark.slow
 def test_answers_have_the_bound_of_what_they_may_be() -> None:
     def asks(**fields: Any) -> int | None:
         first = of(llm("a", "x", max_tokens=2, max_retries=1, **fields)).prompt_tokens

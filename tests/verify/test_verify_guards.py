@@ -827,6 +827,7 @@ def test_what_is_taken_together_is_proved_less_never_more(monkeypatch: pytest.Mo
     assert refused == ["two kinds of calls"]
 
 
+@pytest.mark.slow
 def test_a_path_is_one_of_the_graph() -> None:
     """Each move of a frame leads to the next one of that frame."""
     for steps, policy, expected in CASES.values():

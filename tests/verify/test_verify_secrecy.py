@@ -203,6 +203,7 @@ tool, a model, a person, or as the text of an error.
 """
 
 
+@pytest.mark.slow
 def test_a_counterexample_shows_the_secret_arriving() -> None:
     shown, others = [], []
     for hostile in HOSTILE:

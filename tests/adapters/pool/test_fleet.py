@@ -170,6 +170,7 @@ async def test_no_window_sees_more_than_the_limit() -> None:
     assert percentile(found, 0.99) < 3 * 1.25, "and no more is waited than the limit demands"
 
 
+@pytest.mark.slow
 async def test_concurrency_as_the_provider_sees_it() -> None:
     provider = Provider("a", latency=constant(0.02))
     async with fleet(provider):

@@ -65,6 +65,7 @@ def test_no_window_lets_more_through(limit: int, calls: list[tuple[int, int, int
         assert sum(a for time, a in begun if start <= time < start + length) <= limit
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60)), max_size=40))
 def test_a_breaker_lets_one_probe_through(events: list[tuple[int, int]]) -> None:
     breaker = Breaker(Breaking(failures=2, open_seconds=30))
@@ -87,6 +88,7 @@ def test_a_breaker_lets_one_probe_through(events: list[tuple[int, int]]) -> None
     assert breaker.state(now) in ("closed", "open", "half_open")
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=8),
     st.integers(0, 500),
@@ -103,6 +105,7 @@ def test_cheapest_is_the_lowest_cost(
     assert costs[order[0]] == min(costs)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=60))
 def test_ranked_gives_the_lowest_rank(changes: list[tuple[int, int]]) -> None:
     members = [Member(Plain(f"m{i}")) for i in range(5)]

@@ -176,6 +176,7 @@ async def test_round_robin() -> None:
     assert [await who(pool) for _ in range(7)] == ["a", "b", "c", "a", "b", "c", "a"]
 
 
+@pytest.mark.slow
 async def test_weighted_follows_weights_and_the_seed() -> None:
     def pool(seed: int) -> Pool:
         made = [Member(model, weight=w) for model, w in zip(models("a", "b"), (3, 1), strict=True)]

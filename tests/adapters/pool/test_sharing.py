@@ -264,6 +264,7 @@ def answered(vm: ExecutionVM) -> str:
     return str(trace.steps[0].extra["route"]["attempts"][-1]["member"])
 
 
+@pytest.mark.slow
 def test_another_member_answers_where_others_use_up_the_first(tmp_path: Path) -> None:
     """As if in two processes: each has a pool of its own, and knows nothing of the other's calls."""
     url = f"sqlite:///{tmp_path}/runs.db"

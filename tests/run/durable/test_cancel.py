@@ -353,6 +353,7 @@ async def test_one_is_cancelled_that_lost_its_process_between_its_last_outcome_a
         vm.close()
 
 
+@pytest.mark.slow
 async def test_an_undo_at_the_end_that_is_in_doubt_is_resolved_and_the_rest_is_undone(
     host: Host,
 ) -> None:

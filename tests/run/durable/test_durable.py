@@ -486,6 +486,7 @@ async def test_a_lost_effect_counts_once_if_it_took_place_and_twice_if_it_is_mad
     times.proven(vm, trace)
 
 
+@pytest.mark.slow
 async def test_a_lost_effect_that_is_made_again_counts_twice(host: Host) -> None:
     times = Times(host)
     one = program(step("a", "pay"), step("b", "pay"), budget={"max_tool_calls": 2})

@@ -122,6 +122,7 @@ async def test_a_read_after_an_effect_waits_for_its_outcome(
     assert done == [([(INTENT, "p")], True), ([(STEP, "p")], True)]
 
 
+@pytest.mark.slow
 async def test_what_follows_a_lost_append_is_not_stored_without_it(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -440,6 +440,7 @@ async def test_who_takes_over_does_not_ask_what_cannot_be_answered_yet(url: str)
     two.close()
 
 
+@pytest.mark.slow
 async def test_that_the_tool_failed_comes_late_too(url: str) -> None:
     two = Two(url, fails=True)
     run, _ = await two.taken_over(ONE_PAY)
@@ -470,6 +471,7 @@ async def test_when_the_process_is_gone_the_reconcile_is_asked(
     two.close()
 
 
+@pytest.mark.slow
 async def test_an_outcome_beside_a_run_that_has_ended_is_told(
     url: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,6 +220,7 @@ async def test_an_error_at_any_statement_costs_nothing(
         assert sound(vm, f"r{at}"), f"statement {at}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faulty")
 async def test_a_run_that_was_made_though_the_answer_was_lost_is_the_caller_s(host: Host) -> None:
     vm = host.vm()
@@ -336,6 +337,7 @@ class Locked:
         self.connection.close()
 
 
+@pytest.mark.slow
 async def test_a_lock_of_a_while_is_waited_out(file: str) -> None:
     """Longer than the database itself waits, in the middle of calls, in two branches; a third
     caller watches.
@@ -366,6 +368,7 @@ async def test_a_lock_of_a_while_is_waited_out(file: str) -> None:
     host.close()
 
 
+@pytest.mark.slow
 async def test_a_worker_outlives_a_lock(file: str) -> None:
     host, lock = Host(file), Locked(file)
     vm = host.vm()
@@ -475,6 +478,7 @@ def outage(file: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Host, Locked]:
     return host, lock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("worked", [False, True], ids=["run", "work"])
 async def test_a_run_that_is_given_up_is_free_when_the_store_answers(
     outage: tuple[Host, Locked], worked: bool, caplog: pytest.LogCaptureFixture
@@ -535,6 +539,7 @@ async def test_the_end_of_a_run_is_stored_by_who_gave_it_up(
     host.close()
 
 
+@pytest.mark.slow
 async def test_what_a_call_gave_goes_to_who_took_the_run_over_meanwhile(
     outage: tuple[Host, Locked],
 ) -> None:
