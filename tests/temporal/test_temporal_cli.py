@@ -204,6 +204,12 @@ def test_what_is_wrong_is_said_in_a_line(
         ["run", "refund.yaml", "--signing-key", "key.pem"],
         ["submit", "refund.yaml", "--store", "sqlite:///runs.db"],
         ["show", "x", "--graph"],
+        ["runs", "--store", "sqlite:///runs.db"],
+        ["runs", "--parent", "x"],
+        ["runs", "--submitter", "mia"],
+        ["runs", "--min-cost", "1"],
+        ["runs", "--program-version", "a" * 12],
+        ["runs", "--waiting-for", "event"],
         ["show", "x", "--store", "sqlite:///runs.db"],
         ["approve", "x", "--by", "mia", "--shown", "0" * 64, "--signing-key", "key.pem"],
         ["cancel", "x", "--by", "mia"],
@@ -253,6 +259,37 @@ def test_runs_are_begun_at_times_and_found_by_what_they_are(
 
     (run_id,) = asyncio.run(asyncio.wait_for(begun(), 60))
     assert run_id.startswith(f"{name}-")
+
+
+def test_runs_are_listed_with_what_they_wait_for(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.worker()
+    on, label = shop.cluster, ["--label", f"shop={shop.queue}"]
+    begin = ["run", "refund.yaml", *on, "--search-attributes", "-i", "order_id=A-1"]
+    run_id = f"listed-{shop.queue}"
+    printed(capsys, *begin, *label, "--run-id", run_id, code=3)
+
+    def listed(*more: str) -> str:
+        return printed(capsys, "runs", *on, *label, *more)
+
+    line = until(lambda: listed("--status", "suspended"))
+    assert re.fullmatch(rf"{run_id} +refund +suspended +[0-9]+s  shop={shop.queue}\n", line)
+    assert listed("--status", "failed") == ""
+    assert listed("--program", "other") == ""
+    waiting = listed("--waiting").splitlines()
+    assert waiting[0] == line.rstrip()
+    assert any("waits at manager for approval by manager" in one for one in waiting)
+    assert any(f"nano-vm approve {run_id} manager" in one for one in waiting)
+    (told,) = json.loads(listed("--waiting", "--json"))
+    assert (told["run_id"], told["status"], told["program"]) == (run_id, "suspended", "refund")
+    assert [entry["path"] for entry in told["waiting"]] == ["manager"]
+    (told,) = json.loads(listed("--json"))
+    assert "waiting" not in told
+    printed(capsys, "cancel", run_id, *on)
+    assert until(lambda: listed("--status", "cancelled")).startswith(run_id)
+    assert main(["runs", *on, "--status", "pending"]) == 2
+    assert "running from its beginning" in capsys.readouterr().err
 
 
 def test_a_schedule_is_listed_shown_paused_resumed_and_removed(

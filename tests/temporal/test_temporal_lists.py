@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -25,6 +26,7 @@ from temporalio.worker import Replayer
 
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.errors import ProgramError, VMError
+from nano_vm.store.protocol import RunFilter
 from nano_vm.temporal import (
     NanoProgram,
     TemporalRuns,
@@ -34,7 +36,9 @@ from nano_vm.temporal import (
     worker,
     workflow,
 )
+from nano_vm.temporal import listed as listed_runs
 from nano_vm.temporal import runs as runs_module
+from nano_vm.temporal.lists import ENDED, query_of
 from nano_vm.temporal.schedules import PAUSED
 from nano_vm.temporal.terms import TELLS_WAITS
 from temporal.cluster import Server
@@ -311,6 +315,95 @@ async def test_a_run_that_ends_with_a_fault_is_found_as_failed(
         with pytest.raises(VMError, match=f"run '{run_id}' did not end by itself"):
             await runs.result(run_id)
     assert await found(client, f"WorkflowId = '{run_id}' AND NanoStatus = 'failed'", 1) == [run_id]
+
+
+async def test_a_cluster_lists_runs_by_what_they_are(temporal_server: Server) -> None:
+    labels = {"team": "it's", "path": "ab' OR 'x' = 'x"}
+    named = Program.from_dict({**MADE.to_dict(), "name": f"list'{next(NUMBERS)}"})
+    since = time.time_ns() - 10**9
+    async with listed(temporal_server) as runs:
+        queue = runs.task_queue
+        await runs.submit(named, {"x": 1}, run_id=f"{queue}-1", labels=labels, project="shop")
+        await runs.submit(named, {"x": 0}, run_id=f"{queue}-0")
+        await TemporalRuns(runs.client, queue).submit(named, {"x": 1}, run_id=f"{queue}-2")
+        ended = await asyncio.gather(*(runs.result(f"{queue}-{n}") for n in range(3)))
+
+        async def ids(**wanted: Any) -> list[str]:
+            rows = await listed_runs(runs.client, RunFilter(**wanted), queue=queue)
+            return sorted(row.run_id.removeprefix(f"{queue}-") for row in rows)
+
+        assert [trace.status.value for trace in ended] == ["failed", "success", "success"]
+        for _ in range(100):
+            rows = await listed_runs(runs.client, RunFilter(), queue=queue)
+            if [row.status for row in rows].count("running") == 0:
+                break
+            await asyncio.sleep(0.1)
+        by_id = {row.run_id.removeprefix(f"{queue}-"): row for row in rows}
+        first, bare = by_id["1"], by_id["2"]
+        assert (first.program, first.version, first.status) == (named.name, "7.1", "success")
+        assert (first.project, first.labels) == ("shop", labels)
+        assert since < first.began_ns <= (first.finished_ns or 0) < time.time_ns() + 10**9
+        assert (bare.program, bare.status, bare.labels) == (None, ENDED, {})
+        assert by_id["0"].status == "failed"
+        assert await ids(program=named.name) == ["0", "1"]
+        assert await ids(status="failed") == ["0"]
+        assert await ids(status=["failed", "success"]) == ["0", "1"]
+        assert await ids(project="shop") == ["1"]
+        assert await ids(project="default") == ["0", "2"]
+        assert await ids(labels={"path": labels["path"]}) == ["1"]
+        assert await ids(labels={"path": "a"}) == []
+        assert await ids(since_ns=since) == ["0", "1", "2"]
+        assert await ids(until_ns=since) == []
+        newest = await listed_runs(runs.client, RunFilter(), queue=queue, limit=1)
+        assert len(newest) == 1
+
+
+async def test_a_run_that_the_server_ended_is_listed_as_it_did(temporal_server: Server) -> None:
+    async with listed(temporal_server) as runs:
+        queue = runs.task_queue
+        run_id = await runs.submit(program({"id": "w", **EVENT}))
+        await found(runs.client, f"WorkflowId = '{run_id}' AND NanoStatus = 'suspended'", 1)
+        (row,) = await listed_runs(runs.client, RunFilter(status="suspended"), queue=queue)
+        assert (row.run_id, row.status, row.finished_ns) == (run_id, "suspended", None)
+        await runs.client.get_workflow_handle(run_id).terminate()
+        await found(runs.client, f"WorkflowId = '{run_id}' AND ExecutionStatus = 'Terminated'", 1)
+        (row,) = await listed_runs(runs.client, RunFilter(), queue=queue)
+        assert row.status == "terminated"
+        assert await listed_runs(runs.client, RunFilter(status="suspended"), queue=queue) == []
+
+
+@pytest.mark.parametrize("mark", ["\\", '"'])
+def test_marks_that_a_list_does_not_find_are_refused(mark: str) -> None:
+    with pytest.raises(VMError, match="cannot look for 'team=a"):
+        query_of(RunFilter(labels={"team": f"a{mark}b"}))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"parent": "r"},
+        {"submitter": "ann"},
+        {"min_cost_usd": 1},
+        {"waiting": "event"},
+        {"version": "a" * 64},
+    ],
+)
+def test_what_a_cluster_does_not_find_runs_by(what: dict[str, Any]) -> None:
+    with pytest.raises(VMError, match=f"does not find runs by their {next(iter(what))}"):
+        query_of(RunFilter(**what))
+
+
+async def test_a_list_that_the_server_refuses_says_why(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await temporal_server.client()
+
+    async def refuse(request: Any, **options: Any) -> None:
+        raise RPCError("NanoStatus is no search attribute", RPCStatusCode.INVALID_ARGUMENT, b"")
+
+    monkeypatch.setattr(client.workflow_service, "list_workflow_executions", refuse)
+    with pytest.raises(VMError, match=r"cannot be listed: .*no search attribute; .*--search-attr"):
+        await listed_runs(client, RunFilter(status="failed"))
 
 
 async def test_what_cannot_be_registered_says_what_to_run(

@@ -8,6 +8,7 @@ import shlex
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,16 +21,18 @@ from .grammar import Options, typed
 from .inbox import agreed, asked_at, asks_here, payload, principal, recorded
 from .output import emit_json, json_line, note, say
 from .parameters import ADDRESS, NAMESPACE
+from .said import filter_of
 from .summary import exit_code, print_steps, summary_lines
 from .telemetry import spans_to
 from .text import diagnostic_lines, safe, shown
+from .times import age
 
 if TYPE_CHECKING:
     from temporalio.client import Client
 
     from ..records.trace import Trace
     from ..run.vm import ExecutionVM
-    from ..temporal import TemporalRuns
+    from ..temporal import Listed, TemporalRuns
 
 T = TypeVar("T")
 
@@ -212,6 +215,64 @@ def on_cluster(
 
 
 # --- commands -------------------------------------------------------------------------------------
+
+
+def runs(options: Options) -> int:
+    """As ``nano-vm runs``."""
+    from ..temporal import listed
+
+    refuse(options, _OF_RUNS)
+    if "pending" in (options.status or ()):
+        raise UsageFault("--status pending: a run on a cluster is running from its beginning")
+    queue = options.queue if typed("queue") else None
+    wanted = filter_of(options)
+
+    async def found(runs: TemporalRuns) -> list[tuple[Listed, Trace | None]]:
+        rows = await listed(runs.client, wanted, queue=queue, limit=options.limit)
+        if not options.waiting:
+            return [(one, None) for one in rows]
+        # of one for which no worker answers nothing more is said
+        traces = await asyncio.gather(*(runs.trace(one.run_id) for one in rows))
+        return list(zip(rows, traces, strict=True))
+
+    rows = on_cluster(options, found)
+    if options.json:
+        emit_json([_listed_json(one, trace) for one, trace in rows])
+        return OK
+    for one, trace in rows:
+        say(_listed_line(one))
+        if trace is not None:
+            waiting = shown_to("show", trace).waiting
+            for line in waiting_lines(one.run_id, waiting, given(options)):
+                say(line)
+    return OK
+
+
+_OF_RUNS = dict.fromkeys(
+    ("parent", "submitter", "min_cost", "program_version", "waiting_for"),
+    "a cluster finds no runs by it; the store of a worker does",
+)
+
+
+def _listed_line(one: Listed) -> str:
+    labels = [f"{name}={value}" for name, value in one.labels.items()]
+    words = [f"project {one.project}", *labels] if one.project is not None else labels
+    cells = (
+        f"{one.run_id:<32}",
+        f"{one.program or '-':<20}",
+        f"{one.status:<10}",
+        f"{age(one.began_ns):>5}",
+        ", ".join(words),
+    )
+    return safe("  ".join(cells).rstrip())
+
+
+def _listed_json(one: Listed, trace: Trace | None) -> dict[str, Any]:
+    told = asdict(one)
+    if trace is not None:
+        levels = levels_of(trace)
+        told["waiting"] = [levels.waiting("show", entry) for entry in trace.waiting]
+    return told
 
 
 def show(options: Options) -> int:

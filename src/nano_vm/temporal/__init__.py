@@ -9,6 +9,7 @@ except ImportError as error:
 
 from .conversion import data_converter
 from .encryption import Encryption
+from .lists import Listed, listed
 from .runs import TemporalRuns, connect
 from .storage import Storage, external_storage
 from .worker import TASK_QUEUE, NanoPlugin, worker
@@ -17,6 +18,7 @@ from .workflow import NanoProgram
 __all__ = [
     "TASK_QUEUE",
     "Encryption",
+    "Listed",
     "NanoPlugin",
     "NanoProgram",
     "Storage",
@@ -24,5 +26,6 @@ __all__ = [
     "connect",
     "data_converter",
     "external_storage",
+    "listed",
     "worker",
 ]

@@ -11,7 +11,15 @@ from ...errors import StoreError, UnknownRun
 from ..faults import FAILED, OK, NoRun
 from ..grammar import Options, command, flag, option
 from ..output import complain, emit_json, say
-from ..parameters import COUNT, DOLLARS, STORED, takes_filter, takes_server, takes_store
+from ..parameters import (
+    COUNT,
+    DOLLARS,
+    STORED,
+    takes_cluster,
+    takes_filter,
+    takes_server,
+    takes_store,
+)
 from ..text import dollars, safe
 from ..times import age
 
@@ -24,6 +32,7 @@ nano-vm runs --store sqlite:///runs.db --status suspended
 nano-vm runs --program refund --since 2d --json | jq -r '.[].run_id'
 nano-vm runs --label team=billing --status failed
 nano-vm runs --waiting-for approval:manager
+nano-vm runs --engine temporal --waiting
 """
 
 SHORT_ID = 12
@@ -33,6 +42,7 @@ SHORT_ID = 12
 @command(examples=EXAMPLES, footer=STORED)
 @takes_store
 @takes_server
+@takes_cluster
 @flag("--waiting", help="only those that wait, with all that they wait for")
 @option(
     "--waiting-for",
@@ -51,13 +61,21 @@ SHORT_ID = 12
     help="at most so many, the newest; default: 50",
 )
 def runs(options: Options) -> int:
-    """List the runs of a store."""
-    from ..places import place_of
+    """
+    List the runs of a store, or of a Temporal cluster.
+
+    A cluster finds runs by what they are where they began with --search-attributes.
+    """
+    from ..places import is_cluster, place_of
     from ..said import filter_of
     from ..standing import listed, standing_lines
 
     if options.waiting:
         options.status = ("suspended",)
+    if is_cluster(options):
+        from .. import cluster
+
+        return cluster.runs(options)
     damaged: list[str] = []
     with place_of(options, honours=_HONOURED, read=True) as place:
         found = place.runs(filter_of(options), options.limit, damaged)
