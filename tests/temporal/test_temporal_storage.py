@@ -4,12 +4,14 @@ nothing can be read.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from build import mapped, program, step
+from patience import HANGS_SECONDS
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
 
@@ -180,6 +182,20 @@ async def test_without_storage_a_run_that_is_too_large_ends_with_an_error(
         ):
             await runs.result(name)
     vm.close()
+
+
+async def test_without_storage_a_run_that_is_too_large_says_so_where_it_waits(
+    temporal_server: Server,
+) -> None:
+    client = await temporal_server.client()
+    call = {"tool": "grown", "args": {"seed": "x", "size": 1_200_000}}
+    made = program(step("a", **call), step("b", **call), {"id": "w", "type": "wait", "event": "go"})
+    async with worker(client, ExecutionVM(None, TOOLS), "waits"):
+        runs = TemporalRuns(client, "waits")
+        with pytest.raises(VMError, match=r"run 'waits': its trace so far has [\d,]+ bytes, and"):
+            await asyncio.wait_for(runs.run(made, run_id="waits"), HANGS_SECONDS)
+        (entry,) = await runs.waiting("waits")
+    assert entry["event"] == "go"
 
 
 async def test_without_storage_what_a_client_sends_is_refused_where_it_is_too_large(

@@ -46,7 +46,7 @@ from ..run.vm import ExecutionVM
 from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
 from .conversion import data_converter, decoding, excess, most_bytes
-from .failures import SAME_FOR_ALL, UNDECODED, chain_of, too_large
+from .failures import SAME_FOR_ALL, TOO_LARGE, UNDECODED, chain_of, too_large
 from .schedules import Schedules
 from .searching import attributes_of, register
 from .storage import external_storage
@@ -421,13 +421,16 @@ class TemporalRuns:
         try:
             with decoding(f"what run {run_id!r} says of itself"):
                 limit = timedelta(seconds=ANSWER_SECONDS)
-                return await self._handle(run_id).query(name, rpc_timeout=limit)
+                told = await self._handle(run_id).query(name, rpc_timeout=limit)
         except WorkflowQueryFailedError:
             return None
         except RPCError as error:
             if error.status in _UNANSWERED:
                 return None
             raise _unknown(run_id, error) from None
+        if told is not None and TOO_LARGE in told:
+            raise VMError(f"run {run_id!r}: {told[TOO_LARGE]}")
+        return told
 
     # --- decide ---
 

@@ -263,7 +263,8 @@ class NanoProgram:
         """How the run stands: what it waits for, and whether it goes on only if something comes from
         outside, or a time.
         """
-        return {"quiet": self._quiet, "waiting": list(self.words.waiting.values())}
+        standing = {"quiet": self._quiet, "waiting": list(self.words.waiting.values())}
+        return self._answer("what it waits for", standing)
 
     @workflow.query(name=TRACE)
     def trace(self) -> dict[str, Any] | None:
@@ -272,7 +273,14 @@ class NanoProgram:
             return self.ended
         machine = self.computed.machine()
         now = snapshot(machine, self.tape)
-        return Trace(self.computed.recording(machine, now)).to_dict()
+        trace = Trace(self.computed.recording(machine, now))
+        return self._answer("its trace so far", trace.to_dict())
+
+    def _answer(self, what: str, told: dict[str, Any]) -> dict[str, Any]:
+        """*told*, or why it cannot be sent: the SDK would say only that the query failed."""
+        most = 0 if self.computed is None else self.computed.admission.payload_bytes
+        size = excess([told], most)
+        return {TOO_LARGE: too_large(what, size, most)} if size else told
 
     def _look(self, kind: str, told: dict[str, Any]) -> None:
         try:
