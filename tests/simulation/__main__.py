@@ -9,6 +9,7 @@ import time
 from nano_vm.simulation.shrink import diagram, without_needless
 
 from .campaign import campaign
+from .kinds import KINDS, kind_of
 from .life import Life
 
 
@@ -17,11 +18,9 @@ def main() -> int:
     parser.add_argument("seed", nargs="?", type=int, help="the world whose history is shown")
     parser.add_argument("--seeds", help="first and last of many worlds, as 0:20000")
     parser.add_argument("--stop", type=int, help="end once so many are broken")
-    parser.add_argument(
-        "--served", action="store_true", help="worlds whose people decide through servers"
-    )
+    parser.add_argument("--worlds", choices=KINDS, default="plain", help="of which kind they are")
     options = parser.parse_args()
-    kind = _served() if options.served else Life
+    kind = kind_of(options.worlds)
     if options.seeds is not None:
         first, _, last = options.seeds.partition(":")
         began = time.perf_counter()
@@ -45,12 +44,6 @@ def main() -> int:
     for fault in small.broken:
         print(f"BROKEN {fault}")
     return 1
-
-
-def _served() -> type[Life]:
-    from .served import Served  # late: it needs what a server does
-
-    return Served
 
 
 def smallest(life: Life) -> Life:

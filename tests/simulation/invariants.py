@@ -28,6 +28,9 @@ def watch(life: Life) -> None:
 
 def _claimed(life: Life, run: StoredRun, owner: str) -> None:
     """A run is about to be *owner*'s: on one machine none that is there loses it."""
+    names = {kind: {m.name for m in run.inbox if m.kind == kind} for kind in ("outcome", "resolve")}
+    twice = names["outcome"] & names["resolve"]
+    life.known_twice |= {(run.run_id, name) for name in twice}
     if run.owner in (None, owner) or not life.database.one_machine:
         return
     there = any(
@@ -131,6 +134,7 @@ def _run(life: Life, stored: StoredRun) -> Any:
     steps = [(row.frame, row.path) for row in stored.rows if row.kind == STEP]
     if len(steps) != len(set(steps)):
         yield "a step is recorded twice"
+    yield from _times(stored)
     trace = trace_of(stored)
     program = next(p for p in life.programs if p.name == stored.program_name)
     again = REPLAYERS[stored.program_digest].replay(trace, stored)
@@ -141,6 +145,16 @@ def _run(life: Life, stored: StoredRun) -> Any:
     yield from _budget(life, stored, program)
     yield from _messages(life, stored, trace)
     yield from _handed_over(life, stored)
+
+
+def _times(stored: StoredRun) -> Any:
+    """That the time of a run goes on, whatever its clocks were set to."""
+    last: dict[str, int] = {}
+    for row in stored.rows:
+        if row.kind == STEP:
+            if row.finished_ns < max(row.started_ns, last.get(row.frame, 0)):
+                yield f"its time goes back at {row.path}"
+            last[row.frame] = row.finished_ns
 
 
 def _handed_over(life: Life, stored: StoredRun) -> Any:
@@ -157,7 +171,8 @@ def _handed_over(life: Life, stored: StoredRun) -> Any:
             if (process, key) in life.ledger.kept_by or path in told:
                 continue
             late = life.world.now - at > LONGEST_NS and process not in life.stopped_ns
-            if late and not _disturbed(life, process.name, at, life.world.now):
+            since = max(at, life.world.now - PAID_NS)
+            if late and not _disturbed(life, process.name, since, life.world.now):
                 yield f"{key}: {process.name} got what it gave, and told nobody"
 
 
@@ -225,6 +240,14 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
     approvals = [m.name for m in stored.decided if m.kind in ("approve", "reject")]
     if len(approvals) != len(set(approvals)):
         yield f"an approval was used twice: {approvals}"
+    ids = [message.body["id"] for message in events if "id" in message.body]
+    if len(ids) != len(set(ids)):
+        yield f"an event was used twice: {ids}"
+    yield from _after_cancel(stored)
+    for name in sorted(name for run_id, name in life.known_twice if run_id == stored.run_id):
+        kinds = {m.kind for m in stored.decided if m.name == name}
+        if "resolve" in kinds and "outcome" not in kinds:
+            yield f"what {name} gave was there, and a person's word was used"
     for message in stored.decided:
         ends_ns = _ends_ns(stored, message.name.partition("-")[0])
         if ends_ns is not None and message.created_ns >= ends_ns:
@@ -245,8 +268,38 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             continue  # what the call really gave came at the same time, and counts for more
         elif said.kind == "resolve" and said.name.endswith("/reconcile"):
             continue  # who resumed the run since may not ask it: the call itself may be under way
+        elif said.kind == "event" and _came_to_nothing(stored, said.name):
+            continue
         elif (said.kind, said.name, by) not in used and not cancelled:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
+
+
+PAID_NS = 4 * SECOND
+"""How long a process may keep what it owes to a run while nothing keeps it from the store: that is
+tried twice a second, and an attempt that fails takes up to two.
+"""
+
+
+def _after_cancel(stored: StoredRun) -> Any:
+    """That nobody is told that they decide what is to be cancelled already."""
+    told = (*stored.decided, *stored.inbox)
+    first = min((m.id for m in told if m.kind == "cancel"), default=None)
+    for message in told:
+        late = first is not None and message.id > first
+        if late and message.kind in ("approve", "reject"):
+            yield f"{message.kind} of {message.name} was recorded after it was cancelled"
+
+
+def _came_to_nothing(stored: StoredRun, name: str) -> bool:
+    """Whether an event that nobody had asked for yet came to nothing: the run never got there, or
+    it was sent by a clock that is so far ahead that it came late.
+    """
+    path = name.partition("-")[0]
+    if (stored.program_name, path) not in DEADLINES:
+        return False
+    ends_ns = _ends_ns(stored, path)
+    late = [m.created_ns >= (ends_ns or 0) for m in stored.inbox if m.name == name]
+    return ends_ns is None or (bool(late) and all(late))
 
 
 NOTICED_NS = 3 * SECOND // 2

@@ -111,6 +111,10 @@ class Life:
     vms: list[tuple[Process, ExecutionVM]] = field(default_factory=list)
     stopped_ns: dict[Process, int] = field(default_factory=dict)  # workers that were told to stop
     ended_ns: dict[str, int] = field(default_factory=dict)  # when the store had the end of each run
+    # by run and path: calls in doubt of which both a person's word and the outcome were there as
+    # their run was claimed
+    known_twice: set[tuple[str, str]] = field(default_factory=set)
+    linger_ns: int = 0  # how long the world goes on when all runs have ended
 
     def __post_init__(self) -> None:
         draw = Random(self.seed ^ 0xFA017)
@@ -269,7 +273,7 @@ class Life:
         orders = [
             run_id
             for run_id, program in zip(self.ids, self.programs, strict=True)
-            if program.name == "parcel" and run_id not in self.paid
+            if program.name == "parcel" and not self.is_paid(run_id)
         ]
         if orders:
             order = self.world.draw.choice(orders)
@@ -277,6 +281,10 @@ class Life:
                 if vm.send_event("paid", {"order": order, "by": by}, id=order):
                     self.world.tell(by, f"says that {order} is paid")
             self.paid.add(order)
+
+    def is_paid(self, run_id: str) -> bool:
+        """Whether nobody sends the event of a run again."""
+        return run_id in self.paid
 
     def settle_in_doubt(self, vm: ExecutionVM, run_id: str, entry: Any, by: str) -> None:
         """Say of a call in doubt what really happened, if it can be known."""
@@ -313,11 +321,12 @@ class Life:
     # --- the whole ---
 
     def deploy(self) -> None:
-        """Have all workers replaced by those of the next version: each is told to stop, and another
-        begins when it has ended.
+        """Have all workers replaced by those of the next version, or a second time by those of the
+        one before: each is told to stop, and another begins when it has ended.
         """
-        self.world.tell("operator", "replaces all workers by the next version")
-        self.version = 1
+        self.version = 1 - self.version
+        which = "next version" if self.version else "version before"
+        self.world.tell("operator", f"replaces all workers by the {which}")
         for process in self.world.processes:
             if process.alive and process in self.working:
                 process.at(self.world.now, partial(self.stop, process))
@@ -364,6 +373,8 @@ class Life:
                         f"{run.run_id} ({run.program_name}) has not ended: {run.status}, owner "
                         f"{run.owner}, waits for {[entry['path'] for entry in run.waiting]}"
                     )
+            if self.linger_ns:
+                self.world.run(lambda: False, self.world.now + self.linger_ns)
             self.look_back()
         return self
 

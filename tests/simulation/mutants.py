@@ -54,13 +54,13 @@ LATE_SECONDS = 600
 @dataclass(frozen=True)
 class Mutant:
     """What is broken, by one or several texts of the package that are replaced; ``harmless`` is why
-    nothing can notice it. ``served`` is one for worlds whose people decide through servers.
+    nothing can notice it. ``worlds`` is the kind of those that are to show it, as `kinds` names it.
     """
 
     what: str
     changes: tuple[One, ...]
     harmless: str | None = None
-    served: bool = False
+    worlds: str = "plain"
 
     @property
     def file(self) -> str:
@@ -86,10 +86,10 @@ def _mutant(
     new: str,
     also: Sequence[Mapping[str, str]] = (),
     harmless: str | None = None,
-    served: bool = False,
+    worlds: str = "plain",
 ) -> Mutant:
     more = (One(one.get("file", file), what, one["old"], one["new"]) for one in also)
-    return Mutant(what, (One(file, what, old, new), *more), harmless, served)
+    return Mutant(what, (One(file, what, old, new), *more), harmless, worlds)
 
 
 def unfit(mutant: Mutant, package: Path) -> str | None:
@@ -145,13 +145,9 @@ def tried(mutant: Mutant | None, seeds: range, seconds: float) -> None:
     instead = Instead(broken(mutant, PACKAGE) if mutant is not None else {})
     sys.meta_path.insert(0, instead)
     from .campaign import campaign
-    from .life import Life
+    from .kinds import kind_of
 
-    kind = Life
-    if mutant is not None and mutant.served:
-        from .served import Served
-
-        kind = Served
+    kind = kind_of(mutant.worlds if mutant is not None else "plain")
     assert instead.loaded == set(instead.sources), "the broken sources are not those that are run"
     until = time.process_time() + seconds
 
@@ -237,12 +233,13 @@ def table(known: Mapping[str, Known]) -> str:
     found, alive, harmless = [], [], []
     for mutant in mutants():
         one = known.get(str(mutant), Known())
+        worlds = "" if mutant.worlds == "plain" else f", {mutant.worlds}"
         if mutant.harmless is not None:
             harmless.append((0, f"| {mutant.what} | {mutant.harmless} |"))
         elif one.seed is None:
-            alive.append((one.tried, f"| {mutant.what} | none of {one.tried:,} |"))
+            alive.append((one.tried, f"| {mutant.what} | none of {one.tried:,}{worlds} |"))
         else:
-            found.append((one.seed, f"| {mutant.what} | {one.seed:,} |"))
+            found.append((one.seed, f"| {mutant.what} | {one.seed:,}{worlds} |"))
     rows = [*sorted(found), *sorted(alive), *harmless]
     return "\n".join(
         ["| broken | first world that shows it |", "| --- | ---: |", *(row for _, row in rows)]

@@ -51,6 +51,7 @@ class Ledger:
     kept_by: set[tuple[Process, str]] = field(default_factory=set)  # and whose word that was
     begun: list[Callable[[Call, list[Call]], None]] = field(default_factory=list)
     count: int = 0
+    way_ns: tuple[int, int] = WAY_NS  # how long a call, or its answer, is on its way
 
     def begin(self, key: str, name: str, given: str | None = None) -> Call:
         """Note that the current process makes a call."""
@@ -106,6 +107,7 @@ class Outside:
     def _leave(self, call: Call, answer: Callable[[Any, BaseException | None], None]) -> None:
         """Let a call go: it leaves its process, arrives, and is answered."""
         world, process = call.process.world, call.process
+        ledger = self.ledgers[id(world)]
         effect = EFFECTS.get(call.tool, "model")
 
         def back(value: Any, error: BaseException | None) -> None:
@@ -113,7 +115,7 @@ class Outside:
                 value, error = None, ConnectionError("the answer was lost")
             if world.strikes("hung", process.name):
                 return
-            process.at(world.now + world.delay(*WAY_NS), lambda: answer(value, error))
+            process.at(world.now + world.delay(*ledger.way_ns), lambda: answer(value, error))
 
         def arrive() -> None:
             if call.state == "gone":
@@ -124,7 +126,7 @@ class Outside:
                 world.tell(call.tool, f"refuses {call.key}")
                 back(None, error)
                 return
-            done = self.ledgers[id(world)].truth(call.key)
+            done = ledger.truth(call.key)
             if done is not None and call.given is not None and done.given == call.given:
                 call.state = "again"  # by its key the receiver knows that it has done it
                 back(done.output, None)
@@ -139,10 +141,10 @@ class Outside:
             if world.strikes("lost", process.name):
                 call.state = "gone"
                 error = ConnectionError("the connection was lost")
-                process.at(world.now + world.delay(*WAY_NS), lambda: answer(None, error))
+                process.at(world.now + world.delay(*ledger.way_ns), lambda: answer(None, error))
                 return
             slow = world.strikes("slow", process.name)
-            way = SLOW_NS if slow else WAY_NS
+            way = SLOW_NS if slow else ledger.way_ns
             world.at(world.now + world.delay(*way), arrive)
 
         # the microseconds between the last look at the lease and the call

@@ -20,7 +20,7 @@ CHUNKS = first(1, range(10))
 def test_no_decision_through_servers_is_one_that_must_not_be(chunk: int) -> None:
     found = campaign(range(chunk * CHUNK, (chunk + 1) * CHUNK), kind=Served)
     told = [
-        f"make simulate SEED={seed} ARGS=--served: {faults[0]}"
+        f"make simulate SEED={seed} ARGS='--worlds served': {faults[0]}"
         for seed, faults in found.broken.items()
     ]
     assert not told, "\n".join(told)

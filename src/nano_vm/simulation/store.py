@@ -45,6 +45,7 @@ class Database:
         self.patience = SECOND // 20, 2 * SECOND  # until a driver says that there is no answer
         self.out_until = 0  # a server that is started again
         self.full_until = 0  # a disk that is full, a file that is locked: it can be read
+        self.takes_answers = False  # whether what is stored as it goes away is not answered
         self.appended: list[Callable[[Process, Append], None]] = []
         self.claimed: list[Callable[[StoredRun, str], None]] = []  # before it is the owner's
         self.acknowledged: list[Callable[[Process, Append], None]] = []
@@ -181,13 +182,18 @@ class SimulatedStore(StoreProtocol):
                     for told in database.appended:
                         told(process, write.append)
         if world.strikes("lost_answer", process.name):
-            for write in batch:
-                # the others are asked for until it is known what became of them
-                if write.again:
-                    write.error = self._failure("write to")
+            self._lose_answers(batch)
         process.at(world.now + world.delay(*database.commits), partial(self._answer, batch))
 
+    def _lose_answers(self, batch: Sequence[_Write]) -> None:
+        for write in batch:
+            # the others are asked for until it is known what became of them
+            if write.again:
+                write.error = self._failure("write to")
+
     def _answer(self, batch: Sequence[_Write]) -> None:
+        if self.database.takes_answers and self._out(writes=True):
+            self._lose_answers(batch)
         for write in batch:
             if write.append is not None and write.error is None:
                 for told in self.database.acknowledged:
