@@ -20,8 +20,8 @@ logger = logging.getLogger("nano_vm.server")
 
 
 class Notices:
-    """Calls *wake* in the event loop when *store* gives notice, and when what was written without
-    notice is to be asked for.
+    """Calls *wake* in the event loop when *store* gives notice, and when its notices begin or cease
+    to be heard: what was written just then may have been missed.
     """
 
     def __init__(self, store: TableStore, wake: Callable[[], None]) -> None:
