@@ -491,6 +491,98 @@ def test_logging_out_is_logging_out_there_too(shared: World, wire: Wire) -> None
     assert shared.login("viewer").post("/api/v1/logout").json() == {"next": None}
 
 
+LOGOUT = "/api/v1/oidc/logout"
+
+
+def told_out(subject: str, **changed: Any) -> Claims:
+    """The claims of a logout token; those that are None are left out."""
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER,
+        "aud": "nano-vm",
+        "sub": subject,
+        "iat": now,
+        "exp": now + 120,
+        "jti": "j-1",
+        "events": {oidc.LOGGED_OUT: {}},
+        **changed,
+    }
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def log_out(world: World, token: str, **headers: str) -> httpx.Response:
+    """What the provider is answered, which is no browser."""
+    client = TestClient(world.app, base_url="http://127.0.0.1:8642", headers=headers)
+    return client.post(LOGOUT, data={"logout_token": token})
+
+
+def test_who_logs_out_at_the_provider_is_logged_out_here(shared: World, wire: Wire) -> None:
+    for subject in ("out-1", "out-2"):
+        wire.user(subject, **verified(f"{subject}@example.org"))
+    one, two = (enter(shared, wire, "out-1")[0] for _ in range(2))
+    other, _ = enter(shared, wire, "out-2")
+    token = signed(told_out("out-1", sid="s-1", aud=["nano-vm"]))
+    answer = log_out(shared, token, origin="https://elsewhere.example.org")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["cache-control"] == "no-store"
+    assert [client.get(ME).status_code for client in (one, two, other)] == [401, 401, 200]
+    [entry, *_] = shared.owner.get("/api/v1/audit").json()["entries"]
+    assert (entry["action"], entry["target"]) == ("logout.everywhere", "out-1@example.org")
+    assert entry["detail"] == {"by": "provider"}
+    for again in (token, signed(told_out("nobody"))):  # there is nothing to end
+        assert log_out(shared, again).status_code == 200
+    [last, *_] = shared.owner.get("/api/v1/audit").json()["entries"]
+    assert last["number"] == entry["number"]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        lambda sub: signed(told_out(sub), UNKNOWN),
+        lambda sub: unsigned(told_out(sub)),
+        lambda sub: signed(told_out(sub, iss="http://localhost:9401")),
+        lambda sub: signed(told_out(sub, aud="another")),
+        lambda sub: signed(told_out(sub, aud=None)),
+        lambda sub: signed(told_out(sub, exp=int(time.time()) - 3600)),
+        lambda sub: signed(told_out(sub, exp=None)),
+        lambda sub: signed(told_out(sub, iat=None)),
+        lambda sub: signed(told_out(sub, iat=int(time.time()) + 3600)),
+        lambda sub: signed(told_out(sub, jti=None)),
+        lambda sub: signed(told_out(sub, sub=None, sid="s-1")),
+        lambda sub: signed(told_out(sub, events=None)),
+        lambda sub: signed(told_out(sub, events={"another": {}})),
+        lambda sub: signed(told_out(sub, events=[oidc.LOGGED_OUT])),
+        lambda sub: signed(told_out(sub, nonce="n")),
+        lambda sub: "no.token.at-all",
+        lambda sub: "",
+        lambda sub: "\u00e9",
+    ],
+)
+def test_what_is_no_logout_token_ends_no_session(
+    shared: World, wire: Wire, token: Callable[[str], str]
+) -> None:
+    wire.user("out-3", **verified("out-3@example.org"))
+    client, _ = enter(shared, wire, "out-3")
+    answer = log_out(shared, token("out-3"))
+    assert (answer.status_code, answer.json()["title"]) == (400, "refused")
+    assert client.get(ME).status_code == 200
+
+
+def test_a_logout_token_is_no_login_and_waits_for_no_provider_that_is_away(
+    shared: World, wire: Wire, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shared.state.provider is not None
+    wire.sign = lambda claims: signed(told_out("out-4", nonce=None))
+    assert refused(shared, wire, "out-4")
+    assert log_out(world, "x").status_code == 404
+    known = shared.state.provider.known
+    monkeypatch.setattr(shared.state, "provider", Provider(known, SECRET, Away()))
+    away = log_out(shared, signed(told_out("out-4")))
+    assert (away.status_code, away.json()["title"]) == (503, "unreached")
+    too_long = log_out(shared, "x" * 20_000)
+    assert too_long.status_code == 413
+
+
 @pytest.mark.slow
 def test_the_page_knows_how_one_logs_in(
     shared: World, wire: Wire, world: World, monkeypatch: pytest.MonkeyPatch

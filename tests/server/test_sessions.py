@@ -96,6 +96,8 @@ def test_without_a_login_there_is_the_page_and_nothing_else(world: World) -> Non
             answer = client.request(method, path)
             if path in open_:
                 assert answer.status_code != 401, path
+            elif found.openapi_extra["x-permission"] == "provider":
+                assert answer.status_code == 404, path  # a token proves it, and there is none here
             elif found.openapi_extra["x-permission"] != "public":
                 assert answer.status_code == 401, path
                 assert answer.headers["content-type"] == "application/problem+json"

@@ -19,7 +19,7 @@ from ..values import canonical, parse_json
 from . import audit, secrets
 from .credentials import Credential, Identity, Principal, Right, identified
 from .problems import Problem, missing
-from .roles import METRICS, OWNER, PUBLIC, SIGNED_IN
+from .roles import METRICS, OWNER, PROVIDER, PUBLIC, SIGNED_IN
 from .rows import Rows, Unscoped, everywhere
 from .scope import Scope
 from .tables import keys, sessions
@@ -146,6 +146,8 @@ def authorize(request: Request) -> None:
     needs = declared(request.scope["route"])
     if "\x00" in request.url.path or b"%00" in request.scope["query_string"]:
         raise Problem(400, "not-understood", "an address holds a NUL, which no text has")
+    if needs == PROVIDER:
+        return
     check_origin(state, request)
     if needs == PUBLIC or (needs == METRICS and _has_metrics_token(state, request)):
         return

@@ -54,6 +54,9 @@ OTHER_ENDPOINTS = ("userinfo_endpoint", "end_session_endpoint")
 
 EMAIL = {"email", "email_verified"}
 
+LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
+"""The event of a logout token, which no other token has."""
+
 
 class Kept(Generic[T]):
     """What a provider says of itself. One caller at a time asks for it, in its *turn*, and the
@@ -161,6 +164,33 @@ class Provider:
             claims = {key: value for key, value in claims.items() if key not in name}
         return {**more, **claims}
 
+    def logged_out(self, text: str) -> tuple[str, str]:
+        """Issuer and subject of a logout token (OpenID Connect Back-Channel Logout 1.0).
+
+        Raises:
+            Unproved: If it does not count, or is of a session alone, or the provider does not answer.
+        """
+        metadata = self._metadata.get()
+        algorithms = _algorithms(metadata)
+        right = jwt.JWTClaimsRegistry(
+            leeway=SKEW_SECONDS,
+            iss={"essential": True, "value": metadata["issuer"]},
+            aud={"essential": True, "value": self.known.client_id},
+            sub={"essential": True},
+            iat={"essential": True},
+            exp={"essential": True},
+            jti={"essential": True},
+        )
+        try:
+            claims = self._signed(text, algorithms).claims
+            right.validate(claims)
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            raise Unproved("refused", f"a logout token does not count: {error}") from error
+        events = claims.get("events")
+        if "nonce" in claims or not isinstance(events, Mapping) or LOGGED_OUT not in events:
+            raise Unproved("refused", "a logout token does not count: it is another token")
+        return str(claims["iss"]), str(claims["sub"])
+
     def _tokens(
         self, metadata: Mapping[str, Any], code: str, flow: Flow, back: str
     ) -> dict[str, Any]:
@@ -189,10 +219,7 @@ class Provider:
     def _proved(
         self, metadata: Mapping[str, Any], tokens: Mapping[str, str], nonce: str
     ) -> CodeIDToken:
-        allowed = _listed(metadata, "id_token_signing_alg_values_supported", ["RS256"])
-        algorithms = [name for name in ALGORITHMS if name in allowed]
-        if not algorithms:  # of which joserfc would make its own
-            raise Unproved("refused", "the provider signs by no algorithm that counts")
+        algorithms = _algorithms(metadata)
         try:
             token = self._signed(tokens["id_token"], algorithms)
             claims = CodeIDToken(
@@ -294,6 +321,15 @@ def _is_private(place: Any, issuer: str) -> bool:
     except ValueError:  # of an address that is none
         return False
     return bool(found.hostname) and (found.scheme == "https" or local)
+
+
+def _algorithms(metadata: Mapping[str, Any]) -> list[str]:
+    """Those of the provider's signatures that count."""
+    allowed = _listed(metadata, "id_token_signing_alg_values_supported", ["RS256"])
+    found = [name for name in ALGORITHMS if name in allowed]
+    if not found:  # of which joserfc would make its own
+        raise Unproved("refused", "the provider signs by no algorithm that counts")
+    return found
 
 
 def _listed(metadata: Mapping[str, Any], name: str, default: list[str]) -> list[Any]:

@@ -35,6 +35,11 @@ OWNER = "owner"
 METRICS = "metrics"
 """Of a route that answers who has the token of metrics, and owners of the instance."""
 
+PROVIDER = "provider"
+"""Of a route that answers a token which the provider has signed. It comes from the provider itself
+and not from a page, and with nobody's cookie.
+"""
+
 _VIEWER: frozenset[str] = frozenset({"run:read", "program:read", "cost:read", "host:read"})
 _OPERATOR = _VIEWER | {"run:start", "run:cancel", "step:approve"}
 _DEVELOPER = _VIEWER | {"run:content", "run:start", "run:cancel", "run:fork", "program:write"}
@@ -53,5 +58,5 @@ project.
 
 ALL: frozenset[str] = ROLES["admin"]
 
-DECLARED = frozenset({*ALL, PUBLIC, SIGNED_IN, OWNER, METRICS})
+DECLARED = frozenset({*ALL, PUBLIC, SIGNED_IN, OWNER, METRICS, PROVIDER})
 """What a route can declare."""

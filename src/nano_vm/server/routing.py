@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from ..errors import VMError
 from .access import authorize, declared
 from .problems import PROBLEM, SCHEMA
-from .roles import DECLARED, PUBLIC
+from .roles import DECLARED, PROVIDER, PUBLIC
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -147,5 +147,7 @@ def require_permissions(app: FastAPI) -> None:
 def public_paths(app: FastAPI) -> frozenset[str]:
     """Where anybody is answered."""
     return frozenset(
-        found.path for found in app.routes if isinstance(found, Gated) and declared(found) == PUBLIC
+        found.path
+        for found in app.routes
+        if isinstance(found, Gated) and declared(found) in (PUBLIC, PROVIDER)
     )

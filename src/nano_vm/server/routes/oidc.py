@@ -1,13 +1,17 @@
-"""Logging in by an OpenID Connect provider: to it, and back from it."""
+"""Logging in by an OpenID Connect provider: to it, and back from it; and its word that somebody has
+logged out.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import parse_qs
 
 import sqlalchemy as sa
 from fastapi import Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
 from ...errors import VMError
@@ -21,11 +25,11 @@ from ..entering import Entrance, drop_cookie, set_cookie
 from ..flows import FLOW_SECONDS, Flow, Unproved, flow_of, new_flow
 from ..problems import Problem
 from ..providers import ProviderFile
-from ..roles import PUBLIC
+from ..roles import PROVIDER, PUBLIC
 from ..routing import Routes, route
 from ..rows import Row, Rows
 from ..state import State
-from ..tables import members, projects, users
+from ..tables import members, projects, sessions, users
 
 if TYPE_CHECKING:
     from ..oidc import Provider
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 ROUTES = Routes()
 
 CALLBACK = "/api/v1/oidc/callback"
+LOGOUT = "/api/v1/oidc/logout"
 
 logger = logging.getLogger("nano_vm.server")
 
@@ -75,6 +80,38 @@ def end_login(request: Request, state: Part = "", code: Part = "", error: Part =
     drop_cookie(answer, server, server.flow_cookie)
     entrance.give(answer)
     return answer
+
+
+@route(ROUTES, "POST", LOGOUT, PROVIDER, include_in_schema=False)
+async def end_sessions(request: Request) -> Response:
+    """The provider says that somebody has logged out there: all their sessions here end."""
+    form = parse_qs((await request.body()).decode("ascii", "replace"))
+    return await run_in_threadpool(_log_out, request, form.get("logout_token", [""])[0])
+
+
+def _log_out(request: Request, token: str) -> Response:
+    server, provider = _provider(request)
+    try:
+        issuer, subject = provider.logged_out(token)
+    except Unproved as error:
+        logger.warning("a logout by the provider failed: %s", visible(str(error)))
+        status = 400 if error.kind == "refused" else 503
+        told = (
+            "this is no logout token of the provider that names a subject; the log has the reason"
+        )
+        if status == 503:
+            told = "the provider does not answer, so its token cannot be checked"
+        raise Problem(status, error.kind, told) from error
+
+    def job(rows: Rows) -> None:
+        user = rows.one(_by_subject(issuer, subject))
+        if user is None:
+            return
+        if rows.run(sa.delete(sessions).where(sessions.c.user_name == user.name)):
+            _log(rows, request, user, "", "logout.everywhere")
+
+    server.tables.write(job)
+    return Response()
 
 
 def _provider(request: Request) -> tuple[State, Provider]:
@@ -145,8 +182,7 @@ def _account(rows: Rows, request: Request, known: ProviderFile, claims: dict[str
         Unproved: If it is disabled, or nobody can be called what the provider says.
     """
     issuer, subject = str(claims["iss"]), str(claims["sub"])
-    own = sa.select(users).where(users.c.issuer == issuer, users.c.subject == subject)
-    found = rows.one(own)
+    found = rows.one(_by_subject(issuer, subject))
     if found is not None:
         if found.disabled:
             raise Unproved("disabled", f"{found.name} is disabled")
@@ -167,6 +203,10 @@ def _account(rows: Rows, request: Request, known: ProviderFile, claims: dict[str
     rows.run(sa.insert(users).values(**made))
     _log(rows, request, made, "", "user.made", issuer=issuer)
     return made
+
+
+def _by_subject(issuer: str, subject: str) -> sa.Select[Any]:
+    return sa.select(users).where(users.c.issuer == issuer, users.c.subject == subject)
 
 
 def _name(known: ProviderFile, claims: dict[str, Any]) -> str:
