@@ -287,8 +287,65 @@ def test_a_refused_decision_is_told_until_the_next(
     assert page.get_by_role("alert").inner_text() == "two must decide"
 
 
+PLACES_OF_ALL = ["Runs", "Programs", "Policy", "Costs", "Workers", "Settings"]
+
+PLACES_OF = {
+    "viewer": PLACES_OF_ALL,
+    "operator": [*PLACES_OF_ALL, "Inbox"],
+    "developer": PLACES_OF_ALL,
+    "admin": [*PLACES_OF_ALL, "Inbox", "Members", "Keys", "Audit"],
+    "owner": [*PLACES_OF_ALL, "Inbox", "Members", "Keys", "Audit", "Instance"],
+}
+
+
+@pytest.mark.parametrize("who", PLACES_OF)
+def test_each_role_reaches_the_pages_that_it_may_see(
+    world: World, address: str, open_page: Open, who: str
+) -> None:
+    page = open_page(f"{address}/projects/shop/")
+    log_in(page, who)
+    bar = page.get_by_role("navigation", name="Pages")
+    links = [link.inner_text() for link in bar.get_by_role("link").all()]
+    assert sorted(links) == sorted([*PLACES_OF[who], who])  # the last is one's own account
+    for name in links:
+        bar.get_by_role("link", name=name, exact=True).click()
+        page.locator("h1").first.wait_for()
+        page.wait_for_timeout(100)  # what is refused would be said
+        assert page.get_by_role("alert").count() == 0, (who, name)
+
+
+def test_settings_are_read_by_all_and_changed_by_admins(
+    world: World, address: str, open_page: Open
+) -> None:
+    given = {"approvers": {"boss": 3}}
+    assert world.admin.put("/api/v1/projects/shop/settings", json=given).is_success
+    try:
+        viewer = open_page(f"{address}/projects/shop/#/settings", 360, 740)
+        log_in(viewer, "viewer")
+        viewer.get_by_text("boss: 3 people").wait_for()
+        viewer.get_by_text("An admin of the project changes these").wait_for()
+        box = viewer.get_by_role("link", name="Settings").bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] < 361  # the bar shows where one is
+        assert viewer.get_by_role("checkbox").is_disabled()
+        assert viewer.locator("main").get_by_role("button").count() == 0
+        admin = open_page(f"{address}/projects/shop/#/settings")
+        log_in(admin, "admin")
+        admin.get_by_role("button", name="Remove boss").click()
+        admin.get_by_text("One person approves, whatever the role").wait_for()
+        assert admin.get_by_role("checkbox").is_enabled()
+    finally:
+        given = {"approvers": {}}
+        assert world.admin.put("/api/v1/projects/shop/settings", json=given).is_success
+
+
 PLACES = {
     "login": None,
+    "runs-of-team": "#/",
+    "run": "#/run/seen-1",
+    "inbox": "#/inbox",
+    "compare": "#/compare/seen-1/seen-2",
+    "policy": "#/policy",
+    "new-program": "#/new-program",
     "programs": "#/programs",
     "program": "#/programs/refund",
     "costs": "#/costs",
@@ -302,6 +359,11 @@ PLACES = {
 }
 
 
+SHOWN = (
+    "main .sheet, .sheet-rows, main .muted, .choice, table.runs, .react-flow, .asked, .compare-page"
+)
+"""What is there once a page has what it shows."""
+
 LOOKS = [("light", 1440), ("dark", 360), ("light", 360), ("dark", 1440)]
 
 
@@ -310,12 +372,16 @@ LOOKS = [("light", 1440), ("dark", 360), ("light", 360), ("dark", 1440)]
 def test_every_page_can_be_read_by_all(
     world: World, address: str, open_page: Open, theme: str, width: int
 ) -> None:
+    for name in ("seen-1", "seen-2"):
+        body = {"program": "refund", "inputs": {"order_id": name, "amount": 7}, "run_id": name}
+        assert world.developer.post("/api/v1/projects/shop/runs", json=body).is_success
+    world.work()
     page = open_page(address, width, 900, theme)
     for name, place in PLACES.items():
-        if name == "programs":
+        if name == "runs-of-team":
             log_in(page, "owner")
         if place is not None:
             page.goto(f"{address}/projects/shop/{place}")
-        page.locator("main .sheet, .sheet-rows, main .muted, .choice").first.wait_for()
+        page.locator(f":visible:is({SHOWN})").first.wait_for()
         page.wait_for_timeout(200)  # what is still to come is there
         can_be_read(page, name, theme, width)

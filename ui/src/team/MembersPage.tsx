@@ -223,6 +223,7 @@ export function KeysPage({ from }: { from: TeamSource }) {
 /** What holds for a project. */
 export function SettingsPage({ from }: { from: TeamSource }) {
   const [found, fault, look] = useAsked<Settings>(from, "settings");
+  const may = from.may("settings:write");
   const [chosen, setChosen] = useState<boolean | null>(null);
   const [role, setRole] = useState("");
   const [people, setPeople] = useState("2");
@@ -244,9 +245,11 @@ export function SettingsPage({ from }: { from: TeamSource }) {
       <Faults error={fault ?? error} />
       {found !== null && (
         <>
+          {!may && <p className="muted">An admin of the project changes these.</p>}
           <label className="choice">
             <input
               type="checkbox"
+              disabled={!may}
               checked={chosen ?? found.four_eyes}
               onChange={(event) => {
                 setChosen(event.target.checked);
@@ -264,43 +267,47 @@ export function SettingsPage({ from }: { from: TeamSource }) {
               {Object.entries(found.approvers).map(([name, count]) => (
                 <li key={name}>
                   <Plain text={`${name}: ${count} people`} />{" "}
-                  <button
-                    type="button"
-                    className="quiet"
-                    onClick={() => set({ approvers: without(name) })}
-                  >
-                    Remove <span className="unseen">{name}</span>
-                  </button>
+                  {may && (
+                    <button
+                      type="button"
+                      className="quiet"
+                      onClick={() => set({ approvers: without(name) })}
+                    >
+                      Remove <span className="unseen">{name}</span>
+                    </button>
+                  )}
                 </li>
               ))}
             </ul>
-            <form
-              className="sheet"
-              onSubmit={async (event) => {
-                event.preventDefault();
-                await set({ approvers: { ...found.approvers, [role]: Number(people) } });
-                setRole("");
-              }}
-            >
-              <Field
-                label="Role that an approval asks for"
-                value={role}
-                required
-                onText={setRole}
-              />
-              <Field
-                label="How many people approve"
-                type="number"
-                min={2}
-                max={20}
-                value={people}
-                required
-                onText={setPeople}
-              />
-              <button type="submit" className="primary">
-                Set it
-              </button>
-            </form>
+            {may && (
+              <form
+                className="sheet"
+                onSubmit={async (event) => {
+                  event.preventDefault();
+                  await set({ approvers: { ...found.approvers, [role]: Number(people) } });
+                  setRole("");
+                }}
+              >
+                <Field
+                  label="Role that an approval asks for"
+                  value={role}
+                  required
+                  onText={setRole}
+                />
+                <Field
+                  label="How many people approve"
+                  type="number"
+                  min={2}
+                  max={20}
+                  value={people}
+                  required
+                  onText={setPeople}
+                />
+                <button type="submit" className="primary">
+                  Set it
+                </button>
+              </form>
+            )}
           </section>
         </>
       )}

@@ -4,6 +4,7 @@ import {
   useCallback,
   useEffect,
   useMemo,
+  useRef,
   useState,
 } from "react";
 import type { LoggedOut, Me, Membership, Source, Standing } from "../api";
@@ -210,7 +211,7 @@ const PLACES: [string, string, string][] = [
   ["Members", "members", "member:manage"],
   ["Keys", "keys", "key:manage"],
   ["Audit", "audit", "audit:read"],
-  ["Settings", "settings", "settings:write"],
+  ["Settings", "settings", "program:read"],
 ];
 
 /** The pages of a project that its palette leads to. */
@@ -241,8 +242,14 @@ function Bar({
 }) {
   const [{ page }] = useAddress();
   const here = PLACE_OF[page[0] ?? ""] ?? page[0] ?? "";
+  const bar = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // on a phone it is wider than the screen
+    const link = bar.current?.querySelector(`a[href="#/${CSS.escape(here)}"]`);
+    link?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [here]);
   return (
-    <nav className="team-bar" aria-label="Pages">
+    <nav ref={bar} className="team-bar" aria-label="Pages">
       <select
         aria-label="Project"
         value={project?.project ?? ""}
