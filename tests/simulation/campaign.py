@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from nano_vm.simulation.world import SECOND
 
+from .kinds import kind_of
 from .life import Life
 
 COLLECTED_WORLDS = 3
@@ -92,6 +93,21 @@ def campaign(
     with warnings.catch_warnings():  # what a process that died was about to await is never awaited
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         return _campaign(seeds, kind, stop_at, tell)
+
+
+def sound(seeds: Iterable[int], worlds: str = "plain") -> Found:
+    """Let the worlds of *seeds* live, of one of `KINDS`.
+
+    Raises:
+        AssertionError: If any is broken: with the command that shows it.
+    """
+    found = campaign(seeds, kind=kind_of(worlds))
+    more = "" if worlds == "plain" else f" ARGS='--worlds {worlds}'"
+    told = [
+        f"make simulate SEED={seed}{more}: {broken[0]}" for seed, broken in found.broken.items()
+    ]
+    assert not told, "\n".join(told)
+    return found
 
 
 def _campaign(

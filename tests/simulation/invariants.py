@@ -268,8 +268,6 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             continue  # what the call really gave came at the same time, and counts for more
         elif said.kind == "resolve" and said.name.endswith("/reconcile"):
             continue  # who resumed the run since may not ask it: the call itself may be under way
-        elif said.kind == "event" and _came_to_nothing(stored, said.name):
-            continue
         elif (said.kind, said.name, by) not in used and not cancelled:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
 
@@ -288,18 +286,6 @@ def _after_cancel(stored: StoredRun) -> Any:
         late = first is not None and message.id > first
         if late and message.kind in ("approve", "reject"):
             yield f"{message.kind} of {message.name} was recorded after it was cancelled"
-
-
-def _came_to_nothing(stored: StoredRun, name: str) -> bool:
-    """Whether an event that nobody had asked for yet came to nothing: the run never got there, or
-    it was sent by a clock that is so far ahead that it came late.
-    """
-    path = name.partition("-")[0]
-    if (stored.program_name, path) not in DEADLINES:
-        return False
-    ends_ns = _ends_ns(stored, path)
-    late = [m.created_ns >= (ends_ns or 0) for m in stored.inbox if m.name == name]
-    return ends_ns is None or (bool(late) and all(late))
 
 
 NOTICED_NS = 3 * SECOND // 2

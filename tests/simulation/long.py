@@ -58,5 +58,6 @@ class Long(Life):
         if hurries and draw.random() < self.hastes:
             run_id = draw.choice(hurries)
             key = key_of(run_id, "more")
+            # it may come after the run has given up: then nobody has to use it
             if vm.send_event(run_id, f"more-{run_id}", {"way": "ab"[drawn(key, 2)]}, id=key):
-                self.note(run_id, "event", f"more-{run_id}", by)
+                self.world.tell(by, f"sends more-{run_id} unasked")
