@@ -16,9 +16,10 @@ from starlette.testclient import TestClient
 
 from nano_vm import ExecutionVM
 from nano_vm.server import secrets
-from nano_vm.server.app import application
 from nano_vm.server.state import State
 from nano_vm.store.protocol import open_tables
+
+from .serving import over
 
 HOST = "http://127.0.0.1:8642"
 PASSWORD = "correct horse battery"
@@ -91,7 +92,7 @@ def world_at(url: str) -> World:
     """A server on the empty database at *url*, and its people."""
     store = open_tables(url)
     state = State(store, PEPPER, vm=ExecutionVM(None, {"pay": pay}))
-    world = World(state, application(state), {})
+    world = World(state, over(state), {})
     owner = world.client()
     token = state.setup_token
     setup = {"token": token, "name": "owner", "password": PASSWORD}

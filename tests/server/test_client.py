@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -297,8 +298,9 @@ def test_waits_between_streams_that_fail_double(kind: str, monkeypatch: pytest.M
     async def sleep(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr(module.time, "sleep", waited.append)
-    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    # of the module alone: other threads of this process sleep too, such as that of a server
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
     transport, _ = streaming(LOST, DOWN, LOST, END)
     followed(transport, kind)
     assert [seconds / module.FIRST_WAIT_SECONDS for seconds in waited] == [1, 2, 4]

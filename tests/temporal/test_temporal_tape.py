@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -309,7 +310,8 @@ def test_a_timer_that_passed_is_no_outcome_of_a_fork() -> None:
 
 async def test_a_process_that_stood_still_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(activities.time, "monotonic", lambda: now)
+    # of the module alone: event loops of other threads live by the same clock
+    monkeypatch.setattr(activities, "time", SimpleNamespace(monotonic=lambda: now))
     pulse = activities.Pulse()
     assert pulse.regular
     now += 3.0  # before the loop has gone on
