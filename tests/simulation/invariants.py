@@ -20,8 +20,9 @@ from .programs import CALLED, CALLED_NEXT, DEADLINES, PROGRAMS, UNDONE
 
 
 def watch(life: Life) -> None:
-    """Look at every call as it begins, and at every append that is acknowledged."""
+    """Look at every call as it begins, and at every append that is stored or acknowledged."""
     life.ledger.begun.append(lambda call, before: _begun(life, call, before))
+    life.database.appended.append(lambda process, item: _appended(life, process, item))
     life.database.acknowledged.append(lambda process, item: _acknowledged(life, process, item))
     life.database.claimed.append(lambda run, owner: _claimed(life, run, owner))
 
@@ -46,6 +47,13 @@ def _name(process: Process) -> str:
     return f"{process.computer.name}/{process.computer.boot}/simulated/{process.pid}/"
 
 
+def _appended(life: Life, process: Process, item: Append) -> None:
+    run_id = life.database.model._by_key[item.key].run.run_id
+    for row in item.rows:
+        if row.kind == STEP and row.type in ("tool", "llm"):
+            life.ledger.kept_by.add((process, key_of(run_id, row.path)))
+
+
 def _acknowledged(life: Life, process: Process, item: Append) -> None:
     run = life.database.model._by_key[item.key].run
     if (item.update or {}).get("status") in ENDED:
@@ -53,7 +61,6 @@ def _acknowledged(life: Life, process: Process, item: Append) -> None:
     for row in item.rows:
         if row.kind == STEP and row.type in ("tool", "llm"):
             life.ledger.kept.add(key_of(run.run_id, row.path))
-            life.ledger.kept_by.add((process, key_of(run.run_id, row.path)))
     for entry in (item.update or {}).get("waiting", ()):
         ends_ns = _ends_ns(run, entry["path"])
         if ends_ns is not None and entry.get("deadline_ns") != ends_ns:

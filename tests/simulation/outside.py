@@ -48,7 +48,9 @@ class Ledger:
     calls: dict[str, list[Call]] = field(default_factory=dict)
     of_runs: dict[str, dict[str, list[Call]]] = field(default_factory=dict)  # the same, of each
     kept: set[str] = field(default_factory=set)
-    kept_by: set[tuple[Process, str]] = field(default_factory=set)  # and whose word that was
+    kept_by: set[tuple[Process, str]] = field(
+        default_factory=set
+    )  # who stored which, answered or not
     begun: list[Callable[[Call, list[Call]], None]] = field(default_factory=list)
     count: int = 0
     way_ns: tuple[int, int] = WAY_NS  # how long a call, or its answer, is on its way
