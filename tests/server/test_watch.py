@@ -215,27 +215,30 @@ def test_an_error_of_any_kind_ends_no_watch(
 
 
 @pytest.fixture
-def silent() -> Iterator[str]:
-    """The URL of a server that takes connections and says nothing."""
+def silent() -> Iterator[socket.socket]:
+    """What takes connections and says nothing, until it is closed."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        yield f"postgresql://x@127.0.0.1:{listening.getsockname()[1]}/x"
+        yield listening
 
 
 def test_a_connection_that_hangs_as_it_is_made_keeps_nothing_back(
-    stores: tuple[TableStore, TableStore], silent: str, monkeypatch: pytest.MonkeyPatch
+    stores: tuple[TableStore, TableStore],
+    silent: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own, other = stores
     run_id = made(other)
     monkeypatch.setattr(notices, "LISTEN_AGAIN_SECONDS", 0.05)
+    port = silent.getsockname()[1]
     connect, begun, attempts = psycopg.connect, threading.Event(), []
 
     def connects(place: str, **options: Any) -> Any:
         if threading.current_thread().name == "nano-vm-notices":
             attempts.append(1)
             begun.set()
-            return connect(silent, connect_timeout=4)
+            return connect(f"postgresql://x@127.0.0.1:{port}/x", connect_timeout=600)
         return connect(place, **options)
 
     monkeypatch.setattr(psycopg, "connect", connects)
@@ -252,6 +255,7 @@ def test_a_connection_that_hangs_as_it_is_made_keeps_nothing_back(
             assert connecting is not None
             assert connecting.is_alive()
             monkeypatch.setattr(psycopg, "connect", connect)
+            silent.close()
             await until(lambda: watch.notices.heard)
 
     asyncio.run(go())
