@@ -19,6 +19,7 @@ from .decide import waiting_lines
 from .faults import FAILED, OK, UsageFault
 from .grammar import Options, typed
 from .inbox import agreed, asked_at, asks_here, payload, principal, recorded
+from .inputs import text_of
 from .output import emit_json, json_line, note, say
 from .parameters import ADDRESS, NAMESPACE
 from .said import filter_of
@@ -29,10 +30,12 @@ from .times import age
 
 if TYPE_CHECKING:
     from temporalio.client import Client
+    from temporalio.converter import DataConverter
 
     from ..records.trace import Trace
     from ..run.vm import ExecutionVM
     from ..temporal import Listed, TemporalRuns
+    from ..temporal.histories import Replayed
 
 T = TypeVar("T")
 
@@ -100,6 +103,16 @@ def _secret(options: Options, name: str) -> str | None:
     if not found:
         raise UsageFault(f"--{name.replace('_', '-')}: the variable {variable} is not set")
     return found
+
+
+def _converter(options: Options) -> DataConverter:
+    """How the payloads of the cluster are read that *options* name."""
+    from ..store.protocol import open_payloads
+    from ..temporal import data_converter, external_storage
+
+    url = options.payloads
+    storage = external_storage(open_payloads(url)) if url is not None else None
+    return data_converter(_encryption(options), storage)
 
 
 def _encryption(options: Options) -> Any:
@@ -328,6 +341,47 @@ def printed(whole: Trace, options: Options) -> None:
         say(line)
     for line in summary_lines(trace):
         say(line)
+
+
+def replay(options: Options) -> int:
+    """As ``nano-vm replay``: the history of a run on the cluster, or of a file."""
+    from ..temporal.histories import histories_of, history_of, replayed
+
+    refuse(options)
+    if options.program_file:
+        raise UsageFault("--program does not go with --engine temporal: a history has its program")
+    named = options.run == "-" or Path(options.run).exists()
+    file = history_of(text_of(options.run, "the history"), options.run) if named else None
+
+    async def done() -> list[Replayed]:
+        histories = [file] if file else await histories_of(await connected(options), options.run)
+        converter = _converter(options)
+        return [await replayed(history, converter) for history in histories]
+
+    found = asyncio.run(done())
+    if options.json:
+        emit_json([_replayed_json(one) for one in found])
+        return OK
+    for one in found:
+        say(safe(f"{one.run_id}: {one.events} events; each command is as recorded; {_end(one)}"))
+    return OK
+
+
+def _end(one: Replayed) -> str:
+    if one.trace is not None:
+        return f"so is the trace: {one.trace.status.value}, digest {one.trace.digest}"
+    return one.end or "it has not ended, or the history is cut short"
+
+
+def _replayed_json(one: Replayed) -> dict[str, Any]:
+    trace = one.trace
+    return {
+        "run_id": one.run_id,
+        "events": one.events,
+        "end": one.end,
+        "status": None if trace is None else trace.status.value,
+        "digest": None if trace is None else trace.digest,
+    }
 
 
 def approve(options: Options) -> int:
