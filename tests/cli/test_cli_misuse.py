@@ -27,6 +27,7 @@ GIVEN = {
     "b": "q.yaml",
     "intent": "do it",
     "file": "key.pem",
+    "name": "daily",
     "folder": "made",
     "path": "ask",
     "shell": "bash",

@@ -176,6 +176,8 @@ def test_a_run_that_waits_ends_with_three_and_can_be_cancelled(
             "no Temporal server answers at 127.0.0.1",
         ),
         (["show", "x", "--namespace", "nowhere"], 1, "has no namespace 'nowhere'"),
+        (["show", "x", "--address", "a\0b"], 1, "'a\\x00b' is no address of a server, HOST:PORT"),
+        (["show", "x", "--tls-ca", "a\0b"], 2, "cannot read 'a\\x00b'"),
         (["show", "x", "--tls-cert", "a.pem"], 2, "--tls-cert and --tls-key go together"),
         (["show", "x", "--tls-ca", "missing.pem"], 2, "cannot read missing.pem"),
         (["show", "x", "--api-key-env", "NO_SUCH_KEY"], 2, "the variable NO_SUCH_KEY is not set"),

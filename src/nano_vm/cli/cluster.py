@@ -148,6 +148,8 @@ def _bytes(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageFault(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the name
+        raise UsageFault(f"cannot read {path!r}: {error}") from None
 
 
 _NAMED = "tls_ca tls_cert tls_key api_key_env payloads encryption_key_env".split()

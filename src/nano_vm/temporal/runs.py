@@ -115,6 +115,8 @@ async def connect(
                 f"name another"
             ) from error
         raise VMError(f"no Temporal server answers at {address}: {error}") from error
+    except ValueError as error:
+        raise VMError(f"{address!r} is no address of a server, HOST:PORT: {error}") from error
     return client
 
 
