@@ -46,7 +46,7 @@ from nano_vm.temporal.workflow import MAX_CALLS
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "temporal.md"
 BEGIN, END = "<!-- written by benchmarks/temporal_bars.py -->", "<!-- end of the bars -->"
 
-SHORT, LONG, ROUNDS = 20, 50, 3
+SHORT, LONG, ROUNDS = 20, 50, 5
 PROGRAMS = {SHORT: 20, LONG: 10}
 """How many of each run at once in a round."""
 

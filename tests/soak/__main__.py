@@ -51,6 +51,7 @@ SABOTAGED = {
     "answer_early": ["kill", "--kills", "60"],
     "never_look_at_the_lease": ["frozen", "--runs", "400", "--every", "0.4"],
     "forget_lost_calls": ["kill", "--kills", "60"],
+    "doubt_nothing": ["cluster", "--kills", "60", "--long", "2"],
     "keep_what_failed": ["storm", "--seconds", "15", "--url", "postgres"],
 }
 """What is broken on purpose, and the campaign that must find it."""

@@ -43,6 +43,7 @@ from nano_vm import ExecutionVM, Program, Trace, VMError, tool
 from nano_vm.errors import AlreadyDecided, Changed, Expired
 from nano_vm.temporal import TemporalRuns, connect, worker
 
+from .sabotage import SABOTAGE
 from .wires import Wire, apart, enter
 
 T = TypeVar("T")
@@ -200,8 +201,10 @@ and not only the import of a worker is killed.
 PROCESSES.set_forkserver_preload(["temporal.cluster", "temporal.proxy"])
 
 
-def life(address: str, namespace: int | None, ledger: Path) -> None:
-    """The life of the process of a worker."""
+def life(address: str, namespace: int | None, ledger: Path, broken: str | None) -> None:
+    """The life of the process of a worker, of a package that may be *broken* on purpose."""
+    if broken is not None:
+        SABOTAGE[broken]()
     if namespace is not None:
         enter(namespace)
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -248,19 +251,17 @@ CAME = (
 class Campaign:
     """Runs, who disturbs them, and who answers them."""
 
-    def __init__(
-        self, folder: Path, kills: int, restarts: int, long: int, wires: bool, seed: int
-    ) -> None:
-        self.random = random.Random(seed)  # of whoever disturbs
-        self.drawn = random.Random(seed + 1)  # of the runs, whose number depends on time
-        self.kills, self.restarts, self.long = kills, restarts, long
-        self.programs = {**PROGRAMS, "patient": patient(long)}
-        database = folder / "temporal.db" if restarts else None
-        self.server = Server(database, "0.0.0.0") if wires else Server(database)
-        self.wires = wires
+    def __init__(self, folder: Path, given: argparse.Namespace) -> None:
+        self.random = random.Random(given.seed)  # of whoever disturbs
+        self.drawn = random.Random(given.seed + 1)  # of the runs, whose number depends on time
+        self.kills, self.restarts, self.long = given.kills, given.restarts, given.long
+        self.wires, self.broken = given.wires, given.sabotage
+        self.programs = {**PROGRAMS, "patient": patient(given.long)}
+        database = folder / "temporal.db" if given.restarts else None
+        self.server = Server(database, "0.0.0.0") if given.wires else Server(database)
         self.ledger = Ledger(folder / "ledger.jsonl")
         self.hosts: list[Host] = []
-        self.waited = f"runs that waited twice {long} s"
+        self.waited = f"runs that waited twice {given.long} s"
         self.counts = Counter(dict.fromkeys([*DISTURBED, "runs", self.waited, *CAME], 0))
         self.faults: list[str] = []
         self.expected: dict[tuple[str, int], Trace] = {}
@@ -277,7 +278,7 @@ class Campaign:
 
     def begin(self, host: Host) -> None:
         """Begin a worker on *host*."""
-        given = (host.address, host.namespace, self.ledger.path)
+        given = (host.address, host.namespace, self.ledger.path, self.broken)
         host.process = PROCESSES.Process(target=life, args=given, daemon=True)
         host.process.start()
 
@@ -468,15 +469,14 @@ def main() -> int:
     parser.add_argument(
         "--wires", action="store_true", help="workers in network namespaces, and not behind proxies"
     )
+    parser.add_argument("--sabotage", choices=list(SABOTAGE), help="break this on purpose")
     parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.wires and not given.apart:
         apart("soak.cluster", [*sys.argv[1:], "--apart"])
     output = own_output()  # the SDK warns of a server that is gone
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(
-            Path(folder), given.kills, given.restarts, given.long, given.wires, given.seed
-        )
+        campaign = Campaign(Path(folder), given)
         try:
             result = asyncio.run(campaign.whole())
         finally:

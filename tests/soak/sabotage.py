@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nano_vm.machine.machine import Machine
+from nano_vm.machine.plan import ToolOp
 from nano_vm.run.durable import outbox
 from nano_vm.run.durable.journal import Journal
 from nano_vm.run.durable.lease import Lease
@@ -57,7 +58,15 @@ def keep_what_failed() -> None:
     Lease.pay = lambda *_: None  # type: ignore[assignment, method-assign, misc]
 
 
+def doubt_nothing() -> None:
+    """Calls of a cluster whose worker died are made again, whatever they do."""
+    ToolOp.unsafe = property(lambda self: False)  # type: ignore[assignment, method-assign]
+
+
 SABOTAGE: dict[str, Callable[[], None]] = {
     f.__name__: f
-    for f in (repeat, answer_early, never_look_at_the_lease, forget_lost_calls, keep_what_failed)
+    for f in (
+        *(repeat, answer_early, never_look_at_the_lease, forget_lost_calls, keep_what_failed),
+        doubt_nothing,
+    )
 }
