@@ -30,6 +30,9 @@ Price = tuple[Decimal, Decimal] | tuple[Decimal, Decimal, Decimal, Decimal]
 prompt that is read from the provider's cache, and of prompt that is written to it.
 """
 
+MOST_DOLLARS = 10**9
+"""The highest price of a million tokens: a sum of costs has no more digits than it can have."""
+
 _DATED = re.compile(r"(.+?)(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{3,4}|latest))\Z")
 """A model's name with what providers add to say which edition answered: ``-2025-04-14``,
 ``-20250219``, ``@20250219``, ``-0613``, ``-001``, ``-latest``.
@@ -92,7 +95,7 @@ def checked_price(model: str, given: Any) -> Price:
             amounts += [given.get(name, given["input"]) for name in known[2:]]
     try:
         price = tuple(Decimal(str(amount)) for amount in amounts)
-        if len(price) in (2, 4) and all(a.is_finite() and a >= 0 for a in price):
+        if len(price) in (2, 4) and all(a.is_finite() and 0 <= a <= MOST_DOLLARS for a in price):
             return price  # type: ignore[return-value]
     except (ArithmeticError, TypeError, ValueError):
         pass

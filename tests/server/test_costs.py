@@ -101,6 +101,7 @@ def test_they_would_be_others_by_other_prices(asked: World) -> None:
         ({"up": {"input": "x", "output": "1"}}, "the price of 'up' is"),
         ({"up": ["-1", "1"]}, "the price of 'up' is"),
         ({"up": ["1"]}, "the price of 'up' is"),
+        ({"up": ["1e999999", "1"]}, "the price of 'up' is"),
     ):
         answer = asked.viewer.post(f"{SHOP}/costs/what-if", json={"prices": wrong})
         assert (answer.status_code, told in answer.json()["detail"]) == (422, True)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Pool, Program
 from nano_vm.cli import main
+from nano_vm.cli.commands.costs import GROUPS, LABEL
 from nano_vm.store.accounts import Account, Amount, Books, Reservation, picodollars
-from nano_vm.store.protocol import RunFilter, open_store
-from nano_vm.store.spending import Spent, spent_in, summed, sums_of_newest
+from nano_vm.store.protocol import LABEL_GROUP, RunFilter, open_store
+from nano_vm.store.spending import SPENDING_GROUPS, Spent, spent_in, summed, sums_of_newest
 
 PRICES = {"a": (1, 2), "b": (10, 20)}
 CHEAPER = "[prices]\na = [0.5, 1]\nb = {input = 2, output = 4, cached = 0.2}\n"
@@ -93,6 +94,20 @@ def test_by_where_prices_came_from(tmp_path: Path) -> None:
     erased = [call.of for call in spent_in(store, RunFilter()) if "label:of" not in call.of]
     assert [(of["prices"], of["model"]) for of in erased] == [("unknown", "a")]
     store.close()
+
+
+def test_a_command_knows_what_costs_are_summed_by() -> None:
+    assert sorted(GROUPS) == sorted(SPENDING_GROUPS)
+    assert LABEL == LABEL_GROUP
+
+
+def test_runs_that_wait_are_not_summed(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path}/waits.db") as store:
+        wanted = RunFilter(waiting="event")
+        with pytest.raises(ValueError, match="of a list of them alone"):
+            sums_of_newest(store, ("member",), wanted, 9)
+        with pytest.raises(ValueError, match="of a list of them alone"):
+            list(spent_in(store, wanted))
 
 
 def test_the_newest_are_read_and_no_others(tmp_path: Path) -> None:

@@ -165,6 +165,16 @@ class RunFilter:
 ALL_RUNS = RunFilter()
 
 
+def refuse_waiting(filter: RunFilter) -> None:
+    """Refuse what only a page of runs looks at, where runs are counted or their costs summed.
+
+    Raises:
+        ValueError: If *filter* asks for runs that wait for something.
+    """
+    if filter.waiting is not None:
+        raise ValueError("what runs wait for can be asked of a list of them alone")
+
+
 @dataclass(frozen=True)
 class RunPage:
     """Some runs of a list, newest first, without rows and inbox. ``after`` is what the next page is

@@ -27,6 +27,7 @@ from .protocol import (
     Store,
     Sums,
     checked_groups,
+    refuse_waiting,
 )
 from .records import STEP, StoredRun
 
@@ -96,7 +97,12 @@ def sums_of_newest(
 
 
 def _pages(store: Store, filter: RunFilter, most: int | None = None) -> Iterator[RunPage]:
-    """The pages of a list, of up to *most* runs."""
+    """The pages of a list, of up to *most* runs.
+
+    Raises:
+        ValueError: If it is of runs that wait for something, of which pages are short.
+    """
+    refuse_waiting(filter)
     left, after = most, None
     while left is None or left > 0:
         size = PAGE_RUNS if left is None else min(left, PAGE_RUNS)
@@ -105,6 +111,15 @@ def _pages(store: Store, filter: RunFilter, most: int | None = None) -> Iterator
         if page.after is None:
             return
         left, after = None if left is None else left - size, page.after
+
+
+def price_tables(run: StoredRun) -> Mapping[str, str]:
+    """The tables of prices, with their versions, that a run was priced by, by names of models; none
+    of one that was erased.
+    """
+    about: Any = run.about
+    found: Mapping[str, str] = about.get("price_sources", {}) if type(about) is dict else {}
+    return found
 
 
 def spent_by(run: StoredRun) -> Iterator[Spent]:
@@ -116,7 +131,7 @@ def spent_by(run: StoredRun) -> Iterator[Spent]:
         "version": run.program_digest,
         **{f"{LABEL_GROUP}{name}": value for name, value in labels.items()},
     }
-    tables = run.about.get("price_sources", {}) if type(run.about) is dict else {}
+    tables = price_tables(run)
     for row in run.rows:
         if row.kind == STEP and row.model is not None:
             record = row.record()

@@ -212,7 +212,7 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
               </>
             ) : (
               <>
-                <p>No run is like this.</p>
+                <p>{after === null ? "No run" : "None of the newest runs"} is like this.</p>
                 <button type="button" onClick={() => change({ q: null })}>
                   Show all
                 </button>

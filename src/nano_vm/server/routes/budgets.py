@@ -7,6 +7,7 @@ instance is shown it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import sqlalchemy as sa
@@ -44,7 +45,7 @@ def list_budgets(who: Who) -> JSONResponse:
     met, looked = _met(who)
     answer: Budgets = {
         "budgets": [row for _, row in rows],
-        "accounts": _accounts(who, [budget for budget, _ in rows], [row for _, row in rows]),
+        "accounts": _accounts(who, {row["name"]: budget for budget, row in rows}),
         "met": met,
         "looked": looked,
     }
@@ -78,19 +79,18 @@ def _budgets(who: Caller) -> list[tuple[SharedBudget, BudgetRow]]:
     return [(budget, row) for (_, budget), row in sorted(found.items(), key=lambda one: one[0][0])]
 
 
-def _accounts(who: Caller, budgets: list[SharedBudget], rows: list[BudgetRow]) -> list[AccountRow]:
+def _accounts(who: Caller, budgets: Mapping[str, SharedBudget]) -> list[AccountRow]:
     """How the accounts stand that whoever asks may see, the newest days first."""
     project = who.scope.project
-    named = {row["name"]: budget for row, budget in zip(rows, budgets, strict=True)}
     all_of_them = _is_alone(who)
 
     def shown(account: Account) -> bool:
-        of, budget = dict(account.of), named.get(account.budget)
+        of, budget = dict(account.of), budgets.get(account.budget)
         if "project" in of:
             return of["project"] == project
         return all_of_them or (budget is not None and budget.project == project)
 
-    found = [one for one in standings(named, who.scope.store.accounts()) if shown(one[0])]
+    found = [one for one in standings(budgets, who.scope.store.accounts()) if shown(one[0])]
     found.sort(key=lambda one: dict(one[0].of).get("day", ""), reverse=True)
     return [cast("AccountRow", account_json(*one)) for one in found[:MOST_ACCOUNTS]]
 

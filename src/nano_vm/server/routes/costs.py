@@ -5,7 +5,7 @@ runs, so that no question reads more than it may.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import Query
 from fastapi.responses import JSONResponse
@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from ...errors import VMError
 from ...prices import Price, checked_price
 from ...store.protocol import COST_GROUPS, LABEL_GROUP, Cost, RunFilter
-from ...store.spending import SPENDING_GROUPS, sums_of_newest
+from ...store.spending import SPENDING_GROUPS, price_tables, sums_of_newest
 from ..access import Caller, Who
 from ..bodies import Body
 from ..filters import Asked, understood
@@ -141,8 +141,5 @@ def _tables(scope: Scope, within: RunFilter) -> list[str]:
     """The tables of prices, with their versions, that the newest runs were priced by."""
     found: set[str] = set()
     for run in scope.store.page(within, size=LOOKED_AT).runs:
-        about: Any = run.about
-        found.update(
-            map(str, about.get("price_sources", {}).values()) if type(about) is dict else ()
-        )
+        found.update(price_tables(run).values())
     return sorted(found)

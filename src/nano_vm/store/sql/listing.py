@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from ...errors import StoreError
-from ..protocol import COST_GROUPS, LABEL_GROUP, Cost, RunFilter, Sums
+from ..protocol import COST_GROUPS, LABEL_GROUP, Cost, RunFilter, Sums, refuse_waiting
 from ..records import RUN_STATUSES, StoredRun
 from .database import Connection
 from .read import HEADER
@@ -176,22 +176,12 @@ _LABELLED = (
 )
 
 
-def _not_waiting(filter: RunFilter) -> None:
-    """Refuse what only a page looks at.
-
-    Raises:
-        ValueError: If it asks for runs that wait for something.
-    """
-    if filter.waiting is not None:
-        raise ValueError("what runs wait for can be asked of a list of them alone")
-
-
 # --- days ---
 
 
 def per_day(connection: Connection, filter: RunFilter) -> dict[tuple[int, str], int]:
     """How many runs began on each day, as a number since 1970, and stand at each status."""
-    _not_waiting(filter)
+    refuse_waiting(filter)
     source, made, _, clauses, given = _source(filter)
     # each status named: so the index is used that has it before the time
     clauses.append(_among(filter.status or RUN_STATUSES))
@@ -236,7 +226,7 @@ def costs(
     """What the calls of runs have cost, summed for each value of *by*, in its order; of those runs
     that stand before *last* in the list, and that one.
     """
-    _not_waiting(filter)
+    refuse_waiting(filter)
     source, made, run, clauses, given = _source(filter)
     more, also = clauses_of(filter, made)
     clauses += more
