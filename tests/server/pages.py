@@ -10,6 +10,13 @@ from browsing import faults_for_readers
 
 from .conftest import PASSWORD
 
+WIDER = """
+[...document.querySelectorAll("main, aside")]
+  .filter((part) => part.scrollWidth > part.clientWidth)
+  .map((part) => `${part.tagName} ${part.className}: ${part.scrollWidth}`)
+"""
+"""Parts of a page that are wider than they stand in it: only tables and texts scroll sideways."""
+
 PICTURES = os.environ.get("NANO_VM_SCREENSHOTS")
 
 
@@ -27,5 +34,6 @@ def can_be_read(page: Any, name: str, theme: str, width: int) -> None:
     if PICTURES:
         page.screenshot(path=Path(PICTURES) / f"team-{name}-{theme}-{width}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    assert page.evaluate(WIDER) == [], name
     faults = faults_for_readers(page)
     assert faults == [], (name, faults)

@@ -59,6 +59,8 @@ def test_a_refund_from_its_start_to_the_auditor(
     manager.get_by_text("Approved, for run").wait_for()
     world.work()
     starter.locator(".title", has_text="done").wait_for()
+    said = starter.locator("section", has_text="Said to this run").locator("li")
+    assert said.inner_text().split() == ["approve", "approve", "by", "operator"]
 
     auditor = open_page(address)
     log_in(auditor, "viewer")
@@ -385,3 +387,8 @@ def test_every_page_can_be_read_by_all(
         page.locator(f":visible:is({SHOWN})").first.wait_for()
         page.wait_for_timeout(200)  # what is still to come is there
         can_be_read(page, name, theme, width)
+        if place is not None:
+            here = page.locator(".team-bar [aria-current=page]").bounding_box()
+            assert here is not None
+            assert here["x"] >= 0, name
+            assert here["x"] + here["width"] <= width, name

@@ -84,7 +84,8 @@ def test_a_broken_guard_shows_its_counterexample_and_is_not_saved(
     page.get_by_text("version 2").first.wait_for()
     assert shop.viewer.get(f"{SHOP}/programs/quick").json()["source"] == ASKED
     page.get_by_role("link", name="1 and 2").click()
-    page.get_by_text("ask").first.wait_for()
+    page.locator('.react-flow__node[data-id="ask"] .side-b').wait_for()
+    page.get_by_role("button", name="The whole").click()
     page.locator("ins", has_text="approval").first.wait_for()
 
 

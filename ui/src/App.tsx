@@ -43,7 +43,7 @@ export function App() {
     </button>
   );
   if (from !== null) return <Pages from={from} tools={tools} />;
-  return <TeamApp tools={tools}>{(team) => <Pages from={team} tools={tools} />}</TeamApp>;
+  return <TeamApp tools={tools}>{(team) => <Pages from={team} tools={null} />}</TeamApp>;
 }
 
 /** The pages that every source of runs has. */

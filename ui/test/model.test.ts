@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { axis } from "../src/model/axis";
-import { folded, words } from "../src/model/compare";
+import { differingIn, folded, words } from "../src/model/compare";
 import { parseFilter, withWord } from "../src/model/filter";
 import { foldChains } from "../src/model/fold";
 import { layout } from "../src/model/layout";
@@ -266,6 +266,13 @@ test("texts are compared by their words, whole and in order", () => {
       side === "a" ? "the cat sat" : "the dog sat down",
     );
   }
+});
+
+test("two differ in what they were given and made, and not in what that cost", () => {
+  const pair: [string, string] = ["1", "2"];
+  expect(differingIn({ inputs: pair, duration_ms: pair, cost_usd: pair, retries: pair })).toBe(
+    "inputs, failed attempts",
+  );
 });
 
 test("one word that changes in a long text is found, and nothing else", () => {

@@ -1,7 +1,7 @@
 import { type ReactNode, useEffect, useMemo, useState } from "react";
 import type { Comparison, RunView, Source } from "../api";
 import { cost, duration, tokens } from "../lib/format";
-import { boxOf, merge } from "../model/compare";
+import { boxOf, differingIn, merge } from "../model/compare";
 import { index, type Run, type State, stateOf } from "../model/run";
 import { standing } from "../model/standing";
 import { StateIcon } from "../parts/Icon";
@@ -74,7 +74,7 @@ function Compared({ found, tools }: { found: Comparison; tools: ReactNode }) {
           {found.same ? (
             "They did the same; what they cost and how long they took may differ."
           ) : found.divergence === null ? (
-            `They differ in ${Object.keys(found.whole).join(", ")}.`
+            `They differ in ${differingIn(found.whole)}.`
           ) : (
             <FirstDifference steps={found.steps} select={select} />
           )}

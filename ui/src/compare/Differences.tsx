@@ -3,7 +3,7 @@ import type { Comparison, StepDifference } from "../api";
 import { cost, duration, plural } from "../lib/format";
 import { pretty, words as spoken } from "../lib/json";
 import { isForPage } from "../lib/keys";
-import { folded, type Side, words } from "../model/compare";
+import { fieldName, folded, type Side, words } from "../model/compare";
 import type { Key } from "../parts/Keys";
 import { Plain, read } from "../parts/Text";
 
@@ -89,17 +89,8 @@ export function SideMark({ side }: { side: Side }) {
 export function told(step: StepDifference, lacks: string): string {
   if (step.side === "a") return `B ${lacks}`;
   if (step.side === "b") return `A ${lacks}`;
-  return Object.keys(step.fields)
-    .map((name) => NAMES[name] ?? name)
-    .join(", ");
+  return Object.keys(step.fields).map(fieldName).join(", ");
 }
-
-const NAMES: Record<string, string> = {
-  duration_ms: "time",
-  cost_usd: "cost",
-  references: "values read",
-  retries: "failed attempts",
-};
 
 /** Each step of both, those that are equal in groups; the first row is the whole. */
 export function StepRows({
@@ -192,7 +183,7 @@ function Pair({ name, pair }: { name: string; pair: [string, string] }) {
       text === "null" ? "none" : name === "cost_usd" ? cost(text) : duration(Number(text));
     return (
       <section>
-        <h3>{NAMES[name]}</h3>
+        <h3>{fieldName(name)}</h3>
         <p>
           {show(a)} → {show(b)}
         </p>
@@ -201,7 +192,7 @@ function Pair({ name, pair }: { name: string; pair: [string, string] }) {
   }
   return (
     <section>
-      <h3>{NAMES[name] ?? name}</h3>
+      <h3>{fieldName(name)}</h3>
       <TwoTexts a={a} b={b} />
     </section>
   );

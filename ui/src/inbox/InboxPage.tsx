@@ -118,7 +118,13 @@ export function InboxPage({ from, tools }: { from: Source; tools: ReactNode }) {
       </header>
       <nav className="asked" aria-label="What is asked">
         {list !== null && asked.length === 0 && (
-          <p className="message">Nothing waits for a person here.</p>
+          <div className="message">
+            <p>Nothing waits for a person here.</p>
+            <p className="muted">
+              What a run asks somebody to approve comes here, and a call of which nobody knows
+              whether it was made.
+            </p>
+          </div>
         )}
         <ul>
           {asked.map((one) => (

@@ -47,6 +47,28 @@ export function merge(found: Comparison): Merged {
   };
 }
 
+const MEASURES = new Set(["tokens", "cost_usd", "duration_ms"]);
+
+const NAMES: Record<string, string> = {
+  duration_ms: "time",
+  cost_usd: "cost",
+  references: "values read",
+  retries: "failed attempts",
+};
+
+/** A field of a difference, in the words of a page. */
+export function fieldName(name: string): string {
+  return NAMES[name] ?? name;
+}
+
+/** In what two differ outside of their steps; what they cost and how long they took does not count. */
+export function differingIn(whole: Comparison["whole"]): string {
+  return Object.keys(whole)
+    .filter((name) => !MEASURES.has(name))
+    .map(fieldName)
+    .join(", ");
+}
+
 /** Several steps in one row: those that are equal, or those that only one run has. */
 export interface Group {
   group: "same" | "a" | "b";

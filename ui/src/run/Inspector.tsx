@@ -629,12 +629,13 @@ function RunFacts() {
           <ul className="names">
             {view.messages.map((json) => {
               const node = read(json) ?? undefined;
+              const reason = field(field(node, "body"), "reason");
               return (
                 <li key={json}>
                   <strong>{words(field(node, "kind"))}</strong>{" "}
                   <Plain text={words(field(node, "name"))} />{" "}
                   <span className="muted">by {words(field(node, "by"))}</span>{" "}
-                  <Plain text={words(field(field(node, "body"), "reason"))} />
+                  {reason?.kind === "string" && <Plain text={reason.value} />}
                 </li>
               );
             })}

@@ -1,9 +1,8 @@
 import { type FormEvent, useCallback, useEffect, useState } from "react";
 import type { UserList, UserRow } from "../api";
-import { moment } from "../lib/format";
 import { Plain } from "../parts/Text";
 import { call, send } from "./api";
-import { Cells, Faults, Field, Sheet } from "./parts";
+import { Cells, Faults, Field, Sheet, When } from "./parts";
 
 /** People and projects of the whole instance, for its owners. */
 export function InstancePage({ changed }: { changed: () => void }) {
@@ -65,7 +64,7 @@ export function InstancePage({ changed }: { changed: () => void }) {
                 <td>
                   <Plain text={one.name} />
                 </td>
-                <td>{moment(one.created)}</td>
+                <When at={one.created} />
                 <td>{one.disabled ? "disabled" : one.owner ? "owner" : "may log in"}</td>
                 <td>
                   <button

@@ -3,7 +3,7 @@ import type { AuditList, HostList } from "../api";
 import { moment, plural } from "../lib/format";
 import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
-import { Cells, Faults, Sheet, useAsked } from "./parts";
+import { Cells, Faults, Sheet, useAsked, When } from "./parts";
 
 /** The audit log of a project, newest first. */
 export function AuditPage({ from }: { from: TeamSource }) {
@@ -22,6 +22,7 @@ export function AuditPage({ from }: { from: TeamSource }) {
         <Cells>
           <thead>
             <tr>
+              <th>Entry</th>
               <th>When</th>
               <th>Who</th>
               <th>Did</th>
@@ -33,9 +34,8 @@ export function AuditPage({ from }: { from: TeamSource }) {
           <tbody>
             {list.entries.map((one) => (
               <tr key={one.number}>
-                <td title={`entry ${one.number}, ${new Date(one.at).toISOString()}`}>
-                  {moment(one.at)}
-                </td>
+                <td>{one.number}</td>
+                <When at={one.at} />
                 <td>
                   <Plain text={one.actor + (one.key_id === null ? "" : ` (key ${one.key_id})`)} />
                 </td>

@@ -3,7 +3,7 @@ import type { KeyList, MemberList, NewKey, Settings } from "../api";
 import { moment } from "../lib/format";
 import { Plain } from "../parts/Text";
 import { call, type TeamSource } from "./api";
-import { Cells, Faults, Field, Sheet, useAsked } from "./parts";
+import { Cells, Faults, Field, Sheet, useAsked, When } from "./parts";
 
 const ROLES: [string, string][] = [
   ["viewer", "sees that runs ran, what they cost and how long they took"],
@@ -173,7 +173,7 @@ export function KeysPage({ from }: { from: TeamSource }) {
                 <td>
                   <Plain text={one.maker} />
                 </td>
-                <td>{one.used === null ? "never" : moment(one.used)}</td>
+                <When at={one.used} never="never" />
                 <td>
                   {one.revoked !== null ? (
                     "revoked"

@@ -1,9 +1,8 @@
 import { type FormEvent, useState } from "react";
 import type { PolicyList, PolicyVersion } from "../api";
-import { moment } from "../lib/format";
 import { Block, Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
-import { Cells, Faults, Sheet, useAsked } from "./parts";
+import { Cells, Faults, Sheet, useAsked, When } from "./parts";
 
 /** What programs of a project must provably keep to: its versions, and who may puts the next. */
 export function PolicyPage({ from }: { from: TeamSource }) {
@@ -81,7 +80,7 @@ export function PolicyPage({ from }: { from: TeamSource }) {
                 <td>
                   <Plain text={one.put_by} />
                 </td>
-                <td title={new Date(one.put).toISOString()}>{moment(one.put)}</td>
+                <When at={one.put} />
                 <td>
                   <code>{one.digest.slice(0, 12)}</code>
                 </td>

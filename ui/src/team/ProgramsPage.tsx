@@ -1,10 +1,9 @@
 import { type FormEvent, useEffect, useId, useState } from "react";
 import type { ProgramList, ProgramVersion } from "../api";
-import { moment } from "../lib/format";
 import { Block, Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 import { type Field, fieldsOf, inputsOf } from "./form";
-import { Cells, Faults, useAsked } from "./parts";
+import { Cells, Faults, useAsked, When } from "./parts";
 
 /** The programs of a project. */
 export function ProgramsPage({ from }: { from: TeamSource }) {
@@ -55,7 +54,7 @@ export function ProgramsPage({ from }: { from: TeamSource }) {
                   <td>
                     <Plain text={one.put_by} />
                   </td>
-                  <td title={new Date(one.put).toISOString()}>{moment(one.put)}</td>
+                  <When at={one.put} />
                 </tr>
               ))}
             </tbody>

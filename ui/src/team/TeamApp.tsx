@@ -125,7 +125,7 @@ export function TeamApp({
   };
   return (
     <div className="team">
-      <Bar me={me} project={project} left={left} />
+      <Bar me={me} project={project} left={left} tools={tools} />
       {unleft !== null && (
         <p className="toast" role="alert">
           Not logged out: {unleft.message}
@@ -235,10 +235,12 @@ function Bar({
   me,
   project,
   left,
+  tools,
 }: {
   me: Me;
   project: Membership | null;
   left: () => Promise<void>;
+  tools: ReactNode;
 }) {
   const [{ page }] = useAddress();
   const here = PLACE_OF[page[0] ?? ""] ?? page[0] ?? "";
@@ -281,6 +283,7 @@ function Bar({
       >
         {me.name}
       </a>
+      {tools}
       <button type="button" className="quiet" onClick={left}>
         Log out
       </button>

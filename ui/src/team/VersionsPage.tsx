@@ -12,7 +12,7 @@ import {
 } from "../compare/Differences";
 import { MergedGraph } from "../compare/MergedGraph";
 import { moment } from "../lib/format";
-import type { Side } from "../model/compare";
+import { differingIn, type Side } from "../model/compare";
 import { mergeVersions } from "../model/versions";
 import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
@@ -79,7 +79,7 @@ function Compared({
         <p className="reason">
           {found.same
             ? "They do the same: what differs is how they are written."
-            : first === null && `They differ in ${Object.keys(found.whole).join(", ")}.`}
+            : first === null && `They differ in ${differingIn(found.whole)}.`}
           <FirstDifference steps={found.steps} select={select} />
           {undrawn(found)}
           {first !== null && <KeyHint />}

@@ -1,5 +1,6 @@
 import { type InputHTMLAttributes, type ReactNode, useCallback, useEffect, useState } from "react";
 import { Refusal } from "../api/refusal";
+import { moment } from "../lib/format";
 import { useTurns } from "../lib/turns";
 import { saidOf } from "../model/editing";
 import { Plain } from "../parts/Text";
@@ -115,6 +116,16 @@ export function Field({
       {label}
       <input {...input} onChange={(event) => onText(event.target.value)} />
     </label>
+  );
+}
+
+/** A cell of a table with a time, without one with what *never* says; the exact one is its title. */
+export function When({ at, never = "" }: { at: number | null; never?: string }) {
+  if (at === null) return <td className="when">{never}</td>;
+  return (
+    <td className="when" title={new Date(at).toISOString()}>
+      {moment(at)}
+    </td>
   );
 }
 
