@@ -53,7 +53,7 @@ def main() -> None:
         listening.bind(("127.0.0.1", options.port))
         listening.listen()
         store = open_tables(f"sqlite:///{folder}/runs.db")
-        vm = ExecutionVM(options.model, tools(), store=store)
+        vm = ExecutionVM(options.model, tools(Path(folder)), store=store)
         state = State(store, pepper_of(Path(folder) / "secret"), vm=vm)
         password = secrets.token_urlsafe(9)
         seed(state, vm, password)
@@ -95,14 +95,17 @@ def seed(state: State, vm: ExecutionVM, password: str) -> None:
     state.store.create(vm.pending(program, inputs, project=PROJECT, submitter="vic"))
 
 
-def tools() -> dict[str, Any]:
-    """The tools of the example, whose file is no module's name."""
+def tools(folder: Path) -> dict[str, Any]:
+    """The tools of the example, whose file is no module's name; what its bank pays is noted in
+    *folder*.
+    """
     place = EXAMPLES / "refund-approval.py"
     spec = importlib.util.spec_from_file_location("refund_approval", place)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.__dict__["BANK"] = folder / "bank.jsonl"
     names = ("get_order", "issue_refund", "find_refund", "answer_politely")
     return {name: getattr(module, name) for name in names}
 

@@ -69,9 +69,9 @@ def take(folder: Path) -> list[str]:
 
     folder.mkdir(parents=True, exist_ok=True)
     made = loaded("scripts/demo_server.py")
-    tools = made.tools()
     program = shutil.which("chromium") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as place:
+        tools = made.tools(Path(place))
         store = open_tables(f"sqlite:///{place}/runs.db")
         state = State(store, b"a secret of pictures, 32 bytes..", vm=host(tools))
         made.seed(state, state.vm, PASSWORD)

@@ -81,12 +81,21 @@ def test_the_demo_serves_a_run_that_waits(tmp_path: Path) -> None:
         client = httpx.Client(base_url=found[1], headers={"origin": found[1]}, timeout=30)
         body = {"name": "max", "password": found[2]}
         assert client.post("/api/v1/login", json=body).is_success
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not (asked := client.get("/api/v1/projects/shop/inbox").json()["asked"]):
             assert time.monotonic() < until
             time.sleep(0.1)
         assert asked[0]["role"] == "manager"
+        answer = {name: asked[0][name] for name in ("run", "path", "shown")}
+        said = client.post("/api/v1/projects/shop/inbox", json={**answer, "answer": "approve"})
+        assert said.is_success, said.text
+        run = f"/api/v1/projects/shop/runs/{asked[0]['run']}"
+        while client.get(run).json()["run"]["status"] != "success":
+            assert time.monotonic() < until
+            time.sleep(0.1)
         client.close()
+    # what it has paid, too, stood in a folder of its own
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.yaml", "log"]
 
 
 @pytest.mark.parametrize(
