@@ -173,7 +173,9 @@ def test_the_command_drives_what_is_forked_in_it(built: None, url: str, tmp_path
     [
         (["--with-worker"], "add --as NAME"),
         (["--tools", "shop.py:tools"], "add --as NAME"),
-        (["--model", "local"], "add --as NAME"),
+        (["--model", "local"], "--model is of a host, and there is none here: add --as NAME"),
+        (["--answer", "analyze=yes"], "--answer is of a host"),
+        (["--as", "mia", "--price", "m=1,2"], "--price is of a host, and there is none here: add"),
         (["--as", "mia", "--with-worker"], "add --tools, or --model"),
     ],
 )

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { askUntilAnswered, Refusal, whilePolled } from "../src/api/refusal";
+import { askUntilAnswered, Refusal, refusal, whilePolled } from "../src/api/refusal";
 import { call } from "../src/team/api";
 
 beforeEach(() => {
@@ -56,4 +56,15 @@ test("only a page that is polled says that it tries again, and only of what may 
   expect(fault.message).toBe("the server does not answer");
   expect(whilePolled(fault)).toBe("the server does not answer; this page tries again");
   expect(whilePolled(new Refusal("not found", 404))).toBe("not found");
+});
+
+test("an answer that is no problem document is told as what it is", () => {
+  const told = (text: string) => refusal(502, text, (plain) => `answered ${plain}`);
+  const fault = { place: "p", code: "V001", message: "m" };
+  const found = told(JSON.stringify({ detail: "no", diagnostics: [fault] }));
+  expect([found.message, found.status, found.diagnostics]).toEqual(["no", 502, [fault]]);
+  for (const text of ["<html>", "404", "null", "[]", '{"detail":1}', ""]) {
+    expect(told(text).message).toBe(`answered ${text}`);
+    expect(told(text).passing).toBe(true);
+  }
 });

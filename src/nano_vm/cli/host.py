@@ -15,7 +15,8 @@ from ..diagnostics.register import has
 from ..errors import ProgramError
 from ..run.vm import ExecutionVM
 from . import models, rules, sources, tools
-from .grammar import Options
+from .faults import UsageFault
+from .grammar import Options, typed
 from .inputs import untrusted_inputs
 from .keys import public_keys, signing_key
 
@@ -31,10 +32,27 @@ if TYPE_CHECKING:
 _HOSTS = ("mcp", "model", "host", "answer")
 """Options, beside ``--tools``, that make a host."""
 
+_OF_A_HOST = ("policy", "approve", "price", "base_url", "trust")
+"""Options that say something of a host, and make none."""
+
 
 def has_host(options: Options) -> bool:
     """Whether *options* name something that a program can call."""
     return options.tools is not None or any(options.get(name) for name in _HOSTS)
+
+
+def refuse_host(remedy: str, *, whole: bool = False) -> None:
+    """Refuse options that say something of a host where there is none; with *whole* also those that
+    make one.
+
+    Raises:
+        UsageFault: With *remedy*.
+    """
+    for name in (*_OF_A_HOST, *(("tools", *_HOSTS) if whole else ())):
+        if typed(name):
+            raise UsageFault(
+                f"--{name.replace('_', '-')} is of a host, and there is none here: {remedy}"
+            )
 
 
 def vm_of(

@@ -1,6 +1,6 @@
 // All data of the pages comes through here: embedded in the file itself, or from a server.
 
-import { refusal } from "./refusal";
+import { Refusal, refusal } from "./refusal";
 import type {
   Answer,
   AskedList,
@@ -187,7 +187,7 @@ async function ask<T>(
   try {
     answer = await fetch(`api/${path}${words && `?${words}`}`, options);
   } catch {
-    throw new Error("the server does not answer: is nano-vm ui still running?");
+    throw new Refusal("the server does not answer: is nano-vm ui still running?", 0);
   }
   if (!answer.ok) throw refusal(answer.status, await answer.text(), (text) => text);
   return (await answer.json()) as T;

@@ -58,10 +58,10 @@ export function askUntilAnswered<T>(
 
 /** The refusal that an answer is: a problem document, or what *plain* makes of other text. */
 export function refusal(status: number, text: string, plain: (text: string) => string): Refusal {
+  let problem: Partial<Problem> | null = null;
   try {
-    const problem: Problem = JSON.parse(text);
-    return new Refusal(String(problem.detail), status, problem.diagnostics ?? []);
-  } catch {
-    return new Refusal(plain(text), status);
-  }
+    problem = JSON.parse(text);
+  } catch {}
+  if (typeof problem?.detail !== "string") return new Refusal(plain(text), status);
+  return new Refusal(problem.detail, status, problem.diagnostics ?? []);
 }

@@ -40,9 +40,6 @@ OIDC_VARIABLE = "NANO_VM_OIDC"
 METRICS_TOKEN = "NANO_VM_METRICS_TOKEN"
 MIN_TOKEN_CHARS = 16
 
-_OF_A_HOST = ("policy", "approve", "price", "base_url", "trust")
-"""Options that say something of a host, and make none."""
-
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -170,26 +167,17 @@ def _host(store: Archive, options: Options, observer: Observer | None) -> Execut
     Raises:
         UsageFault: If an option says something of a host, or of a worker, and there is none.
     """
-    from ..host import has_host, vm_of
+    from ..host import has_host, refuse_host, vm_of
     from ..rules import load_policy
 
     if not options.with_worker and typed("concurrency"):
         raise UsageFault("--concurrency is of a worker, and there is none here: add --with-worker")
     if not options.with_worker and not has_host(options):
-        _refuse_rules()
+        refuse_host("add --with-worker, or --tools; the workers elsewhere have their own")
         return None
     observers = [] if observer is None else [observer]
     policy = load_policy(options.policy)
     return vm_of(options, policy=policy, store=store, observers=observers)
-
-
-def _refuse_rules() -> None:
-    for name in _OF_A_HOST:
-        if typed(name):
-            raise UsageFault(
-                f"--{name.replace('_', '-')} is of a host, and there is none here: add "
-                f"--with-worker, or --tools; the workers elsewhere have their own"
-            )
 
 
 def _provider(given: str | None) -> Provider | None:

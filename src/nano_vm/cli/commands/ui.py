@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import completion
 from ..faults import OK, UsageFault
-from ..grammar import Options, argument, command, flag, option, typed, values
+from ..grammar import Options, argument, command, flag, option, values
 from ..output import note, say
 from ..parameters import PORT, STORE, STORED, takes_host, takes_price, takes_rules
 from ..stores import VARIABLE, opened
@@ -115,13 +115,14 @@ def _deciding(
     from ...ui.asking import Answers
     from ...ui.forks import Forks
     from ...ui.library import StoreLibrary
-    from ..host import has_host, vm_of
+    from ..host import has_host, refuse_host, vm_of
     from ..keys import signing_key
     from ..rules import load_policy
 
     if options.decides_as is None:
-        if options.with_worker or typed("tools") or typed("model"):
-            raise UsageFault("say who forks and decides: add --as NAME; without it nothing changes")
+        if options.with_worker:
+            raise UsageFault("--with-worker changes runs: add --as NAME, and its tools or model")
+        refuse_host("add --as NAME, who forks and decides; without it nothing changes", whole=True)
         return None, None
     if url is None:
         raise UsageFault("--as decides what runs of a store ask; files take no answers")
@@ -133,6 +134,7 @@ def _deciding(
     if not has_host(options):
         if options.with_worker:
             raise UsageFault("--with-worker needs what it works with: add --tools, or --model")
+        refuse_host("add --tools, or --model, by which forks are checked")
         return answers, None
     vm = vm_of(options, policy=load_policy(options.policy), store=store)
     stack.callback(vm.close)
