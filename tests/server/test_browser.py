@@ -390,5 +390,5 @@ def test_every_page_can_be_read_by_all(
         if place is not None:
             here = page.locator(".team-bar [aria-current=page]").bounding_box()
             assert here is not None
-            assert here["x"] >= 0, name
-            assert here["x"] + here["width"] <= width, name
+            # the bar is scrolled by whole pixels
+            assert -1 < here["x"] < here["x"] + here["width"] < width + 1, name
