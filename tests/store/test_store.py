@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_memory import folder_in_memory
 from patience import HANGS_SECONDS
 from postgres import PostgresServer, url_of
 
@@ -1505,7 +1506,7 @@ def test_a_connection_that_was_lost_while_nobody_used_it(
 
 @pytest.mark.slow
 def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
-    server = PostgresServer(tmp_path)
+    server = PostgresServer(tmp_path, home=folder_in_memory())
     try:
         run = new_run()
         with SqlStore(server.database()) as store:

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from build import parallel, program, step
 from campaigns import is_whole
+from in_memory import folder_in_memory
 from patience import HANGS_SECONDS
 from postgres import PostgresServer, url_of
 
@@ -433,7 +434,7 @@ async def test_a_server_that_is_started_again(tmp_path: Path) -> None:
     """As `pg_ctl restart -m immediate`: runs of a worker, of a caller, and one that is submitted
     meanwhile.
     """
-    server = PostgresServer(tmp_path)
+    server = PostgresServer(tmp_path, home=folder_in_memory())
     host = Host(server.database())
     vm = host.vm()
 
