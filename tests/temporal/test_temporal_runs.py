@@ -98,8 +98,14 @@ async def test_an_approval_is_decided_once_by_what_was_shown(temporal_server: Se
         assert decided.output == {"approved": True, "reason": "fine"}
         assert decided.extra is not None
         assert decided.extra["by"] == "ann"
-        with pytest.raises(Expired, match="has ended"):
-            await runs.approve("approved", "ok", shown=entry["shown"], by="bob")
+        for late in (
+            runs.approve("approved", "ok", shown=entry["shown"], by="bob"),
+            runs.reject("approved", "ok", by="bob"),
+            runs.send_event("approved", "paid"),
+            runs.resolve("approved", "a", retry=True, by="bob"),
+        ):
+            with pytest.raises(Expired, match="run 'approved' has ended"):
+                await late
 
 
 async def test_a_decision_needs_the_role_also_where_the_run_cannot_be_looked_at(
@@ -766,6 +772,24 @@ async def test_calls_go_to_the_queue_that_has_their_tool(temporal_server: Server
     assert made_by == ["there"]
 
 
+async def test_a_call_whose_tool_no_worker_of_its_queue_has_is_not_made(
+    temporal_server: Server,
+) -> None:
+    client, end = await temporal_server.client(), next(NUMBERS)
+    made = program(
+        step(tool="far", args={"x": 1}, catch=[{"errors": ["NoTool"], "next": "b"}]),
+        {"id": "b", "type": "set", "values": {"x": 2}},
+    )
+    near = ExecutionVM(None, {"far": tool(effect="write")(read)})
+    async with (
+        worker(client, near, f"near-{end}", queues={"far": f"bank-{end}"}),
+        worker(client, ExecutionVM(), f"bank-{end}"),
+    ):
+        trace = await TemporalRuns(client, f"near-{end}").run(made)
+    assert trace.ok, trace.error
+    assert "NoTool: no worker that took the call has a tool 'far'" in (trace.steps[0].error or "")
+
+
 async def test_a_worker_with_another_contract_makes_no_call(temporal_server: Server) -> None:
     async def far(x: int) -> int:
         raise AssertionError("it was called")
@@ -898,5 +922,6 @@ async def test_a_worker_that_is_too_old_leaves_the_run_to_another(
                 if event.HasField("workflow_task_failed_event_attributes")
             ]
         assert "upgrade it" in failed[0].failure.message
+        assert await runs.fault("newer") == failed[0].failure.message
         monkeypatch.setattr(workflow, "INTERPRETER", INTERPRETER + 1)  # the worker is upgraded
         assert (await runs.result("newer")).ok
