@@ -30,7 +30,6 @@ from .times import age
 
 if TYPE_CHECKING:
     from temporalio.client import Client
-    from temporalio.converter import DataConverter
 
     from ..records.trace import Trace
     from ..run.vm import ExecutionVM
@@ -103,16 +102,6 @@ def _secret(options: Options, name: str) -> str | None:
     if not found:
         raise UsageFault(f"--{name.replace('_', '-')}: the variable {variable} is not set")
     return found
-
-
-def _converter(options: Options) -> DataConverter:
-    """How the payloads of the cluster are read that *options* name."""
-    from ..store.protocol import open_payloads
-    from ..temporal import data_converter, external_storage
-
-    url = options.payloads
-    storage = external_storage(open_payloads(url)) if url is not None else None
-    return data_converter(_encryption(options), storage)
 
 
 def _encryption(options: Options) -> Any:
@@ -348,6 +337,7 @@ def printed(whole: Trace, options: Options) -> None:
 def replay(options: Options) -> int:
     """As ``nano-vm replay``: the history of a run on the cluster, or of a file."""
     from ..temporal.histories import histories_of, history_of, replayed
+    from ..temporal.storage import converter_of
 
     refuse(options)
     if options.program_file:
@@ -357,7 +347,7 @@ def replay(options: Options) -> int:
 
     async def done() -> list[Replayed]:
         histories = [file] if file else await histories_of(await connected(options), options.run)
-        converter = _converter(options)
+        converter = converter_of(options.payloads, _encryption(options))
         return [await replayed(history, converter) for history in histories]
 
     found = asyncio.run(done())

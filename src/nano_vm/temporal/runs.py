@@ -43,13 +43,12 @@ from ..run.inbox import Roles, account, principal, require_reason, require_role,
 from ..run.inputs import is_run_id, names_of
 from ..run.options import RUN_OPTIONS, RunOptions, unknown_options
 from ..run.vm import ExecutionVM
-from ..store.protocol import open_payloads
 from ..values import UNSET, admit, canonical, kind_name
-from .conversion import data_converter, decoding, excess, most_bytes
+from .conversion import decoding, excess, most_bytes
 from .failures import SAME_FOR_ALL, TOO_LARGE, UNDECODED, chain_of, too_large
 from .schedules import Schedules
 from .searching import attributes_of, register
-from .storage import external_storage
+from .storage import converter_of
 from .terms import (
     DECIDE,
     ENDED,
@@ -101,8 +100,7 @@ async def connect(
         VMError: If no server answers, or it has no such namespace.
     """
     if "data_converter" not in options:
-        storage = external_storage(open_payloads(payloads)) if payloads is not None else None
-        options["data_converter"] = data_converter(encryption, storage)
+        options["data_converter"] = converter_of(payloads, encryption)
     try:
         client = await Client.connect(
             address, namespace=namespace, tls=tls, api_key=api_key, **options

@@ -11,14 +11,17 @@ from collections.abc import Mapping, Sequence
 
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import (
+    DataConverter,
     ExternalStorage,
+    PayloadCodec,
     StorageDriver,
     StorageDriverClaim,
     StorageDriverRetrieveContext,
     StorageDriverStoreContext,
 )
 
-from ..store.protocol import PayloadStore
+from ..store.protocol import PayloadStore, open_payloads
+from .conversion import data_converter
 
 NAME = "nano-vm"
 """The driver's name, which stands in histories: one of another name does not read them."""
@@ -64,6 +67,13 @@ class Storage(StorageDriver):
             Payload(metadata=_read(claim.claim_data["metadata"]), data=body)
             for claim, body in zip(claims, bodies, strict=True)
         ]
+
+
+def converter_of(url: str | None, encryption: PayloadCodec | None) -> DataConverter:
+    """How clients and workers of a cluster read and write payloads: *url* is that of the database of
+    large ones.
+    """
+    return data_converter(encryption, None if url is None else external_storage(open_payloads(url)))
 
 
 def external_storage(payloads: PayloadStore) -> ExternalStorage:

@@ -51,7 +51,9 @@ class Words:
         path = entry["path"]
         self.waiting[path], self._checks[path] = entry, check
         self._over.pop(path, None)
-        (self._brief.add if brief else self._brief.discard)(path)
+        self._brief.discard(path)
+        if brief:
+            self._brief.add(path)
         if "event" not in entry or path in self.decided:
             return
         for event in self.events:
