@@ -405,6 +405,13 @@ class Client(_Calls):
         found: list[dict[str, Any]] = self._send(self._located()._sums(by, None, query))["costs"]
         return found
 
+    def budgets(self) -> dict[str, Any]:
+        """The ``budgets`` of workers that count runs of the project, and how their ``accounts``
+        stand.
+        """
+        found: dict[str, Any] = self._send(_Call("GET", self._located()._in("budgets")))
+        return found
+
     def sums(
         self, by: str = "model", *, prices: Mapping[str, Any] | None = None, **query: str
     ) -> dict[str, Any]:
@@ -642,6 +649,12 @@ class AsyncClient(_Calls):
         """As `Client.costs`."""
         call = (await self._located())._sums(by, None, query)
         found: list[dict[str, Any]] = (await self._send(call))["costs"]
+        return found
+
+    async def budgets(self) -> dict[str, Any]:
+        """As `Client.budgets`."""
+        call = _Call("GET", (await self._located())._in("budgets"))
+        found: dict[str, Any] = await self._send(call)
         return found
 
     async def sums(

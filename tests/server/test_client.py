@@ -75,6 +75,7 @@ def test_a_run_from_start_to_end(world: World, address: str, keys: dict[str, str
         assert client.costs() == []
         sums = client.sums("member", prices={"m": (1, 2.5), "n": {"input": 1, "output": 2}})
         assert (sums["costs"], sums["whole"]) == ([], True)
+        assert client.budgets()["accounts"] == []
 
 
 @pytest.mark.slow
@@ -97,6 +98,7 @@ def test_the_same_awaited(world: World, address: str, keys: dict[str, str]) -> N
             with pytest.raises(TimeoutError, match="is pending still"):
                 await client.wait(other, timeout_seconds=0)
             assert await client.costs("day") == []
+            assert (await client.budgets())["budgets"] == []
             assert (await client.sums("version", prices={"m": (1, 2)}))["runs"] > 0
 
     asyncio.run(go())

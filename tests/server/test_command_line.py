@@ -190,6 +190,32 @@ def test_costs_by_other_prices_are_those_of_the_store(shop: Shop, tmp_path: Path
     assert (Decimal(found["cost_usd"]), Decimal(found["what_if_usd"])) == (3, Decimal("0.5"))
 
 
+def test_budgets_stand_as_in_the_store(shop: Shop, tmp_path: Path) -> None:
+    budgets = {"of shop": {"project": "shop", "max_llm_calls": 9, "max_cost_usd": "0.5"}}
+    store = shop.world.state.store
+    vm = ExecutionVM(
+        ScriptedLLM(["yes"]), prices={"scripted": (1, 1)}, budgets=budgets, store=store
+    )
+    asks = {"id": "ask", "type": "llm", "prompt": "well?", "max_tokens": 9}
+    program = Program.from_dict({"name": "bound", "steps": [asks]})
+    asyncio.run(vm.run(program, project="shop", run_id="bound-1"))
+    host = tmp_path / "host.toml"
+    host.write_text(
+        '[budgets."of shop"]\nproject = "shop"\nmax_llm_calls = 9\nmax_cost_usd = 0.5\n'
+    )
+    own, shop.world.state.hosts.own = shop.world.state.hosts.own, vm
+    try:
+        code, out, err = shop.run("costs", "--budgets")
+        as_json = json.loads(shop.run("costs", "--budgets", "--json")[1])
+    finally:
+        shop.world.state.hosts.own = own
+    expected = shop.stored("costs", "--budgets", "--host", str(host))
+    assert (code, out, err) == expected
+    assert "budget 'of shop': max_llm_calls: 1 spent, 0 reserved of 9" in out
+    stored = shop.stored("costs", "--budgets", "--host", str(host), "--json")
+    assert as_json == json.loads(stored[1])
+
+
 def test_it_is_said_where_a_server_does_not_sum_all_runs(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,7 +442,7 @@ def test_a_fault_that_only_a_newer_server_knows_stands_at_its_place(
         (("approve", "x", "--by", "ann"), "--by does not go with a server: who says it"),
         (("runs", "--project", "bank"), "--project does not go with a server"),
         (("cancel", "x", "--tools", "x.py:y"), "--tools does not go with a server"),
-        (("costs", "--budgets"), "--budgets does not go with a server"),
+        (("costs", "--budgets", "--host", "x.toml"), "--host does not go with a server"),
         (("show", "x", "--engine", "temporal"), "--engine does not go with --server"),
         (("show", "x", "--store", "sqlite:///runs.db"), "--server does not go with --store"),
     ],

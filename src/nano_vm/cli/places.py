@@ -23,7 +23,9 @@ from .inbox import principal
 
 if TYPE_CHECKING:
     from ..prices import Price
+    from ..store.accounts import Account, Standing
     from ..store.protocol import Archive, Cost, RunFilter
+    from ..store.shared_budget import SharedBudget
 
 VARIABLE = "NANO_VM_SERVER"
 
@@ -85,6 +87,12 @@ class Place(Protocol):
         self, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
     ) -> Summed:
         """What model calls of runs have cost, summed; and what they would have by *prices*."""
+        ...
+
+    def accounts(self, budgets: Mapping[str, SharedBudget]) -> list[tuple[Account, Standing]]:
+        """How the accounts of budgets that runs share stand, with the limits of *budgets*, or as
+        the workers of a server have them.
+        """
         ...
 
     def decider(self, options: Options, *, asked: bool = True) -> str:
@@ -257,6 +265,12 @@ class StorePlace:
         calls = list(spent_in(self.store, filter))
         would = summed(calls, by, prices) if prices is not None else []
         return Summed(summed(calls, by), would, [])
+
+    def accounts(self, budgets: Mapping[str, SharedBudget]) -> list[tuple[Account, Standing]]:
+        """See `Place.accounts`."""
+        from ..run.shared import standings
+
+        return standings(budgets, self.store.accounts())
 
     def decider(self, options: Options, *, asked: bool = True) -> str:
         """Whoever is named, or the account of who sits there."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..client import KEY_VARIABLE, Client, ServerError
 from ..errors import StoreError, UnknownRun, VMError
+from ..store.accounts import Account, Standing, account_of_json
 from ..store.protocol import Cost
 from ..values import UNSET
 from .faults import Failure, NoRun, UsageFault
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..prices import Price
     from ..run.durable.facts import Brief, Facts, Header
     from ..store.protocol import RunFilter
+    from ..store.shared_budget import SharedBudget
 
 MOST_SUMMED = 100_000
 """Runs whose costs are asked for: as many as a server sums."""
@@ -164,6 +166,10 @@ class ServerPlace:
             )
         would = [_cost({**row, **_by_other(row)}) for row in rows] if prices is not None else []
         return Summed([_cost(row) for row in rows], would, notes)
+
+    def accounts(self, budgets: Mapping[str, SharedBudget]) -> list[tuple[Account, Standing]]:
+        """See `Place.accounts`: the limits are those of its workers."""
+        return [account_of_json(told) for told in self.client.budgets()["accounts"]]
 
     def decider(self, options: Options, *, asked: bool = True) -> str:
         """Whom the key is of."""

@@ -107,6 +107,22 @@ def account_json(account: Account, standing: Standing) -> dict[str, Any]:
     }
 
 
+def account_of_json(told: Mapping[str, Any]) -> tuple[Account, Standing]:
+    """The inverse of `account_json`."""
+    cost = told["max_cost_usd"]
+    limits = (
+        told["max_llm_calls"],
+        told["max_tokens"],
+        None if cost is None else picodollars(Decimal(cost)),
+    )
+    account = Account(told["name"], tuple(told["of"].items()), limits)
+    return account, Standing(_amount_of_json(told["spent"]), _amount_of_json(told["reserved"]))
+
+
+def _amount_of_json(told: Mapping[str, Any]) -> Amount:
+    return Amount(told["calls"], told["tokens"], picodollars(Decimal(told["cost_usd"])))
+
+
 def _amount_json(amount: Amount) -> dict[str, Any]:
     calls, tokens, cost = amount
     return {"calls": calls, "tokens": tokens, "cost_usd": str(in_dollars(cost))}

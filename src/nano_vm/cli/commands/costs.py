@@ -90,7 +90,8 @@ def costs(options: Options) -> int:
     a call was priced, or that its host or provider said what it cost.
 
     With --by member, --by prices or --what-if each attempt that a pool made is a call, and every
-    run is read. A server sums the newest runs, and says so where there are more.
+    run is read. A server sums the newest runs, and says so where there are more. Limits of budgets
+    are those of its workers.
     """
     from ..places import place_of, store_only
     from ..said import filter_of
@@ -119,9 +120,7 @@ def costs(options: Options) -> int:
     return OK
 
 
-_HONOURED = (
-    "by what_if plot status program_name program_version label submitter since until".split()
-)
+_HONOURED = "budgets by what_if plot status program_name program_version label submitter since until".split()
 
 WIDTH = 20
 """Of a column of what is summed by: a digest that is longer is cut."""
@@ -129,9 +128,8 @@ WIDTH = 20
 
 def _show_budgets(options: Options) -> int:
     """How the accounts of the store stand."""
-    from ...run.shared import standings
     from ...store.accounts import account_json
-    from ..stores import store_of
+    from ..places import place_of
 
     budgets = {}
     if options.host is not None:
@@ -142,8 +140,8 @@ def _show_budgets(options: Options) -> int:
             budgets = budgets_in(options.host)
         except VMError as error:
             raise UsageFault(f"--host: {error}") from None
-    with store_of(options, read=True) as store:
-        found = standings(budgets, store.accounts())
+    with place_of(options, honours=("budgets",), read=True) as place:
+        found = place.accounts(budgets)
     if options.json:
         emit_json([account_json(*one) for one in found])
         return OK
