@@ -190,11 +190,13 @@ async def test_without_storage_a_run_that_is_too_large_says_so_where_it_waits(
     client = await temporal_server.client()
     call = {"tool": "grown", "args": {"seed": "x", "size": 1_200_000}}
     made = program(step("a", **call), step("b", **call), {"id": "w", "type": "wait", "event": "go"})
-    async with worker(client, ExecutionVM(None, TOOLS), "waits"):
-        runs = TemporalRuns(client, "waits")
-        with pytest.raises(VMError, match=r"run 'waits': its trace so far has [\d,]+ bytes, and"):
-            await asyncio.wait_for(runs.run(made, run_id="waits"), HANGS_SECONDS)
-        (entry,) = await runs.waiting("waits")
+    async with worker(client, ExecutionVM(None, TOOLS), "large-waits"):
+        runs = TemporalRuns(client, "large-waits")
+        with pytest.raises(
+            VMError, match=r"run 'large-waits': its trace so far has [\d,]+ bytes, and"
+        ):
+            await asyncio.wait_for(runs.run(made, run_id="large-waits"), HANGS_SECONDS)
+        (entry,) = await runs.waiting("large-waits")
     assert entry["event"] == "go"
 
 
