@@ -21,9 +21,10 @@ TASK_QUEUE = "nano-vm"
 
 STICKY_SECONDS = 2.0
 """How long a run waits for the worker that has it in memory before another takes it: with the SDK's
-ten seconds a killed worker is replaced after twelve, with two after five, with one after four. One
-is too short: of 60 runs at once on two cores at load 30 it took 110 to 184 of 1,260 tasks from a
-worker that was only busy, and a fifth of the runs a second; two took 0 to 38.
+ten seconds a killed worker is replaced after twelve, with two after five, with one after four. Less
+than two takes tasks from a worker that is only busy. Of 1,260 tasks of 60 runs at once on two cores,
+in turns: with one 110 and 184, with two 38 and 0 (load 30); with one and a half 44 and 33, with two
+none (load 18), and a quarter to a third fewer runs a second.
 """
 
 SDK_STICKY = timedelta(seconds=10)
