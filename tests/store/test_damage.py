@@ -389,6 +389,23 @@ def test_a_file_without_its_log_is_read_and_not_written_to(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ended", ["store.close()", "pass"])
+def test_who_only_looks_after_a_kill_does_not_shut_the_store(
+    place: Path, sh: Commands, ended: str
+) -> None:
+    killed(place)
+    looks = (
+        "import sys; from nano_vm.store.protocol import open_store\n"
+        f"store = open_store(f'sqlite:///{{sys.argv[1]}}'); store.load('late'); {ended}"
+    )
+    subprocess.run([sys.executable, "-c", looks, str(place)], check=True)
+    assert not Path(f"{place}-wal").exists()  # SQLite put it into the file
+    with open_store(STORE) as store:  # type: ignore[attr-defined]
+        assert store.load("late").status == "suspended"
+    assert "no problem was found" in sh("store check")
+
+
+@pytest.mark.slow
 def test_a_file_with_its_log_goes_on(place: Path, sh: Commands) -> None:
     killed(place)
     shutil.copy("runs.db", "copy.db")

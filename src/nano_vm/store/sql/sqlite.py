@@ -381,13 +381,20 @@ class Mark:
         driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def take_away(self, busy_timeout_seconds: float) -> None:
-        """Remove the mark, before the last connection is closed and SQLite removes the log."""
-        if not self.is_set or os.getpid() != self.process:
+        """Remove the mark, before the last connection is closed and SQLite removes the log; also
+        those of processes that were killed, though nothing was written here: without the log their
+        marks say that it was lost.
+        """
+        if os.getpid() != self.process:
+            return
+        if not self.is_set and not os.path.exists(f"{self.place}-wal"):
             return
         with (
             suppress(sqlite3.Error),
             closing(_connected(self.place, busy_timeout_seconds)) as driver,
         ):
+            if not self.is_set and not _gone(driver, self.place):
+                return
             driver.execute("BEGIN IMMEDIATE")
             _forget_the_gone(driver, self.place)
             driver.execute("DELETE FROM nano_meta WHERE name = ?", (self.name,))
@@ -396,14 +403,18 @@ class Mark:
 
 
 def _forget_the_gone(driver: sqlite3.Connection, place: str) -> None:
-    """Take away the marks of processes that are not seen alive here, or have the file open that
-    this is a copy of: the log is there, since whoever asks has it open.
+    """Take away the marks of the gone: the log is there, since whoever asks has it open."""
+    driver.executemany("DELETE FROM nano_meta WHERE name = ?", _gone(driver, place))
+
+
+def _gone(driver: sqlite3.Connection, place: str) -> list[tuple[str]]:
+    """The marks of processes that are not seen alive here, or have the file open that this is a
+    copy of.
     """
     found = driver.execute(
         "SELECT name, value FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",)
     ).fetchall()
-    gone = [(name,) for name, file in found if file != _file(place) or not _alive(name)]
-    driver.executemany("DELETE FROM nano_meta WHERE name = ?", gone)
+    return [(name,) for name, file in found if file != _file(place) or not _alive(name)]
 
 
 def _file(place: str) -> str:
