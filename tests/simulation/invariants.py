@@ -22,6 +22,7 @@ from .programs import CALLED, CALLED_NEXT, DEADLINES, PROGRAMS, UNDONE
 def watch(life: Life) -> None:
     """Look at every call as it begins, and at every append that is stored or acknowledged."""
     life.ledger.begun.append(lambda call, before: _begun(life, call, before))
+    life.database.given.append(lambda process, item: _given(life, process, item))
     life.database.appended.append(lambda process, item: _appended(life, process, item))
     life.database.acknowledged.append(lambda process, item: _acknowledged(life, process, item))
     life.database.claimed.append(lambda run, owner: _claimed(life, run, owner))
@@ -45,6 +46,13 @@ def _claimed(life: Life, run: StoredRun, owner: str) -> None:
 def _name(process: Process) -> str:
     """How the owners begin that a process is."""
     return f"{process.computer.name}/{process.computer.boot}/simulated/{process.pid}/"
+
+
+def _given(life: Life, process: Process, item: Append) -> None:
+    run_id = life.database.model._by_key[item.key].run.run_id
+    for row in item.rows:
+        if row.kind == INTENT:
+            life.meant_ns.setdefault((process, key_of(run_id, row.path)), life.world.now)
 
 
 def _appended(life: Life, process: Process, item: Append) -> None:
@@ -80,13 +88,16 @@ turn.
 """
 
 
-def _after_stop(life: Life, process: Process, meant_ns: int) -> bool:
+def _after_stop(life: Life, process: Process, key: str, meant_ns: int) -> bool:
     """Whether a call was meant, by the clock of its process, after that was told to stop. One that
-    was meant before is made: without it its intent would be in doubt.
+    was meant before is made: without it its intent would be in doubt. A run's own time may be ahead
+    of that clock, so the intent must have been given to the store after that, too.
     """
     if process not in life.stopped_ns or any(f.kind == "clock" for f in life.world.faults):
         return False
-    return meant_ns > process.computer.time_ns(life.stopped_ns[process]) + STOPPED_NS
+    until_ns = life.stopped_ns[process] + STOPPED_NS
+    given_ns = life.meant_ns.get((process, key), 0)
+    return given_ns > until_ns and meant_ns > process.computer.time_ns(until_ns)
 
 
 def _begun(life: Life, call: Call, before: list[Call]) -> None:
@@ -102,7 +113,7 @@ def _begun(life: Life, call: Call, before: list[Call]) -> None:
     if call.key in life.ledger.kept:
         life.fault(f"{call.key}: called again after its outcome was acknowledged")
     intents = [row.started_ns for row in run.rows if row.kind == INTENT and row.path == path]
-    if intents and _after_stop(life, process, intents[-1]):
+    if intents and _after_stop(life, process, call.key, intents[-1]):
         life.fault(f"{call.key}: meant by {process.name} after it was told to stop")
     if effect != "read" and not intents:
         life.fault(f"{call.key}: called before its intent was stored")

@@ -114,6 +114,8 @@ class Life:
     # by run and path: calls in doubt of which both a person's word and the outcome were there as
     # their run was claimed
     known_twice: set[tuple[str, str]] = field(default_factory=set)
+    # by process and key: when the intent of a call was given to the store first
+    meant_ns: dict[tuple[Process, str], int] = field(default_factory=dict)
     linger_ns: int = 0  # how long the world goes on when all runs have ended
 
     def __post_init__(self) -> None:

@@ -46,6 +46,7 @@ class Database:
         self.out_until = 0  # a server that is started again
         self.full_until = 0  # a disk that is full, a file that is locked: it can be read
         self.takes_answers = False  # whether what is stored as it goes away is not answered
+        self.given: list[Callable[[Process, Append], None]] = []  # before it is on its way
         self.appended: list[Callable[[Process, Append], None]] = []
         self.claimed: list[Callable[[StoredRun, str], None]] = []  # before it is the owner's
         self.acknowledged: list[Callable[[Process, Append], None]] = []
@@ -223,6 +224,8 @@ class SimulatedStore(StoreProtocol):
     def append(self, item: Append) -> Awaitable[None]:
         """See `Store.append`; a thread waits at once, and gets what is there already."""
         again = item.after is not None or not item.rows
+        for told in self.database.given:
+            told(self.process, item)
 
         def job() -> None:
             self.model.append(item)
