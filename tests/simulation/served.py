@@ -111,7 +111,6 @@ class Beside:
 class Request:
     """What somebody asks of a server: since when it is handled, and when their vote was stored."""
 
-    who: str
     began_ns: int
     voted_ns: int = 0
 
@@ -237,7 +236,7 @@ class Served(Life):
         Raises:
             Problem: If they may decide nothing.
         """
-        store: Any = ServedStore(process, self, Request(who, self.world.now))
+        store: Any = ServedStore(process, self, Request(self.world.now))
         state: Any = SimpleNamespace(store=store, tables=Tables(store))
         request: Any = SimpleNamespace(client=None, state=SimpleNamespace(request_id=""))
         proof = Credential(session=who)

@@ -71,7 +71,7 @@ FOUND: dict[str, tuple[int, ...]] = {
         897872581330,
         7000238,
     ),
-    "long": (77340, 5000085),
+    "long": (77340, 5000085, 14000342),
     "served": (),
 }
 """Worlds that were broken once, by their kind: by what docs/explanation/reliability.md says was

@@ -137,6 +137,7 @@ class Journal:
         """
         self.interruption.calling.pop(machine.frame_name, None)
         if self.interruption.stopping:
+            self.keep(machine)
             await self.interruption.hear_out()
         if op.code == FORK:  # what came before it is stored before what is in it
             rows = self.rows.new(machine)
@@ -318,6 +319,7 @@ class Journal:
         message = self.heard.word(op, path, request, deadline_ns)
         late = deadline_ns is not None and now + self.base_ns >= deadline_ns
         if message is None and late:
+            self.keep(machine)
             await self.heard.look()  # for what was recorded in time, since the run was loaded
             message = self.heard.word(op, path, request, deadline_ns)
         if message is not None and op.asks:  # type: ignore[attr-defined]
@@ -384,6 +386,14 @@ class Journal:
         if update is not None and "owner" in update:
             self.free = True
 
+    def keep(self, machine: Machine) -> None:
+        """Hand over what *machine* recorded, before the store is asked for something: where it does
+        not answer the run is left, and what a call gave would be forgotten.
+        """
+        rows, self.pile = [*self.pile, *self.rows.new(machine)], []
+        if rows:
+            self.hand_over(rows)
+
     def push(self) -> None:
         """See that what has accumulated is stored, without waiting for it."""
         if self.pile and not self.pushing and self.outbox.fault is None:
@@ -423,6 +433,7 @@ class Journal:
         """Write how the run ended, or that it waits for *waiting*, and let it go."""
         suspended = trace.status is TraceStatus.SUSPENDED
         if self.interruption.stopping and not self.heard.cancelled:
+            self.keep(machine)
             await self.heard.look()
         if not suspended:
             self.heard.used += self.heard.cancelled
