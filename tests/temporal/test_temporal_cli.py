@@ -365,6 +365,22 @@ def test_a_command_that_is_shown_names_the_cluster_and_how_its_payloads_are_read
     assert f"--address {shop.server.address} {' '.join(tls)} prints it" in capsys.readouterr().err
 
 
+def test_what_no_worker_takes_is_not_waited_for_for_ever(
+    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = f"alone-{shop.queue}"
+    submit = ["submit", "refund.yaml", *shop.cluster, "-i", "order_id=A-1", "--run-id", run_id]
+    printed(capsys, *submit)
+    monkeypatch.setattr("nano_vm.temporal.runs.TAKEN_SECONDS", 0.5)
+    for said in (
+        ["approve", run_id, "manager", "--shown", "0" * 64, "--by", "mia"],
+        ["event", run_id, "paid", "1"],
+    ):
+        assert main([*said, *shop.cluster]) == 1
+        err = capsys.readouterr().err
+        assert f"run '{run_id}': no worker has taken this within 0.5 s" in err
+
+
 def test_a_run_that_no_worker_can_read_says_so(
     shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

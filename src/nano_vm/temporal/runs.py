@@ -73,6 +73,11 @@ ANSWER_SECONDS = 10.0
 it again first, in a second and a half. Without a limit the SDK waits for half a minute.
 """
 
+TAKEN_SECONDS = 30.0
+"""How long who decides or sends an event waits for a worker that takes it: the SDK waits for ever,
+and the run may be computed again first, on a worker that has much to do.
+"""
+
 LATEST_EVENTS = 20
 """Of a history, what is looked at to see whether its latest task failed: more than a task takes with
 the updates that came meanwhile.
@@ -526,7 +531,15 @@ class TemporalRuns:
         self._require_sendable(run_id, f"the {name}", told)
         try:
             with decoding(f"the answer of run {run_id!r}, which may have taken it,"):
-                return await self._handle(run_id).execute_update(name, told)
+                async with asyncio.timeout(TAKEN_SECONDS) as limit:
+                    return await self._handle(run_id).execute_update(name, told)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            if not limit.expired():  # whoever waits was cancelled
+                raise
+            raise VMError(
+                f"run {run_id!r}: no worker has taken this within {TAKEN_SECONDS:g} s; the server "
+                f"may still give it to one that comes: start one, and see with nano-vm show"
+            ) from None
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             if isinstance(cause, ApplicationError) and cause.message == UNDECODED:
