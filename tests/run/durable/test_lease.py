@@ -752,3 +752,22 @@ async def test_a_worker_that_stops_begins_nothing_in_a_run_that_it_gets_back(
     left = await asyncio.to_thread(store.load, "r")
     assert (left.status, left.owner, calls) == ("running", None, ["slow"])
     vm.close()
+
+
+def test_a_lease_that_is_given_back_while_it_is_renewed_does_not_hold_again() -> None:
+    class Store:
+        """Whose answer to a renewal comes after the lease was given back."""
+
+        late = False
+
+        def heartbeat(self, owner: str, seconds: float) -> None:
+            if self.late:
+                lease.end()
+
+    store: Any = Store()
+    lease = Lease(store, 10.0)
+    lease.renew()
+    assert lease.holds()
+    store.late = True
+    lease.renew()
+    assert not lease.holds()

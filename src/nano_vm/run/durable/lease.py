@@ -155,9 +155,12 @@ class Lease(forking.Begins):
         """Tell the store that this process lives."""
         before = self.clock()
         self.store.heartbeat(self.owner, self.seconds)
-        if self.until and self.clock() > self.until:
-            self.lapses += 1
-        self.until = before + self.seconds * (1 - LEASE_MARGIN)
+        with self._lock:
+            if self._stopped.is_set():  # it was given back meanwhile, and is not to hold again
+                return
+            if self.until and self.clock() > self.until:
+                self.lapses += 1
+            self.until = before + self.seconds * (1 - LEASE_MARGIN)
 
     def holds(self) -> bool:
         """Whether a call may be begun now."""
@@ -169,9 +172,10 @@ class Lease(forking.Begins):
         gone before the process ends.
         """
         self._calling = calling
-        self._stopped.set()
-        self._wake.set()
-        self.until = 0.0
+        with self._lock:
+            self._stopped.set()
+            self._wake.set()
+            self.until = 0.0
         if self._thread is not None:
             self._thread.join()
         with self._lock:
