@@ -254,8 +254,13 @@ class Life:
         elif kind == "wait" and "event" in entry and "match" not in entry:
             payload = {"way": "ab"[drawn(key, 2)]}
             for _ in range(1 + (draw.random() < 0.3)):  # a message may be delivered twice
-                if vm.send_event(run_id, entry["event"], payload, id=key):
+                if not vm.send_event(run_id, entry["event"], payload, id=key):
+                    continue
+                waiting = self.database.model._runs[run_id].run.waiting
+                if any(one["path"] == path for one in waiting):
                     self.note(run_id, "event", entry["event"], by)
+                else:  # the wait was over, or the event is used already: nobody has to use it
+                    self.world.tell(by, f"sends {entry['event']} late")
         elif kind == "in_doubt":
             self.settle_in_doubt(vm, run_id, entry, by)
 

@@ -71,8 +71,8 @@ FOUND: dict[str, tuple[int, ...]] = {
         897872581330,
         7000238,
     ),
-    "long": (77340, 5000085, 14000342),
-    "served": (),
+    "long": (77340, 5000085, 14000342, 61000296, 61000305),
+    "served": (63000111,),
 }
 """Worlds that were broken once, by their kind: by what docs/explanation/reliability.md says was
 found, and by faults of the worlds themselves.

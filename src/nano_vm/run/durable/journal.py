@@ -241,13 +241,15 @@ class Journal:
         with suppress(Abandoned):
             await self.append([], {"owner": None})
 
-    def debt(self) -> Debt | None:
-        """What the store does not have of the run, where this process stopped driving it and could
-        not say so.
+    def debt(self) -> Debt:
+        """What the store does not have of the run as this process stops driving it: all of it, and
+        that the run is free; or, where it is not this process's any more, what calls gave.
         """
+        left = self.outbox.left()
         if self.free:
-            return None
-        return Debt(self.run.run_id, self.outbox.left(), unsafe=self.unsafe)
+            rows = [*left.rows, *self.pile]
+            return Debt(self.run.run_id, outcomes=outcomes_of(rows, self.unsafe))
+        return Debt(self.run.run_id, left, unsafe=self.unsafe)
 
     async def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
         """What becomes of a call that was begun before and has no outcome; None where it may be
@@ -379,7 +381,6 @@ class Journal:
             await self.hand_over(rows, update, seen)
         except LeaseLost as error:
             self.free = True
-            self.lease.owe(Debt(self.run.run_id, outcomes=outcomes_of(rows, self.unsafe)))
             raise Abandoned(error) from None
         except StoreError as error:
             raise Abandoned(error) from None

@@ -253,9 +253,9 @@ class Durable(forking.Begins):
             if notifier is not None and not left:
                 notifier.run_released()
             debt = journal.debt()
-            if debt is None:
+            if debt.append is None:
                 self.lease.let_go([trace.run_id])
-            else:
+            if debt.append is not None or debt.outcomes:
                 self.lease.owe(debt)
         return cancelled
 
