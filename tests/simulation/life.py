@@ -294,24 +294,26 @@ class Life:
         return run_id in self.paid
 
     def settle_in_doubt(self, vm: ExecutionVM, run_id: str, entry: Any, by: str) -> None:
-        """Say of a call in doubt what really happened, if it can be known."""
-        path = entry["path"]
+        """Say of a call in doubt what really happened, if it can be known; of the very call that was
+        seen, since the word may come when another is in doubt.
+        """
+        path, shown = entry["path"], entry["shown"]
         key = key_of(run_id, path)
         if entry["tool"].startswith("find"):
-            vm.resolve(run_id, path, retry=True, by=by)
+            vm.resolve(run_id, path, retry=True, by=by, shown=shown)
             self.note(run_id, "resolve", path, by)
             return
         if self.ledger.open(key):
             return
         done = self.ledger.truth(key)
         if done is not None:
-            vm.resolve(run_id, path, done=done.output, by=by)
+            vm.resolve(run_id, path, done=done.output, by=by, shown=shown)
         else:
             self.ledger.clear(key)
             if self.world.draw.random() < 0.25:
-                vm.resolve(run_id, path, fail="it did not happen", by=by)
+                vm.resolve(run_id, path, fail="it did not happen", by=by, shown=shown)
             else:
-                vm.resolve(run_id, path, retry=True, by=by)
+                vm.resolve(run_id, path, retry=True, by=by, shown=shown)
         self.note(run_id, "resolve", path, by)
 
     def note(self, run_id: str, kind: str, name: str, by: str) -> None:

@@ -804,6 +804,7 @@ class ExecutionVM:
         retry: bool = False,
         fail: str | None = None,
         by: str = UNSET,
+        shown: str | None = None,
     ) -> None:
         """Say what became of a call in doubt: exactly one of *done*, *retry* and *fail*.
 
@@ -814,13 +815,15 @@ class ExecutionVM:
             retry: It did not take place, and is to be made.
             fail: It failed, for this reason.
             by: Who says so; without it, the account that this process runs under.
+            shown: The digest of the call that was seen, of `waiting`. What is said late, when
+                another call is in doubt there, does not count for that one.
 
         Raises:
-            VMError: If nothing is in doubt there (`Changed`), it was resolved before
-                (`AlreadyDecided`), or not exactly one of the three is said.
+            VMError: If nothing, or not what was seen, is in doubt there (`Changed`), it was
+                resolved before (`AlreadyDecided`), or not exactly one of the three is said.
         """
         by = account() if by is UNSET else by
-        self.inbox.resolve(run_id, path, by=by, done=done, retry=retry, fail=fail)
+        self.inbox.resolve(run_id, path, by=by, done=done, retry=retry, fail=fail, shown=shown)
 
     async def cancel(self, run_id: str, *, by: str = UNSET) -> Trace:
         """Cancel a stored run, and give its trace once it has ended. *by* is as for `resolve`.

@@ -21,7 +21,7 @@ from killed import die, settled
 from patience import HANGS_SECONDS
 
 from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMError, tool
-from nano_vm.errors import UnknownRun
+from nano_vm.errors import Changed, UnknownRun
 from nano_vm.records.status import StepStatus
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.durable.stored import Unfinished, begun_calls, trace_of
@@ -221,6 +221,27 @@ async def test_a_person_resolves_what_is_in_doubt(
     assert sealed(vm, "r")
     with pytest.raises(VMError, match="has ended"):
         vm.resolve("r", "a", retry=True)
+
+
+async def test_a_word_on_a_call_does_not_count_for_a_later_one(host: Host) -> None:
+    vm = await killed(host, program(step("a", "pay")), "pay")
+    await vm.recover()
+    (first,) = vm.waiting("r")
+    vm.resolve("r", "a", retry=True, shown=first["shown"])
+    host.hang.add("pay")
+    task = asyncio.create_task(vm.resume("r"))
+    await called(host, "pay")
+    await settled(vm)
+    await die(vm, task)
+    host.hang.discard("pay")
+    later = host.vm()
+    await later.recover()
+    (second,) = later.waiting("r")
+    assert second["path"] == first["path"]
+    with pytest.raises(Changed, match="asks something else at 'a'"):
+        later.resolve("r", "a", retry=True, shown=first["shown"])
+    later.resolve("r", "a", done="paid", shown=second["shown"])
+    assert (await later.resume("r")).final_output == "paid"
 
 
 async def test_a_reconcile_tool_is_asked_instead_of_a_person(host: Host) -> None:
