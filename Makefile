@@ -51,7 +51,8 @@ PYTEST := $(BIN)/python -m pytest --dist worksteal
 PROCESSES := 4
 
 test: $(VENV)/.test $(PAGES) $(VENV)/.browser $(VENV)/.prometheus ## Run every test, those on the real model too (ARGS="-k name" for some)
-	@seed=$${NANO_VM_SEED:-$$(date +%s)}; \
+	@# each commit has worlds of its own, and the same ones again where it is tried again
+	@seed=$${NANO_VM_SEED:-$$(printf %d 0x$$(git rev-parse --short=8 HEAD 2>/dev/null || date +%s))}; \
 		echo "fresh simulated worlds begin with NANO_VM_SEED=$$seed"; \
 		NANO_VM_SEED=$$seed $(PYTEST) -n $(PROCESSES) $(ARGS)
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from in_memory import folder_in_memory
@@ -112,7 +113,13 @@ async def cutting(target: int) -> AsyncIterator[int]:
                 sink.write(data)
                 await sink.drain()
 
+    joining: set[asyncio.Task[Any]] = set()
+
     async def joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        joining.add(task)
+        task.add_done_callback(joining.discard)
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", target)
         there = asyncio.create_task(passed(reader, other_writer, 10**9))
         try:
@@ -125,6 +132,11 @@ async def cutting(target: int) -> AsyncIterator[int]:
     server = await asyncio.start_server(joined, "127.0.0.1", 0)
     async with server:
         yield int(server.sockets[0].getsockname()[1])
+    for _ in range(10):  # what was accepted last has begun then
+        await asyncio.sleep(0)
+    for task in joining:
+        task.cancel()
+    await asyncio.gather(*joining, return_exceptions=True)
 
 
 @contextmanager

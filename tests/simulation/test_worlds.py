@@ -24,9 +24,9 @@ CHUNK = 100
 CHUNKS = first(1, range(5))
 """Hundreds of worlds that are the same each time."""
 
-FRESH = (("plain", 100), ("plain", 100), ("plain", 100), ("long", 60), ("served", 30))
+FRESH = (("plain", 100), ("long", 20), ("served", 10))
 """How many of which kind are new in each: from the seed that ``NANO_VM_SEED`` names, which
-`make test` takes from the clock and prints.
+`make test` takes from the commit and prints.
 """
 
 
