@@ -82,10 +82,20 @@ def _ends_ns(run: StoredRun, path: str) -> int | None:
     return None if seconds is None or began is None else began + seconds * SECOND
 
 
+def _timed_out(run: StoredRun, path: str) -> bool:
+    """Whether what a run waited for at *path* ended by its time."""
+    ends_ns = _ends_ns(run, path)
+    over = (r.finished_ns for r in run.rows if r.kind == STEP and r.path == path)
+    return ends_ns is not None and max(over, default=0) >= ends_ns
+
+
 STOPPED_NS = SECOND // 1000
 """How long after it was told to stop a worker may mean to make a call: it hears that in its next
 turn.
 """
+
+AWAKE_NS = SECOND // 100
+"""The same of one that stood still as it was told: what came meanwhile takes many turns."""
 
 
 def _after_stop(life: Life, process: Process, key: str, meant_ns: int) -> bool:
@@ -95,7 +105,9 @@ def _after_stop(life: Life, process: Process, key: str, meant_ns: int) -> bool:
     """
     if process not in life.stopped_ns or any(f.kind == "clock" for f in life.world.faults):
         return False
-    until_ns = life.stopped_ns[process] + STOPPED_NS
+    told_ns = life.stopped_ns[process]
+    stood_still = process.frozen_until >= told_ns
+    until_ns = process.frozen_until + AWAKE_NS if stood_still else told_ns + STOPPED_NS
     given_ns = life.meant_ns.get((process, key), 0)
     return given_ns > until_ns and meant_ns > process.computer.time_ns(until_ns)
 
@@ -286,6 +298,8 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             continue  # what the call really gave came at the same time, and counts for more
         elif said.kind == "resolve" and said.name.endswith("/reconcile"):
             continue  # who resumed the run since may not ask it: the call itself may be under way
+        elif said.driven and _timed_out(stored, said.name.partition("-")[0]):
+            continue  # its time was over, by another clock, as it was said
         elif (said.kind, said.name, by) not in used and not cancelled:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
 

@@ -88,13 +88,16 @@ HOSTS = (_hosts(1.0, Stalls()), _hosts(2.0), _hosts(4.0))
 
 @dataclass
 class Said:
-    """Something that was said to a run, and that its store has acknowledged."""
+    """Something that was said to a run, and that its store has acknowledged; whether a process
+    drove the run then.
+    """
 
     run_id: str
     kind: str
     name: str
     by: str
     at_ns: int
+    driven: bool
 
 
 @dataclass
@@ -317,7 +320,8 @@ class Life:
         self.note(run_id, "resolve", path, by)
 
     def note(self, run_id: str, kind: str, name: str, by: str) -> None:
-        self.said.append(Said(run_id, kind, name, by, self.world.now))
+        driven = self.database.model._runs[run_id].run.owner is not None
+        self.said.append(Said(run_id, kind, name, by, self.world.now, driven))
         self.world.tell(by, f"{kind} {run_id} {name}".rstrip())
 
     def fault(self, what: str) -> None:

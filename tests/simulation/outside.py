@@ -207,11 +207,15 @@ class Outside:
         done = ledger.truth(key)
         # only the process that made a call knows that it is under way; the receiver does not, and
         # says so of a process that lives: nobody is to ask it then. Of one that stands still with
-        # the call in its hands it cannot tell: no lease closes that gap (reliability.md)
+        # the call in its hands, or did since, it cannot tell: no lease closes that gap
+        # (reliability.md)
         asker = here()
-        makers = [call.process for call in ledger.calls.get(key, ()) if call.open]
+        under_way = [call for call in ledger.calls.get(key, ()) if call.open]
         if done is None and any(
-            maker is asker or not maker.alive or maker.frozen_until > world.now for maker in makers
+            call.process is asker
+            or not call.process.alive
+            or call.process.frozen_until > call.begun_ns
+            for call in under_way
         ):
             raise Broken("it was begun, and may be under way")
         if done is None:

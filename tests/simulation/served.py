@@ -272,7 +272,9 @@ class Served(Life):
         shown = draw.choice(asked)["shown"] if draw.random() < 0.05 else entry["shown"]
         given = {"run": entry["run"], "path": entry["path"], "shown": shown}
         if entry["kind"] == "approval":
-            if draw.random() < 0.2:
+            # where somebody left, too few may be there to approve it
+            alone = bool(self.left_ns) and who in entry["approved"]
+            if draw.random() < (0.5 if alone else 0.2):
                 return {**given, "answer": "reject", "reason": "no"}
             if who in entry["approved"] and draw.random() < 0.7:
                 return None

@@ -71,9 +71,14 @@ FOUND: dict[str, tuple[int, ...]] = {
         897872581330,
         7000238,
         1795770718054,
+        1795770130165,
+        72000121,
+        72000866,
+        72000472,
+        71001309,
     ),
     "long": (77340, 5000085, 14000342, 61000296, 61000305),
-    "served": (63000111,),
+    "served": (63000111, 1795770949421),
 }
 """Worlds that were broken once, by their kind: by what docs/explanation/reliability.md says was
 found, and by faults of the worlds themselves.
