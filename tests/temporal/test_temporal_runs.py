@@ -361,7 +361,10 @@ async def test_an_effect_whose_worker_died_is_in_doubt(
         assert (stood.status, stood.steps[0].status.value) == (TraceStatus.SUSPENDED, "in_doubt")
         with pytest.raises(Changed):
             await runs.approve("doubt-done", "a", shown="0" * 64, by="ann")
-        await runs.resolve("doubt-done", "a", done="paid", by="ann")
+        with pytest.raises(Changed, match="is not the digest"):
+            await runs.resolve("doubt-done", "a", retry=True, by="ann", shown="0" * 64)
+        (seen,) = await runs.waiting("doubt-done")
+        await runs.resolve("doubt-done", "a", done="paid", by="ann", shown=seen["shown"])
         await runs.resolve("doubt-fail", "a", fail="it did not", by="ann")
         await runs.resolve("doubt-again", "a", retry=True, by="ann")
         done, failed, again = [

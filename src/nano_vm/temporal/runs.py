@@ -497,11 +497,14 @@ class TemporalRuns:
         retry: bool = False,
         fail: str | None = None,
         by: str = UNSET,
+        shown: str | None = None,
     ) -> None:
         """Say what became of a call in doubt; as `ExecutionVM.resolve`."""
-        body = resolution(done, retry, fail)
-        by = principal(account() if by is UNSET else by)
-        await self._update(run_id, RESOLVE, {"path": path, "by": by, **body})
+        told = {"path": path, **resolution(done, retry, fail)}
+        told["by"] = principal(account() if by is UNSET else by)
+        if shown is not None:
+            told["shown"] = shown
+        await self._update(run_id, RESOLVE, told)
 
     async def send_event(
         self, run_id: str, name: str, payload: Any = None, *, id: str | None = None
