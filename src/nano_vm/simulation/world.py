@@ -48,6 +48,9 @@ CLOCK_SECONDS = 60
 late by more.
 """
 
+MOST_OFF_NS = 120 * SECOND
+"""How far it is off in all: a run that waits for a time is to end within the world."""
+
 
 @dataclass(eq=False)
 class Computer:
@@ -427,6 +430,8 @@ class World:
 
     def _clock(self, process: Process, size: float) -> None:
         seconds = (2 * size - 1) * CLOCK_SECONDS
+        if abs(process.computer.offset_ns + int(seconds * SECOND)) > MOST_OFF_NS:
+            seconds = -seconds
         process.computer.offset_ns += int(seconds * SECOND)
         self.tell(process.computer.name, f"its clock is set by {seconds:+.1f} s")
 
