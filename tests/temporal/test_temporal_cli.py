@@ -20,7 +20,10 @@ from typing import Any
 import pytest
 from postgres import free_port
 
+from nano_vm import Trace, temporal
 from nano_vm.cli import main
+from nano_vm.errors import UnknownRun, VMError
+from nano_vm.temporal import Listed, TemporalRuns
 from temporal.cluster import Server
 
 PROGRAM = """\
@@ -285,13 +288,50 @@ def test_runs_are_listed_with_what_they_wait_for(
     assert any(f"nano-vm approve {run_id} manager" in one for one in waiting)
     (told,) = json.loads(listed("--waiting", "--json"))
     assert (told["run_id"], told["status"], told["program"]) == (run_id, "suspended", "refund")
-    assert [entry["path"] for entry in told["waiting"]] == ["manager"]
+    (entry,) = told["waiting"]
+    shown = json.loads(printed(capsys, "show", run_id, *on, "--json"))
+    assert [entry] == shown["waiting"]
+    assert (entry["path"], len(entry["shown"])) == ("manager", 64)
     (told,) = json.loads(listed("--json"))
     assert "waiting" not in told
     printed(capsys, "cancel", run_id, *on)
     assert until(lambda: listed("--status", "cancelled")).startswith(run_id)
     assert main(["runs", *on, "--status", "pending"]) == 2
     assert "running from its beginning" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_asked_takes_no_other_from_the_list(
+    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are all asked at once: each answer may be a trace of 2 MB."""
+    names = [f"r{number}" for number in range(40)]
+    asked: list[str] = []
+    at_once = [0, 0]
+
+    async def rows(*given: Any, **options: Any) -> list[Listed]:
+        return [Listed(name, None, None, "suspended", None, {}, 0, None) for name in names]
+
+    async def trace(self: TemporalRuns, run_id: str) -> Trace | None:
+        asked.append(run_id)
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        await asyncio.sleep(0.01)
+        at_once[0] -= 1
+        if run_id == "r1":
+            raise UnknownRun("no run 'r1' on this cluster")
+        if run_id == "r2":
+            raise VMError("run 'r2': its trace so far has 2,400,000 bytes")
+        return None
+
+    monkeypatch.setattr(temporal, "listed", rows)
+    monkeypatch.setattr(TemporalRuns, "trace", trace)
+    assert main(["runs", *shop.cluster, "--waiting", "--json"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert [one["run_id"] for one in told] == [name for name in names if name != "r1"]
+    assert not any("waiting" in one for one in told)
+    assert err == "nano-vm: run 'r2': its trace so far has 2,400,000 bytes\n"
+    assert (sorted(asked), at_once) == (sorted(names), [0, 16])
 
 
 def test_a_schedule_is_listed_shown_paused_resumed_and_removed(
@@ -442,8 +482,11 @@ output: done
 
 
 def test_a_terminal_is_shown_no_secret_of_a_run_on_a_cluster(
-    shop: Shop, capsys: pytest.CaptureFixture[str]
+    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def suspended(*given: Any, **options: Any) -> list[Listed]:
+        return [Listed(run_id, None, None, "suspended", None, {}, 0, None)]
+
     (shop.folder / "refund.py").write_text(SECRET_TOOLS)
     (shop.folder / "policy.json").write_text(json.dumps(SECRET_POLICY))
     (shop.folder / "marked.yaml").write_text(SECRET_PROGRAM)
@@ -457,6 +500,10 @@ def test_a_terminal_is_shown_no_secret_of_a_run_on_a_cluster(
         assert SECRET not in text, name
         assert "redacted" in text, name
         assert "in_doubt" in text if name == "json" else "in doubt at send" in text, name
+    (entry,) = json.loads(said["json"])["waiting"]
+    monkeypatch.setattr(temporal, "listed", suspended)
+    (listed,) = json.loads(printed(capsys, "runs", *shop.cluster, "--waiting", "--json"))
+    assert listed["waiting"] == [entry]
 
 
 def test_a_process_that_used_a_cluster_ends_with_its_code(shop: Shop) -> None:

@@ -16,6 +16,7 @@ from nano_vm import ExecutionVM, TraceStatus
 from nano_vm.errors import VMError
 from nano_vm.temporal import Encryption, TemporalRuns, connect, data_converter, worker
 from nano_vm.temporal.conversion import decoding
+from nano_vm.temporal.encryption import ENCODING, NONCE_BYTES
 from nano_vm.testing import ScriptedLLM
 from temporal.cluster import Server
 
@@ -146,3 +147,23 @@ async def test_a_run_that_no_worker_can_decode_stands_still_and_says_why(
 async def test_a_payload_that_is_none_is_an_error(payload: Payload, says: str) -> None:
     with pytest.raises(VMError, match=f"it cannot be decoded here: .*{says}"), decoding("it"):
         await data_converter().decode([payload])
+
+
+@pytest.mark.parametrize("size", [0, 1, NONCE_BYTES - 1, NONCE_BYTES, NONCE_BYTES + 1])
+async def test_what_is_no_ciphertext_is_an_error_for_who_needs_its_value(size: int) -> None:
+    """And for nobody else: what the codec raises would fail the whole task of a run."""
+    short = Payload(metadata={"encoding": ENCODING, "key": b"k1"}, data=bytes(size))
+    (decoded,) = await Encryption(KEY).decode([short])
+    told = "a payload was changed, or key 'k1' is another one"
+    with pytest.raises(VMError, match=told):
+        data_converter().payload_converter.from_payloads([decoded])
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"k1\xff", b"\xed\xa0\x80"])
+async def test_a_key_whose_name_is_no_utf8_is_one_that_this_process_lacks(name: bytes) -> None:
+    named = Payload(metadata={"encoding": ENCODING, "key": name}, data=bytes(40))
+    (decoded,) = await Encryption(KEY).decode([named])
+    with pytest.raises(
+        VMError, match=r"is encrypted with key '.*\ufffd', which this process lacks"
+    ):
+        data_converter().payload_converter.from_payloads([decoded])

@@ -14,13 +14,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnknownRun, VMError
+from ..machine.pending import shown_digest
 from ..records.secrecy import levels_of, shown_to
 from .decide import waiting_lines
 from .faults import FAILED, OK, UsageFault
 from .grammar import Options, typed
 from .inbox import agreed, asked_at, asks_here, payload, principal, recorded
 from .inputs import text_of
-from .output import emit_json, json_line, note, say
+from .output import complain, emit_json, json_line, note, say
 from .parameters import ADDRESS, NAMESPACE
 from .said import filter_of
 from .summary import exit_code, print_steps, summary_lines
@@ -233,11 +234,7 @@ def runs(options: Options) -> int:
 
     async def found(runs: TemporalRuns) -> list[tuple[Listed, Trace | None]]:
         rows = await listed(runs.client, wanted, queue=queue, limit=options.limit)
-        if not options.waiting:
-            return [(one, None) for one in rows]
-        # of one for which no worker answers nothing more is said
-        traces = await asyncio.gather(*(runs.trace(one.run_id) for one in rows))
-        return list(zip(rows, traces, strict=True))
+        return await _traced(runs, rows) if options.waiting else [(one, None) for one in rows]
 
     rows = on_cluster(options, found)
     if options.json:
@@ -250,6 +247,34 @@ def runs(options: Options) -> int:
             for line in waiting_lines(one.run_id, waiting, given(options)):
                 say(line)
     return OK
+
+
+TRACES_AT_ONCE = 16
+"""Of how many runs of a list the traces are asked for at a time: one may have 2 MB, and the workers
+have it to compute.
+"""
+
+
+async def _traced(
+    runs: TemporalRuns, rows: Collection[Listed]
+) -> list[tuple[Listed, Trace | None]]:
+    """The *rows* with the traces of their runs: none where no worker answers, or with a note where
+    it cannot be had. What was deleted since is left out.
+    """
+    slots = asyncio.Semaphore(TRACES_AT_ONCE)
+
+    async def traced(one: Listed) -> tuple[Listed, Trace | None] | None:
+        async with slots:
+            try:
+                return one, await runs.trace(one.run_id)
+            except UnknownRun:
+                return None
+            except VMError as error:
+                complain(str(error))
+                return one, None
+
+    found = await asyncio.gather(*map(traced, rows))
+    return [each for each in found if each is not None]
 
 
 _OF_RUNS = dict.fromkeys(
@@ -275,7 +300,11 @@ def _listed_json(one: Listed, trace: Trace | None) -> dict[str, Any]:
     told = asdict(one)
     if trace is not None:
         levels = levels_of(trace)
-        told["waiting"] = [levels.waiting("show", entry) for entry in trace.waiting]
+        told["waiting"] = [
+            # of the whole entry, as the run itself holds a decision against it
+            {**levels.waiting("show", entry), "shown": shown_digest(entry)}
+            for entry in trace.waiting
+        ]
     return told
 
 

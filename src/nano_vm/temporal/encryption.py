@@ -65,14 +65,14 @@ class Encryption(PayloadCodec):
             return payload
         from cryptography.exceptions import InvalidTag
 
-        name = payload.metadata.get("key", b"").decode()
+        name = payload.metadata.get("key", b"").decode(errors="replace")
         cipher = self._ciphers.get(name)
         if cipher is None:
             return unreadable(f"a payload is encrypted with key {name!r}, which this process lacks")
         nonce, sealed = payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:]
         try:
             plain = cipher.decrypt(nonce, sealed, name.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # the latter of one that is shorter than a nonce
             return unreadable(f"a payload was changed, or key {name!r} is another one")
         return Payload.FromString(plain)
 
