@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from nano_vm import ExecutionVM
 from nano_vm.run.announced import announcement
 from nano_vm.run.elsewhere import host_of
+from nano_vm.store.protocol import Announced
 from nano_vm.testing import ScriptedLLM
 
 from .conftest import World
@@ -84,6 +86,34 @@ def test_an_account_of_several_projects_is_for_owners(bound: World) -> None:
     ).json()
     key = bound.client(made["key"])  # of an owner, and for one project
     assert calls(key.get("/api/v1/projects/shop/budgets").json()) == {"each": 2, "of shop": 2}
+
+
+OTHERS: dict[str, Any] = {
+    "project": {"project": "shop", "max_llm_calls": 5},
+    "none": {"max_llm_calls": 5},
+}
+"""Budgets that another worker may have by the name of one that is the bank's here."""
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_an_account_is_of_all_projects_whose_budgets_have_its_name(
+    bound: World, other: str
+) -> None:
+    """What the bank spent is not the shop's to see where a worker has that name for its budget."""
+    store = bound.state.store
+    vm = ExecutionVM(ScriptedLLM([]), budgets={"of bank": OTHERS[other]})
+    document = json.dumps(announcement(vm.preparer))
+    store.heartbeat("other", 60)
+    store.announce(Announced("other", "other", document, 1, time.time_ns()))
+    try:
+        (row,) = (one for one in asked(bound)["budgets"] if one["name"] == "of bank")
+        assert row["hosts"] == ["other"]
+        assert calls(asked(bound)) == {"each": 2, "of shop": 2}
+        assert calls(asked(bound, "stranger", "bank")) == {"each": 1}
+        assert calls(asked(bound, "owner"))["of bank"] == 1
+    finally:
+        store.forget_owner("other")
+    assert calls(asked(bound, "stranger", "bank")) == {"each": 1, "of bank": 1}
 
 
 def test_an_account_says_what_is_left(bound: World) -> None:

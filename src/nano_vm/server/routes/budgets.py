@@ -7,7 +7,7 @@ instance is shown it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from ...store.accounts import Account, account_json
 from ...store.protocol import RunFilter
 from ...store.shared_budget import SharedBudget
 from ..access import Caller, Who
+from ..hosts import Able
 from ..routing import PROJECT, Routes, route
 from ..shapes import AccountRow, BudgetRow, Budgets, MetRow
 from ..tables import projects
@@ -41,22 +42,22 @@ def list_budgets(who: Who) -> JSONResponse:
     """The budgets of workers that count runs of the project, how their accounts stand, and the
     programs of which runs have failed by a budget, a run's own or one that is shared.
     """
-    rows = _budgets(who)
+    hosts = list(who.state.hosts.able())
+    rows = _budgets(who.scope.project, hosts)
     met, looked = _met(who)
     answer: Budgets = {
         "budgets": [row for _, row in rows],
-        "accounts": _accounts(who, {row["name"]: budget for budget, row in rows}),
+        "accounts": _accounts(who, {row["name"]: budget for budget, row in rows}, hosts),
         "met": met,
         "looked": looked,
     }
     return JSONResponse(answer)
 
 
-def _budgets(who: Caller) -> list[tuple[SharedBudget, BudgetRow]]:
+def _budgets(project: str, hosts: Iterable[Able]) -> list[tuple[SharedBudget, BudgetRow]]:
     """The budgets that count runs of the project, each with the workers that have it."""
-    project = who.scope.project
     found: dict[tuple[str, SharedBudget], BudgetRow] = {}
-    for host in who.state.hosts.able():
+    for host in hosts:
         for name, budget in host.vm.preparer.budgets.items():
             if budget.project not in (None, project):
                 continue
@@ -79,20 +80,34 @@ def _budgets(who: Caller) -> list[tuple[SharedBudget, BudgetRow]]:
     return [(budget, row) for (_, budget), row in sorted(found.items(), key=lambda one: one[0][0])]
 
 
-def _accounts(who: Caller, budgets: Mapping[str, SharedBudget]) -> list[AccountRow]:
+def _accounts(
+    who: Caller, budgets: Mapping[str, SharedBudget], hosts: Iterable[Able]
+) -> list[AccountRow]:
     """How the accounts stand that whoever asks may see, the newest days first."""
     project = who.scope.project
     all_of_them = _is_alone(who)
+    counted = _counted(hosts)
 
     def shown(account: Account) -> bool:
-        of, budget = dict(account.of), budgets.get(account.budget)
+        of = dict(account.of)
         if "project" in of:
             return of["project"] == project
-        return all_of_them or (budget is not None and budget.project == project)
+        return all_of_them or counted.get(account.budget) == {project}
 
     found = [one for one in standings(budgets, who.scope.store.accounts()) if shown(one[0])]
     found.sort(key=lambda one: dict(one[0].of).get("day", ""), reverse=True)
     return [cast("AccountRow", account_json(*one)) for one in found[:MOST_ACCOUNTS]]
+
+
+def _counted(hosts: Iterable[Able]) -> dict[str, set[str | None]]:
+    """The projects whose runs count in the accounts of a budget, by its name; None where those of
+    all do. An account has only the name, and workers may have several budgets of one name.
+    """
+    found: dict[str, set[str | None]] = {}
+    for host in hosts:
+        for name, budget in host.vm.preparer.budgets.items():
+            found.setdefault(name, set()).add(budget.project)
+    return found
 
 
 def _is_alone(who: Caller) -> bool:
