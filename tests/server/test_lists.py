@@ -84,6 +84,7 @@ def test_runs_are_found_by_version_and_by_what_they_wait_for(
     for words, told in (
         ("version=1", "version 1 of which program"),
         ("version=abc", "a version is the digest"),
+        (f"version={','.join(f'{n:08x}' for n in range(2000))}", "of at most 200 versions"),
         ("waiting=money", "no run waits for 'money'"),
     ):
         answer = world.viewer.get(f"{SHOP}/runs?{words}")

@@ -16,8 +16,15 @@ from postgres import url_of
 from nano_vm.errors import StoreError, UnknownRun
 from nano_vm.records.status import StepStatus
 from nano_vm.records.usage import LLMUsage
-from nano_vm.store.protocol import Append, Cost, RunFilter, RunPage, open_store
-from nano_vm.store.records import PAUSED, STEP, Erased, Row, StoredRun
+from nano_vm.store.protocol import (
+    MOST_VERSIONS,
+    Append,
+    Cost,
+    RunFilter,
+    RunPage,
+    open_store,
+)
+from nano_vm.store.records import MAX_LABELS, PAUSED, STEP, Erased, Row, StoredRun
 from nano_vm.store.seals import RunSeal
 from nano_vm.store.sql.store import SqlStore
 
@@ -307,6 +314,28 @@ def test_costs_by_version_and_by_label(store: SqlStore) -> None:
     assert sums("label:tier", labels={"team": "x"}) == [(["1"], "1")]
     with pytest.raises(ValueError, match="the name of a label is 1 to 63 letters"):
         store.costs(("label:",))
+
+
+def test_costs_are_summed_by_as_many_labels_as_a_run_can_have(store: SqlStore) -> None:
+    labels = {f"l{n}": str(n) for n in range(MAX_LABELS)}
+    kept(store, "r", [call("ask", "m", "1")], labels=labels)
+    groups = [f"label:{name}" for name in labels]
+    (cost,) = store.costs((*groups, *groups, "model"))
+    assert cost.of == {**{f"label:{name}": value for name, value in labels.items()}, "model": "m"}
+    for sums in (store.costs, lambda by: store.costs_of_newest(by, RunFilter(), 1)):
+        with pytest.raises(ValueError, match="by at most 32 labels at once, not 33"):
+            sums((*groups, "label:more"))
+
+
+def test_runs_are_listed_of_as_many_versions_as_a_statement_says(store: SqlStore) -> None:
+    digests = [f"{n:064x}" for n in range(MOST_VERSIONS)]
+    kept(store, "r", [call("ask", "m", "1")], program_digest=digests[-1])
+    wanted = RunFilter(version=digests * 2)
+    assert ids(store.runs(wanted)) == ["r"]
+    assert len(store.costs((), wanted)) == 1
+    assert store.costs_of_newest((), wanted, 1).runs == 1
+    with pytest.raises(ValueError, match="of at most 200 versions at once, not 201"):
+        RunFilter(version=[*digests, "f" * 64])
 
 
 def test_costs_of_the_newest_runs_read_no_others(store: SqlStore) -> None:

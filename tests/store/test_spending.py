@@ -17,9 +17,17 @@ from hypothesis import strategies as st
 from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Pool, Program
 from nano_vm.cli import main
 from nano_vm.cli.commands.costs import GROUPS, LABEL
+from nano_vm.store import spending
 from nano_vm.store.accounts import Account, Amount, Books, Reservation, picodollars
 from nano_vm.store.protocol import LABEL_GROUP, RunFilter, open_store
-from nano_vm.store.spending import SPENDING_GROUPS, Spent, spent_in, summed, sums_of_newest
+from nano_vm.store.spending import (
+    SPENDING_GROUPS,
+    Spent,
+    spent_in,
+    summed,
+    summed_by_columns,
+    sums_of_newest,
+)
 
 PRICES = {"a": (1, 2), "b": (10, 20)}
 CHEAPER = "[prices]\na = [0.5, 1]\nb = {input = 2, output = 4, cached = 0.2}\n"
@@ -129,6 +137,69 @@ def test_the_newest_are_read_and_no_others(tmp_path: Path) -> None:
     found, _ = sums_of_newest(store, (), RunFilter(), 9)
     assert (found.costs[0].calls, found.runs, len(found.damaged)) == (4, 4, 1)
     vm.close()
+
+
+def test_what_they_cannot_be_summed_by_is_refused_before_a_run_is_read(url: str) -> None:
+    with open_store(url) as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "page", None)  # who read one would fail
+        with pytest.raises(ValueError, match="not summed by 'hour'"):
+            sums_of_newest(store, ("hour",), RunFilter(), 9)
+
+
+def test_so_many_steps_are_read_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = ExecutionVM(Model("a"), prices=PRICES, store=f"sqlite:///{tmp_path}/steps.db")
+    steps = [{"id": f"s{i}", "type": "llm", "prompt": "x"} for i in range(3)]
+    long = Program.from_dict({"name": "long", "steps": steps})
+    for n in range(6):
+        vm.run_sync(long, run_id=f"r{n}")
+    store = vm.store
+    at_once: list[int] = []
+    load_each = store.load_each
+
+    def loaded(run_ids: Any) -> Any:
+        at_once.extend([len(run_ids)] if run_ids else [])
+        return load_each(run_ids)
+
+    monkeypatch.setattr(store, "load_each", loaded)
+    for limit, pages in ((18, [6]), (17, [5, 1]), (7, [2, 2, 2]), (3, [1] * 6), (1, [1] * 6)):
+        monkeypatch.setattr(spending, "STEPS_AT_ONCE", limit)
+        at_once.clear()
+        found, _ = sums_of_newest(store, (), RunFilter(), 9)
+        assert (found.costs[0].calls, found.runs, found.whole, at_once) == (18, 6, True, pages)
+        at_once.clear()
+        assert len(list(spent_in(store, RunFilter()))) == 18
+        assert at_once == pages
+    monkeypatch.setattr(spending, "STEPS_AT_ONCE", 6)
+    monkeypatch.setattr(spending, "MOST_STEPS", 8)
+    found, _ = sums_of_newest(store, (), RunFilter(), 9)
+    oldest = store.load("r2").created_ns
+    assert (found.costs[0].calls, *found[1:4]) == (12, 4, oldest, False)
+    assert sums_of_newest(store, (), RunFilter(), 3)[0].runs == 3  # as many as were asked for
+    monkeypatch.setattr(spending, "MOST_STEPS", 18)
+    assert sums_of_newest(store, (), RunFilter(), 9)[0].whole
+    vm.close()
+
+
+def test_sums_are_not_of_all_runs_where_the_next_is_damaged(tmp_path: Path) -> None:
+    vm = ExecutionVM(Model("a"), prices=PRICES, store=f"sqlite:///{tmp_path}/next.db")
+    for n in range(3):
+        vm.run_sync(ASKS, run_id=f"r{n}")
+    with closing(sqlite3.connect(tmp_path / "next.db", isolation_level=None)) as database:
+        database.execute("UPDATE nano_runs SET labels = 'odd' WHERE run_id = 'r0'")
+    assert len(vm.store.page(RunFilter()).damaged) == 1
+    found, _ = sums_of_newest(vm.store, (), RunFilter(), 2)
+    assert (found.runs, found.whole, found.damaged) == (2, False, [])
+    found, _ = sums_of_newest(vm.store, (), RunFilter(), 3)
+    assert (found.runs, found.whole, len(found.damaged)) == (2, True, 1)
+    vm.close()
+
+
+@pytest.mark.parametrize("by", [(), ("model",), ("label:a", "day"), ("hour",)])
+def test_what_columns_have_is_not_read(by: tuple[str, ...]) -> None:
+    assert summed_by_columns(by)
+    assert not any(summed_by_columns((*by, more)) for more in ("member", "prices"))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import click
 from ..run.durable.facts import Brief, Facts, Header, brief, facts_of, header_of
 from ..run.durable.lease import living
 from ..run.inbox import Inbox, account
-from ..store.spending import spent_in, summed
+from ..store.spending import spent_in, summed, summed_by_columns
 from . import stores
 from .faults import UsageFault
 from .grammar import Options, only_one, typed
@@ -260,7 +260,7 @@ class StorePlace:
         self, by: Sequence[str], filter: RunFilter, prices: Mapping[str, Price] | None
     ) -> Summed:
         """See `Place.costs`."""
-        if prices is None and not {"member", "prices"}.intersection(by):
+        if prices is None and summed_by_columns(by):
             return Summed(self.store.costs(by, filter), [], [])
         calls = list(spent_in(self.store, filter))
         would = summed(calls, by, prices) if prices is not None else []

@@ -22,6 +22,7 @@ from .limits import CallLimits, Entered
 from .receipts import Receipt
 from .records import (
     ENDED,
+    MAX_LABELS,
     RUN_STATUSES,
     SUSPENDED,
     UNENDED,
@@ -79,6 +80,9 @@ _NAMED = {"approval": "role", "event": "event"}
 
 _DIGEST = re.compile(r"[0-9a-f]{8,64}\Z")
 
+MOST_VERSIONS = 200
+"""Digests that a filter can have: databases limit what a statement says."""
+
 
 @dataclass(frozen=True)
 class RunFilter:
@@ -90,7 +94,7 @@ class RunFilter:
 
     Raises:
         ValueError: If no run has such a status, label or version, or waits for such a thing, or
-            ``min_cost_usd`` is no amount.
+            ``min_cost_usd`` is no amount; or if there are more than `MOST_VERSIONS`.
 
     Examples:
         >>> from nano_vm.store.protocol import RunFilter
@@ -113,7 +117,13 @@ class RunFilter:
     def __post_init__(self) -> None:
         checked_labels(self.labels)
         if self.version is not None:
-            versions = (self.version,) if isinstance(self.version, str) else tuple(self.version)
+            given = (self.version,) if isinstance(self.version, str) else self.version
+            versions = tuple(dict.fromkeys(given))
+            if len(versions) > MOST_VERSIONS:
+                raise ValueError(
+                    f"runs are listed of at most {MOST_VERSIONS} versions at once, not "
+                    f"{len(versions)}"
+                )
             for version in versions:
                 if not _DIGEST.match(version):
                     raise ValueError(
@@ -201,16 +211,21 @@ def checked_groups(by: Iterable[str], known: Sequence[str] = COST_GROUPS) -> tup
     """What costs are summed by, each once.
 
     Raises:
-        ValueError: If costs are not summed by one of *by*.
+        ValueError: If costs are not summed by one of *by*; or if there are more labels than a run
+            can have.
     """
-    for name in by:
+    groups = tuple(dict.fromkeys(by))
+    labels = sum(1 for name in groups if name.startswith(LABEL_GROUP))
+    if labels > MAX_LABELS:
+        raise ValueError(f"costs are summed by at most {MAX_LABELS} labels at once, not {labels}")
+    for name in groups:
         if name.startswith(LABEL_GROUP):
             checked_name("the name of a label", name.removeprefix(LABEL_GROUP))
         elif name not in known:
             raise ValueError(
                 f"costs are not summed by {name!r}; choose of {', '.join(known)}, {LABEL_GROUP}NAME"
             )
-    return tuple(dict.fromkeys(by))
+    return groups
 
 
 @dataclass(frozen=True)

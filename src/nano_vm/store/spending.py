@@ -17,6 +17,7 @@ from ..errors import StoreError
 from ..prices import Price, cost_of, priced_name
 from ..records.record import Record, step_of
 from ..records.usage import LLMUsage
+from .few import few_runs
 from .protocol import (
     COST_GROUPS,
     LABEL_GROUP,
@@ -36,6 +37,14 @@ SPENDING_GROUPS = (*COST_GROUPS, "member", "prices")
 table of prices with its version, the ``host``, the ``provider``; ``unknown`` where nobody knows.
 """
 
+_READ = frozenset(SPENDING_GROUPS) - frozenset(COST_GROUPS)
+"""Those of them that no column has."""
+
+STEPS_AT_ONCE, MOST_STEPS = 2_000, 20_000
+"""Steps of runs that are in memory at once, or those of one run; and after how many `sums_of_newest`
+reads no further: some seconds.
+"""
+
 DIGITS = 60
 """Of sums: dollars of a trillion calls to the last digit of a price of one token."""
 
@@ -49,6 +58,13 @@ class Spent:
     of: Mapping[str, str]
     names: tuple[str, ...]
     usage: LLMUsage | None
+
+
+def summed_by_columns(by: Iterable[str]) -> bool:
+    """Whether a database sums costs by these itself (`Store.costs`), or refuses to; else the rows
+    of each run are read.
+    """
+    return _READ.isdisjoint(by)
 
 
 def spent_in(store: Store, filter: RunFilter) -> Iterator[Spent]:
@@ -74,14 +90,15 @@ def sums_of_newest(
     prices: Mapping[str, Price] | None = None,
 ) -> tuple[Sums, list[Cost]]:
     """What the calls of up to *most* runs, the newest, have cost, summed; and what they would have
-    by *prices*.
+    by *prices*. Of fewer runs where these have more than `MOST_STEPS`.
 
     Raises:
         ValueError: If they are not summed by one of *by*.
     """
+    by = checked_groups(by, SPENDING_GROUPS)  # before anything is read
     calls: list[Spent] = []
     damaged: list[str] = []
-    runs, last, page = 0, None, None
+    runs, steps, last, page = 0, 0, None, None
     for page in _pages(store, filter, most):
         damaged += page.damaged
         for run in store.load_each([run.run_id for run in page.runs]).values():
@@ -90,14 +107,24 @@ def sums_of_newest(
                 continue
             calls += spent_by(run)
             runs, last = runs + 1, run.created_ns
-    after = page.after if page is not None else None
-    whole = after is None or not store.page(filter, size=1, after=after).runs
+        steps += sum(run.steps for run in page.runs)
+        if steps > MOST_STEPS:
+            break
+    whole = page is None or not _follows(store, filter, page.after)
     found = Sums(summed(calls, by), runs, last, whole, damaged)
     return found, summed(calls, by, prices) if prices is not None else []
 
 
+def _follows(store: Store, filter: RunFilter, after: str | None) -> bool:
+    """Whether there is a run behind that place, be it damaged."""
+    if after is None:
+        return False
+    rest = store.page(filter, size=1, after=after)
+    return bool(rest.runs or rest.damaged)
+
+
 def _pages(store: Store, filter: RunFilter, most: int | None = None) -> Iterator[RunPage]:
-    """The pages of a list, of up to *most* runs.
+    """The pages of a list, of up to *most* runs, each so short that its steps fit into memory.
 
     Raises:
         ValueError: If it is of runs that wait for something, of which pages are short.
@@ -106,11 +133,12 @@ def _pages(store: Store, filter: RunFilter, most: int | None = None) -> Iterator
     left, after = most, None
     while left is None or left > 0:
         size = PAGE_RUNS if left is None else min(left, PAGE_RUNS)
-        page = store.page(filter, size=size, after=after)
+        page = few_runs(store, filter, after, size, STEPS_AT_ONCE)
         yield page
         if page.after is None:
             return
-        left, after = None if left is None else left - size, page.after
+        looked_at = len(page.runs) + len(page.damaged)
+        left, after = None if left is None else left - looked_at, page.after
 
 
 def price_tables(run: StoredRun) -> Mapping[str, str]:

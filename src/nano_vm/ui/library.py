@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal, NotRequired, Protocol, cast
 
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
@@ -20,7 +19,8 @@ from ..records.trace import Trace
 from ..replay import Diff, Replay, accepted, diff, replay
 from ..run.durable.lease import living
 from ..run.durable.stored import trace_of
-from ..store.protocol import Archive, RunFilter, RunPage
+from ..store.few import few_runs
+from ..store.protocol import Archive, RunFilter
 from ..store.records import SUSPENDED, StoredRun
 from ..values import canonical
 from .asked_for import NoSuchFilter
@@ -247,7 +247,7 @@ class StoreLibrary:
         }
         until = time.monotonic() + SEARCH_SECONDS
         while True:
-            page = self._few(filter, found["after"])
+            page = few_runs(self.store, filter, found["after"], READ_AT_ONCE, STEPS_AT_ONCE)
             found["damaged"] += page.damaged
             found["searched"] += len(page.runs)
             readable = [run.run_id for run in page.runs if run.salt is not None]
@@ -260,15 +260,6 @@ class StoreLibrary:
             enough = found["searched"] >= MOST_SEARCHED or len(found["runs"]) >= PAGE_RUNS
             if page.after is None or enough or time.monotonic() > until:
                 return found
-
-    def _few(self, filter: RunFilter, after: str | None) -> RunPage:
-        """The next runs of a list, so few that all their steps can be in memory at once."""
-        page = self.store.page(filter, size=READ_AT_ONCE, after=after)
-        steps = list(accumulate(run.steps for run in page.runs))
-        size = sum(1 for count in steps if count <= STEPS_AT_ONCE)
-        if size == len(page.runs):
-            return page
-        return self.store.page(filter, size=max(size, 1), after=after)
 
     def version(self, run_id: str) -> str:
         """As `Library.version`, without reading the run's values."""

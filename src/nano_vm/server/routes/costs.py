@@ -12,8 +12,14 @@ from fastapi.responses import JSONResponse
 
 from ...errors import VMError
 from ...prices import Price, checked_price
-from ...store.protocol import COST_GROUPS, LABEL_GROUP, Cost, RunFilter
-from ...store.spending import SPENDING_GROUPS, price_tables, sums_of_newest
+from ...store.protocol import LABEL_GROUP, Cost, RunFilter
+from ...store.spending import (
+    MOST_STEPS,
+    SPENDING_GROUPS,
+    price_tables,
+    summed_by_columns,
+    sums_of_newest,
+)
 from ..access import Caller, Who
 from ..bodies import Body
 from ..filters import Asked, understood
@@ -38,7 +44,13 @@ LOOKED_AT = 50
 
 By = Annotated[str, Query(description=f"of {', '.join(SPENDING_GROUPS)}, {LABEL_GROUP}NAME")]
 Newest = Annotated[
-    int | None, Query(ge=1, description="of how many runs, the newest; as many as may be")
+    int | None,
+    Query(
+        ge=1,
+        description=f"of how many runs, the newest: at most {MOST_SUMMED}, which is meant if it is "
+        f"absent; by member, by prices or with other prices at most {MOST_READ} that have some "
+        f"{MOST_STEPS} steps, and {READ} if it is absent",
+    ),
 ]
 
 
@@ -84,11 +96,10 @@ def _summed(
 ) -> JSONResponse:
     scope, store = who.scope, who.state.store
     groups = [part for part in by.split(",") if part]
-    by_columns = all(part in COST_GROUPS or part.startswith(LABEL_GROUP) for part in groups)
     would: list[Cost] = []
     within = scope.within(asked)
     with understood():
-        if prices is None and by_columns:
+        if prices is None and summed_by_columns(groups):
             most = min(newest or MOST_SUMMED, MOST_SUMMED)
             found = store.costs_of_newest(groups, within, most)
         else:
