@@ -118,6 +118,48 @@ def test_costs_by_version_label_and_other_prices(
         page.get_by_text("Of all 10 runs, since").wait_for()
 
 
+def test_no_more_is_offered_than_a_server_sums(
+    sorted_: World, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nano_vm.server.routes.costs.MOST_SUMMED", 6)
+    with served(sorted_.state) as address:
+        page = open_page(f"{address}/projects/shop/#/costs?by=model&newest=3")
+        log_in(page, "viewer")
+        more = page.get_by_role("button", name="Sum more")
+        page.get_by_text("Of the newest 3 runs").wait_for()
+        more.click()
+        page.get_by_text("Of the newest 6 runs").wait_for()
+        assert more.count() == 0
+        for group in ("program", "label"):
+            page.goto(f"{address}/projects/shop/#/costs?by=model&newest=15")
+            page.get_by_text("Of the newest 6 runs").wait_for()
+            page.get_by_role("button", name=f"by {group}").click()
+            page.wait_for_url(f"**#/costs?by={group}*")
+            assert "newest" not in page.url  # of another group a server may sum more
+        page.goto(f"{address}/projects/shop/#/costs?by=label%3A&newest=15")
+        page.get_by_role("textbox", name="Label").fill("team")
+        page.get_by_role("textbox", name="Label").press("Enter")
+        page.get_by_text("Of the newest 6 runs").wait_for()
+        assert page.url.endswith("#/costs?by=label%3Ateam")
+        more.wait_for()  # nobody has asked for more than that
+
+
+def test_other_prices_are_not_asked_for_by_a_wrong_filter(sorted_: World, open_page: Open) -> None:
+    with served(sorted_.state) as address:
+        page = open_page(f"{address}/projects/shop/#/costs?q=by%3Adeveloper%20status%3Afailed")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        log_in(page, "viewer")
+        page.get_by_role("button", name="What if prices were others").click()
+        page.get_by_role("form", name="Other prices").wait_for()
+        field = page.get_by_label("Of which runs")
+        field.fill("")
+        field.press("Enter")
+        page.get_by_role("group", name="scripted").wait_for()
+        of_models = [url for url in asked if "by=member" in url]
+        assert of_models == [f"{address}/api/v1/projects/shop/costs?by=member"]
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 360)])
 def test_budgets_and_what_met_one(bound: World, open_page: Open, theme: str, width: int) -> None:
     with served(bound.state) as address:

@@ -124,6 +124,21 @@ def test_a_search_goes_on_with_those_before(
     page.get_by_text("Searched the newest 2 runs: none found.").wait_for()
 
 
+def test_only_a_list_that_is_polled_says_that_it_is_tried_again(
+    shop: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/")
+    log_in(page, "developer")
+    page.get_by_role("link", name="two", exact=True).wait_for()
+    page.route("**/runs?*", lambda route: route.abort())
+    page.route("**/search?*", lambda route: route.abort())
+    page.get_by_role("alert").get_by_text("does not answer; this page tries again").wait_for()
+    with page.expect_event("requestfailed", lambda request: "/search?" in request.url):
+        page.get_by_label("Filter runs").fill("text:A-1")
+        page.get_by_label("Filter runs").press("Enter")
+    page.get_by_role("alert").get_by_text("the server does not answer", exact=True).wait_for()
+
+
 def test_who_may_not_read_what_was_said_does_not_search_it(
     shop: World, address: str, open_page: Open
 ) -> None:

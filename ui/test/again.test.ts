@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { source } from "../src/api";
 import { askUntilAnswered, Refusal, refusal, whilePolled } from "../src/api/refusal";
 import { call } from "../src/team/api";
 
@@ -56,6 +57,23 @@ test("only a page that is polled says that it tries again, and only of what may 
   expect(fault.message).toBe("the server does not answer");
   expect(whilePolled(fault)).toBe("the server does not answer; this page tries again");
   expect(whilePolled(new Refusal("not found", 404))).toBe("not found");
+});
+
+test.each([200, 409])("a connection that is lost in an answer of %d may pass", async (status) => {
+  const broken = () =>
+    new ReadableStream({
+      start(stream) {
+        stream.enqueue(new TextEncoder().encode('{"detail": "half of'));
+        stream.error(new TypeError("network error"));
+      },
+    });
+  vi.stubGlobal("fetch", async () => new Response(broken(), { status }));
+  vi.stubGlobal("document", { querySelector: () => null, getElementById: () => null });
+  for (const asked of [call<never>("GET", "me"), source()?.runs({})]) {
+    const fault = await asked?.catch((error: Error) => error);
+    expect(fault).toBeInstanceOf(Refusal);
+    expect(whilePolled(fault as Refusal)).toMatch(/^the server does not answer.*tries again$/);
+  }
 });
 
 test("an answer that is no problem document is told as what it is", () => {

@@ -238,9 +238,22 @@ test("filters are words, and what is none is told", () => {
     faults: [],
   });
   expect(parseFilter('text: text:""', now).faults.length).toBe(2);
+  expect(parseFilter('status:"failed" program:"my p" label:team="my shop"', now)).toEqual({
+    query: { status: "failed", program: "my p", labels: "team=my shop" },
+    faults: [],
+  });
   expect(withWord('status:failed text:"a  b"', "status:", null)).toBe('text:"a  b"');
   expect(withWord("status:failed program:p", "status:", null)).toBe("program:p");
   expect(withWord("program:p", "status:", "status:failed")).toBe("status:failed program:p");
+});
+
+test("quotes around a word keep its blanks, and those inside are searched for", () => {
+  const searched = (text: string) => parseFilter(text, 0).query.text;
+  for (const text of ['{"a":1}', '"a":1', 'x="y"', '"a","b"', 'say"', '"{"a": 1}"']) {
+    expect(searched(`text:${text}`)).toBe(text);
+  }
+  expect(searched('text:"a"')).toBe("a");
+  expect(parseFilter('label:said="so" label:said=a"b', 0).query.labels).toBe('said=so\nsaid=a"b');
 });
 
 test("a run stands as what it waits for", () => {

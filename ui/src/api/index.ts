@@ -1,6 +1,6 @@
 // All data of the pages comes through here: embedded in the file itself, or from a server.
 
-import { Refusal, refusal } from "./refusal";
+import { exchange, refusal } from "./refusal";
 import type {
   Answer,
   AskedList,
@@ -183,14 +183,13 @@ async function ask<T>(
   options: RequestInit = {},
 ): Promise<T> {
   const words = new URLSearchParams(query).toString();
-  let answer: Response;
-  try {
-    answer = await fetch(`api/${path}${words && `?${words}`}`, options);
-  } catch {
-    throw new Refusal("the server does not answer: is nano-vm ui still running?", 0);
-  }
-  if (!answer.ok) throw refusal(answer.status, await answer.text(), (text) => text);
-  return (await answer.json()) as T;
+  const [answer, text] = await exchange(
+    `api/${path}${words && `?${words}`}`,
+    options,
+    "the server does not answer: is nano-vm ui still running?",
+  );
+  if (!answer.ok) throw refusal(answer.status, text, (plain) => plain);
+  return JSON.parse(text) as T;
 }
 
 /** Where this page has its data from; null where it is a server's, which asks who one is first. */

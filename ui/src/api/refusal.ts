@@ -56,6 +56,22 @@ export function askUntilAnswered<T>(
   };
 }
 
+/** What a server answers, and its text; a connection lost before the end of it is a refusal too,
+ * which says *away*.
+ */
+export async function exchange(
+  url: string,
+  options: RequestInit,
+  away: string,
+): Promise<[Response, string]> {
+  try {
+    const answer = await fetch(url, options);
+    return [answer, await answer.text()];
+  } catch {
+    throw new Refusal(away, 0);
+  }
+}
+
 /** The refusal that an answer is: a problem document, or what *plain* makes of other text. */
 export function refusal(status: number, text: string, plain: (text: string) => string): Refusal {
   let problem: Partial<Problem> | null = null;

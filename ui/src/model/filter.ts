@@ -19,7 +19,7 @@ export function parseFilter(text: string, now: number): Filter {
   const labels: string[] = [];
   for (const part of wordsOf(text)) {
     const [, name = "", written = ""] = /^(\w+)[:>](.*)$/.exec(part) ?? [];
-    const value = written.replaceAll('"', "");
+    const value = unquoted(written, name);
     switch (name) {
       case "status": {
         const unknown = value.split(",").filter((one) => !STATUSES.includes(one));
@@ -74,6 +74,13 @@ function momentOf(text: string, now: number): number | null {
 /** The words of a filter: between quotes a blank belongs to a word. */
 function wordsOf(text: string): string[] {
   return text.match(/(?:"[^"]*"|\S)+/g) ?? [];
+}
+
+/** What stands after the name of a word, without the quotes around it, or around the value of a
+ * label. All others belong to it.
+ */
+function unquoted(written: string, name: string): string {
+  return written.replace(name === "label" ? /(^|=)"([^"]*)"$/ : /^()"([^"]*)"$/, "$1$2");
 }
 
 /** *text* with one word in place of those of its name. */

@@ -47,7 +47,8 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
   const { faults: told, query: wanted } = parseFilter(text, 0);
   const searching = wanted.text !== undefined;
   if (searching && !from.searches) told.push("what was said in runs is not for you to search");
-  if (fault !== null) told.push(live ? whilePolled(fault) : fault.message);
+  const polled = live && !searching; // a search takes seconds, and is asked for once
+  if (fault !== null) told.push(polled ? whilePolled(fault) : fault.message);
   if (moreFault !== null) told.push(moreFault.message);
 
   useEffect(() => setDraft(text), [text]);
@@ -77,12 +78,12 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
     void look();
   }, [look, looks, nexts]);
   useEffect(() => {
-    if (!live || searching) return; // which takes seconds, and is asked for once
+    if (!polled) return;
     const timer = setInterval(() => {
       if (document.visibilityState === "visible") void look();
     }, EVERY_MS);
     return () => clearInterval(timer);
-  }, [live, searching, look]);
+  }, [polled, look]);
 
   const pages = list === null ? [] : [list, ...more];
   const seen = new Set<string>();

@@ -48,14 +48,16 @@ export function CostsPage({ from }: { from: TeamSource }) {
   const newest = query.get("newest");
   const filter = useMemo(() => costFilter(text), [text]);
   const [prices, setPrices] = useState<Prices | null>(null);
+  const [asking, setAsking] = useState(false); // for other prices
   const groups = groupsOf(by);
   const words = { ...filter.query, ...(newest === null ? {} : { newest }) };
   const route = prices === null ? "costs" : "costs/what-if";
   const path = `${route}?${new URLSearchParams({ ...words, by: groups.join(",") })}`;
   const body = prices === null ? undefined : JSON.stringify({ prices });
-  // nothing is asked while a label is still to be named, or the filter is wrong
-  const unasked = by === LABEL || filter.faults.length > 0;
-  const [list, fault] = useAsked<Costs>(from, unasked ? null : path, body);
+  // nothing is asked while the filter is wrong, or a label is still to be named
+  const wrong = filter.faults.length > 0;
+  const [list, fault] = useAsked<Costs>(from, wrong || by === LABEL ? null : path, body);
+  const ofModels = wrong ? null : `costs?${new URLSearchParams({ ...words, by: "member" })}`;
   return (
     <Sheet title="Costs">
       <fieldset className="chips">
@@ -65,7 +67,7 @@ export function CostsPage({ from }: { from: TeamSource }) {
             key={one}
             type="button"
             aria-pressed={by === one}
-            onClick={() => change({ by: one })}
+            onClick={() => change({ by: one, newest: null })}
           >
             by {one}
           </button>
@@ -73,7 +75,7 @@ export function CostsPage({ from }: { from: TeamSource }) {
         <button
           type="button"
           aria-pressed={by.startsWith(LABEL)}
-          onClick={() => change({ by: LABEL })}
+          onClick={() => change({ by: LABEL, newest: null })}
         >
           by label
         </button>
@@ -84,7 +86,7 @@ export function CostsPage({ from }: { from: TeamSource }) {
           label="Label"
           text={by.slice(LABEL.length)}
           hint="the name of a label: team"
-          done={(name) => change({ by: LABEL + name })}
+          done={(name) => change({ by: LABEL + name, newest: null })}
         />
       )}
       <Line
@@ -102,7 +104,11 @@ export function CostsPage({ from }: { from: TeamSource }) {
       ))}
       <Faults error={fault} />
       {list !== null && (
-        <Reach list={list} further={(newest) => change({ newest: String(newest) })} />
+        <Reach
+          list={list}
+          newest={newest}
+          further={(newest) => change({ newest: String(newest) })}
+        />
       )}
       {list !== null && list.costs.length === 0 && (
         <p className="muted">
@@ -114,7 +120,17 @@ export function CostsPage({ from }: { from: TeamSource }) {
       {list !== null && list.costs.length > 0 && (
         <Table groups={groups} list={list} other={prices !== null} />
       )}
-      <WhatIf from={from} words={words} prices={prices} set={setPrices} />
+      <section>
+        {asking ? (
+          <PriceForm from={from} path={ofModels} prices={prices} set={setPrices} />
+        ) : (
+          <p>
+            <button type="button" onClick={() => setAsking(true)}>
+              What if prices were others…
+            </button>
+          </p>
+        )}
+      </section>
       <BudgetsOfProject from={from} />
     </Sheet>
   );
@@ -155,9 +171,20 @@ function Line({
   );
 }
 
-/** Of how many runs these are the costs, and by which prices. */
-function Reach({ list, further }: { list: Costs; further: (newest: number) => void }) {
-  const more = list.runs * 5;
+/** Of how many runs these are the costs, and by which prices. No more are offered where the server has
+ * summed fewer than the *newest* that were asked for: as many as it may.
+ */
+function Reach({
+  list,
+  newest,
+  further,
+}: {
+  list: Costs;
+  newest: string | null;
+  further: (newest: number) => void;
+}) {
+  const looked = list.runs + list.damaged.length;
+  const more = !list.whole && (newest === null || looked >= Number(newest));
   return (
     <>
       <p className="muted">
@@ -166,8 +193,8 @@ function Reach({ list, further }: { list: Costs; further: (newest: number) => vo
           : `Of the newest ${plural(list.runs, "run")}`}
         {list.since !== null && `, since ${moment(list.since)}`}.
         {list.tables.length > 0 && ` Priced by ${list.tables.join(", ")}.`}{" "}
-        {!list.whole && (
-          <button type="button" className="quiet" onClick={() => further(more)}>
+        {more && (
+          <button type="button" className="quiet" onClick={() => further(looked * 5)}>
             Sum more
           </button>
         )}
@@ -236,47 +263,18 @@ function shown(row: CostRow, name: string, versions: Record<string, number[]>): 
 }
 
 /** What the same calls would have cost by other prices: one asks for those of some models. */
-function WhatIf({
-  from,
-  words,
-  prices,
-  set,
-}: {
-  from: TeamSource;
-  words: Record<string, string>;
-  prices: Prices | null;
-  set: (prices: Prices | null) => void;
-}) {
-  const [open, setOpen] = useState(false);
-  return (
-    <section>
-      {!open && (
-        <p>
-          <button type="button" onClick={() => setOpen(true)}>
-            What if prices were others…
-          </button>
-        </p>
-      )}
-      {open && <PriceForm from={from} words={words} prices={prices} set={set} />}
-    </section>
-  );
-}
-
 function PriceForm({
   from,
-  words,
+  path,
   prices,
   set,
 }: {
   from: TeamSource;
-  words: Record<string, string>;
+  path: string | null; // of what each model has cost
   prices: Prices | null;
   set: (prices: Prices | null) => void;
 }) {
-  const [list, fault] = useAsked<Costs>(
-    from,
-    `costs?${new URLSearchParams({ ...words, by: "member" })}`,
-  );
+  const [list, fault] = useAsked<Costs>(from, path);
   const [draft, setDraft] = useState<Prices>(prices ?? {});
   const given = Object.entries(draft).filter(([, price]) => price.input && price.output);
   const models = list?.costs.map((one) => one.of.member ?? "").filter(Boolean) ?? [];

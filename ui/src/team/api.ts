@@ -1,7 +1,7 @@
 // What the pages of a server ask for beside runs: who is logged in, programs, members, keys, the log.
 
 import type { ForksOfSource, Listed, ListOfTeam, RunQuery, Source } from "../api";
-import { Refusal, refusal } from "../api/refusal";
+import { exchange, refusal } from "../api/refusal";
 import type {
   Answer,
   AskedList,
@@ -22,18 +22,10 @@ export const SIGNED_OUT = "nano-vm-signed-out";
 
 /** What a server answers to *path* below `/api/v1/`; a body is JSON as text. */
 export async function call<T>(method: string, path: string, body?: string): Promise<T> {
-  let answer: Response;
-  try {
-    answer = await fetch(`/api/v1/${path}`, {
-      method,
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: body ?? null,
-    });
-  } catch {
-    throw new Refusal("the server does not answer", 0);
-  }
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  const options: RequestInit = { method, headers, body: body ?? null };
+  const [answer, text] = await exchange(`/api/v1/${path}`, options, "the server does not answer");
   if (answer.status === 204) return undefined as T;
-  const text = await answer.text();
   if (answer.ok) return JSON.parse(text) as T;
   if (answer.status === 401 && path !== "login") window.dispatchEvent(new Event(SIGNED_OUT));
   throw refusal(
