@@ -98,18 +98,26 @@ AWAKE_NS = SECOND // 100
 """The same of one that stood still as it was told: what came meanwhile takes many turns."""
 
 
-def _after_stop(life: Life, process: Process, key: str, meant_ns: int) -> bool:
+def _after_stop(life: Life, process: Process, run: StoredRun, key: str, meant_ns: int) -> bool:
     """Whether a call was meant, by the clock of its process, after that was told to stop. One that
     was meant before is made: without it its intent would be in doubt. A run's own time may be ahead
-    of that clock, so the intent must have been given to the store after that, too.
+    of that clock; and the intent may be given to the store later, where that refused what was given
+    before.
     """
     if process not in life.stopped_ns or any(f.kind == "clock" for f in life.world.faults):
         return False
     told_ns = life.stopped_ns[process]
     stood_still = process.frozen_until >= told_ns
     until_ns = process.frozen_until + AWAKE_NS if stood_still else told_ns + STOPPED_NS
+    given = {
+        row.started_ns: life.meant_ns.get((process, key_of(run.run_id, row.path)))
+        for row in run.rows
+        if row.kind == INTENT
+    }
+    clock = process.computer.time_ns
+    ahead_ns = [began - clock(at) for began, at in given.items() if at is not None]
     given_ns = life.meant_ns.get((process, key), 0)
-    return given_ns > until_ns and meant_ns > process.computer.time_ns(until_ns)
+    return given_ns > until_ns and meant_ns - max([0, *ahead_ns]) > clock(until_ns)
 
 
 def _begun(life: Life, call: Call, before: list[Call]) -> None:
@@ -125,7 +133,7 @@ def _begun(life: Life, call: Call, before: list[Call]) -> None:
     if call.key in life.ledger.kept:
         life.fault(f"{call.key}: called again after its outcome was acknowledged")
     intents = [row.started_ns for row in run.rows if row.kind == INTENT and row.path == path]
-    if intents and _after_stop(life, process, call.key, intents[-1]):
+    if intents and _after_stop(life, process, run, call.key, intents[-1]):
         life.fault(f"{call.key}: meant by {process.name} after it was told to stop")
     if effect != "read" and not intents:
         life.fault(f"{call.key}: called before its intent was stored")
@@ -375,4 +383,7 @@ def _leaks(life: Life) -> Any:
         held = ended.intersection(durable.lease._held)
         driven = {journal.run.run_id for journal in durable.journals} & ended
         for run_id in sorted(held | driven):
+            calls = (call for made in life.ledger.of_run(run_id).values() for call in made)
+            if any(call.hung and call.process is process for call in calls):
+                continue  # it waits for an answer that never comes
             yield f"{process.name} still holds {run_id}, which has ended"

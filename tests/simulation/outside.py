@@ -33,6 +33,7 @@ class Call:
     output: Any = None
     answered_ns: int | None = None  # when who awaited it got what it gave
     cleared: bool = False  # whether somebody was told that it did not happen
+    hung: bool = False  # whether it is never answered
 
     @property
     def open(self) -> bool:
@@ -116,6 +117,7 @@ class Outside:
             if world.strikes("lost", process.name):
                 value, error = None, ConnectionError("the answer was lost")
             if world.strikes("hung", process.name):
+                call.hung = True
                 return
             process.at(world.now + world.delay(*ledger.way_ns), lambda: answer(value, error))
 
