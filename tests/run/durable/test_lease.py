@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from build import parallel, program, step
@@ -30,7 +30,7 @@ from nano_vm.run.durable.journal import Journal
 from nano_vm.run.durable.lease import Lease, living
 from nano_vm.run.system import SYSTEM, Process, Seen
 from nano_vm.store.protocol import Append
-from nano_vm.store.records import STEP
+from nano_vm.store.records import STEP, Message, StoredRun
 from nano_vm.store.sql.store import SqlStore
 
 HOUR_NS = 3600 * 10**9
@@ -655,6 +655,48 @@ async def test_a_vm_that_is_closed_between_calls_leaves_its_runs_to_others(url: 
     with pytest.raises(StoreError, match="was closed"):
         await run
     second.close()
+
+
+async def test_a_run_that_has_ended_is_no_error_where_what_came_late_cannot_be_said(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @tool(effect="read")
+    async def find(n: int) -> int:
+        return n
+
+    vm = ExecutionVM(tools={"find": find}, store=url)
+    await vm.submit(program(step("a", "find", args={"n": 1})), run_id="r")
+    vm.require_store().send("r", Message("outcome", "before", {"output": 1}, None, time.time_ns()))
+
+    def away(run: StoredRun) -> NoReturn:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr("nano_vm.run.durable.journal.late_outcomes", away)
+    assert (await vm.resume("r")).final_output == 1
+    vm.close()
+
+
+@pytest.mark.parametrize("at", ["RunSeal", "Journal"])
+async def test_a_run_that_was_begun_and_cannot_be_driven_is_given_back(
+    url: str, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @tool(effect="read")
+    async def find(n: int) -> int:
+        return n
+
+    def fails(*_: Any) -> NoReturn:
+        raise MemoryError
+
+    vm = ExecutionVM(tools={"find": find}, store=url)
+    with monkeypatch.context() as patched:
+        patched.setattr(f"nano_vm.run.durable.resume.{at}", fails)
+        with pytest.raises(MemoryError):
+            await vm.run(program(step("a", "find", args={"n": 1})), run_id="r")
+    lease = vm._durable.lease  # type: ignore[union-attr]
+    assert not lease.has("r")
+    await asyncio.to_thread(lease.pay)
+    assert vm.require_store().load("r").owner is None
+    vm.close()
 
 
 # --- a worker that stops ---

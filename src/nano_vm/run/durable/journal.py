@@ -453,8 +453,13 @@ class Journal:
         seen = [message.id for message in (*useless, *self.heard.ignored)]
         await self.append(rows, update, seen if suspended else ())
         if not suspended and any(message.kind == "outcome" for message in self.heard.inbox):
-            stored = await patiently(
-                self.clock, lambda _: asyncio.to_thread(self.store.load, self.run.run_id)
-            )
-            for message in late_outcomes(stored):
-                logger.warning(LATE, stored.run_id, stored.status, message.name, stored.run_id)
+            with suppress(StoreError):  # the run has ended, whether this can be said or not
+                await self._warn_of_late()
+
+    async def _warn_of_late(self) -> None:
+        """That a call of the run, which has ended, came to something else."""
+        stored = await patiently(
+            self.clock, lambda _: asyncio.to_thread(self.store.load, self.run.run_id)
+        )
+        for message in late_outcomes(stored):
+            logger.warning(LATE, stored.run_id, stored.status, message.name, stored.run_id)

@@ -7,7 +7,7 @@ meanwhile, its trace is what the other owner makes of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -132,13 +132,22 @@ class Durable(forking.Begins):
             if held and not written:
                 lease.let_go(held)
         if written:
-            seal = RunSeal(stored, store.signer, self.trusted)
-            if notifier is not None:
-                notifier.run_started()
+            try:
+                seal = RunSeal(stored, store.signer, self.trusted)
+                if notifier is not None:
+                    notifier.run_started()
+            except BaseException:
+                self._give_back([trace.run_id])
+                raise
             return await self._drive(begun, stored, seal, lapses, notifier, origin)
         await self._check_same(trace)
         await self._follow_for(trace)
         return False
+
+    def _give_back(self, run_ids: Iterable[str]) -> None:
+        """Have others claim runs of this process that nobody here drives."""
+        self.lease.let_go(run_ids)
+        self.lease.doubt()
 
     async def _follow_for(self, trace: Trace, leaving: Leaving = _never) -> None:
         """Have *trace* say what `follow` does: another owner drives its run, or has driven it."""
@@ -210,7 +219,7 @@ class Durable(forking.Begins):
                 origin,
             )
         except BaseException:
-            self.lease.let_go([recording.run_id])
+            self._give_back([recording.run_id])
             raise
 
     async def _drive_here(self, journal: Journal, begun: Begun, notifier: Notifier | None) -> bool:
@@ -340,7 +349,7 @@ class Durable(forking.Begins):
 
     async def drive_claimed(self, claimed: Claimed, leaving: Leaving = _never) -> Trace | None:
         """Drive a run that was claimed; None where it is lost already."""
-        store, lease = self.store, self.lease
+        store = self.store
         run_id, claim, stored = claimed.run_id, claimed.claim, claimed.stored
         begun = None
         try:
@@ -363,8 +372,7 @@ class Durable(forking.Begins):
                 raise
         finally:
             if begun is None:
-                lease.let_go([run_id])
-                lease.doubt()
+                self._give_back([run_id])
         watched = self.observers
         notifier = Notifier(begun.trace, watched, begun.host) if watched else None
         if notifier is not None:
@@ -416,8 +424,7 @@ class Durable(forking.Begins):
         try:
             found = await self.stored_call(collector_paused()(self.store.load_each), list(claims))
         except BaseException:
-            self.lease.let_go(claims)
-            self.lease.doubt()
+            self._give_back(claims)
             raise
         return {
             run_id: Claimed(run_id, claim, lapses, found[run_id])
