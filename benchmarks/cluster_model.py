@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from report import put
+from report import finish
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -223,11 +223,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write it into the page")
     given = parser.parse_args()
     text = wrapped(told(asyncio.run(measured())))
-    print(text)
-    if given.write:
-        put(PAGE, BEGIN, END, text)
-    sys.stdout.flush()
-    os._exit(0)  # threads of the SDK now and then abort a process that ends the usual way
+    finish(PAGE, BEGIN, END, text, write=given.write)
 
 
 if __name__ == "__main__":

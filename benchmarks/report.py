@@ -6,19 +6,35 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from math import ceil, log10
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def put(page: Path, begin: str, end: str, text: str) -> None:
-    """Write *text* into *page*, in place of what stands between the marks *begin* and *end*."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    after = rest.partition(end)[2]
+    """Write *text* into *page*, in place of what stands between the marks *begin* and *end*.
+
+    Raises:
+        ValueError: If it lacks one of them.
+    """
+    before, begins, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, ends, after = rest.partition(end)
+    if not (begins and ends):
+        raise ValueError(f"{page} has no place between {begin!r} and {end!r}")
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def finish(page: Path, begin: str, end: str, text: str, *, write: bool) -> NoReturn:
+    """Print *text*, `put` it into *page* if it is to be written, and end this process."""
+    print(text)
+    if write:
+        put(page, begin, end, text)
+    sys.stdout.flush()
+    os._exit(0)  # threads of Temporal's SDK now and then abort one that ends the usual way
 
 
 @dataclass(frozen=True, slots=True)

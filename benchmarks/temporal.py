@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from postgres import PostgresServer
 from processes import family_seconds
-from report import number, put
+from report import finish, number
 from temporal.cluster import Server
 from temporal_bare import bare_worker, echo, echoes, run_bare
 from temporalio.client import Client
@@ -154,11 +154,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as open_until:
         text = asyncio.run(measured(Path(folder), open_until))
-    print(text)
-    if given.write:
-        put(PAGE, BEGIN, END, text)
-    sys.stdout.flush()
-    os._exit(0)  # threads of the SDK now and then abort a process that ends the usual way
+    finish(PAGE, BEGIN, END, text, write=given.write)
 
 
 if __name__ == "__main__":

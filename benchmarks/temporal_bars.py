@@ -15,13 +15,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import subprocess
 import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,8 +29,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from processes import processor_seconds
-from report import Bar, Table, number, put
+from processes import processor_seconds, running
+from report import Bar, Table, finish, number
 from temporal.cluster import Server
 from temporal_bare import bare_worker, echo, echoes, run_bare
 from temporal_recovery import KILLS, host, inline, recovered
@@ -64,15 +63,9 @@ async def work(kind: str, address: str) -> None:
         await asyncio.Event().wait()
 
 
-@contextmanager
-def working(kind: str, address: str) -> Iterator[int]:
+def working(kind: str, address: str) -> AbstractContextManager[int]:
     """A worker in a process of its own; its id."""
-    process = subprocess.Popen([sys.executable, __file__, "--worker", kind, "--address", address])
-    try:
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
+    return running([sys.executable, __file__, "--worker", kind, "--address", address])
 
 
 # --- in turns -------------------------------------------------------------------------------------
@@ -222,11 +215,7 @@ def main() -> None:
         asyncio.run(work(given.worker, given.address))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as open_until:
         text = asyncio.run(measured(Path(folder), open_until)).markdown()
-    print(text)
-    if given.write:
-        put(PAGE, BEGIN, END, text)
-    sys.stdout.flush()
-    os._exit(0)  # threads of the SDK now and then abort a process that ends the usual way
+    finish(PAGE, BEGIN, END, text, write=given.write)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,27 @@
-"""What Linux counts of a process, and a standard output that is a process's own."""
+"""A process that runs meanwhile, what Linux counts of one, and a standard output that is its own."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def running(command: Sequence[str]) -> Iterator[int]:
+    """A process of *command*, by its id, which is killed in the end."""
+    process = subprocess.Popen(command)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _fields(pid: int) -> list[str]:

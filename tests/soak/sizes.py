@@ -15,18 +15,17 @@ import argparse
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from build import mapped, program, step
-from processes import own_output, peak_bytes, processor_seconds
+from processes import own_output, peak_bytes, processor_seconds, running
 from temporal.cluster import TEST_SERVER, Server
 from temporalio.client import Client
 from temporalio.converter import DataConverter
@@ -98,17 +97,10 @@ async def work(address: str, queue: str, payloads: str) -> None:
         await asyncio.Event().wait()
 
 
-@contextmanager
-def working(address: str, queue: str, payloads: str) -> Iterator[int]:
+def working(address: str, queue: str, payloads: str) -> AbstractContextManager[int]:
     """A worker in a process of its own; its id."""
     command = [sys.executable, "-m", "soak.sizes", "--worker", address]
-    command += ["--queue", queue, "--payloads", payloads]
-    process = subprocess.Popen(command)
-    try:
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
+    return running([*command, "--queue", queue, "--payloads", payloads])
 
 
 # --- the sizes ------------------------------------------------------------------------------------

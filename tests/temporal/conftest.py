@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
 
+from nano_vm.machine.machine import Machine
 from temporal.cluster import BINARY, Server
 
 
@@ -23,3 +25,16 @@ def temporal_server() -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def other_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter that makes another call than the one that was recorded."""
+    start = Machine.start
+
+    def other(self: Machine, now: int) -> Any:
+        op = start(self, now)
+        self.path += "x"
+        return op
+
+    monkeypatch.setattr(Machine, "start", other)

@@ -13,7 +13,6 @@ from build import program, step
 from nano_vm import ExecutionVM, tool
 from nano_vm.cli import main
 from nano_vm.errors import UnknownRun, VMError
-from nano_vm.machine.machine import Machine
 from nano_vm.temporal import Encryption, TemporalRuns, connect, data_converter, worker, workflow
 from nano_vm.temporal.histories import Replayed, histories_of, history_of, replayed
 from temporal.cluster import Server
@@ -73,17 +72,8 @@ async def test_a_history_of_another_workflow_is_refused() -> None:
         await of(theirs)
 
 
-async def test_an_interpreter_that_decides_otherwise_is_caught(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    start = Machine.start
-
-    def other(self: Machine, now: int) -> Any:
-        op = start(self, now)
-        self.path += "x"
-        return op
-
-    monkeypatch.setattr(Machine, "start", other)
+@pytest.mark.usefixtures("other_interpreter")
+async def test_an_interpreter_that_decides_otherwise_is_caught() -> None:
     with pytest.raises(VMError, match=r"listed: this interpreter decides otherwise: .*ondetermin"):
         await of(EVENTS)
 

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from nano_vm.machine.machine import Machine
 from nano_vm.temporal import NanoProgram, data_converter, driver, workflow
 from nano_vm.temporal.terms import INTERPRETER, Start
 from temporal.recorded import FOLDER, PROGRAMS
@@ -64,18 +62,9 @@ async def test_a_recorded_history_replays(path: Path) -> None:
     await replay(path)
 
 
+@pytest.mark.usefixtures("other_interpreter")
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
-async def test_an_interpreter_that_makes_another_call_is_caught(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = Machine.start
-
-    def other(self: Machine, now: int) -> Any:
-        op = start(self, now)
-        self.path += "x"
-        return op
-
-    monkeypatch.setattr(Machine, "start", other)
+async def test_an_interpreter_that_makes_another_call_is_caught(path: Path) -> None:
     with pytest.raises(Exception, match=OTHERWISE):
         await replay(path)
 

@@ -12,7 +12,7 @@ from browsing import chromium
 from ui_stories import store_with_stories
 
 from nano_vm.cli import main
-from nano_vm.store.protocol import open_store
+from nano_vm.store.protocol import Archive, open_store
 from nano_vm.ui.asking import Answers
 from nano_vm.ui.forks import Forks
 from nano_vm.ui.library import Library, Programs, StoreLibrary
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 def stories(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URL of a store in which the runs of `ui_stories` are."""
     return store_with_stories(tmp_path_factory.mktemp("stories"))
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Archive]:
+    """That at the *url* of a module's own."""
+    found = open_store(url)
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from ui_stories import HOSTILE, ask, go_on, payments
 
 from nano_vm.cli import main
 from nano_vm.errors import AlreadyDecided, Changed, VMError
-from nano_vm.store.protocol import open_store
 from nano_vm.ui.asking import WHOLE_CHARS, Answers, _asking, asked
 from nano_vm.ui.library import StoreLibrary
 from nano_vm.ui.local import LocalServer
@@ -29,13 +28,6 @@ def url(tmp_path: Path) -> str:
     found = f"sqlite:///{tmp_path / 'runs.db'}"
     asyncio.run(ask(found))
     return found
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Any]:
-    found = open_store(url)
-    yield found
-    found.close()
 
 
 def of(store: Any, kind: str) -> dict[str, Any]:

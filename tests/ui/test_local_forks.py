@@ -19,7 +19,7 @@ import pytest
 from ui_stories import go_on, host, reject
 
 from nano_vm.cli import main
-from nano_vm.store.protocol import Archive, RunFilter, open_store
+from nano_vm.store.protocol import Archive, RunFilter
 from nano_vm.ui.forks import Forks
 from nano_vm.ui.library import FileLibrary, StoreLibrary
 from nano_vm.ui.local import LocalServer
@@ -35,13 +35,6 @@ def url(tmp_path: Path) -> str:
     found = f"sqlite:///{tmp_path / 'runs.db'}"
     asyncio.run(reject(found))
     return found
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Archive]:
-    found = open_store(url)
-    yield found
-    found.close()
 
 
 @pytest.fixture
