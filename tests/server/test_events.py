@@ -293,6 +293,46 @@ def test_what_many_follow_is_asked_and_read_once(
     assert read == sorted(set(read)), "each record once"
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_backlog_goes_only_to_one_who_still_may(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """Who reads slowly is asked about between the parts of what they are sent."""
+    monkeypatch.setattr("nano_vm.server.events.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("nano_vm.server.watch.KEEP_ALIVE_SECONDS", 0.01)
+    run_id = world.start()
+    approve(world, run_id)
+    rows = len(world.state.store.load(run_id).rows)
+    assert rows >= 3
+    events = Events(world.state.store)
+    session = secrets.hash_of_cookie(world.login("developer").cookies[world.state.cookie])
+    right = Right(Credential(session=session), "shop", "run:content")
+    gone = sa.delete(sessions).where(sessions.c.hash == session)
+
+    async def go() -> list[bytes]:
+        seen = []
+        async with events.watch.following(run_id, None) as heard:
+            async for part in events.stream(run_id, -1, right, content=True, levels=NOTHING_SECRET):
+                seen.append(part)
+                if b"event: record" not in part:
+                    continue
+                if ends:
+                    await asyncio.to_thread(world.state.tables.write, lambda rows: rows.run(gone))
+                while not heard.empty():
+                    heard.get_nowait()
+                for _ in range(2):  # it is asked anew, and all are told, while this part is read
+                    await heard.get()
+        return seen
+
+    whole = b"".join(asyncio.run(asyncio.wait_for(go(), 30)))
+    sent = [int(line[4:]) for line in whole.split(b"\n") if line.startswith(b"id: ")]
+    if ends:
+        assert (sent, whole.count(b"event: standing"), whole.count(b"event: end")) == ([0], 0, 0)
+    else:
+        assert sent == list(range(rows)), "each once"
+        assert (whole.count(b"event: standing"), whole.count(b"event: end")) == (1, 1)
+
+
 def test_a_stream_that_is_given_up_keeps_no_other_from_its_records(world: World) -> None:
     run_id = world.start()
     events = Events(world.state.store)

@@ -44,7 +44,8 @@ class Events:
         self, run_id: str, after: int, right: Right, *, content: bool, levels: Levels
     ) -> AsyncIterator[bytes]:
         """The records of a run that follow number *after*, and how it stands, until it has ended or
-        *right* is so no longer, which is asked before anything is sent.
+        *right* is so no longer, which is asked before anything is sent, and of a backlog whenever
+        there was a word while a part of it was.
         """
         said: RunState | None = None
         async with self.watch.following(run_id, right) as queue:
@@ -53,13 +54,17 @@ class Events:
                 if standing == said:
                     yield b": still here\n\n"
                     continue
-                while after + 1 < standing.rows:
+                is_latest = True
+                while is_latest and after + 1 < standing.rows:
                     wanted = Wanted(run_id, after, standing.rows, content)
                     records, last = await self._records(wanted, levels)
                     if last == after:
                         break
                     after = last
                     yield records
+                    is_latest = queue.empty()
+                if not is_latest:
+                    continue
                 said = standing
                 yield _event("standing", _standing(standing))
                 if standing.status in ENDED:
