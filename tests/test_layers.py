@@ -464,6 +464,17 @@ def test_a_reach_is_found(tmp_path: Path) -> None:
     ]
 
 
+def test_only_the_application_of_the_server_knows_its_routes() -> None:
+    found = {
+        file.name
+        for file in (SOURCE / "server").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (node.level, (node.module or "").partition(".")[0]) == (1, "routes")
+    }
+    assert found == {"app.py"}
+
+
 # --- functions ------------------------------------------------------------------------------------
 
 MAX_FUNCTION_LINES = 100

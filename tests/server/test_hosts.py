@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from nano_vm import ExecutionVM, Policy, Program, ProgramError
+from nano_vm.language.flow import Flow
 from nano_vm.run.announced import announcement
 from nano_vm.server.hosts import Hosts
 from nano_vm.store.protocol import Announced, open_tables
@@ -217,6 +218,28 @@ def test_what_workers_have_said_is_parsed_once_for_each_kind(
             store.withdraw(owner)
 
 
+def test_digests_of_a_program_on_its_hosts_are_made_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Hosts(world.state.store, ExecutionVM(tools={"pay": pay}))
+    drawn: list[str] = []
+
+    def flow(program: Program, called: Any) -> Flow:
+        drawn.append(program.digest)
+        return Flow(program, called)
+
+    monkeypatch.setattr("nano_vm.server.hosts.Flow", flow)
+    alone, caller = Program.from_yaml(CHECKED), Program.from_yaml(CALLER)
+    for _ in range(2):
+        assert made.digests(alone) == []
+        assert made.digests(caller) == []  # it calls what is not there
+    assert drawn == [alone.digest, caller.digest]
+    made.own = ExecutionVM(tools={"pay": pay}, programs={"part": alone})
+    for _ in range(2):
+        assert made.digests(caller) == [Flow(caller, {"part": alone}).digest]
+    assert drawn == [alone.digest, caller.digest, caller.digest], "another host has its own"
+
+
 def test_a_program_that_is_fit_is_checked_once_without_a_policy_and_once_under_each(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +291,8 @@ def test_a_store_that_no_server_has_opened_is_told_nothing(tmp_path: Any) -> Non
             assert time.monotonic() < end
             time.sleep(0.05)
 
+
+CALLER = "{name: caller, steps: [{id: part, type: call, program: part}]}"
 
 CHECKED = """
 name: careless

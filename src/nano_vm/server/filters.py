@@ -11,12 +11,11 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
-from ..language.flow import Flow
 from ..store.protocol import WAITED, RunFilter
 from ..ui.asked_for import NoSuchFilter, asked_for
 from .access import Caller, Who
 from .problems import Problem
-from .routes.programs import program_of
+from .versions import program_of
 
 MOST_DIGITS = 7
 """Of the number of a version: more are the beginning of a digest."""
@@ -71,8 +70,7 @@ def digests_of(who: Caller, name: str, version: int) -> list[str]:
     if not name:
         raise Problem(400, "no-such-filter", f"version {version} of which program? Say program")
     row, program = program_of(who.scope, name, version)
-    called = [Flow(program, host.vm.preparer.programs).digest for host in who.state.hosts.able()]
-    return list(dict.fromkeys([row.digest, *filter(None, called)]))
+    return list(dict.fromkeys([row.digest, *who.state.hosts.digests(program)]))
 
 
 Asked = Annotated[RunFilter, Depends(_asked)]

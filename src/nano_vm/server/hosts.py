@@ -10,10 +10,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..diagnostics import Diagnostic
 from ..errors import ProgramError, VMError
+from ..language.flow import Flow
 from ..language.policy import Policy
 from ..language.program import Program
 from ..newest import Newest
@@ -27,6 +29,9 @@ from .problems import Problem
 MOST_HOSTS = 32
 """Kinds of hosts whose checks are kept; workers that were started alike are one kind."""
 
+
+MOST_DIGESTS = 1024
+"""Programs of which it is known what digest they have with those that they call on a host."""
 
 MOST_VERDICTS = 1024
 """Programs that were found to be fit for a host, and are not checked anew at each start."""
@@ -63,6 +68,7 @@ class Hosts:
         self.store = store
         self.own = own
         self._made: Newest[str, ExecutionVM] = Newest(MOST_HOSTS)
+        self._digests: Newest[tuple[ExecutionVM, str], str] = Newest(MOST_DIGESTS)
         # hosts by themselves, a program without errors on them, and the policy that it was checked
         # under, if any; each host is kept, so its id is its own
         self._fit: OrderedDict[tuple[int, str, str | None], ExecutionVM] = OrderedDict()
@@ -127,6 +133,16 @@ class Hosts:
         _, errors = min(verdict.refusals, key=lambda refusal: len(refusal[1]))
         raise ProgramError(errors)
 
+    def digests(self, program: Program) -> list[str]:
+        """The digests that *program* has together with those that it calls by name, by each host
+        that runs can be driven by now; none where it calls none.
+        """
+        found = [
+            self._digests.of((host.vm, program.digest), partial(_digest, program, host.vm))
+            for host in self.able()
+        ]
+        return [digest for digest in found if digest]
+
     def _errors(
         self, vm: ExecutionVM, program: Program, policy: Policy | None = None
     ) -> list[Diagnostic]:
@@ -172,6 +188,11 @@ def under(vm: ExecutionVM, policy: Policy) -> ExecutionVM:
     other.preparer.policy = policy
     other.preparer.forget()
     return other
+
+
+def _digest(program: Program, vm: ExecutionVM) -> str:
+    """That of *program* with those that it calls by name on a host; empty where it calls none."""
+    return Flow(program, vm.preparer.programs).digest or ""
 
 
 def _key(document: str) -> str:

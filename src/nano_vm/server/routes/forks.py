@@ -30,8 +30,8 @@ from ..bodies import Body, is_text
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import json_bytes
+from ..versions import program_of
 from .policies import demanded
-from .programs import program_of
 from .runs import RunId
 
 ROUTES = Routes()

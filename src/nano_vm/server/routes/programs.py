@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import chain
 from typing import Annotated, Any, cast
 
@@ -36,7 +35,7 @@ from ..bodies import Body
 from ..hosts import under
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
-from ..rows import Prepared, Row, Rows
+from ..rows import Row, Rows
 from ..scope import Scope
 from ..shapes import (
     Checked,
@@ -50,6 +49,7 @@ from ..shapes import (
     json_bytes,
 )
 from ..tables import programs
+from ..versions import parsed_program, program_of
 from .policies import demanded, in_force
 
 ROUTES = Routes()
@@ -67,9 +67,6 @@ for them, however few are asked for, since runs of other versions stand between 
 LOADED_AT_ONCE = 20
 """Runs of a map whose rows are in memory at once: each has all its values."""
 
-KEPT_PROGRAMS = 256
-"""Programs that are not read anew at each start."""
-
 MAX_SOURCE_CHARS = 1_000_000
 
 
@@ -77,41 +74,6 @@ class Put(Body):
     """A program as text, YAML or JSON."""
 
     source: str = Field(max_length=MAX_SOURCE_CHARS)
-
-
-_NAMED = sa.select(programs).where(
-    programs.c.project == sa.bindparam("project"), programs.c.name == sa.bindparam("name")
-)
-_NEWEST = Prepared(_NAMED.order_by(programs.c.version.desc()).limit(1))
-_VERSION = Prepared(_NAMED.where(programs.c.version == sa.bindparam("version")))
-
-
-def program_of(scope: Scope, name: str, version: int | None) -> tuple[Row, Program]:
-    """A version of a program, or the newest.
-
-    Raises:
-        Problem: If there is none.
-    """
-    with scope.tables.reading() as rows:
-        return program_in(rows, scope.project, name, version)
-
-
-def program_in(rows: Rows, project: str, name: str, version: int | None) -> tuple[Row, Program]:
-    """As `program_of`, in a transaction that is open."""
-    if version is None:
-        row = rows.one(_NEWEST, project=project, name=name)
-    else:
-        row = rows.one(_VERSION, project=project, name=name, version=version)
-    if row is None:
-        told = f"version {version} of program {name!r}" if version is not None else repr(name)
-        raise Problem(404, "not-found", f"there is no program {told} in this project")
-    return row, _program(row.document)
-
-
-@lru_cache(maxsize=KEPT_PROGRAMS)
-def _program(document: str) -> Program:
-    """A program, which is the same object as long as it is kept: hosts know what they have checked."""
-    return Program.from_dict(parse_json(document))
 
 
 @route(ROUTES, "GET", f"{PROJECT}/programs", "program:read", answers=ProgramList)
@@ -301,7 +263,7 @@ def _is_of(run: StoredRun, digest: str) -> bool:
         return True
     document = run.document.get("program")
     return bool(run.document.get("programs")) and (
-        _program(canonical(document).decode()).digest == digest
+        parsed_program(canonical(document).decode()).digest == digest
     )
 
 

@@ -32,8 +32,8 @@ from ..filters import After, Asked, understood
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import Current, Recorded, Started, Verified, json_bytes
+from ..versions import program_in
 from .policies import demanded_in
-from .programs import program_in
 
 ROUTES = Routes()
 
