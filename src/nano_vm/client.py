@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 from uuid import uuid4
@@ -145,8 +145,11 @@ class _Calls:
         output = canonical(done).decode()
         return self._decide(run_id, path, shown, "resolve", how="done", output=output)
 
-    def _search(self, text: str, query: Mapping[str, str]) -> _Call:
-        return _Call("GET", self._in(f"search?{_query({'text': text, **query})}"))
+    def _runs(self, query: Mapping[str, str]) -> _Call:
+        return _Call("GET", self._in(f"runs?{_query(query)}"))
+
+    def _search(self, query: Mapping[str, str]) -> _Call:
+        return _Call("GET", self._in(f"search?{_query(query)}"))
 
     def _sums(self, by: str, prices: Mapping[str, Any] | None, query: Mapping[str, str]) -> _Call:
         asked = _query({"by": by, **query})
@@ -253,19 +256,21 @@ class Client(_Calls):
 
     def runs(self, **query: str) -> Iterator[dict[str, Any]]:
         """Runs, newest first; *query* are those of the list: ``status``, ``program``, ..."""
-        while True:
-            page = self._send(_Call("GET", self._located()._in(f"runs?{_query(query)}")))
-            yield from page["runs"]
-            if page["after"] is None:
-                return
-            query = {**query, "after": page["after"]}
+        return self._paged(self._runs, query)
 
     def search(self, text: str, **query: str) -> Iterator[dict[str, Any]]:
         """Runs in which *text* was said, newest first, each with its ``hits``; *query* as of `runs`.
         All runs are searched, some at a time: stop where it is enough.
         """
+        return self._paged(self._search, {"text": text, **query})
+
+    def _paged(
+        self, asked: Callable[[Mapping[str, str]], _Call], query: Mapping[str, str]
+    ) -> Iterator[dict[str, Any]]:
+        """The runs of all pages of what is *asked* for with *query*."""
+        self._located()
         while True:
-            page = self._send(self._located()._search(text, query))
+            page = self._send(asked(query))
             yield from page["runs"]
             if page["after"] is None:
                 return
@@ -502,21 +507,21 @@ class AsyncClient(_Calls):
         found: dict[str, Any] = (await self._send(call))["run"]
         return found
 
-    async def runs(self, **query: str) -> AsyncIterator[dict[str, Any]]:
+    def runs(self, **query: str) -> AsyncIterator[dict[str, Any]]:
         """As `Client.runs`."""
-        while True:
-            path = (await self._located())._in(f"runs?{_query(query)}")
-            page = await self._send(_Call("GET", path))
-            for row in page["runs"]:
-                yield row
-            if page["after"] is None:
-                return
-            query = {**query, "after": page["after"]}
+        return self._paged(self._runs, query)
 
-    async def search(self, text: str, **query: str) -> AsyncIterator[dict[str, Any]]:
+    def search(self, text: str, **query: str) -> AsyncIterator[dict[str, Any]]:
         """As `Client.search`."""
+        return self._paged(self._search, {"text": text, **query})
+
+    async def _paged(
+        self, asked: Callable[[Mapping[str, str]], _Call], query: Mapping[str, str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """As `Client._paged`."""
+        await self._located()
         while True:
-            page = await self._send((await self._located())._search(text, query))
+            page = await self._send(asked(query))
             for row in page["runs"]:
                 yield row
             if page["after"] is None:

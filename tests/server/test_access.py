@@ -252,6 +252,12 @@ def test_a_route_without_a_permission_keeps_the_server_from_starting() -> None:
     routes.into(other)
     with pytest.raises(VMError, match="run:raed', which no role has"):
         require_permissions(other)
+    nowhere = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    of_none = Routes()
+    route(of_none, "GET", "/api/v1/runs", "run:read")(fine)
+    of_none.into(nowhere)
+    with pytest.raises(VMError, match="/api/v1/runs needs run:read of a project, and has none"):
+        require_permissions(nowhere)
     beside = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     beside.get("/beside", openapi_extra={"x-permission": "run:read"})(fine)
     with pytest.raises(VMError, match="/beside is not behind the gate"):

@@ -169,11 +169,8 @@ def authorize(request: Request) -> None:
     if needs in (OWNER, METRICS):
         if not principal.owner or principal.key_id is not None:
             raise Problem(403, "not-permitted", "an owner of the instance may do this, logged in")
-    elif needs != SIGNED_IN:
-        if not permissions:
-            raise missing()
-        if needs not in permissions:
-            raise Problem(403, "not-permitted", f"this needs the permission {needs}; ask an admin")
+    elif needs != SIGNED_IN and needs not in permissions:
+        raise Problem(403, "not-permitted", f"this needs the permission {needs}; ask an admin")
     approves = parse_json(identity.approves)
     if principal.owner and principal.key_id is None:  # a key decides as its maker is listed
         approves = [ANY_ROLE]

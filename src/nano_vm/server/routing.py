@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from ..errors import VMError
 from .access import authorize, declared
 from .problems import PROBLEM, SCHEMA
-from .roles import DECLARED, PROVIDER, PUBLIC
+from .roles import ALL, DECLARED, PROVIDER, PUBLIC
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -128,7 +128,8 @@ def require_permissions(app: FastAPI) -> None:
     requests against.
 
     Raises:
-        VMError: If a route declares none, or one that no role has; if it is not behind the gate.
+        VMError: If a route declares none, or one that no role has; if it is not behind the gate; if
+            it declares what a role permits in a project, and is of none.
     """
     for found in app.routes:
         needs = (getattr(found, "openapi_extra", None) or {}).get("x-permission")
@@ -142,6 +143,11 @@ def require_permissions(app: FastAPI) -> None:
             )
         if not isinstance(found, Gated):
             raise VMError(f"the route {found.path} is not behind the gate; declare it by `route`")  # type: ignore[attr-defined]
+        if needs in ALL and "{project}" not in found.path:
+            raise VMError(
+                f"the route {found.path} needs {needs} of a project, and has none; the server does "
+                f"not start"
+            )
 
 
 def public_paths(app: FastAPI) -> frozenset[str]:
