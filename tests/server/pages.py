@@ -24,7 +24,8 @@ def log_in(page: Any, name: str, password: str = PASSWORD) -> None:
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Log in", exact=True).click()
-    page.locator(".team-bar").wait_for()
+    # the page goes on to a project by itself: what a test puts in its way before would be lost
+    page.locator(".team:has(> .team-bar):not(:has(> main[aria-busy=true]))").wait_for()
 
 
 def can_be_read(page: Any, name: str, theme: str, width: int) -> None:

@@ -139,7 +139,7 @@ export function TeamApp({
       ) : from !== null ? (
         <Page from={from}>{children(from)}</Page>
       ) : (
-        <main className="message">
+        <main className="message" aria-busy={name === null && first !== undefined}>
           {name !== null ? (
             <>
               <h1>There is no project {name} for you</h1>
