@@ -202,6 +202,12 @@ steps:
   - {id: a, type: approval, role: boss}
   - {id: late, type: approval, role: boss, timeout_seconds: 5, then: $next}
   - {id: never, type: approval, role: boss, timeout_seconds: null, then: $next}
+  - {id: tilde, type: approval, role: boss, timeout_seconds: ~, then: $next}
+  - {id: loud, type: approval, role: boss, timeout_seconds: NULL, then: $next}
+  - {id: empty, type: approval, role: boss, timeout_seconds: , then: $next}
+  - {id: many, type: switch, on: $x, cases: {x: $end}, default: []}
+  - {id: given, type: approval, role: boss, timeout_seconds: &limit 5, then: $next}
+  - {id: alias, type: approval, role: boss, timeout_seconds: *limit, then: $next}
   - {id: s, type: switch, on: $x, cases: {x: $end, "y z": $end}}
   - {id: t, type: switch, on: $x, cases: {x: $end}, default: $end}
   - {id: twice, type: switch, when: $x, on: $x, cases: {when: $end, default: $end}, default: $end}

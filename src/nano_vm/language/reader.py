@@ -28,7 +28,9 @@ MAX_ALIAS_NODES = 100_000
 # the same events; the C one is 10 times as fast
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_NULL = {"", "~", "null", "Null", "NULL"}
+NULLS = {"", "~", "null", "Null", "NULL"}
+"""The plain scalars that are null."""
+
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z", re.ASCII)
@@ -336,7 +338,7 @@ class _Reader:
             return text
         if event.style or tag:  # quoted or block: a text
             return text
-        if text in _NULL:
+        if text in NULLS:
             return None
         first = text[0]
         if first in "tTfF":

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..language.reader import NULLS
 from ..tools.contract import ToolContract
 from .index import Index, Span, StepNode
 from .project import Known
@@ -149,7 +150,7 @@ def _branches(step: StepNode) -> list[str]:
 def _says(step: StepNode, key: str) -> bool:
     """Whether a step has a value for a field, which null is not."""
     value = step.node.get(key)
-    return value is not None and (value.quoted or value.value != "null")
+    return value is not None and not (value.plain and value.value in NULLS)
 
 
 def schema_type(node: Node) -> str:

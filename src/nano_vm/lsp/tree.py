@@ -36,8 +36,8 @@ Place = tuple[int, int]
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A value: a ``map``, a ``list`` or, of any scalar, ``text``; from its first
-    character to behind its last.
+    """A value: a ``map``, a ``list`` or, of any scalar or alias, ``text``; from its first character
+    to behind its last. ``plain`` is a scalar without quotes, block or tag, which can be null.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class Node:
     end: Place = (0, 0)
     value: str = ""
     quoted: bool = False
+    plain: bool = False
     pairs: list[tuple[Node, Node]] = field(default_factory=list)
     items: list[Node] = field(default_factory=list)
 
@@ -209,7 +210,8 @@ def _node(event: Any) -> Node | None:
     """The node that begins with *event*, if one does."""
     if isinstance(event, yaml.ScalarEvent):
         start, end = _mark(event.start_mark), _mark(event.end_mark)
-        return Node("text", start, end, event.value, event.style in ("'", '"'))
+        plain = not event.style and event.tag is None
+        return Node("text", start, end, event.value, event.style in ("'", '"'), plain)
     if isinstance(event, yaml.AliasEvent):
         return Node("text", _mark(event.start_mark), _mark(event.end_mark))
     if isinstance(event, yaml.MappingStartEvent):
