@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -38,7 +38,7 @@ from nano_vm.temporal import (
 )
 from nano_vm.temporal import listed as listed_runs
 from nano_vm.temporal import runs as runs_module
-from nano_vm.temporal.lists import ENDED, query_of
+from nano_vm.temporal.lists import ENDED, ns_of, query_of
 from nano_vm.temporal.schedules import PAUSED
 from nano_vm.temporal.terms import TELLS_WAITS
 from temporal.cluster import Server
@@ -529,3 +529,10 @@ async def test_what_is_wrong_with_a_schedule(temporal_server: Server) -> None:
         await runs.schedule("a b", MADE, {"x": 1}, cron="0 8 * * *")
     with pytest.raises(ProgramError):
         await runs.schedule("w", program(step(tool="nowhere")), cron="0 8 * * *")
+
+
+@pytest.mark.parametrize("micros", [0, 1, 999_999, 1_764_201_600_123_457, -1])
+def test_a_moment_is_exact_to_the_microsecond(micros: int) -> None:
+    at = datetime.fromtimestamp(micros // 10**6, UTC).replace(microsecond=micros % 10**6)
+    assert ns_of(at) == micros * 1000
+    assert ns_of(at.astimezone(ZoneInfo("Asia/Kolkata"))) == micros * 1000

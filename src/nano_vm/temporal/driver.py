@@ -20,7 +20,7 @@ from temporalio.exceptions import ActivityError
 from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
 from ..language.semantics import tool_calls
-from ..machine.faults import LOST, NOTHING_USED, effect_key
+from ..machine.faults import LOST, effect_key
 from ..machine.machine import Machine
 from ..machine.outcome import (
     Arrived,
@@ -28,7 +28,6 @@ from ..machine.outcome import (
     Decided,
     Failed,
     Joined,
-    NotCalled,
     Outcome,
     TimedOut,
     Unknown,
@@ -61,6 +60,7 @@ from .failures import (
     is_untaken,
     outcome_of_failure,
     too_large,
+    unmade,
 )
 from .plans import Planned
 from .tape import Begun, Entry, Lost, Tape, Timed, fed, is_large
@@ -124,11 +124,6 @@ def is_local(op: ToolOp | ModelOp) -> bool:
 def kind_of(op: ToolOp | ModelOp) -> str:
     """What an error of the call is called by."""
     return "tool" if isinstance(op, ToolOp) else "model"
-
-
-def not_called(op: ToolOp | ModelOp, fault: StepError) -> Outcome:
-    """The outcome of a call that was not made, because of *fault*."""
-    return NotCalled(fault) if isinstance(op, ToolOp) else Failed(fault, NOTHING_USED)
 
 
 @dataclass(slots=True)
@@ -457,7 +452,7 @@ class Driver:
         if entries == [UNKNOWN_PROGRAM]:
             told = "the worker that took the call cannot run its program"
             fault = StepError("refused", "ProgramRefused", told, retryable=False)
-            return [not_called(op, fault)]
+            return [unmade(fault, kind_of(op))]
         return entries
 
     async def call(
@@ -475,8 +470,8 @@ class Driver:
         most = self.admission.payload_bytes
         size = 0 if local else excess([facts, *values], most)
         if size:  # the server would have the task tried for ever
-            fault = too_large("what the call is given", size, most)
-            return [not_called(op, StepError(kind_of(op), TOO_LARGE, fault, retryable=False))]
+            told, kind = too_large("what the call is given", size, most), kind_of(op)
+            return [unmade(StepError(kind, TOO_LARGE, told, retryable=False), kind)]
         tape, begun = self.tape.of(machine.frame_name), self.now()
         self._called[machine.frame_name] = len(tape), begun
         self.calls.made += 1
@@ -529,8 +524,7 @@ class Driver:
                 f"no worker has taken the call from task queue {queue!r} within "
                 f"{self.admission.queue_seconds:g} s; start one: nano-vm work --queue {queue}"
             )
-            fault = StepError(kind, "NoWorker", told, retryable=False)
-            return [not_called(op, fault)]
+            return [unmade(StepError(kind, "NoWorker", told, retryable=False), kind)]
         if not is_lost(error) and not is_not_made(error):
             return [outcome_of_failure(error, unsafe=unsafe, kind=kind)]
         if self.cancelled and machine.side_call != "undo":

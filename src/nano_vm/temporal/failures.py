@@ -66,14 +66,14 @@ def chain_of(error: BaseException) -> str:
     return str(error) if cause is None else f"{error}: {chain_of(cause)}"
 
 
-def _unmade(fault: StepError, kind: str) -> Outcome:
-    """The outcome of a call that its worker has not made."""
+def unmade(fault: StepError, kind: str) -> Outcome:
+    """The outcome of a call of *kind* (``tool`` or ``model``) that was not made, because of *fault*."""
     return NotCalled(fault) if kind == "tool" else Failed(fault, NOTHING_USED)
 
 
 def outcome_of_failure(error: ActivityError, *, unsafe: bool, kind: str) -> Outcome:
-    """The outcome of a call of *kind* (``tool`` or ``model``) that ended with *error* and is not
-    `is_lost`; *unsafe* is whether it may have changed the world.
+    """The outcome of a call of *kind* that ended with *error* and is not `is_lost`; *unsafe* is
+    whether it may have changed the world.
     """
     called = error.started_event_id != 0
     cause = error.cause
@@ -85,11 +85,11 @@ def outcome_of_failure(error: ActivityError, *, unsafe: bool, kind: str) -> Outc
     message = str(cause) or str(error)
     if name == NO_ACTIVITY:
         told = f"the worker that took the call has no such activity: {message}"
-        return _unmade(StepError("refused", "NoActivity", told, retryable=False), kind)
+        return unmade(StepError("refused", "NoActivity", told, retryable=False), kind)
     if isinstance(cause, ApplicationError) and cause.message == UNDECODED:
         why = chain_of(cause.cause or cause)
         told = f"the worker that took the call cannot decode its arguments: {why}; {SAME_FOR_ALL}"
-        return _unmade(StepError("refused", "Undecodable", told, retryable=False), kind)
+        return unmade(StepError("refused", "Undecodable", told, retryable=False), kind)
     fault = StepError(kind, name, message, retryable=False)
     if name == TOO_LARGE and kind == "tool":
         return BadResult(fault)

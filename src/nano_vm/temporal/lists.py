@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
@@ -131,10 +131,14 @@ def _listed(found: WorkflowExecution) -> Listed:
         outside or status or usual,
         said.get(PROJECT),
         {name: value for name, _, value in labels},
-        _ns(found.start_time),
-        None if found.close_time is None else _ns(found.close_time),
+        ns_of(found.start_time),
+        None if found.close_time is None else ns_of(found.close_time),
     )
 
 
-def _ns(at: datetime) -> int:
-    return int(at.timestamp() * 1e6) * 1000
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+def ns_of(at: datetime) -> int:
+    """A moment in nanoseconds since the epoch."""
+    return (at - _EPOCH) // timedelta(microseconds=1) * 1000

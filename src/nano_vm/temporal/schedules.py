@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from temporalio.client import (
@@ -24,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..errors import VMError
 from .conversion import decoding
+from .lists import ns_of
 from .terms import WORKFLOW
 
 ABOUT = "nano-vm-schedule"
@@ -167,16 +167,12 @@ async def _scheduled(found: ScheduleDescription | ScheduleListDescription) -> Sc
         schedule.state.paused,
         schedule.state.note or None,
         tuple(
-            (one.action.workflow_id, _ns(one.started_at))
+            (one.action.workflow_id, ns_of(one.started_at))
             for one in info.recent_actions
             if isinstance(one.action, ScheduleActionExecutionStartWorkflow)
         ),
-        () if schedule.state.paused else tuple(map(_ns, info.next_action_times)),
+        () if schedule.state.paused else tuple(map(ns_of, info.next_action_times)),
     )
-
-
-def _ns(at: datetime) -> int:
-    return int(at.timestamp()) * 10**9
 
 
 @asynccontextmanager
