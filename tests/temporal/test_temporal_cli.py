@@ -179,7 +179,7 @@ def test_a_run_that_waits_ends_with_three_and_can_be_cancelled(
             "no Temporal server answers at 127.0.0.1",
         ),
         (["show", "x", "--namespace", "nowhere"], 1, "has no namespace 'nowhere'"),
-        (["show", "x", "--address", "a\0b"], 1, "'a\\x00b' is no address of a server, HOST:PORT"),
+        (["show", "x", "--address", "a\0b"], 1, "nano-vm: cannot connect to 'a\\x00b': "),
         (["show", "x", "--tls-ca", "a\0b"], 2, "cannot read 'a\\x00b'"),
         (["show", "x", "--tls-cert", "a.pem"], 2, "--tls-cert and --tls-key go together"),
         (["show", "x", "--tls-ca", "missing.pem"], 2, "cannot read missing.pem"),
@@ -230,6 +230,17 @@ def test_an_option_that_says_nothing_of_a_cluster_is_refused(
     option = next(word for word in reversed(arguments) if word.startswith("--"))
     assert err.startswith(f"nano-vm: {option} does not go with --engine temporal: ")
     assert err.count("\n") == 1
+
+
+def test_by_what_a_cluster_knows_the_version_of_a_program_is_said(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", *shop.cluster, "--program-version", "a" * 12]) == 2
+    err = capsys.readouterr().err
+    assert (
+        "finds no runs by a digest; the store of a worker does, and temporal workflow list" in err
+    )
+    assert "--query \"NanoVersion = '7.1'\"" in err
 
 
 def test_a_trace_file_that_cannot_be_written_is_told_before_the_run_begins(

@@ -122,6 +122,7 @@ async def test_a_run_that_no_worker_can_decode_stands_still_and_says_why(
     runs = TemporalRuns(client, queue)
     run_id = await runs.submit(program(WAIT))
     assert await runs.fault(run_id) is None  # no worker has tried
+    ended = await runs.submit(program(WAIT))
     async with worker(without, ExecutionVM(), queue):
         fault = None
         for _ in range(200):
@@ -130,6 +131,13 @@ async def test_a_run_that_no_worker_can_decode_stands_still_and_says_why(
                 break
             await asyncio.sleep(0.05)
         assert fault == f"Failed decoding arguments: {NO_KEY}"
+        for _ in range(200):
+            if await runs.fault(ended) is not None:
+                break
+            await asyncio.sleep(0.05)
+        assert await runs.fault(ended) == fault
+    await client.get_workflow_handle(ended).terminate()
+    assert await runs.fault(ended) is None  # it stands no longer
     async with worker(client, ExecutionVM(), queue):
         assert (await runs.settled(run_id)).status is TraceStatus.SUSPENDED
         assert await runs.fault(run_id) is None

@@ -5,6 +5,7 @@ or decided otherwise is one clear error.
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from build import program, step
 from nano_vm import ExecutionVM, tool
 from nano_vm.cli import main
 from nano_vm.errors import UnknownRun, VMError
+from nano_vm.machine.machine import Machine
 from nano_vm.temporal import Encryption, TemporalRuns, connect, data_converter, worker, workflow
 from nano_vm.temporal.histories import Replayed, histories_of, history_of, replayed
 from temporal.cluster import Server
@@ -76,6 +78,21 @@ async def test_a_history_of_another_workflow_is_refused() -> None:
 async def test_an_interpreter_that_decides_otherwise_is_caught() -> None:
     with pytest.raises(VMError, match=r"listed: this interpreter decides otherwise: .*ondetermin"):
         await of(EVENTS)
+
+
+async def test_a_run_whose_tasks_take_long_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a worker, whose tasks may take a minute: the SDK takes two seconds for a deadlock."""
+    start = Machine.start
+    naps = [2.5]
+
+    def slow(self: Machine, now: int) -> Any:
+        time.sleep(naps.pop() if naps else 0)
+        return start(self, now)
+
+    monkeypatch.setattr(Machine, "start", slow)
+    found = await of(EVENTS)
+    assert (found.end, naps) == ("completed", [])
+    assert found.trace is not None
 
 
 async def test_a_trace_that_is_not_the_recorded_one_is_caught() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from build import NOW, llm, mapped, parallel, program, step
+from patience import HANGS_SECONDS
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
@@ -30,6 +31,7 @@ from nano_vm.errors import (
 )
 from nano_vm.temporal import NanoPlugin, TemporalRuns, activities, driver, worker, workflow
 from nano_vm.temporal import runs as run_module
+from nano_vm.temporal.plans import PlanNotReady
 from nano_vm.temporal.terms import ADMITS_HERE, INTERPRETER
 from temporal.cluster import Server
 
@@ -928,3 +930,31 @@ async def test_a_worker_that_is_too_old_leaves_the_run_to_another(
         assert await runs.fault("newer") == failed[0].failure.message
         monkeypatch.setattr(workflow, "INTERPRETER", INTERPRETER + 1)  # the worker is upgraded
         assert (await runs.result("newer")).ok
+
+
+async def test_a_run_whose_plan_is_being_made_has_no_fault(
+    temporal_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task that it fails meanwhile is given again, and finds the plan."""
+
+    class Slow:
+        def of(self, *given: Any) -> Any:
+            raise PlanNotReady("the plan is not made within 1.5 s")
+
+    client = await temporal_server.client()
+    with monkeypatch.context() as patched:
+        patched.setattr(workflow, "PLANS", Slow())
+        async with runs_of(temporal_server) as runs:
+            run_id = await runs.submit(program(WAIT))
+            failed: list[str] = []
+            async with asyncio.timeout(HANGS_SECONDS):
+                while not failed:
+                    await asyncio.sleep(0.05)
+                    history = await client.get_workflow_handle(run_id).fetch_history()
+                    failed = [
+                        event.workflow_task_failed_event_attributes.failure.message
+                        for event in history.events
+                        if event.HasField("workflow_task_failed_event_attributes")
+                    ]
+            assert failed == ["the plan is not made within 1.5 s"]
+            assert await runs.fault(run_id) is None

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 from build import llm, program
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from nano_vm import ExecutionVM, Program, TraceStatus
 from nano_vm.adapters import Member, Pool
-from nano_vm.errors import VMError
+from nano_vm.errors import StoreError, VMError
 from nano_vm.machine.outcome import Answer, Failed
 from nano_vm.records.usage import LLMUsage
+from nano_vm.run.counting import Counting
 from nano_vm.temporal import TemporalRuns, worker
 from nano_vm.temporal.activities import Activities
 from nano_vm.temporal.terms import UNKNOWN_PROGRAM, Admission, ModelCall, Start
@@ -72,6 +74,18 @@ def spent(vm: ExecutionVM) -> list[tuple[int, int, int]]:
 def test_a_worker_whose_budgets_nobody_keeps_for_all_is_refused() -> None:
     with pytest.raises(VMError, match=r"budgets that runs share \('daily'\) are kept in a store"):
         Activities(ExecutionVM(Model(), budgets=DAILY))
+
+
+async def test_a_call_that_no_store_counts_is_not_made_and_says_why(
+    vms: list[ExecutionVM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*given: Any) -> None:
+        raise StoreError("the store is locked", passing=True)
+
+    monkeypatch.setattr(Counting, "begin", away)
+    with pytest.raises(ApplicationError, match="the store is locked, so the call was not made"):
+        await asked(vms[0])
+    assert Model.most == 0
 
 
 async def test_a_budget_is_that_of_all_workers(vms: list[ExecutionVM]) -> None:

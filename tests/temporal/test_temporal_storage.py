@@ -184,6 +184,20 @@ async def test_without_storage_a_run_that_is_too_large_ends_with_an_error(
     vm.close()
 
 
+async def test_without_storage_a_run_that_ended_too_large_says_so_where_it_is_shown(
+    temporal_server: Server,
+) -> None:
+    client = await temporal_server.client()
+    call = {"tool": "grown", "args": {"seed": "x", "size": 1_200_000}}
+    async with worker(client, ExecutionVM(None, TOOLS), "large-ended"):
+        runs = TemporalRuns(client, "large-ended")
+        run_id = await runs.submit(program(step("a", **call), step("b", **call)))
+        with pytest.raises(VMError, match="the trace of the run has"):
+            await runs.result(run_id)
+        with pytest.raises(VMError, match=rf"run '{run_id}': its trace has [\d,]+ bytes, and"):
+            await runs.trace(run_id)
+
+
 async def test_without_storage_a_run_that_is_too_large_says_so_where_it_waits(
     temporal_server: Server,
 ) -> None:

@@ -277,10 +277,16 @@ async def _traced(
     return [each for each in found if each is not None]
 
 
-_OF_RUNS = dict.fromkeys(
-    ("parent", "submitter", "min_cost", "program_version", "waiting_for"),
-    "a cluster finds no runs by it; the store of a worker does",
-)
+_OF_RUNS = {
+    **dict.fromkeys(
+        ("parent", "submitter", "min_cost", "waiting_for"),
+        "a cluster finds no runs by it; the store of a worker does",
+    ),
+    "program_version": (
+        "a cluster finds no runs by a digest; the store of a worker does, and temporal workflow "
+        "list --query \"NanoVersion = '7.1'\" finds them by the version that their author wrote"
+    ),
+}
 
 
 def _listed_line(one: Listed) -> str:
@@ -375,9 +381,11 @@ def replay(options: Options) -> int:
     file = history_of(text_of(options.run, "the history"), options.run) if named else None
 
     async def done() -> list[Replayed]:
-        histories = [file] if file else await histories_of(await connected(options), options.run)
-        converter = converter_of(options.payloads, _encryption(options))
-        return [await replayed(history, converter) for history in histories]
+        if file is not None:
+            return [await replayed(file, converter_of(options.payloads, _encryption(options)))]
+        client = await connected(options)
+        histories = await histories_of(client, options.run)
+        return [await replayed(history, client.data_converter) for history in histories]
 
     found = asyncio.run(done())
     if options.json:

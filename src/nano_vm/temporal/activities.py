@@ -587,7 +587,7 @@ class Activities:
                 return Cancelled(called=False)
             except StoreError as error:
                 logger.warning("a call of step %r is not made: %s", call.step_id, error)
-                raise NotMade from None
+                raise NotMade(str(error)) from None
             if isinstance(counted, Failed):
                 return counted
             outcome = await self.asked(call, adapter, call.model in adapters, counted, life)

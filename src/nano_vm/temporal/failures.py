@@ -67,7 +67,7 @@ def chain_of(error: BaseException) -> str:
 
 
 def unmade(fault: StepError, kind: str) -> Outcome:
-    """The outcome of a call of *kind* (``tool`` or ``model``) that was not made, because of *fault*."""
+    """The outcome of a call of *kind* (``tool`` or ``model``) that *fault* kept from being made."""
     return NotCalled(fault) if kind == "tool" else Failed(fault, NOTHING_USED)
 
 

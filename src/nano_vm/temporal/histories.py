@@ -23,6 +23,7 @@ from temporalio.worker import (
 from ..errors import UnknownRun, VMError
 from ..records.trace import Trace
 from .conversion import decoding
+from .plans import PLAN_NOT_READY
 from .terms import WORKFLOW
 from .workflow import NanoProgram
 
@@ -32,10 +33,11 @@ worker is given a task again for; each waits for a second and a half.
 """
 
 _CLOSED = "COMPLETED FAILED TIMED_OUT TERMINATED CANCELED CONTINUED_AS_NEW".split()
-_ENDS = {
+ENDS = {
     EventType.Value(f"EVENT_TYPE_WORKFLOW_EXECUTION_{name}"): name.lower().replace("_", " ")
     for name in _CLOSED
 }
+"""How an execution ended, by the type of its last event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ async def replayed(history: WorkflowHistory, converter: DataConverter) -> Replay
     name, events = history.workflow_id, history.events
     _require_whole(name, events)
     last = events[-1]
-    found = Replayed(name, len(events), _ENDS.get(last.event_type))
+    found = Replayed(name, len(events), ENDS.get(last.event_type))
     if not any(one.HasField("workflow_task_completed_event_attributes") for one in events):
         return found  # the interpreter has decided nothing yet
     traces: list[dict[str, Any]] = []
@@ -110,10 +112,11 @@ async def replayed(history: WorkflowHistory, converter: DataConverter) -> Replay
         workflows=[NanoProgram],
         data_converter=converter,
         interceptors=[_Listening(traces)],
+        debug_mode=True,  # else a task of two seconds is taken for a deadlock
     )
     for _ in range(PLAN_TRIES):
         result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
-        if "PlanNotReady" not in str(result.replay_failure):
+        if PLAN_NOT_READY not in str(result.replay_failure):
             break
     if result.replay_failure is not None:
         raise VMError(

@@ -35,6 +35,10 @@ class PlanNotReady(Exception):
     """The plan is still being made; the same task finds it a little later."""
 
 
+PLAN_NOT_READY = PlanNotReady.__name__
+"""The type of the failure of such a task."""
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A program as a workflow runs it."""

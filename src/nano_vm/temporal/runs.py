@@ -46,6 +46,8 @@ from ..run.vm import ExecutionVM
 from ..values import UNSET, admit, canonical, kind_name
 from .conversion import decoding, excess, most_bytes
 from .failures import SAME_FOR_ALL, TOO_LARGE, UNDECODED, chain_of, too_large
+from .histories import ENDS
+from .plans import PLAN_NOT_READY
 from .schedules import Schedules
 from .searching import attributes_of, register
 from .storage import converter_of
@@ -119,7 +121,7 @@ async def connect(
             ) from error
         raise VMError(f"no Temporal server answers at {address}: {error}") from error
     except ValueError as error:
-        raise VMError(f"{address!r} is no address of a server, HOST:PORT: {error}") from error
+        raise VMError(f"cannot connect to {address!r}: {error}") from error
     return client
 
 
@@ -394,8 +396,9 @@ class TemporalRuns:
         return None if told is None else Trace.from_dict(told)
 
     async def fault(self, run_id: str) -> str | None:
-        """Why no worker can go on with a run, as the one said that tried last; None where one can,
-        or none has tried. The run stands where it stood until a worker can.
+        """Why no worker can go on with a run, which stands where it stood until one can; None where
+        one can, none has tried, or the run has ended. It is what the worker said that tried first
+        since anything happened: a history has no further attempts.
         """
         request = GetWorkflowExecutionHistoryReverseRequest(
             namespace=self.client.namespace,
@@ -408,11 +411,14 @@ class TemporalRuns:
         except RPCError as error:
             raise _unknown(run_id, error) from None
         for event in answer.history.events:
-            if event.HasField("workflow_task_completed_event_attributes"):
+            if event.event_type in ENDS or event.HasField(
+                "workflow_task_completed_event_attributes"
+            ):
                 return None
             if event.HasField("workflow_task_failed_event_attributes"):
                 failure = event.workflow_task_failed_event_attributes.failure
-                return _messages(failure)
+                making = failure.application_failure_info.type == PLAN_NOT_READY
+                return None if making else _messages(failure)
         return None
 
     async def waiting(self, run_id: str) -> list[dict[str, Any]]:

@@ -269,8 +269,10 @@ class NanoProgram:
     @workflow.query(name=TRACE)
     def trace(self) -> dict[str, Any] | None:
         """The JSON form of the trace so far; None before the run is admitted."""
-        if self.ended is not None or self.computed is None:
-            return self.ended
+        if self.ended is not None:
+            return self._answer("its trace", self.ended)
+        if self.computed is None:
+            return None
         machine = self.computed.machine()
         now = snapshot(machine, self.tape)
         trace = Trace(self.computed.recording(machine, now))
