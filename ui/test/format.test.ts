@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { cost, duration, tokens } from "../src/lib/format";
+import { cost, duration, plural, tokens } from "../src/lib/format";
 import { pieces } from "../src/lib/visible";
 
 test.each([
@@ -40,4 +40,13 @@ test("what no screen shows is told as its code point", () => {
     { text: "U+D800", hidden: true },
   ]);
   expect(pieces("line\nline\ttab")).toEqual([{ text: "line\nline\ttab", hidden: false }]);
+});
+
+test.each([
+  [1, "box", "1 box"],
+  [601, "box", "601 boxes"],
+  [0, "branch", "0 branches"],
+  [2, "step", "2 steps"],
+])("%d of a %s is %s", (count, word, text) => {
+  expect(plural(count, word)).toBe(text);
 });

@@ -9,15 +9,7 @@ import { Keys } from "../parts/Keys";
 import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
 import { asked } from "../run/RunPage";
-import {
-  Difference,
-  FirstDifference,
-  KEYS,
-  KeyHint,
-  StepRows,
-  useDifference,
-  Whole,
-} from "./Differences";
+import { FirstDifference, KEYS, KeyHint, SideHead, Steps, useDifference } from "./Differences";
 import { MergedGraph } from "./MergedGraph";
 
 const LACKS = "did not reach it";
@@ -55,8 +47,7 @@ export function ComparePage({
 }
 
 function Compared({ found, tools }: { found: Comparison; tools: ReactNode }) {
-  const [selected, select] = useDifference(found.steps, found.divergence);
-  const step = found.steps.find((one) => one.path === selected);
+  const [selected, select] = useDifference(found.steps);
   return (
     <div className="compare-page">
       <header className="top">
@@ -67,8 +58,12 @@ function Compared({ found, tools }: { found: Comparison; tools: ReactNode }) {
           {tools}
         </div>
         <div className="sides">
-          <SideHead name="A" view={found.a} />
-          <SideHead name="B" view={found.b} />
+          <SideHead name="A">
+            <RunFacts view={found.a} />
+          </SideHead>
+          <SideHead name="B">
+            <RunFacts view={found.b} />
+          </SideHead>
         </div>
         <p className="reason">
           {found.same ? (
@@ -84,27 +79,21 @@ function Compared({ found, tools }: { found: Comparison; tools: ReactNode }) {
         </p>
       </header>
       <RunsGraph found={found} selected={selected} select={select} />
-      <main className="compare-steps">
-        <StepRows steps={found.steps} lacks={LACKS} selected={selected} select={select} />
-      </main>
-      <aside className="detail" aria-label="Difference">
-        <div className="inspector">
-          {step === undefined ? (
-            <Whole whole={found.whole} />
-          ) : (
-            <Difference step={step} lacks={LACKS} />
-          )}
-        </div>
-      </aside>
+      <Steps
+        steps={found.steps}
+        whole={found.whole}
+        lacks={LACKS}
+        selected={selected}
+        select={select}
+      />
     </div>
   );
 }
 
-function SideHead({ name, view }: { name: "A" | "B"; view: RunView }) {
+function RunFacts({ view }: { view: RunView }) {
   const { state, text } = standing(view.status, asked(view));
   return (
-    <div className={`side side-${name.toLowerCase()}`}>
-      <span className={`mark mark-${name.toLowerCase()}`}>{name}</span>
+    <>
       <a href={`#/run/${encodeURIComponent(view.id)}`}>
         <Plain text={view.id} />
       </a>
@@ -118,7 +107,7 @@ function SideHead({ name, view }: { name: "A" | "B"; view: RunView }) {
           .filter(Boolean)
           .join(" · ")}
       </span>
-    </div>
+    </>
   );
 }
 

@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from "react";
+import { type ReactNode, useEffect, useMemo, useState } from "react";
 import type { Comparison, StepDifference } from "../api";
 import { cost, duration, plural } from "../lib/format";
 import { pretty, words as spoken } from "../lib/json";
@@ -20,13 +20,14 @@ export const KEYS: Key[] = [
   ["p", "difference before"],
 ];
 
-/** The step that is looked at, null for the whole; `n` and `p` go from difference to difference. */
+/** The step that is looked at, to begin with the first that differs, null for the whole; `n` and `p` go
+ * from difference to difference.
+ */
 export function useDifference(
   steps: StepDifference[],
-  first: string | null,
 ): [string | null, (path: string | null) => void] {
-  const [selected, setSelected] = useState(first);
   const differing = useMemo(() => steps.filter((step) => step.differs), [steps]);
+  const [selected, setSelected] = useState(differing[0]?.path ?? null);
   useEffect(() => {
     const keys = (event: KeyboardEvent) => {
       if (!isForPage(event)) return;
@@ -92,8 +93,57 @@ export function told(step: StepDifference, lacks: string): string {
   return Object.keys(step.fields).map(fieldName).join(", ");
 }
 
+/** The head of a side: its name, and what it is. */
+export function SideHead({ name, children }: { name: "A" | "B"; children: ReactNode }) {
+  const side = name.toLowerCase();
+  return (
+    <div className={`side side-${side}`}>
+      <span className={`mark mark-${side}`}>{name}</span>
+      {children}
+    </div>
+  );
+}
+
+/** The steps of both, and the one that is looked at, or the whole with *children* below it. */
+export function Steps({
+  steps,
+  whole,
+  lacks,
+  selected,
+  select,
+  children,
+}: {
+  steps: StepDifference[];
+  whole: Comparison["whole"];
+  lacks: string;
+  selected: string | null;
+  select: (path: string | null) => void;
+  children?: ReactNode;
+}) {
+  const step = steps.find((one) => one.path === selected);
+  return (
+    <>
+      <main className="compare-steps">
+        <StepRows steps={steps} lacks={lacks} selected={selected} select={select} />
+      </main>
+      <aside className="detail" aria-label="Difference">
+        <div className="inspector">
+          {step === undefined ? (
+            <>
+              <Whole whole={whole} />
+              {children}
+            </>
+          ) : (
+            <Difference step={step} lacks={lacks} />
+          )}
+        </div>
+      </aside>
+    </>
+  );
+}
+
 /** Each step of both, those that are equal in groups; the first row is the whole. */
-export function StepRows({
+function StepRows({
   steps,
   lacks,
   selected,
@@ -148,7 +198,7 @@ export function StepRows({
   );
 }
 
-export function Whole({ whole }: { whole: Comparison["whole"] }) {
+function Whole({ whole }: { whole: Comparison["whole"] }) {
   return (
     <>
       <h2>The whole</h2>
@@ -159,7 +209,7 @@ export function Whole({ whole }: { whole: Comparison["whole"] }) {
   );
 }
 
-export function Difference({ step, lacks }: { step: StepDifference; lacks: string }) {
+function Difference({ step, lacks }: { step: StepDifference; lacks: string }) {
   return (
     <>
       <h2>

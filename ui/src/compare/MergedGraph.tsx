@@ -12,7 +12,7 @@ import type { Merged, Side } from "../model/compare";
 import { layout } from "../model/layout";
 import { LookIcon } from "../parts/Icon";
 import { Plain } from "../parts/Text";
-import { type ArrowData, ArrowHeads, EDGE_TYPES } from "../run/Graph";
+import { type ArrowData, ArrowHeads, drawnArrow, EDGE_TYPES } from "../run/Arrows";
 import { placedNode, Viewport } from "../run/Viewport";
 import { SideMark } from "./Differences";
 
@@ -54,24 +54,11 @@ export function MergedGraph({
   }));
   const edges: Edge<ArrowData>[] = placed.arrows.map((routed) => {
     const side = merged.taken.get(routed.arrow.id) ?? "none";
-    const taken = side !== "none";
     const name = side === "a" ? "A" : side === "b" ? "B" : "";
-    const written = [routed.arrow.label, name].filter(Boolean).join(" · ");
-    return {
-      id: routed.arrow.id,
-      source: routed.arrow.source,
-      target: routed.arrow.target,
-      type: "arrow",
-      zIndex: taken ? 2 : 1,
-      markerEnd: taken ? "arrow-taken" : "arrow-untaken",
-      data: {
-        routed: { ...routed, arrow: { ...routed.arrow, label: written } },
-        count: 0,
-        taken,
-        active: false,
-        side: name === "" ? "" : `side-${side}`,
-      },
-    };
+    return drawnArrow(routed, side !== "none", {
+      label: [routed.arrow.label, name].filter(Boolean).join(" · "),
+      side: name === "" ? "" : `side-${side}`,
+    });
   });
   const [first] = selected;
   return (

@@ -34,7 +34,8 @@ export function tokens(count: number): string {
 }
 
 export function plural(count: number, word: string): string {
-  return `${count} ${word}${count === 1 ? "" : "s"}`;
+  const ending = /(s|x|ch|sh)$/.test(word) ? "es" : "s";
+  return `${count} ${word}${count === 1 ? "" : ending}`;
 }
 
 /** Without an exponent, however small. */

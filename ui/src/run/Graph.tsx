@@ -1,9 +1,5 @@
 import {
-  BaseEdge,
   type Edge,
-  EdgeLabelRenderer,
-  type EdgeProps,
-  getBezierPath,
   Handle,
   type Node,
   type NodeProps,
@@ -14,7 +10,7 @@ import { memo, useMemo, useState } from "react";
 import type { Arrow, Box, StepView } from "../api";
 import { cost, duration, plural, tokens } from "../lib/format";
 import { type Chain, foldChains } from "../model/fold";
-import { layout, type Point, type Routed } from "../model/layout";
+import { layout, type Routed } from "../model/layout";
 import {
   around,
   type Instance,
@@ -28,6 +24,7 @@ import {
 import { type Choice, choiceKey, type Shown, shown } from "../model/shown";
 import { LookIcon, StateIcon } from "../parts/Icon";
 import { Plain } from "../parts/Text";
+import { type ArrowData, drawnArrow, EDGE_TYPES } from "./Arrows";
 import { lit, useLooking } from "./context";
 import { placedNode, Viewport } from "./Viewport";
 
@@ -223,31 +220,12 @@ function problems(instances: Instance[]): Instance[] {
   return instances.filter((one) => isOpen(one.state));
 }
 
-// --- arrows ---------------------------------------------------------------------------------------
-
-export interface ArrowData extends Record<string, unknown> {
-  routed: Routed;
-  count: number;
-  taken: boolean;
-  active: boolean;
-  side?: string;
-  width?: number;
-}
-
 function edgeOf(routed: Routed, run: Run, byBox: Map<string, Shown>): Edge<ArrowData> {
   const { arrow } = routed;
   const count = run.view.taken[arrow.id] ?? 0;
   const taken = count > 0 && isTakenHere(arrow, run, byBox);
   const active = byBox.get(arrow.target)?.state === "running" && taken;
-  return {
-    id: arrow.id,
-    source: arrow.source,
-    target: arrow.target,
-    type: "arrow",
-    zIndex: taken ? 2 : 1,
-    markerEnd: taken ? "arrow-taken" : "arrow-untaken",
-    data: { routed, count, taken, active },
-  };
+  return drawnArrow(routed, taken, { count, active });
 }
 
 /** Whether the item or turn that is looked at took an arrow, which all of them have counted. */
@@ -264,52 +242,6 @@ function isTakenHere(arrow: Arrow, run: Run, byBox: Map<string, Shown>): boolean
     )
   );
 }
-
-const ArrowView = memo(function ArrowView(props: EdgeProps<Edge<ArrowData>>) {
-  const { data, markerEnd } = props;
-  if (data === undefined) return null;
-  const { routed, count, taken, active } = data;
-  const [bezier, x, y] = getBezierPath(props);
-  const path = routed.points === null ? bezier : rounded(routed.points);
-  const label = routed.points === null ? { x, y } : routed.label;
-  const way = routed.arrow.way;
-  const text = routed.arrow.label + (count > 1 ? ` ×${count}` : "");
-  return (
-    <>
-      <BaseEdge
-        path={path}
-        {...(markerEnd === undefined ? {} : { markerEnd })}
-        {...(data.width === undefined ? {} : { style: { strokeWidth: data.width } })}
-        className={`arrow way-${way} ${taken ? "taken" : "untaken"} ${active ? "active" : ""} ${data.side ?? ""}`}
-      />
-      {text.trim() !== "" && label !== null && (
-        <EdgeLabelRenderer>
-          <div
-            className={`arrow-label ${taken ? "taken" : "untaken"}`}
-            style={{ transform: `translate(-50%, -50%) translate(${label.x}px, ${label.y}px)` }}
-          >
-            <Plain text={text.trim()} />
-          </div>
-        </EdgeLabelRenderer>
-      )}
-    </>
-  );
-});
-
-/** A line through the points with soft corners. */
-function rounded(points: Point[]): string {
-  const [first, ...rest] = points;
-  if (first === undefined) return "";
-  let path = `M${first.x},${first.y}`;
-  rest.forEach((point, i) => {
-    const next = rest[i + 1];
-    if (next === undefined) path += ` L${point.x},${point.y}`;
-    else path += ` Q${point.x},${point.y} ${(point.x + next.x) / 2},${(point.y + next.y) / 2}`;
-  });
-  return path;
-}
-
-// --- boxes ----------------------------------------------------------------------------------------
 
 const BoxView = memo(function BoxView({ data }: NodeProps<BoxNode>) {
   const { box, state, chain, container, closed, selected, light, act } = data;
@@ -520,29 +452,3 @@ const EndView = memo(function EndView({ data }: NodeProps<BoxNode>) {
 });
 
 const NODE_TYPES = { box: BoxView, end: EndView };
-export const EDGE_TYPES = { arrow: ArrowView };
-
-/** Heads of arrows, once for the page. */
-export function ArrowHeads() {
-  return (
-    <svg className="defs" aria-hidden="true">
-      <defs>
-        {["taken", "untaken"].map((name) => (
-          <marker
-            key={name}
-            id={`arrow-${name}`}
-            viewBox="0 0 10 10"
-            refX="9"
-            refY="5"
-            markerWidth="9"
-            markerHeight="9"
-            markerUnits="userSpaceOnUse"
-            orient="auto-start-reverse"
-          >
-            <path d="M0,0 L10,5 L0,10 z" className={`arrow-head ${name}`} />
-          </marker>
-        ))}
-      </defs>
-    </svg>
-  );
-}

@@ -21,8 +21,9 @@ import { type Key, KeyList } from "../parts/Keys";
 import { Rows } from "../parts/Rows";
 import { StateChip } from "../parts/State";
 import { Copy, Plain, read } from "../parts/Text";
+import { ArrowHeads } from "./Arrows";
 import { LookingContext } from "./context";
-import { ArrowHeads, Graph } from "./Graph";
+import { Graph } from "./Graph";
 import { Inspector } from "./Inspector";
 import { AxisHead, RowView } from "./Steps";
 

@@ -13,7 +13,7 @@ import { layout } from "../model/layout";
 import { LookIcon } from "../parts/Icon";
 import { StateChip } from "../parts/State";
 import { Plain } from "../parts/Text";
-import { type ArrowData, ArrowHeads, EDGE_TYPES } from "../run/Graph";
+import { type ArrowData, ArrowHeads, drawnArrow, EDGE_TYPES } from "../run/Arrows";
 import { placedNode, Viewport } from "../run/Viewport";
 import type { TeamSource } from "./api";
 import { Cells, Faults, useAsked } from "./parts";
@@ -83,23 +83,10 @@ function MapGraph({ found }: { found: PathMap }) {
   }));
   const edges: Edge<ArrowData>[] = placed.arrows.map((routed) => {
     const share = arrows.get(routed.arrow.id)?.share ?? 0;
-    const taken = share > 0;
-    const label = [routed.arrow.label, percent(share)].filter(Boolean).join(" · ");
-    return {
-      id: routed.arrow.id,
-      source: routed.arrow.source,
-      target: routed.arrow.target,
-      type: "arrow",
-      zIndex: taken ? 2 : 1,
-      markerEnd: taken ? "arrow-taken" : "arrow-untaken",
-      data: {
-        routed: { ...routed, arrow: { ...routed.arrow, label } },
-        count: 0,
-        taken,
-        active: false,
-        width: THIN + (THICK - THIN) * share,
-      },
-    };
+    return drawnArrow(routed, share > 0, {
+      label: [routed.arrow.label, percent(share)].filter(Boolean).join(" · "),
+      width: THIN + (THICK - THIN) * share,
+    });
   });
   return (
     <Viewport

@@ -9,9 +9,10 @@ import {
 } from "react";
 import type { LoggedOut, Me, Membership, Source, Standing } from "../api";
 import { Refusal } from "../api/refusal";
+import { KEYS } from "../compare/Differences";
 import { useAddress } from "../lib/router";
 import type { Goal } from "../model/palette";
-import { Keys } from "../parts/Keys";
+import { type Key, Keys } from "../parts/Keys";
 import { AccountPage } from "./AccountPage";
 import { call, SIGNED_OUT, TeamSource } from "./api";
 import { CostsPage } from "./CostsPage";
@@ -167,9 +168,14 @@ function Page({ from, children }: { from: TeamSource; children: ReactNode }) {
   return (
     <>
       {own}
-      <Keys keys={[]} shared={from.shared} />
+      <Keys keys={ownKeys(page)} shared={from.shared} />
     </>
   );
+}
+
+/** The keys of such a page. */
+function ownKeys([name, , second, , fourth]: string[]): Key[] {
+  return name === "programs" && second === "diff" && fourth !== undefined ? KEYS : [];
 }
 
 /** The page of a project at an address; null for those that every source has. */

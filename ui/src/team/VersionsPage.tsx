@@ -1,14 +1,13 @@
 import { useEffect, useMemo } from "react";
 import type { Box, ProgramDifference, ProgramVersion, StepDifference } from "../api";
 import {
-  Difference,
   FirstDifference,
   KeyHint,
-  StepRows,
+  SideHead,
+  Steps,
   TwoTexts,
   told,
   useDifference,
-  Whole,
 } from "../compare/Differences";
 import { MergedGraph } from "../compare/MergedGraph";
 import { moment } from "../lib/format";
@@ -58,9 +57,8 @@ function Compared({
   found: ProgramDifference;
   versions: [ProgramVersion, ProgramVersion];
 }) {
-  const first = found.steps.find((step) => step.differs)?.path ?? null;
-  const [selected, select] = useDifference(found.steps, first);
-  const step = found.steps.find((one) => one.path === selected);
+  const differs = found.steps.some((step) => step.differs);
+  const [selected, select] = useDifference(found.steps);
   return (
     <div className="compare-page versions">
       <header className="top">
@@ -73,50 +71,47 @@ function Compared({
           </h1>
         </div>
         <div className="sides">
-          <SideHead name="A" version={a} />
-          <SideHead name="B" version={b} />
+          <SideHead name="A">
+            <VersionFacts version={a} />
+          </SideHead>
+          <SideHead name="B">
+            <VersionFacts version={b} />
+          </SideHead>
         </div>
         <p className="reason">
           {found.same
             ? "They do the same: what differs is how they are written."
-            : first === null && `They differ in ${differingIn(found.whole)}.`}
+            : !differs && `They differ in ${differingIn(found.whole)}.`}
           <FirstDifference steps={found.steps} select={select} />
           {undrawn(found)}
-          {first !== null && <KeyHint />}
+          {differs && <KeyHint />}
         </p>
       </header>
       <VersionsGraph found={found} selected={selected} select={select} />
-      <main className="compare-steps">
-        <StepRows steps={found.steps} lacks={LACKS} selected={selected} select={select} />
-      </main>
-      <aside className="detail" aria-label="Difference">
-        <div className="inspector">
-          {step !== undefined ? (
-            <Difference step={step} lacks={LACKS} />
-          ) : (
-            <>
-              <Whole whole={found.whole} />
-              <section>
-                <h3>How they are written</h3>
-                <TwoTexts a={a.source} b={b.source} />
-              </section>
-            </>
-          )}
-        </div>
-      </aside>
+      <Steps
+        steps={found.steps}
+        whole={found.whole}
+        lacks={LACKS}
+        selected={selected}
+        select={select}
+      >
+        <section>
+          <h3>How they are written</h3>
+          <TwoTexts a={a.source} b={b.source} />
+        </section>
+      </Steps>
     </div>
   );
 }
 
-function SideHead({ name, version }: { name: "A" | "B"; version: ProgramVersion }) {
+function VersionFacts({ version }: { version: ProgramVersion }) {
   return (
-    <div className={`side side-${name.toLowerCase()}`}>
-      <span className={`mark mark-${name.toLowerCase()}`}>{name}</span>
+    <>
       <span>version {version.version}</span>
       <span className="muted">
         put by <Plain text={version.put_by} /> · {moment(version.put)}
       </span>
-    </div>
+    </>
   );
 }
 

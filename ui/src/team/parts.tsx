@@ -1,4 +1,11 @@
-import { type InputHTMLAttributes, type ReactNode, useCallback, useEffect, useState } from "react";
+import {
+  type InputHTMLAttributes,
+  type ReactNode,
+  useCallback,
+  useEffect,
+  useMemo,
+  useState,
+} from "react";
 import { Refusal } from "../api/refusal";
 import { moment } from "../lib/format";
 import { useTurns } from "../lib/turns";
@@ -7,8 +14,7 @@ import { Plain } from "../parts/Text";
 import type { TeamSource } from "./api";
 
 interface Found<T> {
-  path: string | null; // the one that was asked
-  body: string | undefined;
+  ask: (() => Promise<T>) | null; // what was asked
   answer: T | null;
   fault: Error | null;
 }
@@ -20,34 +26,30 @@ export function useAsked<T>(
   path: string | null,
   body?: string,
 ): [T | null, Error | null, () => Promise<void>] {
-  const [found, setFound] = useState<Found<T>>({ path, body, answer: null, fault: null });
+  const ask = useMemo(() => {
+    if (path === null) return null;
+    return () => (body === undefined ? from.get<T>(path) : from.post<T>(path, body));
+  }, [from, path, body]);
+  const [found, setFound] = useState<Found<T>>({ ask, answer: null, fault: null });
   const turns = useTurns();
   const look = useCallback(() => {
-    if (path === null) return Promise.resolve();
+    if (ask === null) return Promise.resolve();
     const counts = turns.ask();
-    const answered = body === undefined ? from.get<T>(path) : from.post<T>(path, body);
-    return answered.then(
+    return ask().then(
       (answer) => {
-        if (counts()) setFound({ path, body, answer, fault: null });
+        if (counts()) setFound({ ask, answer, fault: null });
       },
       (fault: Error) => {
         if (!counts()) return;
-        setFound((old) => ({
-          path,
-          body,
-          answer: old.path === path && old.body === body ? old.answer : null,
-          fault,
-        }));
+        setFound((old) => ({ ask, answer: old.ask === ask ? old.answer : null, fault }));
       },
     );
-  }, [from, path, body, turns]);
+  }, [ask, turns]);
   useEffect(() => {
     turns.forget();
     void look();
   }, [look, turns]);
-  return found.path === path && found.body === body
-    ? [found.answer, found.fault, look]
-    : [null, null, look];
+  return found.ask === ask ? [found.answer, found.fault, look] : [null, null, look];
 }
 
 /** Why something was refused; of a program each fault with its place. */
