@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "tests")]
 
 from postgres import PostgresServer  # noqa: E402
+from report import put  # noqa: E402
 
 from nano_vm import ExecutionVM, Program, Trace, tool  # noqa: E402
 from nano_vm.store.sql.database import Connection  # noqa: E402
@@ -203,7 +204,6 @@ def measured(kind: str, runs: int, rounds: int) -> list[dict[str, Any]]:
 def page(rows: list[dict[str, Any]], runs: int) -> str:
     """The figures as Markdown."""
     lines = [
-        BEGIN,
         f"{runs:,} runs of {STEPS} writes, the best of some rounds on {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f} meanwhile.",
         "",
@@ -221,7 +221,7 @@ def page(rows: list[dict[str, Any]], runs: int) -> str:
         ]
         told += [row.get("deadlocks", "-"), row.get("lock_waits", "-"), row["driven_twice"]]
         lines.append(f"| {' | '.join(str(cell) for cell in told)} |")
-    return "\n".join([*lines, END])
+    return "\n".join(lines)
 
 
 def deadlocks(server: PostgresServer) -> int:
@@ -248,8 +248,7 @@ def main() -> int:
         for row in measured(kind, given.runs, given.rounds)
     ]
     if given.write and not given.only:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + page(rows, given.runs) + rest.partition(END)[2])
+        put(PAGE, BEGIN, END, page(rows, given.runs))
     return 1 if any(row["driven_twice"] or row.get("deadlocks") for row in rows) else 0
 
 

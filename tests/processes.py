@@ -29,6 +29,11 @@ def _fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
+def born(pid: int) -> str:
+    """When a process began, in ticks since the start of the machine: no later one of its id has it."""
+    return _fields(pid)[19]
+
+
 def processor_seconds(pid: int) -> float:
     """The processor time of a process and all its threads, to a hundredth of a second."""
     user, system = _fields(pid)[11:13]

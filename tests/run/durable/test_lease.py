@@ -21,6 +21,7 @@ import pytest
 from build import parallel, program, step
 from patience import HANGS_SECONDS
 from postgres import url_of
+from processes import born, running
 
 from nano_vm import ExecutionVM, TraceStatus, VMError, tool
 from nano_vm.cli import main
@@ -48,24 +49,24 @@ def file(tmp_path: Path) -> str:
 
 # --- what is seen of a process ---
 
+SLEEPING = [sys.executable, "-c", "import time; time.sleep(60)"]
+
 
 def test_a_process_is_seen_while_it_is_there() -> None:
     here = Process.own()
-    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    born = Path(f"/proc/{sleeping.pid}/stat").read_text().rpartition(")")[2].split()[19]
-    other = f"{replace(here, pid=sleeping.pid, born=born)}/ff"
-    assert SYSTEM.sees(other, here) is Seen.ALIVE
-    assert SYSTEM.sees(f"{replace(here, pid=sleeping.pid, born='1')}/ff", here) is Seen.GONE, (
-        "another has its id now"
-    )
-    sleeping.send_signal(signal.SIGSTOP)
-    assert SYSTEM.sees(other, here) is Seen.ALIVE
-    sleeping.kill()
-    until = time.monotonic() + HANGS_SECONDS
-    while SYSTEM.sees(other, here) is Seen.ALIVE and time.monotonic() < until:
-        time.sleep(0.01)
-    assert SYSTEM.sees(other, here) is Seen.GONE, "it has ended, and nobody has waited for it yet"
-    sleeping.wait()
+    with running(SLEEPING) as pid:
+        other = f"{replace(here, pid=pid, born=born(pid))}/ff"
+        assert SYSTEM.sees(other, here) is Seen.ALIVE
+        assert SYSTEM.sees(f"{replace(here, pid=pid, born='1')}/ff", here) is Seen.GONE, (
+            "another has its id now"
+        )
+        os.kill(pid, signal.SIGSTOP)
+        assert SYSTEM.sees(other, here) is Seen.ALIVE
+        os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + HANGS_SECONDS
+        while SYSTEM.sees(other, here) is Seen.ALIVE and time.monotonic() < until:
+            time.sleep(0.01)
+        assert SYSTEM.sees(other, here) is Seen.GONE, "it has ended, and nobody has waited for it"
     assert SYSTEM.sees(other, here) is Seen.GONE
 
 
@@ -95,20 +96,17 @@ def test_a_process_of_which_nothing_can_be_read_is_not_taken_for_gone(
     error: OSError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = Process.own()
-    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    born = Path(f"/proc/{sleeping.pid}/stat").read_text().rpartition(")")[2].split()[19]
-    other = f"{replace(here, pid=sleeping.pid, born=born)}/ff"
 
     def refused(*_: Any, **__: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("builtins.open", refused)
-    found = SYSTEM.sees(other, here)
-    monkeypatch.setattr("os.kill", lambda *_: refused())
-    of_another_user = SYSTEM.sees(other, here)
-    monkeypatch.undo()
-    sleeping.kill()
-    sleeping.wait()
+    with running(SLEEPING) as pid:
+        other = f"{replace(here, pid=pid, born=born(pid))}/ff"
+        monkeypatch.setattr("builtins.open", refused)
+        found = SYSTEM.sees(other, here)
+        monkeypatch.setattr("os.kill", lambda *_: refused())
+        of_another_user = SYSTEM.sees(other, here)
+        monkeypatch.undo()
     assert (found, of_another_user) == (Seen.UNKNOWN, Seen.UNKNOWN), "its lease decides"
     assert SYSTEM.sees(other, here) is Seen.GONE
 
