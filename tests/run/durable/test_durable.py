@@ -25,7 +25,7 @@ from nano_vm.errors import Changed, UnknownRun
 from nano_vm.records.status import StepStatus
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.durable.stored import Unfinished, begun_calls, trace_of
-from nano_vm.store.records import INTENT, STEP, Row
+from nano_vm.store.records import INTENT, PAUSED, STEP, Row
 from nano_vm.store.seals import seal_of
 from nano_vm.store.sql.store import SqlStore
 from nano_vm.testing import ScriptedLLM
@@ -1151,6 +1151,10 @@ def test_each_process_names_itself_with_the_first_call_that_it_begins() -> None:
         "dddd": Unfinished("tool", 4, "y"),
     }
     assert begun_calls([intent("a")]) == {"a": Unfinished("tool", 1, None)}
+    waits = Row(PAUSED, "", "a", "tool", StepStatus.IN_DOUBT, 7, 8)
+    rows = [intent("a", "x"), intent("bb", "y"), waits]
+    assert begun_calls(rows)["a"] == Unfinished("tool", 1, "x"), "y only waited for it"
+    assert begun_calls([waits]) == {}, "nothing was begun"
 
 
 def test_a_program_without_a_name_is_stored(tmp_path: Path) -> None:

@@ -416,6 +416,30 @@ class Two:
         self.second.close()
 
 
+async def test_who_waits_for_what_another_makes_is_not_taken_for_who_makes_it(url: str) -> None:
+    """Who takes over leaves the call in doubt, begins something else and waits; and when it goes on
+    still asks nothing, since the call is not its own.
+    """
+    two = Two(url)
+    pauses = [
+        {"id": "short", "type": "wait", "seconds": 0.01},
+        {"id": "long", "type": "wait", "seconds": 60},
+    ]
+    one = program(parallel(step("a", "pay", reconcile={"tool": "find"}), pauses, id="both"))
+    run = asyncio.create_task(two.first.run(one, run_id="r"))
+    await two.inside.wait()
+    await asyncio.sleep(0.02)
+    two.second.require_store().heartbeat(two.first._durable.lease.owner, -1)  # type: ignore[union-attr]
+    for _ in range(2):
+        trace = await two.second.resume("r")
+        assert [entry["path"] for entry in trace.waiting] == ["both/a", "both/long"]
+        assert (trace.waiting[0]["process"]["alive"], two.asked, two.calls) == (None, 0, 1)
+    two.go_on.set()
+    await run
+    assert two.second.load("r").steps[0].output == "paid"
+    two.close()
+
+
 ONE_PAY = program(step("a", "pay", reconcile={"tool": "find"}), step("z", "find"))
 
 

@@ -15,6 +15,7 @@ from ...records.trace import Trace
 from ...records.usage import LLMUsage
 from ...store.records import (
     DEFAULT_PROJECT,
+    INTENT,
     PAUSED,
     STEP,
     SUSPENDED,
@@ -38,17 +39,17 @@ class Unfinished:
 
 def begun_calls(rows: Iterable[Row]) -> dict[str, Unfinished]:
     """What was begun and has no outcome among *rows*, by path. Each process names itself with the
-    first that it begins.
+    first that it begins; one that only waited at a call has not made it.
     """
     found: dict[str, Unfinished] = {}
     owner: str | None = None
     for row in rows:
         if row.kind == STEP:
             found.pop(row.path, None)
-            continue
-        if type(row.rest) is dict:  # else it says nothing, or was erased
-            owner = row.rest.get("owner", owner)
-        found[row.path] = Unfinished(row.type, row.started_ns, owner)
+        elif row.kind == INTENT:
+            if type(row.rest) is dict:  # else it says nothing, or was erased
+                owner = row.rest.get("owner", owner)
+            found[row.path] = Unfinished(row.type, row.started_ns, owner)
     return found
 
 
