@@ -263,3 +263,14 @@ async def test_a_run_under_a_policy_that_reads_what_it_was_not_given(tmp_path: P
     finally:
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize(("index", "answer"), [(-1, '["x", "EVIL"]'), (-2, '["EVIL", "x"]')])
+def test_what_is_last_in_a_list_is_not_the_last_that_the_schema_names(
+    index: int, answer: str
+) -> None:
+    rules = {"inputs": {"mail": "untrusted"}, **TRUSTED}
+    schema = {"type": "array", "prefixItems": [{"enum": ["x"]}]}
+    ask = {"id": "m", "type": "llm", "prompt": "$mail", "output_schema": schema}
+    read = send(f"$m.output[{index}]")
+    assert "V052" in refused(rules, ask, read, inputs={"mail": "m"}, answer=answer)

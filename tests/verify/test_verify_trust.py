@@ -18,7 +18,7 @@ from nano_vm import Program
 from nano_vm.diagnostics import format_loc
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Policy, rules_of
-from nano_vm.verify.trust.labels import restricted
+from nano_vm.verify.trust.labels import choices, restricted
 from nano_vm.verify.trust.proof import Trust, analyse
 
 
@@ -882,6 +882,13 @@ RESTRICTS: list[tuple[dict[str, Any], tuple[str | int, ...], bool]] = [
     ({"type": "array", "items": {"enum": [1]}, "prefixItems": [{}]}, (0,), False),
     ({"type": "array", "items": {"enum": [1]}, "prefixItems": [{}]}, (1,), True),
     ({"type": "array", "items": {}, "prefixItems": [{"enum": [1]}]}, (0,), True),
+    ({"type": "array", "items": {"enum": [1]}}, (-1,), True),
+    # where a list ends, and so what is last in it, is for the model to say
+    ({"type": "array", "prefixItems": [{"enum": [1]}]}, (-1,), False),
+    ({"type": "array", "prefixItems": [{"enum": [1]}]}, (-2,), False),
+    ({"type": "array", "prefixItems": [{"enum": [1]}], "items": {}}, (-1,), False),
+    ({"type": "array", "items": {"enum": [1]}, "prefixItems": [{}, {"enum": [1]}]}, (-1,), False),
+    ({"type": "array", "items": {"enum": [1]}, "prefixItems": [{"const": 2}]}, (-9,), True),
     ({"items": {"enum": ["x"]}}, (0,), False),
     ({"type": ["array", "string"], "items": {"enum": ["x"]}}, (0,), False),
     ({"allOf": [{"type": "string"}, {"enum": ["a"]}]}, (), True),
@@ -907,6 +914,12 @@ def test_what_a_schema_restricts(
     schema: dict[str, Any], path: tuple[str | int, ...], restricts: bool
 ) -> None:
     assert (restricted(schema, path) is not None) is restricts
+
+
+def test_what_is_last_in_a_list_is_one_of_all_that_may_be_there() -> None:
+    lists = {"type": "array", "prefixItems": [{"enum": ["a", "b"]}], "items": {"const": "c"}}
+    assert restricted(lists, (-1,)) == "one of 'a', 'b' or always 'c'"
+    assert choices(lists, (-1,)) == 3
 
 
 # --- campaign and mutants -------------------------------------------------------------------------
@@ -1002,7 +1015,11 @@ MUTANTS = {
     ),
     "a name of a schema is no input": ("and key not in given", ""),
     "a string's items are restricted": ('if kinds != "array":', "if False:"),
-    "one of the alternatives is restricted": ("if members and all(members):", "if any(members):"),
+    "one of the alternatives is restricted": (
+        "if not every or len(every) < len(found):",
+        "if not every:",
+    ),
+    "a list ends where its schema does": ("if head < 0:", "if head < 0 and not first:"),
     "unions with a string are booleans": (
         "if kinds is not None and all(",
         "if kinds is not None and any(",

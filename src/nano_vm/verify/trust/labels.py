@@ -126,11 +126,7 @@ def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) 
         found = found or _restricted(member, path, root, hops)
     for name in ("anyOf", "oneOf"):
         if found is None and type(schema.get(name)) is list:
-            members = [_restricted(member, path, root, hops) for member in schema[name]]
-            if members and all(members):
-                every = [member for member in members if member is not None]
-                texts = dict.fromkeys(text for text, _ in every)
-                found = " or ".join(texts), sum(number for _, number in every)
+            found = _either(schema[name], path, root, hops)
     if found is not None or not path:
         return found
     head, rest = path[0], path[1:]
@@ -144,8 +140,19 @@ def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) 
         )
     if kinds != "array":  # `items` says nothing of a text, and `[0]` of a text is a part of it
         return None
-    first = schema.get("prefixItems", [])
-    return _restricted(first[head] if head < len(first) else schema.get("items"), rest, root, hops)
+    first, other = schema.get("prefixItems", []), schema.get("items")
+    if head < 0:  # counted from an end that is wherever the model ends its list
+        return _either([*first, other], rest, root, hops)
+    return _restricted(first[head] if head < len(first) else other, rest, root, hops)
+
+
+def _either(members: list[Any], path: Path, root: dict[str, Any], hops: list[int]) -> Choice | None:
+    """What a value has at *path* that fits one of *members*, nobody knows which."""
+    found = [_restricted(member, path, root, hops) for member in members]
+    every = [choice for choice in found if choice is not None]
+    if not every or len(every) < len(found):
+        return None
+    return " or ".join(dict.fromkeys(text for text, _ in every)), sum(n for _, n in every)
 
 
 def _rebased(schema: Any) -> bool:
