@@ -1,20 +1,25 @@
 """How much of a processor each test takes, its processes included; and what keeps that little.
 
 A test that takes `SLOW_SECONDS` is marked `slow`, so that `make test-quick` stays quick. Which of
-those that ran have no such mark is said at the end of each run.
+those that ran have no such mark is said at the end of each run; ``--times FILE`` writes what each
+of them took.
 """
 
 from __future__ import annotations
 
+import csv
 import faulthandler
 import gc
 import os
 import sys
 import time
 from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from in_memory import folder_in_memory
+from processes import family_seconds
 
 from nano_vm.collector import THRESHOLDS
 
@@ -24,6 +29,7 @@ LISTED = 20
 
 _EXEMPT = ("slow", "campaign", "real_llm")
 _UNMARKED = "processor seconds without a mark"
+_TIMES = "seconds, processor seconds and marks"
 
 _STANDS_SECONDS = 300.0
 _ARMED_FOR_SECONDS = 30.0
@@ -33,6 +39,18 @@ _ARMED_FOR_SECONDS = 30.0
 def _processor_seconds() -> float:
     times = os.times()
     return time.process_time() + times.children_user + times.children_system
+
+
+def _has_processes() -> bool:
+    with suppress(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    return False
+
+
+def _family_seconds() -> float:
+    """The same with processes that still run, as servers of a module do; it takes milliseconds."""
+    return family_seconds(os.getpid()) if _has_processes() else _processor_seconds()
 
 
 def _put_folders_into_memory() -> None:
@@ -63,10 +81,46 @@ _watch = pytest.StashKey[_Watch]()
 _before = pytest.StashKey[float]()
 
 
+class _Times:
+    """Takes the time of each phase of each test; where the reports come together, writes it."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.before = time.monotonic(), _family_seconds()
+        if file is not None:
+            file.write_text("test,phase,seconds,of a processor,marks\n")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        now = time.monotonic(), _family_seconds()
+        report = yield
+        taken = [after - before for before, after in zip(self.before, now, strict=True)]
+        marks = " ".join(sorted({mark.name for mark in item.iter_markers()}))
+        report.user_properties = [*report.user_properties, (_TIMES, [*taken, marks])]
+        self.before = now
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self.file is not None:
+            *taken, marks = dict(report.user_properties)[_TIMES]
+            figures = [f"{seconds:.4f}" for seconds in taken]
+            with self.file.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerow([report.nodeid, report.when, *figures, marks])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", metavar="FILE", help="write what each test took, as CSV")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     _put_folders_into_memory()
     gc.set_threshold(*THRESHOLDS)  # a tenth of the suite is the collector otherwise
     config.stash[_watch] = _Watch()
+    if (path := config.getoption("times")) is not None:
+        is_worker = hasattr(config, "workerinput")  # of pytest-xdist
+        config.pluginmanager.register(_Times(None if is_worker else Path(path)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -51,3 +55,42 @@ def test_no_module_has_its_own_copy_of_what_all_share() -> None:
 def test_a_copy_is_found(scope: str, found: list[str]) -> None:
     fixture = f'@pytest.fixture(scope="{scope}")\ndef server(): ...'
     assert copies({"a.py": fixture, "b.py": "from a import server, other"}) == found
+
+
+TIMED = r"""
+import subprocess, sys, time, pytest
+
+@pytest.fixture
+def server():
+    code = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        yield
+        process.communicate(b"\n")
+
+@pytest.mark.slow
+def test_one(server):
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_what_each_test_took_is_written(tmp_path: Path) -> None:
+    """With its processes, also where these go on."""
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["processor_time"]')
+    (tmp_path / "test_timed.py").write_text(TIMED)
+    command = [sys.executable, "-m", "pytest", "-q", "--times", "times.csv"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    with (tmp_path / "times.csv").open(encoding="utf-8") as file:
+        setup, call, teardown = csv.DictReader(file)
+    assert [row["phase"] for row in (setup, call, teardown)] == ["setup", "call", "teardown"]
+    assert {row["test"] for row in (setup, call, teardown)} == {"test_timed.py::test_one"}
+    assert float(setup["seconds"]) >= float(setup["of a processor"]) >= 0.18
+    assert float(call["of a processor"]) >= 0.08
+    assert call["marks"] == "slow"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from browsing import chromium
+from browsing import chromium, expect
 
 from nano_vm import ExecutionVM
 from nano_vm.testing import ScriptedLLM
@@ -63,7 +64,7 @@ def test_costs_are_summed_and_filtered(
         row.wait_for()
         page.get_by_role("button", name="by model").click()
         page.get_by_role("row", name="scripted 10").wait_for()
-        assert page.url.endswith("#/costs?by=model")
+        page.wait_for_url("**/#/costs?by=model")
         field = page.get_by_label("Of which runs")
         field.fill("by:nobody since:7d")
         field.press("Enter")
@@ -71,7 +72,7 @@ def test_costs_are_summed_and_filtered(
         field.fill("by:developer status:failed")
         field.press("Enter")
         page.get_by_role("alert").get_by_text("costs are not filtered by status").wait_for()
-        assert page.get_by_role("row", name="scripted 10").count() == 0  # nor of other runs
+        expect(page.get_by_role("row", name="scripted 10")).to_have_count(0)  # nor of other runs
         field.fill("by:developer")
         field.press("Enter")
         page.get_by_role("row", name="scripted 10").wait_for()
@@ -81,6 +82,7 @@ def test_costs_are_summed_and_filtered(
         page.get_by_role("dialog", name="Keys").get_by_text("Ctrl K").wait_for()
         can_be_read(page, "costs-keys", theme, width)
         page.keyboard.press("Escape")
+        page.get_by_role("dialog", name="Keys").wait_for(state="detached")
         can_be_read(page, "costs-filtered", theme, width)
 
 
@@ -99,16 +101,16 @@ def test_costs_by_version_label_and_other_prices(
         field.fill("team")
         field.press("Enter")
         page.get_by_role("row", name="– 10").wait_for()
-        assert page.url.endswith("#/costs?by=label%3Ateam")
+        page.wait_for_url("**/#/costs?by=label%3Ateam")
         page.get_by_role("button", name="What if prices were others").click()
         form = page.get_by_role("form", name="Other prices")
-        assert form.get_by_role("button", name="Sum by these").is_disabled()
+        expect(form.get_by_role("button", name="Sum by these")).to_be_disabled()
         form.get_by_role("group", name="scripted").get_by_label("Prompt").fill("1000000")
         form.get_by_role("group", name="scripted").get_by_label("Answer").fill("0")
         form.get_by_role("button", name="Sum by these").click()
         page.get_by_role("columnheader", name="Would be").wait_for()
         would = page.get_by_role("row", name="– 10").get_by_role("cell").nth(4)
-        assert would.inner_text().startswith("$")
+        expect(would).to_have_text(re.compile(r"^\$"))
         can_be_read(page, "costs-what-if", theme, width)
         form.get_by_role("button", name="As it was").click()
         page.get_by_role("columnheader", name="Would be").wait_for(state="detached")
@@ -129,7 +131,7 @@ def test_no_more_is_offered_than_a_server_sums(
         page.get_by_text("Of the newest 3 runs").wait_for()
         more.click()
         page.get_by_text("Of the newest 6 runs").wait_for()
-        assert more.count() == 0
+        expect(more).to_have_count(0)
         for group in ("program", "label"):
             page.goto(f"{address}/projects/shop/#/costs?by=model&newest=15")
             page.get_by_text("Of the newest 6 runs").wait_for()
@@ -140,7 +142,7 @@ def test_no_more_is_offered_than_a_server_sums(
         page.get_by_role("textbox", name="Label").fill("team")
         page.get_by_role("textbox", name="Label").press("Enter")
         page.get_by_text("Of the newest 6 runs").wait_for()
-        assert page.url.endswith("#/costs?by=label%3Ateam")
+        page.wait_for_url("**/#/costs?by=label%3Ateam")
         more.wait_for()  # nobody has asked for more than that
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browsing import chromium
+from browsing import Held, chromium, expect
 
 from .conftest import World
 from .pages import can_be_read, log_in
@@ -47,8 +47,8 @@ def test_a_developer_forks_a_run_with_another_prompt(
     steps.locator("li", has_text="refund").get_by_text("takes its record").wait_for()
     page.get_by_label("Prompt").fill("Is it really broken? $order")
     steps.locator("li", has_text="judge").get_by_text("calls").wait_for()
-    assert steps.locator("li", has_text="fetch").get_by_text("takes its record").count() == 1
-    assert steps.locator("li", has_text="refund").get_by_text("behind the calls").count() == 1
+    steps.locator("li", has_text="fetch").get_by_text("takes its record").wait_for()
+    steps.locator("li", has_text="refund").get_by_text("behind the calls").wait_for()
     page.get_by_role("button", name="Fork: 1 step taken, calls from judge on").click()
     page.locator(".title", has_text="triage").wait_for()
     assert "Is it really broken? a lamp for A" in host.work(world)
@@ -66,16 +66,12 @@ def test_a_fork_is_not_sent_under_the_words_of_another(
     page = open_page(f"{address}/projects/shop/#/fork/{run_id}?step=judge")
     log_in(page, "developer")
     page.get_by_role("button", name="no call").wait_for()
-    held: list[Any] = []
-    page.route("**/fork/preview", lambda route: held.append(route))
-    with page.expect_request("**/fork/preview"):
-        page.get_by_label("Prompt").fill("Is it really broken? $order")
-    page.wait_for_timeout(100)  # until the request is held
-    fork = page.get_by_role("button", name="Fork", exact=True)
-    fork.wait_for()
-    assert fork.is_disabled()
+    held = Held(page, "**/fork/preview")
+    page.get_by_label("Prompt").fill("Is it really broken? $order")
+    asked = held.first()
+    expect(page.get_by_role("button", name="Fork", exact=True)).to_be_disabled()
     with page.expect_response("**/fork/preview"):
-        held[0].continue_()
+        asked.continue_()
     page.get_by_role("button", name="calls from judge on").wait_for()
 
 

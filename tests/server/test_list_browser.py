@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browsing import chromium, faults_for_readers
+from browsing import Held, chromium, expect, faults_for_readers
 
 from .conftest import World
 from .pages import can_be_read, log_in
@@ -83,7 +83,7 @@ def test_runs_are_searched_for_what_was_said(
     field.press("Enter")
     page.get_by_text("Searched all 2 runs: 2 found.").wait_for()
     page.get_by_role("link", name="one", exact=True).wait_for(state="detached")
-    assert page.locator("mark").first.inner_text() == "A-1"
+    expect(page.locator("mark").first).to_have_text("A-1")
     can_be_read(page, "runs-searched", theme, width)
     field.fill('text:"no such words"')
     field.press("Enter")
@@ -162,14 +162,17 @@ def test_one_goes_anywhere_by_its_name(shop: World, address: str, open_page: Ope
     page.keyboard.type("ref map")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Path map").wait_for()
-    assert page.get_by_role("dialog").count() == 0
+    expect(page.get_by_role("dialog")).to_have_count(0)
     page.keyboard.press("Control+k")
+    field = page.get_by_role("combobox", name="Go to")
+    expect(field).to_be_focused()
     page.keyboard.type("cos")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Costs").wait_for()
     page.keyboard.press("Control+k")
+    expect(field).to_be_focused()
     page.keyboard.type("two")
     page.keyboard.press("Enter")
     page.locator(".title", has_text="refund").wait_for()
@@ -194,7 +197,7 @@ def test_a_run_that_is_not_shown_is_not_cancelled(
     filtered.fill("label:team=blue")
     filtered.press("Enter")
     page.get_by_role("link", name="two", exact=True).wait_for(state="detached")
-    assert page.get_by_role("button", name="Cancel").count() == 0
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
     # nor one that leaves the list by itself
     filtered.fill("status:suspended")
     filtered.press("Enter")
@@ -204,7 +207,7 @@ def test_a_run_that_is_not_shown_is_not_cancelled(
     assert shop.developer.post("/api/v1/projects/shop/runs/four/cancel").is_success
     shop.work()
     page.get_by_role("link", name="four", exact=True).wait_for(state="detached")
-    assert page.get_by_role("button", name="Cancel").count() == 0
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
 def test_an_answer_that_is_late_does_not_replace_a_newer_one(
@@ -214,16 +217,16 @@ def test_an_answer_that_is_late_does_not_replace_a_newer_one(
     log_in(page, "viewer")
     page.get_by_role("link", name="two", exact=True).wait_for()
     page.get_by_role("button", name="Pause").click()
-    held: list[Any] = []
-    page.route("**/shop/runs?*blue*", lambda route: held.append(route))
+    held = Held(page, "**/shop/runs?*blue*")
     filtered = page.get_by_label("Filter runs")
     filtered.fill("label:team=blue")
     filtered.press("Enter")
     filtered.fill("label:team=red")
     filtered.press("Enter")
     page.get_by_role("link", name="one", exact=True).wait_for(state="detached")
+    late = held.first()
     with page.expect_response("**/shop/runs?*blue*"):
-        held[0].continue_()
+        late.continue_()
     page.wait_for_timeout(300)
     assert page.get_by_role("link", name="two", exact=True).count() == 1
     assert page.get_by_role("link", name="one", exact=True).count() == 0
@@ -236,21 +239,21 @@ def test_the_costs_of_one_grouping_are_not_shown_under_another(
     log_in(page, "viewer")
     empty = page.get_by_text("No run of this project has called a model yet.")
     empty.wait_for()
-    held: list[Any] = []
-    page.route("**/shop/costs?*by=model*", lambda route: held.append(route))
+    held = Held(page, "**/shop/costs?*by=model*")
     page.get_by_role("button", name="by model").click()
     empty.wait_for(state="detached")
     page.get_by_role("button", name="by day").click()
     empty.wait_for()
     row = {"calls": 1, "total_tokens": 1, "cost_usd": "1", "unpriced": 0}
+    late = held.first()
     with page.expect_response("**/shop/costs?*by=model*"):
-        held[0].fulfill(json={"costs": [{"of": {"model": "late"}, **row}]})
+        late.fulfill(json={"costs": [{"of": {"model": "late"}, **row}]})
     page.wait_for_timeout(300)
     assert page.get_by_role("cell", name="late").count() == 0
     page.route("**/shop/costs?*by=step*", lambda route: route.fulfill(status=503, body="busy"))
     page.get_by_role("button", name="by step").click()
     page.get_by_role("alert").get_by_text("answered 503").wait_for()
-    assert empty.count() == 0
+    expect(empty).to_have_count(0)
 
 
 def test_letters_belong_to_the_field_that_has_the_focus(
@@ -268,9 +271,9 @@ def test_letters_belong_to_the_field_that_has_the_focus(
     page.locator(".compare-page").wait_for()
     page.keyboard.press("Control+k")
     field = page.get_by_label("Go to a page, a program or a run")
-    field.wait_for()
+    expect(field).to_be_focused()
     page.keyboard.type("npm")
-    assert field.input_value() == "npm"
+    expect(field).to_have_value("npm")
 
 
 def test_who_may_cancels_what_is_picked(shop: World, address: str, open_page: Open) -> None:

@@ -1,11 +1,16 @@
 """A browser for tests of pages: Debian's Chromium, or what else is called so; Playwright brings none.
 
 It goes with its module: while it runs, no event loop of ours can begin in this thread.
+
+What an action brings about comes a moment later, on a busy machine a long one: after one, a test
+waits for it, with `expect` or with `wait_for` of what was not there before. `count()` and
+`inner_text()` look once.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +21,15 @@ import pytest
 from nano_vm.ui.page import DIST
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, LocatorAssertions, Page, Route
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
+
+PATIENCE_MS = 20_000
+"""How long a page may take on a machine that runs other tests beside."""
 
 AXE = Path(__file__).parents[2] / "ui" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -61,7 +69,7 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)  # of a machine that runs other tests beside
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on(
             "console",
@@ -96,6 +104,39 @@ def load(page: Any, address: str) -> None:
     page.goto("about:blank")
     page.goto(address)
     page.wait_for_selector(".top, .message")
+
+
+def expect(part: Any) -> LocatorAssertions:
+    """What a part of a page is to come to, or a number of them."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE_MS)
+    return expect(part)
+
+
+class Held:
+    """The requests of a page that a test answers when it likes: those to an address, by *method*
+    alone where one is given.
+    """
+
+    def __init__(self, page: Page, address: str, method: str | None = None) -> None:
+        self.page, self.method = page, method
+        self.routes: list[Route] = []
+        page.route(address, self._keep)
+
+    def _keep(self, route: Route) -> None:
+        if self.method in (None, route.request.method):
+            self.routes.append(route)
+        else:
+            route.continue_()
+
+    def first(self) -> Route:
+        """The first of them, as soon as the page has sent it."""
+        until = time.monotonic() + PATIENCE_MS / 1000
+        while not self.routes:
+            assert time.monotonic() < until, "the page asks for nothing"
+            self.page.wait_for_timeout(10)
+        return self.routes[0]
 
 
 def faults_for_readers(page: Any) -> list[Any]:

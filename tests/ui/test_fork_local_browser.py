@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import faults_for_readers
+from browsing import expect, faults_for_readers
 from ui_stories import go_on, host, reject
 
 from nano_vm.store.protocol import open_store
@@ -40,6 +41,7 @@ def test_a_run_is_forked_where_there_is_a_host(serve: Any, open_page: Open, tmp_
         steps.locator("li", has_text="fetch").get_by_text("calls get_order").wait_for()
         page.get_by_role("button", name="Fork: 1 step taken, calls from fetch on").click()
         page.locator(".title", has_text="Compare with its origin").wait_for()
+        page.wait_for_url(re.compile("#/run/(?!refund-2004)"))
         made = page.url.rpartition("/")[2]
         assert store.load(made).submitter == "mia"
         assert elsewhere(lambda: asyncio.run(go_on(url, made))) == "suspended"
@@ -60,6 +62,6 @@ def test_who_has_no_host_reads_what_to_start(
 ) -> None:
     page = open_page(f"{serve(stored).address}#/fork/refund-2001", width, 900, theme)
     page.get_by_role("alert").get_by_text("start it with --as NAME").wait_for()
-    assert page.get_by_role("button", name="Fork", exact=True).is_disabled()
+    expect(page.get_by_role("button", name="Fork", exact=True)).to_be_disabled()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert faults_for_readers(page) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import faults_for_readers, load
+from browsing import expect, faults_for_readers, load
 from ui_stories import ask, go_on
 
 from nano_vm.store.protocol import open_store
@@ -53,16 +53,14 @@ def test_filters_stand_in_the_address(serve: Any, stored: StoreLibrary, open_pag
     page = open_page(serve(stored).address)
     rows = page.locator(".runs tbody tr")
     rows.nth(4).wait_for()
-    assert "waiting for manager" in rows.nth(0).inner_text()
+    expect(rows.nth(0)).to_contain_text("waiting for manager")
     page.get_by_role("button", name="Failed").click()
-    rows.nth(1).wait_for(state="detached")  # the page lets no test evaluate what it waits for
-    rows.nth(0).wait_for()
-    assert rows.count() == 1
-    assert "payment gateway timed out" in rows.nth(0).inner_text()
-    assert page.url.endswith("#/?q=status%3Afailed")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("payment gateway timed out")
+    page.wait_for_url("**#/?q=status%3Afailed")
     page.get_by_label("Filter runs").fill("status:failed colour:red")
     page.keyboard.press("Enter")
-    assert "colour:red is no filter" in page.get_by_role("alert").inner_text()
+    expect(page.get_by_role("alert")).to_contain_text("colour:red is no filter")
     page.get_by_label("Filter runs").fill("program:none")
     page.keyboard.press("Enter")
     page.get_by_text("No run is like this.").wait_for()
@@ -87,11 +85,11 @@ def test_a_run_under_way_is_followed(serve: Any, open_page: Open, tmp_path: Path
         page.get_by_role("link", name="gate-1").click(timeout=30_000)
         node = page.locator('.react-flow__node[data-id="slow"]')
         node.locator(".state-running").wait_for(timeout=30_000)
-        assert page.locator('.react-flow__node[data-id="last"] .state-queued').count() == 1
+        expect(page.locator('.react-flow__node[data-id="last"] .state-queued')).to_have_count(1)
         gate.touch()
         node.locator(".state-done").wait_for(timeout=30_000)
         page.locator(".title", has_text="done").wait_for()
-        assert page.locator('.react-flow__node[data-id="last"] .state-done').count() == 1
+        expect(page.locator('.react-flow__node[data-id="last"] .state-done')).to_have_count(1)
     finally:
         gate.touch()
         worker.wait(30)
@@ -106,19 +104,19 @@ def test_two_runs_are_compared_on_one_graph(
         page.get_by_label(f"Pick {run_id}").check()
     page.get_by_role("link", name="Compare the two").click()
     page.get_by_text("First difference at").wait_for()
-    assert page.url.endswith("#/compare/refund-2001/refund-2004")
+    page.wait_for_url("**#/compare/refund-2001/refund-2004")
     box = page.locator('.react-flow__node[data-id="analyze"]')
     box.locator(".side-changed").wait_for()
-    assert "diverges here" in box.inner_text()
-    assert page.locator('.react-flow__node[data-id="fetch"] .side-a').count() == 1
-    assert page.locator('.react-flow__node[data-id="reject"] .side-b').count() == 1
-    assert page.locator(".arrow.side-a").count() >= 5
+    expect(box).to_contain_text("diverges here")
+    expect(page.locator('.react-flow__node[data-id="fetch"] .side-a')).to_have_count(1)
+    expect(page.locator('.react-flow__node[data-id="reject"] .side-b')).to_have_count(1)
+    expect(page.locator(".arrow.side-a").nth(4)).to_be_attached()
     detail = page.locator(".detail")
-    assert "no, they are happy" in detail.locator("ins").all_inner_texts()
+    detail.locator("ins").get_by_text("no, they are happy", exact=True).first.wait_for()
     page.keyboard.press("n")
-    assert detail.locator("h2").inner_text() == "guard"
+    expect(detail.locator("h2")).to_have_text("guard")
     page.keyboard.press("p")
-    assert detail.locator("h2").inner_text() == "analyze"
+    expect(detail.locator("h2")).to_have_text("analyze")
 
 
 def elsewhere(job: Callable[[], Any]) -> Any:
@@ -138,11 +136,11 @@ def test_a_person_decides(serve: Any, open_page: Open, tmp_path: Path) -> None:
         page.locator(".asked", has_text="149.9").get_by_text("order").click()
         question = page.locator(".question")
         question.get_by_text("If yes").wait_for()
-        assert "The TV arrived damaged" in question.inner_text()
-        assert "cannot be undone" in question.locator(".next").inner_text()
-        assert "you decide as mia" in page.locator(".top").inner_text()
+        expect(question).to_contain_text("The TV arrived damaged")
+        expect(question.locator(".next")).to_contain_text("cannot be undone")
+        expect(page.locator(".top")).to_contain_text("you decide as mia")
         reject, approve = (question.get_by_role("button", name=n) for n in ("Reject", "Approve"))
-        assert reject.is_disabled()  # without a reason
+        expect(reject).to_be_disabled()  # without a reason
         page.keyboard.press("a")  # moves the focus and decides nothing
         page.locator("#approve:focus").wait_for()
         # on a phone the same is asked, with the buttons in sight
@@ -153,7 +151,7 @@ def test_a_person_decides(serve: Any, open_page: Open, tmp_path: Path) -> None:
         approve.click()
         page.get_by_text("Approved, for run refund-2002").wait_for()
         other.get_by_text("It is asked no longer").wait_for()
-        assert other.locator("#approve").is_disabled()
+        expect(other.locator("#approve")).to_be_disabled()
         assert elsewhere(lambda: asyncio.run(go_on(url, "refund-2002"))) == "success"
         message = store.load("refund-2002").decided[0]
         assert (message.kind, message.by) == ("approve", "mia")
@@ -162,7 +160,7 @@ def test_a_person_decides(serve: Any, open_page: Open, tmp_path: Path) -> None:
         page.locator(".asked .difference", has_text="12.5").click()
         said = question.locator(".reconciled")
         said.get_by_text("Its reconcile answered").wait_for()
-        assert "two payments of 12.5 today" in said.inner_text()
+        expect(said).to_contain_text("two payments of 12.5 today")
         question.get_by_label("What it gave").fill('"paid"')
         question.get_by_role("button", name="It was done").click()
         page.get_by_text("Nothing waits for a person here.").wait_for()
@@ -176,7 +174,7 @@ def test_who_only_looks_cannot_decide(serve: Any, stored: StoreLibrary, open_pag
     page.get_by_text("start nano-vm ui with --as NAME").wait_for()
     page.get_by_label("Reason").fill("no")
     for name in ("Reject", "Approve"):
-        assert page.get_by_role("button", name=name, exact=True).is_disabled()
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
 
 
 def test_each_page_shows_its_keys(serve: Any, stored: StoreLibrary, open_page: Open) -> None:
@@ -208,9 +206,8 @@ def test_a_server_that_is_gone_is_told(serve: Any, stored: StoreLibrary, open_pa
     page = open_page(serve(stored).address)
     page.locator(".runs tbody tr").nth(4).wait_for()
     page.route("**/api/**", lambda route: route.fulfill(status=503, body="the store is gone"))
-    page.get_by_role("alert").wait_for()
-    assert "the store is gone" in page.get_by_role("alert").inner_text()
-    assert page.locator(".runs tbody tr").count() == 5  # what was known stays
+    expect(page.get_by_role("alert")).to_contain_text("the store is gone")
+    expect(page.locator(".runs tbody tr")).to_have_count(5)  # what was known stays
 
 
 PAGES = {

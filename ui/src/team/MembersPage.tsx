@@ -236,7 +236,7 @@ export function SettingsPage({ from }: { from: TeamSource }) {
       setError(refused as Error);
     }
     await look();
-    setChosen(null);
+    setChosen((now) => (now === settings.four_eyes ? null : now)); // chosen anew, it stays
   };
   const without = (name: string) =>
     Object.fromEntries(Object.entries(found?.approvers ?? {}).filter(([other]) => other !== name));
