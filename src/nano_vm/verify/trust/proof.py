@@ -364,6 +364,8 @@ def _arguments(
     named = [pattern for pattern, rule in rules[tool].args if not rule.trusted]
     if "*" in named and contract is not None:
         named += contract.parameters
+    if rules[tool].approvals:  # of a call whose approver is to be shown these
+        named += [pattern for pattern, _ in rules[tool].args]
     for name in dict.fromkeys(named):
         # Left to the tool's own default, which nobody sees: the rule for the value cannot hold.
         if (
@@ -464,7 +466,7 @@ class _Writer:
         if not place.given:
             statement = (
                 f"argument {place.name!r} of tool {place.tool!r} is given "
-                f"({place.where}): its default would not be checked"
+                f"({place.where}): its default would not be {'checked' if place.rules else 'shown'}"
             )
         path: tuple[Move, ...] = ()
         breaks = None
