@@ -397,3 +397,13 @@ def test_batch_and_work_with_answers(folder: Path, capsys: pytest.CaptureFixture
     run_id = asyncio.run(vm.submit(Program.from_file("ask.yaml"), {"message": "c"}))
     assert main(["work", "--store", store, "--until-idle", *answers]) == 0
     assert vm.load(run_id).final_output == "fine"
+
+
+@pytest.mark.parametrize("answer", [5, None, b"yes", ["yes"], {"text": "yes"}, ValueError])
+def test_what_is_no_answer_is_told_with_what_is(answer: Any) -> None:
+    program = Program.from_yaml("steps: [{id: a, type: llm, prompt: Is it so?, max_retries: 2}]")
+    script = ScriptedLLM([answer, "yes"])
+    trace = ExecutionVM(script).run_sync(program)
+    assert trace.error_kind == "model"
+    assert "an answer is a string" in str(trace.error)
+    assert len(script.calls) == 1

@@ -81,6 +81,45 @@ def test_codes(data: Any, code: str, place: str, part: str) -> None:
     assert part in str(found[0])
 
 
+ASK = {"id": "a", "type": "llm", "prompt": "hi"}
+LOOK = {"id": "a", "type": "tool", "tool": "look"}
+NUMBERS = {
+    "timeout_seconds": {**LOOK, "timeout_seconds": 1},
+    "delay_seconds": {**LOOK, "max_retries": 2, "retry": {"delay_seconds": 1}},
+    "max_delay_seconds": {**LOOK, "max_retries": 2, "retry": {"max_delay_seconds": 1}},
+    "factor": {**LOOK, "max_retries": 2, "retry": {"factor": 1}},
+    "max_retries": {**LOOK, "max_retries": 1},
+    "temperature": {**ASK, "temperature": 1},
+    "top_p": {**ASK, "top_p": 1},
+    "max_tokens": {**ASK, "max_tokens": 1},
+    "seed": {**ASK, "seed": 1},
+}
+
+
+@pytest.mark.parametrize("wrong", [True, "1"])
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_number_is_neither_a_boolean_nor_a_string(field: str, wrong: Any) -> None:
+    step = NUMBERS[field]
+    assert Program.from_dict({"steps": [step]})
+    text = json.dumps({"steps": [step]}).replace(f'"{field}": 1', f'"{field}": {json.dumps(wrong)}')
+    assert [d.code for d in faults(json.loads(text))] == ["P013"]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        {"timeout_seconds": True},
+        {"defaults": {"timeout_seconds": "1"}},
+        {"defaults": {"temperature": True}},
+        {"models": {"m": {"pool": ["a"], "strategy": "hedge", "hedge_after_seconds": True}}},
+        {"budget": {"max_seconds": "1"}},
+        {"untrusted": "no"},
+    ],
+)
+def test_numbers_and_booleans_of_a_program(program: dict[str, Any]) -> None:
+    assert [d.code for d in faults({**program, "steps": [SET]})] == ["P013"]
+
+
 @pytest.mark.slow
 def test_too_many_steps() -> None:
     steps = [{"id": f"s{i}", "type": "set", "values": {"x": 1}} for i in range(10_000)]

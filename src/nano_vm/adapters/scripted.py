@@ -108,6 +108,12 @@ class ScriptedLLM:
             raise answer
         if isinstance(answer, Completion):
             return answer
+        if not isinstance(answer, str):
+            raise ModelError(
+                f"the script answers {short(answer)}; an answer is a string, a Completion or an "
+                f"exception; of JSON it is the text, json.dumps(...)",
+                retryable=False,
+            )
         return counted(answer, messages, self.model)
 
     async def stream(

@@ -29,7 +29,7 @@ from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .secrecy import IMPLICIT, RECEIVERS, SILENT, LabelReader, Labels, Secrecy, ToolSecrecy
 
 Count = Annotated[int, Field(strict=True, ge=1)]
-Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=366 * 24 * 3600)]
 
 Effect = Literal["read", "idempotent", "write", "irreversible"]
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
@@ -58,7 +58,7 @@ class Budget(Part):
     max_tool_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
     max_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
     max_cost_usd: Annotated[float, Field(strict=True, ge=0)] | None = None
-    max_seconds: Annotated[float, Field(strict=True, gt=0, le=366 * 24 * 3600)] | None = None
+    max_seconds: Seconds | None = None
 
 
 def tightest(budgets: list[Budget]) -> Budget | None:

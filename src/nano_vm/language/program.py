@@ -101,9 +101,9 @@ class Retry(Part):
     long after each that follows, with jitter.
     """
 
-    delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.5
-    factor: Annotated[float, Field(ge=1, le=100)] = 2.0
-    max_delay_seconds: Annotated[float, Field(ge=0, le=24 * 3600)] = 30.0
+    delay_seconds: Annotated[float, Field(strict=True, ge=0, le=3600)] = 0.5
+    factor: Annotated[float, Field(strict=True, ge=1, le=100)] = 2.0
+    max_delay_seconds: Annotated[float, Field(strict=True, ge=0, le=24 * 3600)] = 30.0
     on: list[str] | None = None
 
 
@@ -222,7 +222,7 @@ class Step(Part):
         return "default" in self.model_fields_set
 
 
-TopP = Annotated[float, Field(gt=0, le=1)]
+TopP = Annotated[float, Field(strict=True, gt=0, le=1)]
 Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 Stop = Union[Annotated[str, Field(min_length=1)], Texts]
 Queue = Annotated[str, Field(min_length=1, max_length=200)]
@@ -281,7 +281,7 @@ class LLMStep(Step):
     output_schema: dict[str, Any] | None = None
     on_invalid: Any = None
     max_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = None
     top_p: TopP | None = None
     stop: Stop | None = None
     seed: Annotated[int, Field(strict=True)] | None = None
@@ -459,7 +459,7 @@ class WaitStep(Step):
     """A timer or an event from outside."""
 
     type: Literal[StepType.WAIT] = StepType.WAIT
-    seconds: Annotated[float, Field(ge=0)] | str | dict[Literal["expr"], str] | None = None
+    seconds: Annotated[float, Field(strict=True, ge=0)] | str | dict[Literal["expr"], str] | None = None
     until: str | None = None
     event: str | None = None
     match: dict[str, Any] | None = None
@@ -549,7 +549,7 @@ class Defaults(Part):
 
     model: str | None = None
     max_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = None
     top_p: TopP | None = None
     stop: Stop | None = None
     seed: Annotated[int, Field(strict=True)] | None = None
@@ -579,7 +579,7 @@ class ModelPool(Part):
     strategy: Strategy = "ordered"
     require: list[str] = Field(default_factory=list)
     attempts: Annotated[int, Field(ge=1, strict=True)] | None = None
-    hedge_after_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
+    hedge_after_seconds: Annotated[float, Field(strict=True, ge=0, le=600)] | None = None
 
 
 class Program(Part):
@@ -601,7 +601,7 @@ class Program(Part):
     timeout_seconds: Seconds | None = None
     budget: Budget | None = None
     policy: dict[str, Any] | None = None
-    untrusted: bool = False
+    untrusted: Annotated[bool, Field(strict=True)] = False
     models: dict[str, str | ModelPool] = Field(default_factory=dict)
     defaults: Defaults = Defaults.model_construct()
     metadata: dict[str, Any] = Field(default_factory=dict)
