@@ -459,7 +459,9 @@ class WaitStep(Step):
     """A timer or an event from outside."""
 
     type: Literal[StepType.WAIT] = StepType.WAIT
-    seconds: Annotated[float, Field(strict=True, ge=0)] | str | dict[Literal["expr"], str] | None = None
+    seconds: (
+        Annotated[float, Field(strict=True, ge=0)] | str | dict[Literal["expr"], str] | None
+    ) = None
     until: str | None = None
     event: str | None = None
     match: dict[str, Any] | None = None
