@@ -26,6 +26,9 @@ class Newest(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._kept
+
     def of(self, key: K, make: Callable[[], V]) -> V:
         """What is kept by *key*, or what *make* gives, which is kept then unless it alone is too
         large. It may be made by several threads at once, and what one of them gave is kept.

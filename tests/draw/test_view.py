@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from test_corpus import cases, execute, load
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.draw import view
 from nano_vm.draw.chart import Chart, Stop
-from nano_vm.draw.view import RunView, view_of
+from nano_vm.draw.view import RunView, is_soon_drawn, view_of
 from nano_vm.language.flow import Flow
 from nano_vm.newest import Newest
 from nano_vm.run.durable.stored import trace_of
@@ -199,6 +200,51 @@ def test_a_record_of_no_step_of_the_graph_is_told() -> None:
     assert route.lost == ["b"]
     assert chart.frame_of("b:0") is None
     assert chart.frame_of("a:0") is None
+
+
+def test_a_view_is_made_without_the_cycle_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its looks at the graph of 10,000 steps took as long as the graph."""
+    program = Program.from_dict(
+        {"name": "p", "steps": [{"id": "a", "type": "set", "values": {"x": 1}}]}
+    )
+    trace = ExecutionVM().run_sync(program)
+    seen: list[bool] = []
+    made = view._made_chart
+
+    def looked(*given: Any) -> Any:
+        seen.append(gc.isenabled())
+        return made(*given)
+
+    monkeypatch.setattr(view, "_made_chart", looked)
+    assert gc.isenabled()
+    assert view_of(trace)["chart"] is not None
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+def test_a_chart_is_soon_there_if_it_is_kept_or_of_few_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_CHARTS", Newest(view.KEPT_NODES, view._size))
+    store = open_store(f"sqlite:///{tmp_path}/runs.db")
+    vm = ExecutionVM(store=store)
+
+    def run(name: str, count: int) -> Any:
+        inner = [{"id": f"s{n}", "type": "set", "values": {"x": n}} for n in range(count - 1)]
+        loop = {"id": "loop", "type": "loop", "max_iterations": 1, "until": "true", "steps": inner}
+        trace = vm.run_sync(Program.from_dict({"name": name, "steps": [loop]}))
+        return store.load(trace.run_id)
+
+    few, many = run("few", view.LARGE_STEPS - 1), run("many", view.LARGE_STEPS)
+    assert [is_soon_drawn(one) for one in (few, many, trace_of(many))] == [True, False, True]
+    bare = view_of(many, drawn=False)
+    assert (bare["chart"], bare["chart_fault"], bare["taken"], bare["lost"]) == (None, None, {}, [])
+    assert not is_soon_drawn(many)
+    whole = view_of(many)
+    assert is_soon_drawn(many)
+    assert [step["path"] for step in whole["steps"]] == [step["path"] for step in bare["steps"]]
+    vm.close()
+    store.close()
 
 
 def test_charts_that_are_kept_are_those_of_each_program_and_not_too_many(

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from nano_vm import ExecutionVM
+from nano_vm.draw import view
+from nano_vm.newest import Newest
 from nano_vm.records.secrecy import REDACTED
 from nano_vm.run.inbox import Inbox
 from nano_vm.store.sql.database import Connection
@@ -226,6 +228,28 @@ def test_what_was_erased_is_answered_no_longer(make_world: Any, tmp_path: Path) 
     erased = world.developer.get(path)
     assert "SECRET-9" not in erased.text
     assert erased.json()["run"]["erased"]
+
+
+def test_a_run_of_a_large_program_comes_without_its_graph_first_to_who_asks_so(
+    make_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_CHARTS", Newest(view.KEPT_NODES, view._size))
+    monkeypatch.setattr(view, "LARGE_STEPS", 2)
+    world = make_world(f"sqlite:///{tmp_path}/runs.db")
+    world.start()  # of the same program
+    run_id = world.start(inputs={"order_id": "SECRET-9", "amount": 7})
+    path = f"{SHOP}/runs/{run_id}"
+    world.developer.post(f"{path}/cancel")
+    world.work()  # a view of what has ended is kept
+    first = world.viewer.get(path, params={"graph": "later"}).json()
+    assert (first["run"]["chart"], first["run"]["chart_fault"]) == (None, None)
+    assert "SECRET-9" not in str(first)
+    whole = world.viewer.get(path, params={"seen": first["version"]}).json()
+    assert whole["run"]["chart"] is not None
+    assert whole["version"] != first["version"]
+    assert world.viewer.get(path, params={"seen": whole["version"]}).json()["run"] is None
+    assert world.viewer.get(path, params={"graph": "later"}).json() == whole
+    assert world.viewer.get(path, params={"graph": "soon"}).status_code == 422
 
 
 def test_a_start_asks_the_database_for_who_asks_then_for_program_and_policy_and_writes_once(

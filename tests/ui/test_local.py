@@ -16,6 +16,8 @@ import pytest
 
 from nano_vm import Trace
 from nano_vm.cli import main
+from nano_vm.draw import view
+from nano_vm.newest import Newest
 from nano_vm.run.durable.stored import trace_of
 from nano_vm.store.protocol import RunFilter, open_store
 from nano_vm.ui import page as pages
@@ -160,6 +162,25 @@ def test_a_run_is_sent_again_only_when_it_has_changed(serve: Serve, stored: Stor
     assert again == {"version": first["version"], "run": None}
 
 
+def test_a_run_of_a_large_program_comes_without_its_graph_first_to_who_asks_so(
+    serve: Serve, stored: StoreLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_CHARTS", Newest(view.KEPT_NODES, view._size))
+    monkeypatch.setattr(view, "LARGE_STEPS", 2)
+    server = serve(stored)
+    first = get(server, "api/run/refund-2001?graph=later")
+    assert (first["run"]["chart"], first["run"]["chart_fault"]) == (None, None)
+    whole = get(server, f"api/run/refund-2001?seen={first['version'].replace(' ', '%20')}")
+    assert whole["version"] != first["version"]
+    assert whole["run"]["chart"] is not None
+    assert [step["path"] for step in whole["run"]["steps"]] == [
+        step["path"] for step in first["run"]["steps"]
+    ]
+    again = get(server, f"api/run/refund-2001?seen={whole['version'].replace(' ', '%20')}")
+    assert again["run"] is None
+    assert get(server, "api/run/refund-2001?graph=later") == whole, "the graph is kept by now"
+
+
 def test_a_run_is_recomputed_and_two_are_compared(stored: StoreLibrary) -> None:
     for run_id in ("refund-2001", "refund-2002", "refund-2003"):
         assert recomputed(stored, run_id, Programs()).identical
@@ -190,7 +211,10 @@ def test_files_answer_as_the_store_does(stored: StoreLibrary) -> None:
     traces = FileLibrary([trace_of(run) for run in runs])  # type: ignore[arg-type]
     assert isinstance(traces.recorded("refund-2001"), Trace)
     assert {row["id"] for row in traces.page(RunFilter(status="failed"))["runs"]} == {"refund-2003"}
-    assert shown(traces, "refund-2001", Programs())["chart"] is None  # a trace lacks its program
+    bare = shown(traces, "refund-2001", Programs(), "recorded", "later")
+    assert bare["version"] == "recorded"
+    assert bare["run"] is not None
+    assert "program" in str(bare["run"]["chart_fault"]), "a trace lacks its program"
 
 
 def test_a_store_of_a_worker_is_only_read(stories: str, stored: StoreLibrary) -> None:

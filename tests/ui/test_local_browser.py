@@ -8,6 +8,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ import pytest
 from browsing import expect, faults_for_readers, load
 from ui_stories import ask, go_on
 
+from nano_vm.draw import view
+from nano_vm.newest import Newest
 from nano_vm.store.protocol import open_store
 from nano_vm.ui.asking import Answers
 from nano_vm.ui.library import StoreLibrary
@@ -208,6 +211,28 @@ def test_a_server_that_is_gone_is_told(serve: Any, stored: StoreLibrary, open_pa
     page.route("**/api/**", lambda route: route.fulfill(status=503, body="the store is gone"))
     expect(page.get_by_role("alert")).to_contain_text("the store is gone")
     expect(page.locator(".runs tbody tr")).to_have_count(5)  # what was known stays
+
+
+def test_what_a_run_did_is_seen_before_the_graph_of_its_large_program_is_made(
+    serve: Any, stored: StoreLibrary, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, asked, gate = view._made_chart, threading.Event(), threading.Event()
+
+    def slowly(*given: Any) -> Any:
+        asked.set()
+        assert gate.wait(30)
+        return made(*given)
+
+    monkeypatch.setattr(view, "_CHARTS", Newest(view.KEPT_NODES, view._size))
+    monkeypatch.setattr(view, "LARGE_STEPS", 2)
+    monkeypatch.setattr(view, "_made_chart", slowly)
+    address = serve(stored).address
+    page = open_page(f"{address}#/run/refund-2003?view=g")
+    page.get_by_text("The graph is being drawn").wait_for()
+    assert page.locator(".steps .row").count() > 5
+    assert asked.wait(10), "the page asks for the graph by itself"
+    gate.set()
+    page.locator(".react-flow__node").first.wait_for()
 
 
 PAGES = {

@@ -6,6 +6,7 @@ import { ForkPage } from "./fork/ForkPage";
 import { InboxPage } from "./inbox/InboxPage";
 import { useAddress } from "./lib/router";
 import { oneAtATime, useTurns } from "./lib/turns";
+import { isDrawn } from "./model/run";
 import { RunPage } from "./run/RunPage";
 import { RunsPage } from "./runs/RunsPage";
 import { TeamApp } from "./team/TeamApp";
@@ -78,6 +79,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   const [{ query }] = useAddress();
   const step = query.get("step");
   const over = view !== null && ENDED.includes(view.status);
+  const undrawn = view !== null && !isDrawn(view);
   useEffect(() => {
     let gone = false;
     // what a run of 10,000 steps has said takes a while: it is not asked for again meanwhile
@@ -85,7 +87,9 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       if (gone) return;
       const counts = turns.ask();
       try {
-        const found = await from.run(id, seen.current);
+        // what a large program's run did is seen before its graph is made
+        const graph = seen.current === undefined ? "later" : undefined;
+        const found = await from.run(id, seen.current, graph);
         if (gone || !counts()) return;
         seen.current = found.version;
         if (found.run !== null) setView(found.run);
@@ -94,7 +98,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
         if (!gone && counts()) setFault(error as Error);
       }
     }, PATIENCE_MS);
-    if (seen.current === undefined) look();
+    if (seen.current === undefined || undrawn) look();
     const follows = live && !over && !from.still;
     const stop = follows ? from.follow(id, look) : null;
     const timer =
@@ -106,7 +110,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       stop?.();
       clearInterval(timer);
     };
-  }, [from, id, live, over, turns]);
+  }, [from, id, live, over, undrawn, turns]);
   const told = live && !over && fault !== null ? whilePolled(fault) : fault?.message;
   useEffect(() => {
     if (view !== null) document.title = `${view.program} · ${view.status} · ${view.id}`;
@@ -160,7 +164,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   );
   return (
     <>
-      <RunPage view={view} shared={from.shared} back={back} tools={beside} />
+      <RunPage key={String(undrawn)} view={view} shared={from.shared} back={back} tools={beside} />
       {fault !== null && (
         <p className="toast" role="alert">
           {told}

@@ -327,10 +327,12 @@ def _written(value: Any) -> Any:
 def label(text: str, length: int) -> str:
     """*text* on one line of at most *length* visible characters."""
     words = " ".join(text[: 20 * length].split())
-    plain = "".join(
-        c if c.isprintable() or c in "\u200c\u200d" else c.encode("unicode_escape").decode()
-        for c in words
-    )
+    plain = words
+    if not words.isprintable():  # of nearly all texts, each character is
+        plain = "".join(
+            c if c.isprintable() or c in "\u200c\u200d" else c.encode("unicode_escape").decode()
+            for c in words
+        )
     return plain if len(plain) <= length else plain[: length - 1] + "…"
 
 

@@ -17,6 +17,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
+from ..collector import collector_paused
 from ..errors import VMError
 from ..language.flow import Flow
 from ..language.program import Program
@@ -148,6 +149,7 @@ class Recorded:
     running: list[StepView] = field(default_factory=list)
 
 
+@collector_paused()
 def view_of(
     run: Trace | StoredRun,
     program: Program | None = None,
@@ -155,15 +157,17 @@ def view_of(
     *,
     content: bool = True,
     receiver: Receiver = "pages",
+    drawn: bool = True,
 ) -> RunView:
     """What a page shows of *run* to *receiver*. Its program is *program*, or the one that it has with it: without
-    one, or where it cannot be drawn, ``chart_fault`` says why there is no chart.
+    one, or where it cannot be drawn, ``chart_fault`` says why there is no chart. Where *drawn* is
+    False there is neither, nor a way over it, and nobody waits for it to be made.
     """
     stored = run if isinstance(run, StoredRun) else None
     trace = trace_of(run) if isinstance(run, StoredRun) else run
     levels = Levels.of(trace.recording.about)
     recorded = Recorded(trace, _lines(run, levels, receiver), stored, _under_way(stored))
-    chart, fault = _chart(run, program, programs or {})
+    chart, fault = _chart(run, program, programs or {}) if drawn else (None, None)
     view = _header(recorded, content)
     if levels is not None:
         _accept(view, recorded, levels, receiver, content)
@@ -268,9 +272,10 @@ def _running(rows: Sequence[Row], start: int) -> Iterator[StepView]:
         yield view
 
 
-KEPT_NODES = 20_000
-"""Of charts that are kept, together some 50 MB: the runs that people look at are of few programs, and
-a chart takes most of the time of a view (1.5 of 1.9 ms, of 20 steps).
+KEPT_NODES = 25_000
+"""Of charts that are kept, together some 60 MB, so that two of the largest programs are looked at in
+turns: the runs that people look at are of few programs, and a chart takes most of the time of a view
+(1.5 of 1.9 ms, of 20 steps).
 """
 
 
@@ -292,10 +297,39 @@ def _chart(
     run: Trace | StoredRun, program: Program | None, programs: Mapping[str, Program]
 ) -> Made:
     """The chart of the program that *run* is of, or why there is none."""
-    if isinstance(run, StoredRun) and program is None and not programs:
-        if run.read is not None and run.read[0] is run.document:
-            return _CHARTS.of((run.read[1], run.program_digest), lambda: _made_chart(run, None, {}))
-    return _made_chart(run, program, programs)
+    key = _key(run) if program is None and not programs else None
+    if key is None:
+        return _made_chart(run, program, programs)
+    return _CHARTS.of(key, lambda: _made_chart(run, None, {}))
+
+
+def _key(run: Trace | StoredRun) -> tuple[str, str] | None:
+    """What the chart of a stored program is kept by."""
+    if isinstance(run, Trace) or run.read is None or run.read[0] is not run.document:
+        return None
+    return run.read[1], run.program_digest
+
+
+LARGE_STEPS = 1_000
+"""Steps of a program that is a large one: its chart takes longer than the rest of a view (of 10,000
+0.6 s, beside 0.1).
+"""
+
+
+def is_soon_drawn(run: Trace | StoredRun) -> bool:
+    """Whether the chart of *run* is kept or soon made: pages need not show anything before it."""
+    if isinstance(run, Trace) or _key(run) in _CHARTS:
+        return True
+    left: list[Any] = [run.document]
+    steps = 0
+    while left and steps < LARGE_STEPS:
+        one = left.pop()
+        if isinstance(one, dict):
+            steps += "id" in one and "type" in one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return steps < LARGE_STEPS
 
 
 def _made_chart(

@@ -30,13 +30,6 @@ def line_bytes(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-class Current(TypedDict):
-    """A run and its version; ``run`` is None where it is as it was seen."""
-
-    version: str
-    run: RunView | None
-
-
 class BriefList(TypedDict):
     """Runs, newest first; ``after`` is what the next page is asked for with."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NotRequired, Protocol, cast
 
 from typing_extensions import TypedDict  # of typing, pydantic reads it from Python 3.12 on
 
-from ..draw.view import RunView, view_of
+from ..draw.view import RunView, is_soon_drawn, view_of
 from ..errors import StoreError, UnknownRun
 from ..language.program import Program
 from ..records.secrecy import NOTHING_SECRET, Levels, error_of
@@ -103,6 +103,19 @@ class FoundList(TypedDict):
     now: float
 
 
+class Current(TypedDict):
+    """A run and its version; ``run`` is None where it is as it was seen."""
+
+    version: str
+    run: RunView | None
+
+
+Graph = Literal["now", "later"]
+"""When a run is shown with the graph of its program: ``later``, where to make that takes long, only
+to who has seen the run without it.
+"""
+
+
 class StepDifference(TypedDict):
     """A step of either run, or of either program: ``side`` is ``a`` or ``b`` where only one has it."""
 
@@ -167,10 +180,14 @@ class Programs:
         return None if isinstance(run, StoredRun) else self.program
 
 
-def shown(library: Library, run_id: str, programs: Programs) -> RunView:
-    """A run as a page shows it."""
+def shown(
+    library: Library, run_id: str, programs: Programs, version: str, graph: Graph = "now"
+) -> Current:
+    """A run, which stands at *version*, as a page shows it."""
     run = library.recorded(run_id)
-    return view_of(run, programs.of(run), programs.called)
+    if graph == "later" and not is_soon_drawn(run):
+        return {"version": undrawn(version), "run": view_of(run, drawn=False)}
+    return {"version": version, "run": view_of(run, programs.of(run), programs.called)}
 
 
 def recomputed(library: Library, run_id: str, programs: Programs) -> Replay:
@@ -220,6 +237,11 @@ def version_of(run: StoredRun) -> str:
     return f"{run.status} {run.fence} {rows} {len(run.inbox)} {len(run.decided)}{erased}"
 
 
+def undrawn(version: str) -> str:
+    """The version of a run that is shown without its graph, which is asked for then."""
+    return f"{version} undrawn"
+
+
 class StoreLibrary:
     """The runs of a store, which other processes go on writing."""
 
@@ -254,7 +276,7 @@ class StoreLibrary:
             for run in self.store.load_each(readable).values():
                 if isinstance(run, StoreError):
                     found["damaged"].append(str(run))
-                elif hits := wanted.hits(view_of(run)):
+                elif hits := wanted.hits(view_of(run, drawn=False)):
                     found["runs"].append({**_row_of_store(run, run.owner in owners), "hits": hits})
             found["after"] = page.after
             enough = found["searched"] >= MOST_SEARCHED or len(found["runs"]) >= PAGE_RUNS
@@ -315,7 +337,7 @@ class FileLibrary:
         page = self.page(filter)
         rows: list[FoundRow] = []
         for row in page["runs"]:
-            if hits := wanted.hits(view_of(self.runs[row["id"]])):
+            if hits := wanted.hits(view_of(self.runs[row["id"]], drawn=False)):
                 rows.append({**row, "hits": hits})
         searched = len(page["runs"])
         return {**page, "runs": rows, "searched": searched}

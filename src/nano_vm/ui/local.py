@@ -24,7 +24,7 @@ from ..values import parse_json
 from .asked_for import NoSuchFilter, Query, asked_for
 from .asking import Answers
 from .forks import Forks, ForkTree, fork_tree
-from .library import Library, Programs, StoreLibrary, compared, recomputed, shown
+from .library import Graph, Library, Programs, StoreLibrary, compared, recomputed, shown
 from .page import SCRIPT, STYLE, NotBuilt, asset
 
 LOOPBACK = "127.0.0.1"
@@ -118,7 +118,8 @@ class LocalServer(ThreadingHTTPServer):
                 version = library.version(run_id)
                 if query.get("seen") == version:
                     return {"version": version, "run": None}
-                return {"version": version, "run": shown(library, run_id, programs)}
+                graph: Graph = "later" if query.get("graph") == "later" else "now"
+                return shown(library, run_id, programs, version, graph)
             case ["verify", run_id]:
                 found = recomputed(library, run_id, programs)
                 return {

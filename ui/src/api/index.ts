@@ -76,7 +76,8 @@ export interface Source {
   /** The one run that a file shows. */
   readonly only: string | null;
   runs(query: RunQuery): Promise<Listed>;
-  run(id: string, seen?: string): Promise<Current>;
+  /** With *graph* `later` a run may come without it, which is made meanwhile, see `isDrawn`. */
+  run(id: string, seen?: string, graph?: "later"): Promise<Current>;
   /** Calls *changed* whenever the run does, until what it returns is called; null where it cannot. */
   follow(id: string, changed: () => void): (() => void) | null;
   verify(id: string): Promise<Verified>;
@@ -140,8 +141,8 @@ class ServerSource implements Source {
     return ask(query.text === undefined ? "runs" : "search", query);
   }
 
-  async run(id: string, seen?: string): Promise<Current> {
-    return ask(`run/${encodeURIComponent(id)}`, seen === undefined ? {} : { seen });
+  async run(id: string, seen?: string, graph?: "later"): Promise<Current> {
+    return ask(`run/${encodeURIComponent(id)}`, known(seen, graph));
   }
 
   follow(): null {
@@ -170,6 +171,11 @@ class ServerSource implements Source {
     make: (id, body) => send<ForkMade>(`run/${encodeURIComponent(id)}/fork`, body),
     tree: (id) => ask<ForkTree>(`run/${encodeURIComponent(id)}/forks`, {}),
   };
+}
+
+/** What a run is asked for with. */
+export function known(seen: string | undefined, graph: string | undefined): Record<string, string> {
+  return { ...(seen !== undefined && { seen }), ...(graph !== undefined && { graph }) };
 }
 
 function send<T>(path: string, body: string): Promise<T> {

@@ -62,6 +62,11 @@ interface Branch {
   below: Branch[];
 }
 
+/** Whether a run came with the graph of its program, or with why there is none. */
+export function isDrawn(view: RunView): boolean {
+  return view.chart !== null || view.chart_fault !== null;
+}
+
 const WORDS: Record<State, string> = {
   done: "done",
   running: "running",

@@ -14,6 +14,7 @@ import { layout, type Routed } from "../model/layout";
 import {
   around,
   type Instance,
+  isDrawn,
   isOpen,
   isProblem,
   type Run,
@@ -65,6 +66,14 @@ export function Graph({
 }) {
   const { run } = useLooking();
   const [anyway, setAnyway] = useState(false);
+  if (!isDrawn(run.view)) {
+    return (
+      <div className="message">
+        <output>The graph is being drawn…</output>
+        <p className="muted">The list and the timeline show all that is recorded.</p>
+      </div>
+    );
+  }
   if (run.view.chart === null) {
     return (
       <div className="message">

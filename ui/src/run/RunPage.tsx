@@ -31,6 +31,7 @@ type View = "g" | "t" | "l";
 const VIEWS: Record<View, string> = { g: "Graph", t: "Timeline", l: "List" };
 const ROW = 28;
 const FEW = 60; // steps of a run that is shown unfolded
+const LARGE = 1_000; // boxes of a program whose runs open as lists, which are there before a graph
 
 export function RunPage({
   view,
@@ -310,12 +311,14 @@ function ends(all: Axis["ticks"]): Axis["ticks"] {
   return last.at > LABEL_SHARE ? [first, last] : [first];
 }
 
-/** A straight program needs no graph: its list says the same in fewer lines. */
+/** A straight program needs no graph: its list says the same in fewer lines. The list of a large one is
+ * there before its graph. */
 function viewOf(asked: string | null, run: Run): View {
   if (asked === "g" || asked === "t" || asked === "l") return asked;
   const branches = run.arrows.some((arrow) => arrow.way !== "next");
   const holds = run.children.size > 1;
-  return run.view.chart !== null && (branches || holds || run.boxes.size < 12) ? "g" : "l";
+  const large = run.view.chart === null || run.boxes.size >= LARGE;
+  return !large && (branches || holds || run.boxes.size < 12) ? "g" : "l";
 }
 
 /** What a run waits for, as a list of runs has it. */

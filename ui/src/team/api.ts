@@ -1,6 +1,13 @@
 // What the pages of a server ask for beside runs: who is logged in, programs, members, keys, the log.
 
-import type { ForksOfSource, Listed, ListOfTeam, RunQuery, Source } from "../api";
+import {
+  type ForksOfSource,
+  known,
+  type Listed,
+  type ListOfTeam,
+  type RunQuery,
+  type Source,
+} from "../api";
 import { exchange, refusal } from "../api/refusal";
 import type {
   Answer,
@@ -114,8 +121,8 @@ export class TeamSource implements Source {
     return this.get(`${route}?${new URLSearchParams(query)}`);
   }
 
-  async run(id: string, seen?: string): Promise<Current> {
-    return this.get(`runs/${part(id)}${seen === undefined ? "" : `?seen=${part(seen)}`}`);
+  async run(id: string, seen?: string, graph?: "later"): Promise<Current> {
+    return this.get(`runs/${part(id)}?${new URLSearchParams(known(seen, graph))}`);
   }
 
   follow(id: string, changed: () => void): () => void {

@@ -11,17 +11,20 @@ from fastapi import Header, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
-from ...draw.view import view_of
+from ...draw.view import is_soon_drawn, view_of
 from ...records.secrecy import NOTHING_SECRET, Levels, redacted
 from ...run.inbox import Inbox
 from ...store.records import ENDED
 from ...ui.library import (
     Comparison,
+    Current,
     FoundList,
+    Graph,
     Programs,
     RunList,
     compared,
     recomputed,
+    undrawn,
     version_of,
 )
 from ...ui.page import page
@@ -31,7 +34,7 @@ from ..bodies import Body
 from ..filters import After, Asked, understood
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
-from ..shapes import Current, Recorded, Started, Verified, json_bytes
+from ..shapes import Recorded, Started, Verified, json_bytes
 from ..versions import program_in
 from .policies import demanded_in
 
@@ -136,21 +139,32 @@ def read_run(
     run_id: str,
     who: Who,
     seen: Annotated[str | None, Query(description="the version that is known")] = None,
+    graph: Annotated[
+        Graph, Query(description="later: not at first, where it takes long to make")
+    ] = "now",
 ) -> Json:
-    """A run with its steps on the graph of its program; what was said only for who may read it."""
+    """A run with its steps on the graph of its program; what was said only for who may read it.
+
+    With ``graph=later`` a run of a large program whose graph is not made yet comes without it, and
+    with a version of its own: ask again, and say that this was seen.
+    """
     scope = who.scope
     run, content = scope.header(run_id), who.may("run:content")
     version = version_of(run)
     if seen == version:
         return Json(json_bytes({"version": version, "run": None}))
 
-    def made() -> bytes:
-        view = view_of(scope.recorded(run_id), content=content)
-        return json_bytes({"version": version, "run": view})
+    key = run_id, version, content
+    drawn = graph == "now" or key in who.state.views or is_soon_drawn(run)
 
-    if run.status not in ENDED:  # what is in doubt says whether its process lives
+    def made() -> bytes:
+        view = view_of(scope.recorded(run_id), content=content, drawn=drawn)
+        return json_bytes({"version": version if drawn else undrawn(version), "run": view})
+
+    # what is in doubt says whether its process lives
+    if run.status not in ENDED or not drawn:
         return Json(made())
-    return Json(who.state.views.of((run_id, version, content), made))
+    return Json(who.state.views.of(key, made))
 
 
 @route(
