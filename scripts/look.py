@@ -1,7 +1,7 @@
 """Look at the site in a browser, as `make docs` built it: nothing is asked of another host, nothing
 is wider than a telephone, the search finds, and axe finds no barrier; in light and dark.
 
-Needs the machine's Chromium, and axe from ``ui/node_modules``.
+Needs a Chromium of the machine, and axe from ``ui/node_modules``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import TimeoutError as NotFoundInTime
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from chromium import program
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
@@ -101,7 +104,7 @@ def search_faults(browser: Browser, home: str) -> Iterator[str]:
 
 def main() -> int:
     """The exit code: 1 where something is wrong."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromium = program()
     if chromium is None or not AXE.exists():
         print("look.py: no Chromium or no axe here, so nobody looked at the site", file=sys.stderr)
         return 1 if os.environ.get("CI") else 0  # what nobody looked at has not passed

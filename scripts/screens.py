@@ -10,7 +10,6 @@ size; it does not compare what they show.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from chromium import program
 from loading import ROOT, loaded
 from server.serving import served
 
@@ -69,7 +69,6 @@ def take(folder: Path) -> list[str]:
 
     folder.mkdir(parents=True, exist_ok=True)
     made = loaded("scripts/demo_server.py")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as place:
         tools = made.tools(Path(place))
         store = open_tables(f"sqlite:///{place}/runs.db")
@@ -78,7 +77,7 @@ def take(folder: Path) -> list[str]:
         with served(state) as address:
             runs = prepared(state, tools, address)
             with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+                browser = playwright.chromium.launch(executable_path=program(), args=FLAGS)
                 names = pictures(browser, f"{address}/projects/{made.PROJECT}/", runs, folder)
                 browser.close()
         store.close()

@@ -1,4 +1,4 @@
-"""A browser for tests of pages: Debian's Chromium, or what else is called so; Playwright brings none.
+"""A browser for tests of pages: a Chromium of the machine; Playwright brings none.
 
 It goes with its module: while it runs, no event loop of ours can begin in this thread.
 
@@ -9,7 +9,6 @@ waits for it, with `expect` or with `wait_for` of what was not there before. `co
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chromium import program
 
 from nano_vm.ui.page import DIST
 
@@ -44,13 +44,13 @@ def built() -> None:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Chromium, without a window."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
+    path = program()
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium-headless-shell")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        found = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield found
         found.close()
 
