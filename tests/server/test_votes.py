@@ -88,6 +88,13 @@ def test_one_person_is_one_vote_also_by_a_key(two: World) -> None:
     assert answered(two.operator, two, run_id).json()["missing"] == 0
 
 
+def test_an_owner_has_a_vote_in_each_project(two: World) -> None:
+    run_id = two.start()
+    assert answered(two.owner, two, run_id).json() == {"recorded": True, "missing": 1}
+    assert asked(two, run_id)["approved"] == ["owner"]
+    assert answered(two.operator, two, run_id).json() == {"recorded": True, "missing": 0}
+
+
 def test_one_who_rejects_is_enough(two: World) -> None:
     run_id = two.start()
     assert answered(two.operator, two, run_id).json()["missing"] == 1

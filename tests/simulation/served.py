@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +33,7 @@ from nano_vm.server.credentials import Credential, identified
 from nano_vm.server.problems import Problem
 from nano_vm.server.roles import ROLES
 from nano_vm.server.routes import inbox
-from nano_vm.server.rows import Rows, Tables, everywhere
+from nano_vm.server.rows import Prepared, Rows, Tables, everywhere
 from nano_vm.server.tables import METADATA, audit_head, members, projects, sessions, users
 from nano_vm.server.tables import audit as log
 from nano_vm.server.tables import votes as votes_table
@@ -73,15 +73,29 @@ SCHEMA = ";\n".join(
     str(CreateTable(table).compile(dialect=sqlite.dialect())) for table in METADATA.sorted_tables
 )
 
+_NEWEST = Prepared(everywhere(sa.select(log).order_by(log.c.number.desc()).limit(1)))
+_OF_ACTIONS = Prepared(
+    everywhere(sa.select(log).where(log.c.action.in_(sa.bindparam("actions", expanding=True))))
+)
+_VOTERS = Prepared(
+    sa.select(votes_table.c.user_name).where(
+        *(votes_table.c[name] == sa.bindparam(name) for name in ("project", "run", "path", "shown"))
+    )
+)
+
 
 class Beside:
     """The tables of the servers, as the transactions of a store have them."""
 
     dialect = "SQLite"
 
-    def __init__(self) -> None:
+    def __init__(self, begun: bytes | None = None) -> None:
+        """As *begun*, which another of these was, or without a row."""
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
-        self._connection.executescript(SCHEMA)
+        if begun is None:
+            self._connection.executescript(SCHEMA)
+        else:
+            self._connection.deserialize(begun)
 
     def all(self, statement: str, *values: Any) -> list[Any]:
         """See `Transaction.all`."""
@@ -102,9 +116,34 @@ class Beside:
         self._connection.execute("COMMIT")
         return found
 
+    def content(self) -> bytes:
+        """All of them as they stand."""
+        return self._connection.serialize()
+
     def close(self) -> None:
         """Forget all of them."""
         self._connection.close()
+
+
+@cache
+def founded(approvers: int, four_eyes: bool) -> bytes:
+    """The tables with the project, which wants so many *approvers*, and its members."""
+    beside = Beside()
+    rows = Rows(beside)
+    settings = {"approvers": {"boss": approvers}, "four_eyes": four_eyes}
+    kept = canonical(settings).decode()
+    rows.run(sa.insert(projects).values(name=PROJECT, settings=kept, created_ns=0))
+    rows.run(sa.insert(audit_head).values(id=1, number=0, hash=""))
+    for name, (role, approves) in PEOPLE.items():
+        rows.run(sa.insert(users).values(name=name, owner=0, disabled=0, created_ns=0))
+        may = canonical(approves).decode()
+        row = {"project": PROJECT, "user_name": name, "role": role, "approves": may}
+        rows.run(sa.insert(members).values(**row))
+        since = {"created_ns": EPOCH_NS, "seen_ns": EPOCH_NS}
+        rows.run(sa.insert(sessions).values(hash=name, user_name=name, ip="", **since))
+    content = beside.content()
+    beside.close()
+    return content
 
 
 @dataclass
@@ -169,32 +208,17 @@ class Served(Life):
     def __post_init__(self) -> None:
         super().__post_init__()
         draw = Random(self.seed ^ 0x5E7E)
-        self.beside = Beside()
         self.programs = [draw.choice(ASKING) if draw.random() < 0.8 else p for p in self.programs]
         self.approvers = draw.choice((1, 2, 2, 3))
         self.four_eyes = draw.random() < 0.5
         self.submitters = {run_id: draw.choice((None, "ann", "bob", "dee")) for run_id in self.ids}
         self.leaves_ns = draw.randrange(CHAOS_NS) if draw.random() < 0.4 else None
         self.hurries = draw.choice((SECOND // 4, SECOND, 3 * SECOND))
-        self.beside.whole(lambda: self.found(Rows(self.beside)))
+        self.beside = Beside(founded(self.approvers, self.four_eyes))
 
     def options(self, run_id: str) -> dict[str, Any]:
         """See `Life.options`."""
         return {"project": PROJECT, "submitter": self.submitters[run_id]}
-
-    def found(self, rows: Rows) -> None:
-        """Make the project and its members."""
-        settings = {"approvers": {"boss": self.approvers}, "four_eyes": self.four_eyes}
-        kept = canonical(settings).decode()
-        rows.run(sa.insert(projects).values(name=PROJECT, settings=kept, created_ns=0))
-        rows.run(sa.insert(audit_head).values(id=1, number=0, hash=""))
-        for name, (role, approves) in PEOPLE.items():
-            rows.run(sa.insert(users).values(name=name, owner=0, disabled=0, created_ns=0))
-            may = canonical(approves).decode()
-            row = {"project": PROJECT, "user_name": name, "role": role, "approves": may}
-            rows.run(sa.insert(members).values(**row))
-            since = {"created_ns": EPOCH_NS, "seen_ns": EPOCH_NS}
-            rows.run(sa.insert(sessions).values(hash=name, user_name=name, ip="", **since))
 
     # --- servers ---
 
@@ -339,8 +363,7 @@ class Served(Life):
         if entry is None:
             self.fault(f"{told} is recorded, and nothing is asked there")
             return
-        newest = sa.select(log).order_by(log.c.number.desc()).limit(1)
-        said = Rows(self.beside).one(everywhere(newest))
+        said = Rows(self.beside).one(_NEWEST)
         shown = parse_json(said.detail)["shown"] if said is not None else None
         if said is None or (said.action, said.actor, said.target) != (
             ACTIONS[message.kind],
@@ -368,13 +391,8 @@ class Served(Life):
 
     def voters(self, run: StoredRun, entry: Any, at_ns: int) -> set[str]:
         """Who has approved a request as it stands, and could decide it then."""
-        of = (
-            votes_table.c.project == PROJECT,
-            votes_table.c.run == run.run_id,
-            votes_table.c.path == entry["path"],
-            votes_table.c.shown == shown_digest(entry),
-        )
-        found = Rows(self.beside).all(sa.select(votes_table).where(*of))
+        of = {"run": run.run_id, "path": entry["path"], "shown": shown_digest(entry)}
+        found = Rows(self.beside).all(_VOTERS, project=PROJECT, **of)
         return {
             vote.user_name
             for vote in found
@@ -390,7 +408,7 @@ class Served(Life):
         rows = Rows(self.beside)
         for fault in audit.faults(rows):
             self.fault(f"the log: {fault}")
-        entries = rows.all(everywhere(sa.select(log).where(log.c.action.in_(ACTIONS.values()))))
+        entries = rows.all(_OF_ACTIONS, actions=list(ACTIONS.values()))
         logged = Counter(
             (e.action, e.target, parse_json(e.detail)["path"], e.actor) for e in entries
         )

@@ -25,12 +25,22 @@ READ_AT_ONCE = 1000
 
 _HASHED = "number at_ns project actor key_id ip action target detail request_id previous".split()
 
+_LAST = Prepared(sa.select(audit_head))
 _HEAD = Prepared(sa.select(audit_head).with_for_update())
 _ADD = Prepared(
     everywhere(sa.insert(audit).values({c.name: sa.bindparam(f"new_{c.name}") for c in audit.c}))
 )
 _MOVE = Prepared(
     sa.update(audit_head).values(number=sa.bindparam("new_number"), hash=sa.bindparam("new_hash"))
+)
+
+_FOLLOWING = Prepared(
+    everywhere(
+        sa.select(audit)
+        .where(audit.c.number > sa.bindparam("number"))
+        .order_by(audit.c.number)
+        .limit(READ_AT_ONCE)
+    )
 )
 
 
@@ -96,14 +106,13 @@ def shown(row: Row) -> dict[str, Any]:
 
 def head(rows: Rows) -> str:
     """Number and hash of the newest entry, to be kept elsewhere."""
-    found = rows.one(sa.select(audit_head))
+    found = rows.one(_LAST)
     return f"{found.number}:{found.hash}" if found is not None else ""
 
 
 def _following(rows: Rows, number: int) -> list[Row]:
     """Entries behind the one of that number, as many as are read at once."""
-    statement = sa.select(audit).where(audit.c.number > number).order_by(audit.c.number)
-    return rows.all(everywhere(statement.limit(READ_AT_ONCE)))
+    return rows.all(_FOLLOWING, number=number)
 
 
 def lines(tables: Tables) -> Iterator[bytes]:
@@ -130,7 +139,7 @@ def faults(rows: Rows) -> Iterator[str]:
             if hash_of(row) != row.hash:
                 yield f"entry {row.number} was changed"
             previous, number = row.hash, row.number
-    head = rows.one(sa.select(audit_head))
+    head = rows.one(_LAST)
     if head is None:
         yield "the head of the log is missing"
     elif (head.number, head.hash) != (number, previous):

@@ -9,7 +9,7 @@ person is one vote, also with a key.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -18,11 +18,40 @@ from ..values import parse_json
 from . import audit
 from .access import ANY_ROLE
 from .roles import ROLES
-from .rows import Rows
+from .rows import Prepared, Row, Rows
 from .scope import Scope
 from .tables import members, users, votes
 
 MOST_APPROVERS = 20
+
+_OWN = Prepared(
+    sa.select(votes.c.at_ns).where(
+        *(
+            votes.c[name] == sa.bindparam(name)
+            for name in ("project", "run", "path", "shown", "user_name")
+        )
+    )
+)
+_VOTE = Prepared(sa.insert(votes))
+_OF_RUNS = Prepared(
+    sa.select(
+        *(votes.c.run, votes.c.path, votes.c.shown, votes.c.user_name),
+        *(users.c.owner, members.c.role, members.c.approves),
+    )
+    .select_from(
+        votes.join(users, users.c.name == votes.c.user_name).outerjoin(
+            members,
+            sa.and_(members.c.user_name == users.c.name, members.c.project == votes.c.project),
+        )
+    )
+    .where(
+        votes.c.project == sa.bindparam("project"),
+        votes.c.run.in_(sa.bindparam("runs", expanding=True)),
+        users.c.disabled == 0,
+    )
+    .order_by(votes.c.at_ns)
+)
+"""What people say of some runs who may log in, as what they may decide now."""
 
 
 class Request(NamedTuple):
@@ -43,49 +72,41 @@ def needed(settings: Mapping[str, Any], role: str | None) -> int:
 def cast(rows: Rows, scope: Scope, request: Request, reason: str, entry: audit.Entry) -> list[str]:
     """Who has approved *request*, in their order, with the one of *entry*, whose vote is recorded."""
     audit.hold(rows)  # so that two of one person at once are one after the other, and one vote
-    own = scope.select(votes).where(*_of(request), votes.c.user_name == entry.actor)
-    if rows.one(own) is None:
-        asked = {"run": request.run, "path": request.path, "shown": request.shown}
-        vote = {**asked, "user_name": entry.actor, "key_id": entry.key_id, "reason": reason}
-        rows.run(scope.insert(votes, **vote, at_ns=time.time_ns()))
+    vote = {
+        "project": scope.project,
+        "run": request.run,
+        "path": request.path,
+        "shown": request.shown,
+        "user_name": entry.actor,
+    }
+    own = rows.one(_OWN, **vote)
+    if own is None:
+        rows.run(_VOTE, **vote, key_id=entry.key_id, reason=reason, at_ns=time.time_ns())
         audit.add(rows, entry)
     return given(rows, scope, [request])[request]
 
 
 def given(rows: Rows, scope: Scope, requests: Collection[Request]) -> dict[Request, list[str]]:
     """Who has approved each of *requests* and may still decide, in their order."""
-    runs = {request.run for request in requests}
-    found = rows.all(scope.select(votes).where(votes.c.run.in_(runs)).order_by(votes.c.at_ns))
-    roles = _roles(rows, scope, {vote.user_name for vote in found})
+    runs = sorted({request.run for request in requests})
+    found = rows.all(_OF_RUNS, project=scope.project, runs=runs)
+    roles = {vote.user_name: _roles(vote) for vote in found}
+    said: dict[tuple[str, ...], list[Row]] = {}
+    for vote in found:
+        said.setdefault((vote.run, vote.path, vote.shown), []).append(vote)
     counted: dict[Request, list[str]] = {request: [] for request in requests}
     for request, names in counted.items():
         names += [
             vote.user_name
-            for vote in found
-            if (vote.run, vote.path, vote.shown) == request[:3]
-            and vote.user_name != request.barred
-            and {request.role, ANY_ROLE} & roles[vote.user_name]
+            for vote in said.get(request[:3], ())
+            if vote.user_name != request.barred and {request.role, ANY_ROLE} & roles[vote.user_name]
         ]
     return counted
 
 
-def _of(request: Request) -> tuple[Any, ...]:
-    return (
-        votes.c.run == request.run,
-        votes.c.path == request.path,
-        votes.c.shown == request.shown,
-    )
-
-
-def _roles(rows: Rows, scope: Scope, names: Iterable[str]) -> dict[str, set[str]]:
-    """As what people decide now, by name; nothing for those who may log in or decide no longer."""
-    known = rows.all(sa.select(users).where(users.c.name.in_(names), users.c.disabled == 0))
-    joined = rows.all(scope.select(members).where(members.c.user_name.in_(names)))
-    found: dict[str, set[str]] = {name: set() for name in names}
-    for user in known:
-        if user.owner:
-            found[user.name].add(ANY_ROLE)
-        for member in joined:
-            if member.user_name == user.name and "step:approve" in ROLES[member.role]:
-                found[user.name] |= set(parse_json(member.approves))
-    return found
+def _roles(vote: Row) -> set[str]:
+    """As what the person whose *vote* it is decides now."""
+    roles: set[str] = {ANY_ROLE} if vote.owner else set()
+    if vote.role is not None and "step:approve" in ROLES[vote.role]:
+        roles |= set(parse_json(vote.approves))
+    return roles
