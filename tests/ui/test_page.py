@@ -113,6 +113,10 @@ def test_a_redacted_export_holds_nothing_that_was_said(
         assert view["taken"]["guard > fetch : then"] == 1
         assert view["cost"] == "0.000078"
         assert view["content"] is False
+        # by which whoever guesses what was said sees that the guess is right
+        assert view["digest"] is None
+        assert main([*command[:-1]]) == 0
+        assert json.loads(capsys.readouterr().out)["digest"] not in text
 
 
 def test_a_trace_without_its_program_has_no_graph_and_says_so(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..machine.pending import shown_digest
+from ..records.secrecy import REDACTED
 from ..values import canonical
 from ..visible import exact, name, written
 from ..visible import lines as value_lines
@@ -35,16 +36,23 @@ CONTINUED = "  | "
 
 
 def waiting_lines(
-    run_id: str, waiting: Sequence[Mapping[str, Any]], url: str, wake_ns: int | None = None
+    run_id: str,
+    waiting: Sequence[Mapping[str, Any]],
+    url: str,
+    wake_ns: int | None = None,
+    *,
+    keyed: bool = False,
 ) -> Iterator[str]:
-    """What a run waits for, and the commands that answer it."""
+    """What a run waits for, and the commands that answer it: *url* is the option that names where
+    it is kept. Who decides is named in them, but where a key says it (*keyed*).
+    """
     for entry in waiting:
         asked, whole = asked_lines(entry)
         yield from asked
         if whole:
-            if entry["kind"] == "approval":
+            if entry["kind"] == "approval" and entry.get("shown") != REDACTED:
                 yield f"  shown {shown_digest(entry)}"
-            yield from (f"  {command}{url}" for command in _commands(run_id, entry))
+            yield from (f"  {command}{url}" for command in _commands(run_id, entry, keyed))
         else:
             yield "  it is too much for a screen, and nothing is to be decided by a part of it;"
             yield f"  to see all of it, with its digest: nano-vm show {run_id} --json{url}"
@@ -143,12 +151,13 @@ def begun(began_ns: int, process: Mapping[str, Any] | None) -> str:
     )
 
 
-def _commands(run_id: str, entry: Mapping[str, Any]) -> Iterator[str]:
+def _commands(run_id: str, entry: Mapping[str, Any], keyed: bool) -> Iterator[str]:
     path = _word(entry["path"], "PATH")
+    by = "" if keyed else " --by NAME"
     match entry["kind"]:
-        case "approval":
-            yield f"nano-vm approve {run_id} {path} --shown {shown_digest(entry)} --by NAME"
-            yield f"nano-vm reject {run_id} {path} --by NAME --reason TEXT"
+        case "approval" if entry.get("shown") != REDACTED:  # for who may decide it
+            yield f"nano-vm approve {run_id} {path} --shown {shown_digest(entry)}{by}"
+            yield f"nano-vm reject {run_id} {path}{by} --reason TEXT"
         case "in_doubt" | "effect":
             yield f"nano-vm resolve {run_id} {path} --done JSON | --retry | --fail REASON"
         case _ if entry.get("event"):

@@ -48,6 +48,8 @@ class Place(Protocol):
 
     given: str
     """The option that names it, for a command that is shown; empty where the environment does."""
+    keyed: bool
+    """Whether a key says who decides."""
 
     def goes_on(self, run_id: str) -> str:
         """How a run goes on that has been answered."""
@@ -221,6 +223,7 @@ class StorePlace:
     def __init__(self, store: Archive, given: str) -> None:
         self.store = store
         self.given = given
+        self.keyed = False
         self.inbox = Inbox(store, None, time)
 
     def goes_on(self, run_id: str) -> str:

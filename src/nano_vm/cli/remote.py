@@ -78,6 +78,7 @@ class ServerPlace:
     def __init__(self, client: Client, given: str) -> None:
         self.client = client
         self.given = given
+        self.keyed = True
 
     def goes_on(self, run_id: str) -> str:
         """By its workers."""

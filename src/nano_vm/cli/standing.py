@@ -83,7 +83,9 @@ def standing_lines(run: Facts, place: Place) -> Iterator[str]:
     elif run["status"] == "suspended":
         answered = {m["name"] for m in run["inbox"] if m["kind"] in ANSWERS}
         entries = [entry for entry in run["waiting"] if entry["path"] not in answered]
-        yield from waiting_lines(run["run_id"], entries, place.given, run["due_ns"])
+        yield from waiting_lines(
+            run["run_id"], entries, place.given, run["due_ns"], keyed=place.keyed
+        )
     for late in run["late"]:
         yield safe(
             f"late: {late['path']} ended {moment(late['created_ns'])}, when its run had another "

@@ -36,7 +36,9 @@ def summary_lines(trace: Trace) -> Sequence[str]:
     parts = [trace.status.value, f"{count} step{'s' * (count != 1)}"]
     if any(step.type == "llm" for step in trace.steps):
         parts += [f"{usage.total_tokens} tokens", dollars(usage.cost_usd)]
-    parts += [seconds(trace.duration_ms), f"digest {trace.digest}"]
+    parts.append(seconds(trace.duration_ms))
+    if trace.digest:  # it is hidden with what was said
+        parts.append(f"digest {trace.digest}")
     lines.append(", ".join(parts))
     return lines
 

@@ -486,14 +486,15 @@ def recording_of(data: Any) -> Recording:
 
 def shown_trace(data: Any) -> Trace:
     """A run as somebody who has all of it shows it, in the JSON form of a trace. What is hidden in
-    it is covered by its digest and seal too, so these are as they were said.
+    it is covered by its digest and seal too, so these are as they were said; the digest may be
+    hidden as well, and is empty then.
 
     Raises:
         TraceError: If it is not a trace.
     """
     try:
         recording = recording_of(data)
-        recording.said = str(data["digest"]), str(data["seal"])
+        recording.said = str(data.get("digest", "")), str(data["seal"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, VMError) as error:
         raise TraceError(
             f"not a trace of format {TRACE_FORMAT}: {kind_name(error)}: {error}"

@@ -157,10 +157,10 @@ def _on_server(url: str, options: Options, stack: ExitStack) -> tuple[int, Trace
     file = _trace_file(options, stack)
     with begun_on(url, options) as begun:
         trace = followed(begun, silent=options.json)
-        given = begun.place.given
+        place = begun.place
     code = exit_code(trace, None)
     fault = _write(trace, file) if file is not None else None
-    _print_end(trace, begun.loaded, options, given)
+    _print_end(trace, begun.loaded, options, place.given, keyed=place.keyed)
     if fault:
         complain(fault)
         code = code or FAILED
@@ -294,9 +294,11 @@ def _joined(store: Store, run_id: str) -> None:
         note(f"nano-vm: run {run_id} is there already ({known.status})")
 
 
-def _print_end(trace: Trace, loaded: Loaded, options: Options, given: str | None) -> None:
+def _print_end(
+    trace: Trace, loaded: Loaded, options: Options, given: str | None, *, keyed: bool = False
+) -> None:
     """How it ended: what is wrong to stderr, the rest to stdout. *given* is the option that names
-    where the run is kept, if it is.
+    where the run is kept, if it is; *keyed* says that who decides is known there by a key.
     """
     from ...records.secrecy import shown_to
     from ..summary import summary_lines
@@ -317,7 +319,7 @@ def _print_end(trace: Trace, loaded: Loaded, options: Options, given: str | None
 
         if not trace.diagnostics:
             say(safe(f"run {trace.run_id}"))
-        for line in waiting_lines(trace.run_id, trace.waiting, given):
+        for line in waiting_lines(trace.run_id, trace.waiting, given, keyed=keyed):
             say(line)
     else:
         for waiting in trace.waiting:

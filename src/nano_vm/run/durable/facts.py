@@ -32,8 +32,8 @@ from .stored import begun_calls, trace_of
 _BRIEF = ("path", "kind", "role", "event")
 """Of what a run waits for, what stands in a list."""
 
-_SAID = ("show", "arguments", "request", "args", "error", "match", "output_schema")
-"""Of what a run waits for, what comes from inputs, models and tools."""
+_SAID = ("show", "arguments", "request", "args", "error", "match", "output_schema", "shown")
+"""Of what a run waits for, what comes from inputs, models and tools, or is a digest of that."""
 
 
 class Brief(TypedDict):
@@ -184,7 +184,8 @@ def facts_of(
     }
     if not content:
         facts["error"] = trace.error
-        facts["trace"].pop("salt", None)  # with which the seal would say whether a guess is right
+        for name in ("digest", "salt"):  # by it, or the seal with it, a guess is seen to be right
+            facts["trace"].pop(name, None)
     return facts
 
 
