@@ -1,27 +1,43 @@
-"""What must hold of a simulated world, whatever went wrong in it: at each call, and at the end."""
+"""What must hold of a simulated world, whatever went wrong in it: at each call and append, and at the
+end.
+
+- One driver of a run at a time, in the store's eyes: `_begun`, `_appended`, `_claimed`.
+- No `write` or `irreversible` call is begun again without a word on what became of it: `_begun`.
+- Every acknowledged word is used, or came too late for a reason: `_messages`, `_in_time`.
+- What is recorded of a call is what the ledger says, or in doubt, and says whose it is: `_effects`,
+  `_handed_over`, `_asked`, `_appended`.
+- What was done is undone exactly: `_undone`. Budgets are true, lost calls included: `_budget`.
+- An approval is used once: `_messages`. Time goes on: `_times`.
+- Every run ends within `PATIENCE_NS` after the last fault: `Life.live`.
+- The digest is that of the undisturbed run of the same outcomes, and the seal holds: `_run`.
+- Memory is bounded: `_leaks` of processes, `_ghosts` of the store.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from soak.programs import EFFECTS, key_of
+from soak.programs import key_of
 
 from nano_vm.records.trace import StepStatus
 from nano_vm.replay import Replayer
-from nano_vm.run.durable.stored import trace_of
+from nano_vm.run.durable.stored import reconciles, trace_of
 from nano_vm.simulation.world import SECOND, Process
 from nano_vm.store.protocol import Append
-from nano_vm.store.records import ENDED, INTENT, STEP, StoredRun
+from nano_vm.store.records import ENDED, INTENT, STEP, SUSPENDED, Row, StoredRun
 from nano_vm.store.seals import seal_of
 
 from .life import Life, Said
 from .outside import UNSAFE, Call
-from .programs import CALLED, CALLED_NEXT, DEADLINES, PROGRAMS, UNDONE
+from .programs import CALLED, CALLED_NEXT, DEADLINES, EFFECTS, FOCUSED, PROGRAMS, UNDONE
 
 
 def watch(life: Life) -> None:
     """Look at every call as it begins, and at every append that is stored or acknowledged."""
+    life.ledger.fence_of = lambda run_id: life.database.model._runs[run_id].run.fence
     life.ledger.begun.append(lambda call, before: _begun(life, call, before))
+    life.ledger.asked.append(lambda process, calls: _asked(life, process, calls))
     life.database.given.append(lambda process, item: _given(life, process, item))
     life.database.appended.append(lambda process, item: _appended(life, process, item))
     life.database.acknowledged.append(lambda process, item: _acknowledged(life, process, item))
@@ -30,6 +46,7 @@ def watch(life: Life) -> None:
 
 def _claimed(life: Life, run: StoredRun, owner: str) -> None:
     """A run is about to be *owner*'s: on one machine none that is there loses it."""
+    life.drivers[run.run_id, run.fence + 1] = owner
     names = {kind: {m.name for m in run.inbox if m.kind == kind} for kind in ("outcome", "resolve")}
     twice = names["outcome"] & names["resolve"]
     life.known_twice |= {(run.run_id, name) for name in twice}
@@ -57,9 +74,23 @@ def _given(life: Life, process: Process, item: Append) -> None:
 
 def _appended(life: Life, process: Process, item: Append) -> None:
     run_id = life.database.model._by_key[item.key].run.run_id
+    driver = life.drivers.get((run_id, item.fence))
+    if driver is not None and not driver.startswith(_name(process)):
+        life.fault(f"{run_id}: {process.name} appends to what {driver} has claimed")
     for row in item.rows:
+        if row.kind == INTENT:
+            life.makers[key_of(run_id, row.path)] = process
         if row.kind == STEP and row.type in ("tool", "llm"):
             life.ledger.kept_by.add((process, key_of(run_id, row.path)))
+    update = item.update or {}
+    for entry in update["waiting"] if update.get("status") == SUSPENDED else ():
+        maker = life.makers.get(key_of(run_id, entry["path"]))
+        if entry["kind"] == "in_doubt" and maker is not None:
+            if not entry.get("owner", "").startswith(_name(maker)):
+                life.fault(
+                    f"{run_id}: {entry['path']} is in doubt, begun by {entry.get('owner')} as it "
+                    f"says, and it was {maker.name}"
+                )
 
 
 def _acknowledged(life: Life, process: Process, item: Append) -> None:
@@ -79,7 +110,14 @@ def _ends_ns(run: StoredRun, path: str) -> int | None:
     """When what a run waits for at *path* is over, by when it began."""
     seconds = DEADLINES.get((run.program_name, path))
     began = next((r.started_ns for r in run.rows if r.kind == INTENT and r.path == path), None)
-    return None if seconds is None or began is None else began + seconds * SECOND
+    return None if seconds is None or began is None else began + int(seconds * SECOND)
+
+
+def _asked_at(run: StoredRun, name: str) -> str:
+    """The path at which a run asks for what a message of that *name* says."""
+    word = name.partition("-")[0]
+    paths = (path for program, path in DEADLINES if program == run.program_name)
+    return next((path for path in paths if path.rpartition("/")[2] == word), word)
 
 
 def _timed_out(run: StoredRun, path: str) -> bool:
@@ -130,6 +168,8 @@ def _begun(life: Life, call: Call, before: list[Call]) -> None:
     effect = EFFECTS.get(call.tool, "model")
     if not (run.owner or "").startswith(_name(process)):
         life.fault(f"{call.key}: called by {process.name}, and its run is {run.owner}'s")
+    elif not life.database.model._lives(run.owner or ""):
+        life.fault(f"{call.key}: called by {process.name}, whose lease has ended in the store")
     if call.key in life.ledger.kept:
         life.fault(f"{call.key}: called again after its outcome was acknowledged")
     intents = [row.started_ns for row in run.rows if row.kind == INTENT and row.path == path]
@@ -145,10 +185,17 @@ def _begun(life: Life, call: Call, before: list[Call]) -> None:
                 life.fault(f"{call.key}: called again, and nobody said that it did not happen")
 
 
+def _asked(life: Life, process: Process, calls: list[Call]) -> None:
+    """A reconcile tool is asked what became of *calls*: not by a process that knows."""
+    for call in calls:
+        if call.process is process and call.answered_ns is not None:
+            life.fault(f"{call.key}: {process.name} asks what became of it, and got what it gave")
+
+
 REPLAYERS = {
     replayer.digest: replayer
     for called in (CALLED, CALLED_NEXT)
-    for replayer in (Replayer(program, called) for program in PROGRAMS)
+    for replayer in (Replayer(program, called) for program in (*PROGRAMS, *FOCUSED))
 }
 """By what they replay: each makes a plan once, and not for each run."""
 
@@ -162,7 +209,7 @@ def whole(life: Life) -> None:
             if stored.status in ENDED:
                 for fault in _run(life, stored):
                     life.fault(f"{run_id} ({stored.program_name}): {fault}")
-    for fault in _leaks(life):
+    for fault in (*_leaks(life), *_ghosts(life)):
         life.fault(fault)
 
 
@@ -255,25 +302,35 @@ def _undone(stored: StoredRun, trace: Any) -> Any:
 
 
 def _budget(life: Life, stored: StoredRun, program: Any) -> Any:
+    """That no budget is exceeded, lost calls included, and none used up before its time; and that
+    what is recorded of tokens is what the answers took.
+    """
+    answers = [row for row in stored.rows if row.kind == STEP and row.usage is not None]
+    tokens = sum(row.usage.total_tokens or 0 for row in answers if row.usage is not None)
+    if stored.tokens != tokens:
+        yield f"{stored.tokens} tokens, and its answers took {tokens}"
     budget = program.budget
     if budget is None:
         return
-    of_run = [call for calls in life.ledger.of_run(stored.run_id).values() for call in calls]
-    counts = {
-        "max_llm_calls": sum(call.tool == "model" for call in of_run),
-        "max_tool_calls": sum(call.tool != "model" for call in of_run),
+    calls = [call for calls in life.ledger.of_run(stored.run_id).values() for call in calls]
+    begun = Counter(row.type for row in stored.rows if row.kind == INTENT)
+    used = {
+        "max_llm_calls": (sum(call.tool == "model" for call in calls), begun["llm"]),
+        "max_tool_calls": (sum(call.tool != "model" for call in calls), begun["tool"]),
     }
-    for name, count in counts.items():
-        most = getattr(budget, name)
-        if most is not None and count > most:
-            yield f"{count} calls, and {name} is {most}"
+    limits = {name: getattr(budget, name) for name in used if getattr(budget, name) is not None}
+    for name, most in limits.items():
+        if used[name][0] > most:
+            yield f"{used[name][0]} calls, and {name} is {most}"
+    if stored.error_kind == "budget" and all(used[name][1] < most for name, most in limits.items()):
+        yield f"its budget is used up, and it began {dict(begun)} calls of {limits}"
 
 
 def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
     used = {(m.kind, m.name, m.by) for m in stored.decided}
     waits = [s for s in trace.steps if s.type == "wait" and s.status is StepStatus.SUCCESS]
     events = [m for m in stored.decided if m.kind == "event"]
-    if len(events) != sum(not s.step_id.endswith("pause") for s in waits):
+    if len(events) != sum(not s.step_id.startswith("pause") for s in waits):
         yield f"{len(waits)} waits are over, and {len(events)} events were used"
     approvals = [m.name for m in stored.decided if m.kind in ("approve", "reject")]
     if len(approvals) != len(set(approvals)):
@@ -282,12 +339,13 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
     if len(ids) != len(set(ids)):
         yield f"an event was used twice: {ids}"
     yield from _after_cancel(stored)
+    yield from _in_time(life, stored)
     for name in sorted(name for run_id, name in life.known_twice if run_id == stored.run_id):
         kinds = {m.kind for m in stored.decided if m.name == name}
         if "resolve" in kinds and "outcome" not in kinds:
             yield f"what {name} gave was there, and a person's word was used"
     for message in stored.decided:
-        ends_ns = _ends_ns(stored, message.name.partition("-")[0])
+        ends_ns = _ends_ns(stored, _asked_at(stored, message.name))
         if ends_ns is not None and message.created_ns >= ends_ns:
             yield f"{message.kind} of {message.name} came too late, and was used"
     if stored.run_id in life.cancelled_at_rest and stored.status == "success":
@@ -296,6 +354,11 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
         yield "cancelled, and by nobody"
     cancelled = any(m.kind == "cancel" for m in (*stored.decided, *stored.inbox))
     outcomes = {m.name for m in (*stored.decided, *stored.inbox) if m.kind == "outcome"}
+    asked = {
+        row.path.rpartition("/")[0]
+        for row in stored.rows
+        if row.kind == STEP and row.status is StepStatus.SUCCESS and reconciles(row)
+    }
     for said in life.said:
         if said.run_id != stored.run_id:
             continue
@@ -304,9 +367,11 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
             yield from _not_stopped(life, stored, said)
         elif said.kind == "resolve" and said.name in outcomes:
             continue  # what the call really gave came at the same time, and counts for more
+        elif said.kind == "resolve" and said.driven and said.name in asked:
+            continue  # its reconcile tool was being asked, and told what became of it
         elif said.kind == "resolve" and said.name.endswith("/reconcile"):
             continue  # who resumed the run since may not ask it: the call itself may be under way
-        elif said.driven and _timed_out(stored, said.name.partition("-")[0]):
+        elif said.driven and _timed_out(stored, _asked_at(stored, said.name)):
             continue  # its time was over, by another clock, as it was said
         elif (said.kind, said.name, by) not in used and not cancelled:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
@@ -326,6 +391,27 @@ def _after_cancel(stored: StoredRun) -> Any:
         late = first is not None and message.id > first
         if late and message.kind in ("approve", "reject"):
             yield f"{message.kind} of {message.name} was recorded after it was cancelled"
+
+
+def _in_time(life: Life, stored: StoredRun) -> Any:
+    """That what came in time is used, also where it was asked for late. Who have clocks of their own
+    do not agree on what is in time.
+    """
+    if not life.database.one_machine or any(f.kind == "clock" for f in life.world.faults):
+        return
+    if any(m.kind == "cancel" for m in (*stored.decided, *stored.inbox)):
+        return
+    over = {r.path for r in stored.rows if r.kind == STEP and _kind_of_error(r) == "timeout"}
+    for message in stored.inbox:
+        path = _asked_at(stored, message.name)
+        ends_ns = _ends_ns(stored, path)
+        if path in over and ends_ns is not None and message.created_ns < ends_ns:
+            yield f"{message.kind} of {path} came in time, and is not used"
+
+
+def _kind_of_error(row: Row) -> str | None:
+    error = (row.rest or {}).get("error")
+    return error["kind"] if error is not None else None
 
 
 NOTICED_NS = 3 * SECOND // 2
@@ -363,6 +449,29 @@ def _disturbed(life: Life, name: str | None, since_ns: int, until_ns: int) -> bo
     )
 
 
+FORGOTTEN_NS = 10 * SECOND
+"""How long the store may know a process that others of its machine see to be gone: each looks
+whenever it asks for runs.
+"""
+
+
+def _ghosts(life: Life) -> Any:
+    """What the store still knows and needs no more: waits of runs that have ended, and owners that
+    ended long ago on the machine of others.
+    """
+    now, model = life.world.now, life.database.model
+    for key, path in model._marks:
+        if model._by_key[key].run.status in ENDED:
+            yield f"{model._by_key[key].run.run_id} has ended, and events are sought for {path}"
+    if not life.database.one_machine or _disturbed(life, None, now - FORGOTTEN_NS, now):
+        return
+    for process in life.world.processes:
+        if not process.alive and process.ended_ns < now - FORGOTTEN_NS:
+            for owner in model._owners:
+                if owner.startswith(_name(process)):
+                    yield f"{process.name} ended long ago, and the store knows it as {owner}"
+
+
 KEPT_NS = 5 * SECOND
 """How long a process may keep what it knows of a run that has ended elsewhere."""
 
@@ -373,6 +482,7 @@ def _leaks(life: Life) -> Any:
     """
     now = life.world.now
     ended = {run for run, at_ns in life.ended_ns.items() if at_ns < now - KEPT_NS}
+    keys = {key: kept.run.run_id for key, kept in life.database.model._by_key.items()}
     for process, vm in life.vms:
         disturbed = _disturbed(life, process.name, now - KEPT_NS, now)
         if not process.alive or process.frozen_until > now or disturbed:
@@ -381,8 +491,10 @@ def _leaks(life: Life) -> Any:
             continue
         durable: Any = vm._durable
         held = ended.intersection(durable.lease._held)
-        driven = {journal.run.run_id for journal in durable.journals} & ended
-        for run_id in sorted(held | driven):
+        held |= {debt.run_id for debt in durable.lease._debts} & ended
+        held |= {journal.run.run_id for journal in durable.journals} & ended
+        held |= {keys[key] for key in durable.listener._runs} & ended
+        for run_id in sorted(held):
             calls = (call for made in life.ledger.of_run(run_id).values() for call in made)
             if any(call.hung and call.process is process for call in calls):
                 continue  # it waits for an answer that never comes

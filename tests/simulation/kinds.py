@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .life import Life
 
-KINDS = ("plain", "long", "served")
+KINDS = ("plain", "long", "paired", "served")
 
 
 def kind_of(name: str) -> type[Life]:
@@ -13,6 +13,10 @@ def kind_of(name: str) -> type[Life]:
         from .long import Long
 
         return Long
+    if name == "paired":
+        from .paired import Paired
+
+        return Paired
     if name == "served":
         from .served import Served
 

@@ -30,7 +30,7 @@ from nano_vm.store.protocol import RunFilter
 from nano_vm.store.records import ENDED
 
 from .outside import Model, Outside
-from .programs import CALLED, CALLED_NEXT, PROGRAMS
+from .programs import CALLED, CALLED_NEXT, FOCUSED, PROGRAMS
 
 CHAOS_NS = 8 * SECOND
 """How long things go wrong in a world."""
@@ -76,7 +76,7 @@ def _hosts(lease_seconds: float, *observers: Any) -> tuple[ExecutionVM, Executio
         observers=observers,
     )
     new = old.with_(tools=OUTSIDE.next_tools, programs=CALLED_NEXT)
-    for program in PROGRAMS:
+    for program in (*PROGRAMS, *FOCUSED):
         prepare(old, program)
         prepare(new, program)
     return old, new
@@ -119,6 +119,10 @@ class Life:
     known_twice: set[tuple[str, str]] = field(default_factory=set)
     # by process and key: when the intent of a call was given to the store first
     meant_ns: dict[tuple[Process, str], int] = field(default_factory=dict)
+    # by run and fence: which owner has claimed it
+    drivers: dict[tuple[str, int], str] = field(default_factory=dict)
+    # by key: who stored the newest intent of a call
+    makers: dict[str, Process] = field(default_factory=dict)
     linger_ns: int = 0  # how long the world goes on when all runs have ended
 
     def __post_init__(self) -> None:

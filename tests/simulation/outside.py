@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from soak.programs import EFFECTS, Broken, Flaky, drawn
+from soak.programs import Broken, Flaky, drawn
 
 from nano_vm import Completion, LLMUsage, tool
 from nano_vm.simulation.world import SLOW_NS, WAY_NS, Process, Waiter, World, here
+
+from .programs import EFFECTS
 
 UNSAFE = ("write", "irreversible")
 
@@ -34,6 +36,9 @@ class Call:
     answered_ns: int | None = None  # when who awaited it got what it gave
     cleared: bool = False  # whether somebody was told that it did not happen
     hung: bool = False  # whether it is never answered
+    fence: int = 0  # of its run, as it was begun
+    threaded: bool = False  # whether a thread waits for its answer
+    over: bool = False  # whether that thread has one
 
     @property
     def open(self) -> bool:
@@ -53,6 +58,9 @@ class Ledger:
         default_factory=set
     )  # who stored which, answered or not
     begun: list[Callable[[Call, list[Call]], None]] = field(default_factory=list)
+    # called with each question that a reconcile tool is asked, by whom and about which calls
+    asked: list[Callable[[Process, list[Call]], None]] = field(default_factory=list)
+    fence_of: Callable[[str], int] = lambda _: 0  # of a run, as its store has it
     count: int = 0
     way_ns: tuple[int, int] = WAY_NS  # how long a call, or its answer, is on its way
 
@@ -60,8 +68,9 @@ class Ledger:
         """Note that the current process makes a call."""
         process = here()
         before = self.calls.setdefault(key, [])
-        self.of_runs.setdefault(key.partition(":")[0], {})[key] = before
-        call = Call(key, name, process, self.world.now, given)
+        run_id = key.partition(":")[0]
+        self.of_runs.setdefault(run_id, {})[key] = before
+        call = Call(key, name, process, self.world.now, given, fence=self.fence_of(run_id))
         self.world.tell(process.name, f"calls {name} {key}")
         for check in self.begun:
             check(call, before)
@@ -80,6 +89,13 @@ class Ledger:
     def open(self, key: str) -> bool:
         """Whether a call may still have its effect, so that nobody can tell."""
         return any(call.open for call in self.calls.get(key, ()))
+
+    def makes(self, process: Process, call: Call) -> bool:
+        """Whether a thread of *process* is still making a call of a run that it drives anew, so that
+        it knows better than to ask.
+        """
+        drives = call.threaded and not call.over and call.process is process
+        return drives and call.fence != self.fence_of(call.key.partition(":")[0])
 
     def clear(self, key: str) -> None:
         """Note that somebody is told that no call of *key* happened, and none will."""
@@ -188,6 +204,7 @@ class Outside:
     def waited(self, key: str, name: str, given: str | None = None) -> Any:
         """A call of a sync tool, which runs in a thread."""
         call = self.ledger.begin(key, name, given)
+        call.threaded = True
         waiter = Waiter(call.process)
         answered: list[Any] = []
 
@@ -197,6 +214,7 @@ class Outside:
 
         self._leave(call, answer)
         waiter.wait()
+        call.over = True
         value, error = answered[0]
         if error is not None:
             raise error
@@ -212,7 +230,10 @@ class Outside:
         # the call in its hands, or did since, it cannot tell: no lease closes that gap
         # (reliability.md)
         asker = here()
-        under_way = [call for call in ledger.calls.get(key, ()) if call.open]
+        calls = ledger.calls.get(key, [])
+        for check in ledger.asked:
+            check(asker, calls)
+        under_way = [call for call in calls if call.open and not ledger.makes(asker, call)]
         if done is None and any(
             call.process is asker
             or not call.process.alive
@@ -267,6 +288,10 @@ def _tools(outside: Outside) -> dict[str, Callable[..., Any]]:
     def mail(key: str) -> Any:
         return outside.waited(key, "mail")
 
+    @tool(effect="write")
+    def wire(key: str, idempotency_key: str) -> Any:
+        return outside.waited(key, "wire", idempotency_key)
+
     async def note(key: str) -> Any:
         return await outside.awaited(key, "note")
 
@@ -284,7 +309,7 @@ def _tools(outside: Outside) -> dict[str, Callable[..., Any]]:
     async def broken(key: str) -> Any:
         return await outside.awaited(key, "broken")
 
-    tools = (look, put, charge, find, refund, mail, note, unnote, book, find_slowly, broken)
+    tools = (look, put, charge, find, refund, mail, wire, note, unnote, book, find_slowly, broken)
     return {f.__name__: f for f in tools}
 
 

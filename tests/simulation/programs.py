@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from soak.programs import CALLER, FAILS, FAN, FRUGAL, ORDER, SUB, beside, call
+from soak.programs import CALLER, EFFECTS, FAILS, FAN, FRUGAL, ORDER, SUB, beside, call
 
 from nano_vm import Program
 
 DEADLINE_SECONDS = 4
+
+EFFECTS = {**EFFECTS, "wire": "write"}
+"""Of the tools, by name."""
 
 _INPUTS = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
@@ -109,6 +112,74 @@ RETRIED = {
 last step can be undone.
 """
 
+WIRED = {
+    "name": "wired",
+    "steps": [
+        {
+            "id": "both",
+            "type": "parallel",
+            "parallel_steps": [
+                call(
+                    "wire",
+                    "wire",
+                    "both/wire",
+                    timeout_seconds=0.2,
+                    reconcile=beside("find", "both/wire"),
+                ),
+                [
+                    {"id": f"pause{n}", "type": "wait", "seconds": seconds}
+                    for n, seconds in enumerate((0.1, 0.3, 0.6))
+                ],
+            ],
+        },
+        call("mail", "mail"),
+    ],
+}
+"""Which gives a call up that a thread makes on, and is resumed meanwhile."""
+
+EARLY = {
+    "name": "early",
+    "steps": [
+        call("look", "look"),
+        call("put", "put"),
+        {
+            "id": "both",
+            "type": "parallel",
+            "parallel_steps": [
+                {
+                    "id": "word",
+                    "type": "wait",
+                    "event": "word-$name",
+                    "timeout_seconds": 1.5,
+                    "on_error": "skip",
+                },
+                [{"id": f"pause{n}", "type": "wait", "seconds": 0.2} for n in range(6)],
+            ],
+        },
+        call("mail", "mail"),
+    ],
+}
+"""Which takes an event that comes before it is asked for, and is resumed again and again until it
+comes or its time is over.
+"""
+
+SURVEY = {
+    "name": "survey",
+    "steps": [
+        call("put", "put"),
+        {
+            "id": "each",
+            "type": "map",
+            "over": list(range(12)),
+            "as": "n",
+            "max_concurrency": 1,
+            "steps": [call("read", "look", "each[${n}]/read")],
+        },
+        call("mail", "mail"),
+    ],
+}
+"""Which reads for long, and needs no store for that."""
+
 CALLED = {"sub": program(SUB)}
 CALLED_NEXT = {"sub": program({**SUB, "steps": [call("peek", "look", "sub/peek"), *SUB["steps"]]})}
 """What is called by name: as it was when the world began, and in the next version."""
@@ -117,7 +188,10 @@ PROGRAMS = [
     program(document) for document in (ORDER, FAN, FAILS, CALLER, FRUGAL, PARCEL, HURRY, RETRIED)
 ]
 
-DEADLINES = {("hurry", "ask"): 2, ("hurry", "more"): 3}
+FOCUSED = [program(document) for document in (WIRED, EARLY, SURVEY)]
+"""For what is rare in the others."""
+
+DEADLINES = {("hurry", "ask"): 2, ("hurry", "more"): 3, ("early", "both/word"): 1.5}
 """By program and path: how many seconds after it began what is waited for is over."""
 
 UNDONE = {

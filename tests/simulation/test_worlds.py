@@ -24,7 +24,7 @@ CHUNK = 100
 CHUNKS = first(1, range(5))
 """Hundreds of worlds that are the same each time."""
 
-FRESH = (("plain", 100), ("long", 20), ("served", 10))
+FRESH = (("plain", 100), ("long", 20), ("served", 10), ("paired", 20))
 """How many of which kind are new in each: from the seed that ``NANO_VM_SEED`` names, which
 `make test` takes from the commit and prints.
 """
@@ -81,6 +81,7 @@ FOUND: dict[str, tuple[int, ...]] = {
         81000533,
     ),
     "long": (77340, 5000085, 14000342, 61000296, 61000305),
+    "paired": (17, 37, 456),
     "served": (63000111, 1795770949421),
 }
 """Worlds that were broken once, by their kind: by what docs/explanation/reliability.md says was

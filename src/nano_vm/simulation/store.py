@@ -46,6 +46,7 @@ class Database:
         self.out_until = 0  # a server that is started again
         self.full_until = 0  # a disk that is full, a file that is locked: it can be read
         self.takes_answers = False  # whether what is stored as it goes away is not answered
+        self.answers_slowly = False  # whether what is stored may be answered late
         self.given: list[Callable[[Process, Append], None]] = []  # before it is on its way
         self.appended: list[Callable[[Process, Append], None]] = []
         self.claimed: list[Callable[[StoredRun, str], None]] = []  # before it is the owner's
@@ -119,7 +120,7 @@ class SimulatedStore(StoreProtocol):
                 waiter.value = job(), None
             except VMError as error:
                 waiter.value = None, error
-            process.at(world.now + world.delay(*database.reads), waiter.wake)
+            process.at(world.now + self._back(database.reads), waiter.wake)
 
         first = database.slow if world.strikes("slow", process.name) else database.reads
         process.at(world.now + world.delay(*first), ask)
@@ -184,7 +185,13 @@ class SimulatedStore(StoreProtocol):
                         told(process, write.append)
         if world.strikes("lost_answer", process.name):
             self._lose_answers(batch)
-        process.at(world.now + world.delay(*database.commits), partial(self._answer, batch))
+        process.at(world.now + self._back(database.commits), partial(self._answer, batch))
+
+    def _back(self, way: tuple[int, int]) -> int:
+        """How long an answer is on its way."""
+        database = self.database
+        slow = database.answers_slowly and self.world.strikes("slow", self.process.name)
+        return self.world.delay(*(database.slow if slow else way))
 
     def _lose_answers(self, batch: Sequence[_Write]) -> None:
         for write in batch:

@@ -109,6 +109,7 @@ class Process:
         self.world, self.name, self.computer, self.pid = world, name, computer, pid
         self.born = str(world.now + 1)
         self.alive = True
+        self.ended_ns = 0  # when it died or ended, if it did
         self.frozen_until = 0
         self.cut_off_until = 0  # from the store
         self.leases: set[str] = set()
@@ -490,7 +491,7 @@ class World:
         self._end(process)
 
     def _end(self, process: Process) -> None:
-        process.alive = False
+        process.alive, process.ended_ns = False, self.now
         if process.ended is not None:
             process.ended()
 
