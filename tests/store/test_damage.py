@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -657,3 +657,50 @@ def test_what_is_pruned_is_listed_and_asked_about(
     )
     assert "deleted 2 runs" in sh("store prune --older-than 0s --yes")
     assert "no problem" in sh("store check")
+
+
+def _other(place: str) -> None:
+    """Another database in the place of the one that is open."""
+    vm = ExecutionVM(store="sqlite:///other.db")
+    vm.close()
+    os.replace("other.db", place)
+
+
+@pytest.mark.parametrize("goes", [os.unlink, lambda place: os.rename(place, "moved.db"), _other])
+def test_a_file_that_went_away_under_a_run_is_told_before_its_next_effect(
+    goes: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paid: list[int] = []
+
+    def look() -> int:
+        goes("runs.db")
+        return 1
+
+    vm = ExecutionVM(tools={"look": look, "pay": lambda: paid.append(1)}, store="sqlite:///runs.db")
+    steps = [{"id": name, "type": "tool", "tool": name} for name in ("look", "pay")]
+    program = Program.from_dict({"name": "p", "steps": steps})
+    with pytest.raises(StoreError, match=r"runs\.db was deleted, moved or replaced while it was"):
+        vm.run_sync(program, run_id="r")
+    with pytest.raises(StoreError, match="was deleted, moved or replaced"):
+        vm.runs()
+    there = os.path.exists("runs.db")
+    vm.close()
+    assert paid == []
+    assert os.path.exists("runs.db") == there, "closing the store makes none"
+
+
+def test_a_process_that_goes_to_another_folder_keeps_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    tools = {"go": lambda: os.chdir(tmp_path / "elsewhere")}
+    vm = ExecutionVM(tools=tools, store="sqlite:///runs.db")
+    program = Program.from_dict({"name": "p", "steps": [{"id": "a", "type": "tool", "tool": "go"}]})
+    assert vm.run_sync(program, run_id="r").status.value == "success"
+    assert [run.run_id for run in vm.runs().runs] == ["r"]
+    vm.close()
+    assert os.listdir() == []
+    with open_store(f"sqlite:///{tmp_path}/runs.db", read_only=True) as store:  # type: ignore[attr-defined]
+        assert store.check() == []

@@ -114,7 +114,7 @@ class Dialect(ABC):
         return
 
     def usable(self) -> None:
-        """Called before each connection.
+        """Called before each connection, and before each transaction on one that was kept.
 
         Raises:
             StoreError: If this process may not use the database.

@@ -103,6 +103,9 @@ class SQLite(Dialect):
         self.api = sqlite3
         self.in_memory = self.place in ("", ":memory:")
         self.file = None if self.in_memory else self.place
+        # as it was named from the folder of that time, and which file that is
+        self._path = os.path.abspath(self.place) if is_file(self.place) else None
+        self._file: str | None = None
         self._memory: Any = None
         self._mark: Mark | None = None
         self._forked = False
@@ -112,9 +115,11 @@ class SQLite(Dialect):
             return to_read(self.place, self.busy_timeout_seconds)
         if self._memory is not None:
             return self._memory, None
-        driver = to_write(self.place, self.synchronous, self.busy_timeout_seconds)
+        driver = to_write(self._path or self.place, self.synchronous, self.busy_timeout_seconds)
         if self.in_memory:
             self._memory = driver
+        elif self._path is not None and self._file is None:
+            self._file = _file(self._path)
         return driver, None
 
     def unchanged(self, state: Any) -> bool:
@@ -145,7 +150,7 @@ class SQLite(Dialect):
 
     def _new_mark(self) -> None:
         """The mark of this process is taken away at its end, if nobody closes the store before."""
-        self._mark = Mark(self.place)
+        self._mark = Mark(self._path or self.place)
         weakref.finalize(self, self._mark.take_away, self.busy_timeout_seconds)
 
     def writes(self, driver: Any) -> None:
@@ -167,6 +172,11 @@ class SQLite(Dialect):
             _forked_files.add(os.path.realpath(self.place))
 
     def usable(self) -> None:
+        if self._file is not None and self._path is not None and _found(self._path) != self._file:
+            raise StoreError(
+                f"{self.place} was deleted, moved or replaced while it was open here, and what is "
+                f"written here would be lost; put the file and its log back, and start again"
+            )
         if self._forked or (_forked_files and os.path.realpath(self.place) in _forked_files):
             raise StoreError(
                 f"{self.name} was in use when this process was forked; make the store after the "
@@ -385,7 +395,7 @@ class Mark:
         those of processes that were killed, though nothing was written here: without the log their
         marks say that it was lost.
         """
-        if os.getpid() != self.process:
+        if os.getpid() != self.process or not os.path.exists(self.place):  # which is not made here
             return
         if not self.is_set and not os.path.exists(f"{self.place}-wal"):
             return
@@ -421,6 +431,14 @@ def _file(place: str) -> str:
     """What tells a file from its copies."""
     found = os.stat(place)
     return f"{found.st_dev}:{found.st_ino}"
+
+
+def _found(place: str) -> str | None:
+    """The same, or None where there is none."""
+    try:
+        return _file(place)
+    except OSError:
+        return None
 
 
 def _accepted(place: str) -> None:

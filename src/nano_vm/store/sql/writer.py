@@ -395,6 +395,7 @@ class Writer:
         lost since it was used last is replaced: nothing hung on it.
         """
         while True:
+            self.database.dialect.usable()
             kept = self._connection
             connection = kept if kept is not None else self.database.connect()
             try:
