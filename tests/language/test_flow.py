@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from nano_vm import ExecutionVM, Program
+from nano_vm.language import flow as flows
 from nano_vm.language.flow import Flow, Node
+from nano_vm.verify import verify
 
 
 def step(step_id: str, kind: str = "set", **fields: Any) -> dict[str, Any]:
@@ -56,6 +58,90 @@ def edges(flow: Flow) -> list[str]:
                 found.append(f"{name(node)} {edge.label} {name(flow.nodes[edge.target])}")
             work.append(edge.target)
     return found
+
+
+def loop(step_id: str, *steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return step(step_id, "loop", max_iterations=3, until="$x == 1", steps=list(steps), **fields)
+
+
+# --- the order that the passes share ---
+
+
+def test_each_node_stands_behind_all_that_lead_to_it_but_from_the_end_of_a_loop() -> None:
+    flow = flow_of(
+        choice("c", [step("a")], [step("b")], when="$go == 1"),
+        loop("l", step("d"), choice("e", "$end", "$next")),
+        {"id": "p", "type": "parallel", "parallel_steps": [step("f"), [step("g"), step("h")]]},
+    )
+    place, seen = flow.order.place, set(flow.order.nodes)
+    back = [
+        (flow.nodes[index].kind, edge.label)
+        for index in seen
+        for edge in flow.nodes[index].edges
+        if place[edge.target] <= place[index]
+    ]
+    assert back == [("test", "again")]
+    assert [flow.order.nodes[place[index]] for index in seen] == list(seen)
+    assert flow.order.nodes[0] == flow.frames[0].entry
+
+
+def test_what_no_path_leads_to_has_no_place() -> None:
+    flow = flow_of(step("a", next="$end"), choice("c", [step("b")]))
+    flow.nodes.append(flow._node("step", flow.nodes[2].step, "jump", flow.frames[0], (), None))
+    assert flow.order.place[-1] == -1
+
+
+def test_a_sweep_takes_what_a_loop_queues_again_in_the_next_pass() -> None:
+    flow = flow_of(step("a"), step("b"), step("c"), step("d"))
+    queued = bytearray(len(flow.order.nodes))
+    queued[0] = 1
+    again = {2: [0, 1], 0: [2], 3: []}  # by place, what is queued there, once
+    seen = []
+    for index in flow.order.sweep(queued):
+        at = flow.order.place[index]
+        seen.append(at)
+        for other in again.pop(at, []):
+            queued[other] = 1
+    assert seen == [0, 2, 0, 1]
+    assert not any(queued)
+
+
+def test_what_a_step_means_is_worked_out_once_for_all_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of each step what it reads, writes, calls, where it goes and what its output is made of."""
+    asked: list[tuple[str, str]] = []
+
+    def counted(word: str) -> None:
+        meaning = getattr(flows, word)
+
+        def told(of: Any) -> Any:
+            asked.append((word, of.id))
+            return meaning(of)
+
+        monkeypatch.setattr(flows, word, told)
+
+    words = ("control", "output", "reads", "tool_calls", "writes")
+    for word in words:
+        counted(word)
+    program = Program.from_dict(
+        {
+            "steps": [
+                choice("c", [step("s")], [step("t", "tool", tool="pay", args={"to": "$who"})]),
+                loop("l", step("m", "llm", prompt="Is $who there?", output_key="x")),
+                step("out", values={"x": "$m.output"}),
+            ]
+        }
+    )
+    policy = {
+        "inputs": {"who": "untrusted"},
+        "tools": {"pay": {"guarded_by": "c.otherwise", "args": {"to": "any"}}},
+    }
+    found = verify(program, tools={"pay": lambda to: to}, policy=policy)
+    assert found.proofs
+    assert {proof.status for proof in found.proofs} == {"proved"}
+    assert {word for word, _ in asked} == set(words)
+    assert len(asked) == len(set(asked))
 
 
 def test_in_order() -> None:

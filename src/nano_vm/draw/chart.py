@@ -194,7 +194,7 @@ class Chart:
             "lanes": _lanes(node),
             "bound": node.control.bound if isinstance(node.control, Repeats) else None,
             "reads": [_reading(ref, str(at[0])) for ref, at in frame.names.all_reads(step)],
-            "writes": [step.id, *(name for name, _ in frame.names.named[step.id])],
+            "writes": [step.id, *(name for name, _ in frame.names.named.get(step.id, ()))],
             "written": _written(step),
         }
 

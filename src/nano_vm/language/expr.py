@@ -12,7 +12,7 @@ tables of methods and functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
 from math import isfinite
@@ -791,30 +791,42 @@ def compile_named(values: Mapping[str, Any], scope: Scope) -> Eval:
     return lambda frame: {name: get(frame) for name, get in gets}
 
 
-def value_references(value: Any) -> Iterator[Ref]:
+def value_references(value: Any) -> Sequence[Ref]:
     """Each reference in a literal with templates and expressions inside."""
     kind = type(value)
     if kind is str:
-        if "$" in value:
-            yield from references(parse_template(value))
-    elif kind is list:
-        yield from named_references(value)
-    elif kind is dict:
-        node = computed(value)
-        yield from references(node) if node is not None else named_references(value.values())
+        return _of_template(value) if "$" in value else ()
+    if kind is list:
+        return named_references(value)
+    if kind is dict:
+        text = value.get(EXPR)
+        return (
+            expression_references(text) if type(text) is str else named_references(value.values())
+        )
+    return ()
 
 
-def named_references(values: Iterable[Any]) -> Iterator[Ref]:
+def named_references(values: Iterable[Any]) -> list[Ref]:
     """Each reference in any of *values*: of arguments, say, whose names are not part of a value."""
-    for value in values:
-        yield from value_references(value)
+    return [ref for value in values for ref in value_references(value)]
+
+
+@_remembered
+def expression_references(text: str) -> tuple[Ref, ...]:
+    """Each reference in a condition or expression: every pass over a program asks for them."""
+    return tuple(references(parse_expr(text)))
+
+
+@_remembered
+def _of_template(text: str) -> tuple[Ref, ...]:
+    return tuple(references(parse_template(text)))
 
 
 def is_literal(value: Any) -> bool:
     """Whether *value* says all of itself: it reads nothing and computes nothing."""
     kind = type(value)
     if kind is str:
-        return "$" not in value or not any(True for _ in value_references(value))
+        return not value_references(value)
     if kind is list:
         return all(map(is_literal, value))
     return kind is not dict or (EXPR not in value and all(map(is_literal, value.values())))

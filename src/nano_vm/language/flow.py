@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from ..diagnostics import Diagnostic, Loc
 from ..errors import ExprError
 from ..spelling import Hints
 from ..values import canonical
-from .expr import Ref, parse_expr, references, value_references
+from .expr import Ref, expression_references, value_references
 from .program import END, FAIL, MAX_STEPS, NEXT, Block, OnError, Program, SetStep, Step, block_at
 from .semantics import (
     ERROR_WORDS,
@@ -44,15 +44,16 @@ from .semantics import (
     Goes,
     Repeats,
     Stops,
+    Term,
     Test,
     Told,
     ToolCall,
     Use,
     Way,
     Write,
-    by_values,
     control,
     error_words,
+    output,
     reads,
     tool_calls,
     writes,
@@ -99,7 +100,7 @@ class Names:
     controls: dict[str, Control] = field(default_factory=dict)  # by step id: where it goes
     # by id of a step that calls tools: its calls
     calls: dict[str, tuple[ToolCall, ...]] = field(default_factory=dict)
-    # by step id: the names that it writes beside its output, and what
+    # by id of a step that writes names beside its output: these, and what
     named: dict[str, tuple[tuple[str, Write], ...]] = field(default_factory=dict)
     # by step id: the slots that it writes, and what
     wrote: dict[str, tuple[tuple[int, Write], ...]] = field(default_factory=dict)
@@ -109,6 +110,8 @@ class Names:
     reads: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)
     # likewise what its `when` reads
     whens: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)
+    # likewise of what its output is made, once a pass asks for it
+    terms: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     size: int = 0
     base: int = 0  # the first of its slots among those of all programs of a flow
 
@@ -118,55 +121,56 @@ class Names:
         names = cls(program, loc)
         steps = names.steps = list(program.walk())
         for step, at in steps:
-            names.ids[step.id] = at
-            names.by_id[step.id] = step
-            names.controls[step.id] = control(step)
+            step_id = step.id
+            names.ids[step_id], names.by_id[step_id] = at, step
+            names.controls[step_id] = control(step)
             if calls := tool_calls(step):
-                names.calls[step.id] = calls
-            names.reads[step.id] = list(reads(step))
+                names.calls[step_id] = calls
+            names.reads[step_id] = list(reads(step))
             if step.when is not None:
-                names.whens[step.id] = [
-                    (ref, ("when",)) for ref in references(parse_expr(step.when))
-                ]
-            names.outputs[step.id] = -1
-            named = names.named[step.id] = tuple(writes(step))
-            names.written.update(name for name, _ in named)
+                at_when: Loc = ("when",)
+                names.whens[step_id] = [(r, at_when) for r in expression_references(step.when)]
+            names.outputs[step_id] = -1
+            if named := tuple(writes(step)):
+                names.named[step_id] = named
+                names.written.update(name for name, _ in named)
         # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
         schema = program.inputs or {}
         for name in schema.get("properties", {}):
             names.declared.add(name)
             names.key(name)
-        for step, at in steps:
-            for ref, where in names.all_reads(step):
-                names.note(ref, (*at, *where))
-        for ref in value_references(program.output):
-            names.note(ref, ("output",))
+        asked: list[Ref] = []  # what reads what went wrong in a step, it seems
+        for ref, at, where in names._every_read():
+            names.note(ref, at, where)
+            if ref.path and ref.path[0] in ERROR_WORDS:
+                asked.append(ref)
         for step, _ in steps:
             names.outputs[step.id] = names.size
             names.size += 1
-            for name, _ in names.named[step.id]:
+            for name, _ in names.named.get(step.id, ()):
                 names.key(name)
-        names._errors()
+        names._errors(asked)
         for step, _ in steps:
             wrote = names.wrote[step.id] = tuple(names._writes(step))
             for slot, write in wrote:
                 names.writers.setdefault(slot, []).append((step, write))
         return names
 
-    def _errors(self) -> None:
-        """A slot for each `$step.error` and `$step.errors` that is read."""
-        told = {
-            (step.id, word)
-            for step, _ in self.steps
-            for word in error_words(step, self.controls[step.id])
-        }
-        if not told:
-            return
-        read = [ref for step, _ in self.steps for ref, _ in self.all_reads(step)]
-        for ref in [*read, *value_references(self.program.output)]:
-            key = (ref.name, str(ref.path[0])) if ref.path else ("", "")
-            if key in told and key not in self.errors:
-                self.errors[key] = self.size
+    def _every_read(self) -> Iterator[tuple[Ref, Loc, Loc]]:
+        """All that the program reads: what, by the step at which place, and where in it."""
+        for step, at in self.steps:
+            for ref, where in self.all_reads(step):
+                yield ref, at, where
+        for ref in value_references(self.program.output):
+            yield ref, (), ("output",)
+
+    def _errors(self, asked: Iterable[Ref]) -> None:
+        """A slot for each `$step.error` and `$step.errors` among *asked* that there is."""
+        for ref in asked:
+            step, word = self.by_id.get(ref.name), str(ref.path[0])
+            told = step is not None and word in [*error_words(step, self.controls[step.id])]
+            if told and (ref.name, word) not in self.errors:
+                self.errors[ref.name, word] = self.size
                 self.size += 1
 
     def key(self, name: str) -> int:
@@ -181,6 +185,13 @@ class Names:
         """What *step* reads, before it (its `when`) and in it."""
         before = self.whens.get(step.id)
         return self.reads[step.id] if before is None else [*before, *self.reads[step.id]]
+
+    def output(self, step: Step) -> tuple[Term, ...]:
+        """The terms of which the output of *step* is one, where it succeeds."""
+        found = self.terms.get(step.id)
+        if found is None:
+            found = self.terms[step.id] = output(step)
+        return found
 
     def deciding(self, step: Step, *, before: bool = False) -> list[tuple[Ref, Loc]]:
         """What the decision of *step* reads; *before* it, its `when`."""
@@ -197,19 +208,21 @@ class Names:
         """
         return {name: loc for name, loc in self.needed.items() if name in self.written}
 
-    def note(self, ref: Ref, loc: Loc) -> None:
+    def note(self, ref: Ref, at: Loc, where: Loc) -> None:
         """Take a name that no step writes for an input, which is needed unless only `default` reads
-        it.
+        it; it is read by the step *at* a place, *where* in it.
         """
         name = ref.name
         if name in self.written or name in self.outputs:
             return
         self.key(name)
+        if name in self.needed:
+            return
         if not ref.optional:
-            self.needed.setdefault(name, loc)
+            self.needed[name] = (*at, *where)
             self.optional.pop(name, None)
-        elif name not in self.needed:
-            self.optional.setdefault(name, loc)
+        elif name not in self.optional:
+            self.optional[name] = (*at, *where)
 
     @property
     def inputs(self) -> Set[str]:
@@ -227,7 +240,7 @@ class Names:
 
     def _writes(self, step: Step) -> Iterator[tuple[int, Write]]:
         yield self.outputs[step.id], OUTPUT
-        for name, write in self.named[step.id]:
+        for name, write in self.named.get(step.id, ()):
             yield self.keys[name], write
         for word in ERROR_WORDS if self.errors else ():
             slot = self.errors.get((step.id, word))
@@ -330,8 +343,17 @@ class Node:
         return None
 
     @property
+    def looks(self) -> bool:
+        """Whether its step, or the `when` before it, reads here what it reads: a loop does at the
+        end of an iteration, others where they begin.
+        """
+        if self.kind == "step":
+            return not isinstance(self.control, Repeats)
+        return self.kind != "close"
+
+    @property
     def reads(self) -> list[tuple[Ref, Loc]]:
-        """What is read here: a loop reads at the end of an iteration, others where they begin."""
+        """What is read here, see `looks`."""
         names = self.frame.names
         match self.kind:
             case "when":
@@ -347,7 +369,7 @@ class Node:
     def decides(self) -> bool:
         """Whether values decide here how it goes on; those of a loop at the end of an iteration."""
         if self.kind == "step":
-            return by_values(self.control) and not isinstance(self.control, Repeats)
+            return self.control.by_values and not isinstance(self.control, Repeats)
         return self.kind in ("when", "test")
 
     def follow(self, label: str) -> int | None:
@@ -405,6 +427,47 @@ class _Block:
 
     def __post_init__(self) -> None:
         self.positions = {step.id: i for i, (step, _) in enumerate(self.steps)}
+
+
+class Order:
+    """What of a graph is reached from ``entry``, in reverse postorder: where no way leads back, each
+    node stands behind all that lead to it. ``nodes`` are their indexes, and ``place`` says by index
+    where each stands, -1 where no path leads to it.
+    """
+
+    __slots__ = ("nodes", "place")
+
+    def __init__(self, graph: Sequence[Node], entry: int) -> None:
+        self.place = place = [-1] * len(graph)
+        place[entry] = 0
+        done: list[int] = []
+        stack = [(entry, iter(graph[entry].edges))]
+        while stack:
+            index, edges = stack[-1]
+            for edge in edges:
+                target = edge.target
+                if place[target] < 0:
+                    place[target] = 0
+                    stack.append((target, iter(graph[target].edges)))
+                    break
+            else:
+                done.append(index)
+                stack.pop()
+        done.reverse()
+        self.nodes = done
+        for at, index in enumerate(done):
+            place[index] = at
+
+    def sweep(self, queued: bytearray) -> Iterator[int]:
+        """The nodes whose places are *queued*, in their order, until none is: a pass over a graph
+        without loops. What is queued on the way behind the node that is at hand waits for the next
+        pass, which takes all loops at once: those inside would else begin anew with each change of
+        those around them.
+        """
+        nodes, at = self.nodes, -1
+        while (at := queued.find(1, at + 1)) >= 0 or (at := queued.find(1)) >= 0:
+            queued[at] = 0
+            yield nodes[at]
 
 
 class Flow:
@@ -470,6 +533,11 @@ class Flow:
         programs = {id(frame.names): frame.names for frame in self.frames}.values()
         steps = (calls for names in programs for calls in names.calls.values())
         return list(dict.fromkeys(call.tool for calls in steps for call in calls))
+
+    @cached_property
+    def order(self) -> Order:
+        """The order of all nodes that a run can reach, which the passes share."""
+        return Order(self.nodes, self.frames[0].entry)
 
     def document(self) -> dict[str, Any]:
         """The program and those that it calls by name, as they are stored and sent."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
@@ -79,6 +80,10 @@ class Holds(Enum):
     TARGETS = "targets"  # by case
     BLOCK = "block"  # of steps
     BRANCHES = "branches"  # a step each, or a block
+
+
+HOLD_STEPS = frozenset({Holds.TARGET, Holds.TARGETS, Holds.BLOCK, Holds.BRANCHES})
+"""Those of fields that may hold steps; all others hold references."""
 
 
 class OnError(str, Enum):
@@ -805,9 +810,10 @@ class Program(Part):
 def walk(step: Step, loc: Loc) -> Iterator[tuple[Step, Loc]]:
     """*step* and each step in its blocks, with their places."""
     yield step, loc
-    for block in blocks(step):
-        for inner, at in block:
-            yield from walk(inner, (*loc, *at))
+    if _holding_steps(type(step)):
+        for block in blocks(step):
+            for inner, at in block:
+                yield from walk(inner, (*loc, *at))
 
 
 Block = list[tuple[Step, Loc]]
@@ -816,8 +822,8 @@ Block = list[tuple[Step, Loc]]
 
 def blocks(step: Step) -> Iterator[Block]:
     """Each block of steps in *step*."""
-    for field, holds in step.HOLDS.items():
-        value = written(step, field)
+    for field, holds in _holding_steps(type(step)):
+        value = getattr(step, field)
         if holds is Holds.BRANCHES:
             for i, branch in enumerate(value):
                 # a branch that is one step has no list of its own in the document
@@ -827,8 +833,14 @@ def blocks(step: Step) -> Iterator[Block]:
             for name, target in value.items():
                 if isinstance(target, list):
                     yield block_at(target, (field, name))
-        elif holds in (Holds.TARGET, Holds.BLOCK) and isinstance(value, list):
+        elif isinstance(value, list):
             yield block_at(value, (field,))
+
+
+@cache
+def _holding_steps(kind: type[Step]) -> tuple[tuple[str, Holds], ...]:
+    """The fields of a type that may hold steps."""
+    return tuple((field, holds) for field, holds in kind.HOLDS.items() if holds in HOLD_STEPS)
 
 
 def block_at(steps: Sequence[Step], at: Loc) -> Block:

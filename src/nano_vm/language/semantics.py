@@ -11,13 +11,15 @@ here looks at a value or at another step.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from ..diagnostics import Loc
-from .expr import Ref, is_literal, named_references, parse_expr, references, value_references
+from .expr import Ref, expression_references, is_literal, named_references, value_references
 from .program import (
+    ATTRIBUTES,
+    HOLD_STEPS,
     ApprovalStep,
     AssertStep,
     Block,
@@ -150,6 +152,8 @@ Write: TypeAlias = Output | Value | Item | Told
 class Goes:
     """To what follows it."""
 
+    by_values: ClassVar[bool] = False
+
 
 GOES = Goes()
 
@@ -158,6 +162,7 @@ GOES = Goes()
 class Stops:
     """Nowhere: its frame has failed with an error of the name that the template ``error`` gives."""
 
+    by_values: ClassVar[bool] = False
     error: str
 
 
@@ -215,6 +220,11 @@ class Chooses:
     approval: Approval | None = None  # where a person says
     skipped: str | None = None
 
+    @property
+    def by_values(self) -> bool:
+        """Whether values decide, and no person."""
+        return self.approval is None
+
     def way(self, label: str) -> Way | None:
         """The way whose edge has this *label*."""
         return next((way for way in self.ways if way.label == label), None)
@@ -232,6 +242,7 @@ class Chooses:
 class Repeats:
     """``body`` until the condition ``until`` holds, at most ``bound`` times."""
 
+    by_values: ClassVar[bool] = True
     body: Block
     until: str | None
     bound: int
@@ -254,6 +265,7 @@ class Forks:
     with the item under its name. There are at ``most`` so many.
     """
 
+    by_values: ClassVar[bool] = False
     kind: Literal["branch", "item"]
     frames: tuple[tuple[str, Block], ...]
     most: int
@@ -266,19 +278,15 @@ class Forks:
 class Calls:
     """The frame of another program."""
 
+    by_values: ClassVar[bool] = False
     program: str | Program
     arguments: Mapping[str, Any]
 
 
 Control: TypeAlias = Goes | Stops | Chooses | Repeats | Forks | Calls
-
-
-def by_values(control: Control) -> bool:
-    """Whether values decide how it goes on: a condition, or a case for a value."""
-    return isinstance(control, Repeats) or (
-        isinstance(control, Chooses) and control.approval is None
-    )
-
+"""Of each, ``by_values`` says whether values decide how it goes on: a condition, or a case for a
+value.
+"""
 
 # --- calls of tools -------------------------------------------------------------------------------
 
@@ -569,23 +577,38 @@ def edge_words(step: Step) -> dict[str, str]:
 
 def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
     """Each reference that *step* itself reads, and its place in the step."""
-    for field, holds in step.HOLDS.items():
-        value = written(step, field)
+    for field, attribute, holds in _READ[type(step)]:
+        value = getattr(step, attribute)
         if value is None:
             continue
-        match holds:
-            case Holds.EXPRESSION:
-                yield from ((ref, (field,)) for ref in references(parse_expr(value)))
-            case Holds.TEMPLATE | Holds.MESSAGES:
-                yield from ((ref, (field,)) for ref in value_references(value))
-            case Holds.TEMPLATES:
-                yield from ((ref, (field,)) for ref in named_references(value.values()))
-            case Holds.VALUES:
-                for name, template in value.items():
-                    yield from ((ref, (field, name)) for ref in value_references(template))
-            case Holds.CALL:
-                args = named_references(value.args.values())
-                yield from ((ref, (field, "args")) for ref in args)
+        found: Iterable[Ref]
+        if holds is Holds.VALUES:
+            for name, template in value.items():
+                for ref in value_references(template):
+                    yield ref, (field, name)
+            continue
+        at: Loc = (field,)
+        if holds is Holds.EXPRESSION:
+            found = expression_references(value)
+        elif holds is Holds.TEMPLATES:
+            found = named_references(value.values())
+        elif holds is Holds.CALL:
+            found, at = named_references(value.args.values()), (field, "args")
+        else:
+            found = value_references(value)
+        for ref in found:
+            yield ref, at
+
+
+_READ = {
+    model: tuple(
+        (field, ATTRIBUTES.get(field, field), holds)
+        for field, holds in model.HOLDS.items()
+        if holds not in HOLD_STEPS
+    )
+    for model in TABLE
+}
+"""By type the fields that hold references, each with its attribute."""
 
 
 def written_at(step: Step, where: Loc) -> Any:

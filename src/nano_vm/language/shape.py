@@ -767,8 +767,10 @@ class _Shape:
 
 def _refers(value: Any) -> bool:
     """Whether *value* holds what would be a reference in a template."""
+    if type(value) is list:
+        return any(map(_refers, value))
     try:
-        return any(True for _ in value_references(value))
+        return bool(value_references(value))
     except ExprError:  # a `$` of another language, of a regular expression for one
         return False
 

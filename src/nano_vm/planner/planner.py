@@ -762,14 +762,7 @@ class _Shapes:
             ]
         if "const" in schema or isinstance(schema.get("enum"), list):
             choices = schema["enum"] if "enum" in schema else [schema["const"]]
-            return [
-                {
-                    "enum": [
-                        c.replace("$", "$$") if any(True for _ in value_references(c)) else c
-                        for c in choices
-                    ]
-                }
-            ]
+            return [{"enum": [c.replace("$", "$$") if value_references(c) else c for c in choices]}]
         match kind:
             case "string" if schema.get("format") in ("date", "date-time", "time", "uuid"):
                 return [{"type": "string", "format": schema["format"]}]

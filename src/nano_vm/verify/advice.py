@@ -20,7 +20,8 @@ from .data.branches import check_branches, check_fields
 from .data.domains import FAILS
 from .data.names import Assigned, assigned, check_unused
 from .data.possible import Domains
-from .order.statement import Places, statements
+from .order.proof import Index
+from .order.statement import statements
 from .shape import check_entries
 
 
@@ -85,21 +86,17 @@ def _sent(step: Step) -> Iterator[tuple[tuple[str | int, ...], str]]:
             yield ("messages", i, "content"), content
 
 
-def empty_guards(flow: Flow, rules: Iterable[Rules], domains: Domains) -> dict[str, str]:
+def empty_guards(index: Index, rules: Iterable[Rules], domains: Domains) -> dict[str, str]:
     """Of each guard that a run cannot help crossing what is to be said beside its proof, by its
-    statement.
+    statement; *index* is that of the flow.
     """
-    places = Places(flow)
-    nodes: dict[tuple[int, int], list[Node]] = {}  # by names and step
-    for node in domains.flow.nodes:
-        nodes.setdefault((id(node.frame.names), id(node.step)), []).append(node)
     found: dict[str, str] = {}
     for rule in rules:
         for statement in statements(rule):
             always = [
                 name
                 for name in statement.names
-                if statement.kind == "guard" and _always(places, nodes, name, domains)
+                if statement.kind == "guard" and _always(index, name, domains)
             ]
             if always:
                 edges = " and ".join(always)
@@ -110,17 +107,16 @@ def empty_guards(flow: Flow, rules: Iterable[Rules], domains: Domains) -> dict[s
     return found
 
 
-def _always(
-    places: Places, nodes: Mapping[tuple[int, int], list[Node]], name: str, domains: Domains
-) -> bool:
+def _always(index: Index, name: str, domains: Domains) -> bool:
     """Whether each step that the edge *name* belongs to takes no other way, not even that of an
     error, where it is reached.
     """
+    nodes = domains.flow.nodes
     taken = [
         set(_ways(node)) - domains.barred.get(node.index, frozenset()) == {label}
         and not domains.masks.get(node.index, 0) & FAILS
-        for names, step, label in places.named_edges(name)
-        for node in nodes.get((id(names), id(step)), ())
+        for names, step, label in index.places.named_edges(name)
+        for node in (nodes[at] for at, _ in index.crossed(names, step, label))
         if label in _ways(node) and domains.reached(node)
     ]
     return bool(taken) and all(taken)

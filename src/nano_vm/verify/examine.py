@@ -36,6 +36,7 @@ from ..language.policy import (
 )
 from ..language.program import LLMStep, Program
 from ..language.programs import program_given, programs_given
+from ..language.semantics import ToolCall
 from ..machine.billing import Served
 from ..machine.compile import plan_of
 from ..prices import Price, checked_price
@@ -231,7 +232,7 @@ def examine(
     if thorough and sound:
         domains = Domains(flow, contracts, solved)
         found += advise(flow, contracts, solved, domains)
-        notes = empty_guards(flow, rules.values(), domains)
+        notes = empty_guards(index, rules.values(), domains) if index is not None else {}
         proofs = tuple(replace(p, note=notes.get(p.statement, p.note)) for p in proofs)
     report = Report(
         program.name,
@@ -318,19 +319,25 @@ def _all_names(flow: Flow) -> Iterable[Names]:
     return [frame.names for frame in flow.roots]
 
 
-def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
-    """Each tool that is called, and where."""
+def _calls(flow: Flow) -> Iterator[tuple[ToolCall, Names, str]]:
+    """Each call of a tool, with the program and the step that makes it."""
     for names in _all_names(flow):
-        for step, at in names.steps:
-            for call in names.calls.get(step.id, ()):
-                yield call.tool, (*names.loc, *at, *call.at, "tool")
+        for step_id, calls in names.calls.items():
+            for call in calls:
+                yield call, names, step_id
+
+
+def _place_of(call: ToolCall, names: Names, step_id: str) -> Loc:
+    """Where the tool of a call is named."""
+    return (*names.loc, *names.ids[step_id], *call.at, "tool")
 
 
 def _first_calls(flow: Flow) -> dict[str, Loc]:
     """Each tool that is called, in the order of the program, and where it is first."""
     found: dict[str, Loc] = {}
-    for tool, loc in _calls(flow):
-        found.setdefault(tool, loc)
+    for call, names, step_id in _calls(flow):
+        if call.tool not in found:
+            found[call.tool] = _place_of(call, names, step_id)
     return found
 
 
@@ -338,8 +345,10 @@ def _forbidden(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[Diagnostic]:
     """Calls of tools that a policy does not allow."""
     if all(rule.allow for rule in rules.values()):
         return
-    for tool, loc in _calls(flow):
+    for call, names, step_id in _calls(flow):
+        tool = call.tool
         if not rules[tool].allow:
+            loc = _place_of(call, names, step_id)
             allowed = [name for name in rules if rules[name].allow]
             named = f"name it in the policy: tools: {{{tool}: {{}}}}"
             hint = (

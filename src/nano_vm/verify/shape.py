@@ -19,18 +19,26 @@ from ..language.semantics import Chooses
 
 def check_shape(flow: Flow) -> Iterator[Diagnostic]:
     """Cycles of jumps, jumps back that repeat nothing, and steps that no path reaches."""
-    reached = bytearray(len(flow.nodes))  # 0 unseen, 1 on the path, 2 done
-    cycles = list(_cycles(flow, reached))
+    cycles = [] if _acyclic(flow) else list(_cycles(flow))
     yield from cycles or _back_jumps(flow)
-    yield from _unreachable(
-        flow, {node.loc for node in flow.nodes if node.kind == "step" and reached[node.index]}
+    yield from _unreachable(flow)
+
+
+def _acyclic(flow: Flow) -> bool:
+    """Whether no way leads back but that to the next iteration of a loop."""
+    place = flow.order.place
+    return all(
+        place[edge.target] > at or edge.label == "again"
+        for at, index in enumerate(flow.order.nodes)
+        for edge in flow.nodes[index].edges
     )
 
 
-def _cycles(flow: Flow, state: bytearray) -> Iterator[Diagnostic]:
+def _cycles(flow: Flow) -> Iterator[Diagnostic]:
     """Depth first from the entry; forks lead into the frames of branches, items and called
     programs.
     """
+    state = bytearray(len(flow.nodes))  # 0 unseen, 1 on the path, 2 done
     reported = set()
     entry = flow.frames[0].entry
     stack = [(entry, iter(flow.nodes[entry].edges))]
@@ -61,9 +69,15 @@ def _cycles(flow: Flow, state: bytearray) -> Iterator[Diagnostic]:
             stack.append((edge.target, iter(flow.nodes[edge.target].edges)))
 
 
-def _unreachable(flow: Flow, seen: set[Loc]) -> Iterator[Diagnostic]:
-    """Steps that the search did not see; of a lost block only the outermost step is reported."""
-    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+def _unreachable(flow: Flow) -> Iterator[Diagnostic]:
+    """Steps to which no path leads; of a lost block only the outermost step is reported."""
+    reached = [flow.nodes[index] for index in flow.order.nodes]
+    steps = {(id(node.frame.names), node.step.id) for node in reached if node.kind == "step"}
+    programs = {id(frame.names): frame.names for frame in flow.frames}
+    if len(steps) == sum(len(names.steps) for names in programs.values()):
+        return
+    seen = {node.loc for node in reached if node.kind == "step"}
+    for names in programs.values():
         lost: set[Loc] = set()
         for step, at in names.steps:
             loc = (*names.loc, *at)
@@ -147,18 +161,17 @@ class _Jump:
 def _jumps(flow: Flow) -> Iterator[_Jump]:
     """Every jump, in the order of the flow."""
     nodes = flow.nodes
+    jumped = {node.index: node for node in nodes if node.mode == "jump" and _entry(node)}
+    if not jumped:
+        return
     entered: dict[tuple[Loc, int], Node] = {}  # in order, by place and container
     for node in nodes:
-        if _entry(node) and node.mode == "order":
+        if node.mode == "order" and _entry(node):
             entered[node.loc, _container(node)] = node
     for node in nodes:
         for edge in node.edges:
-            target = nodes[edge.target]
-            if (
-                _entry(target)
-                and target.mode == "jump"
-                and edge.label not in ("fork", "when", "next", "again")
-            ):
+            target = jumped.get(edge.target)
+            if target is not None and edge.label not in ("fork", "when", "next", "again"):
                 by = nodes[edge.by] if edge.by >= 0 else node
                 yield _Jump(by, edge.label, target, entered.get((target.loc, _container(target))))
 
@@ -187,29 +200,27 @@ def _back_jumps(flow: Flow) -> Iterator[Diagnostic]:
     not.
     """
     told: set[tuple[Loc, str]] = set()
-    # by program, the ids of steps by their place
-    ids = {
-        id(names): {(*names.loc, *at): step.id for step, at in names.steps}
-        for names in {id(frame.names): frame.names for frame in flow.frames}.values()
-    }
+    ids: dict[int, dict[Loc, str]] = {}  # by program, those of steps by their place
     for jump in _jumps(flow):
         key = jump.by.loc, jump.target.step.id
         if not jump.back or jump.in_order is None or key in told:
             continue
         told.add(key)
         by, to = jump.by.step.id, jump.target.step.id
+        names = jump.target.frame.names
+        if id(names) not in ids:
+            ids[id(names)] = {(*names.loc, *at): step.id for step, at in names.steps}
+        loop = _loop_of(jump, ids[id(names)])
         message = (
             f"step {by!r} jumps back to {to!r}, which also runs in order: "
             f"{_ends(jump.target)} after it, nothing is repeated"
         )
-        yield Diagnostic(
-            "V023", (*jump.by.loc, *jump.field), message, _loop_of(jump, ids), "warning"
-        )
+        yield Diagnostic("V023", (*jump.by.loc, *jump.field), message, loop, "warning")
 
 
-def _loop_of(jump: _Jump, ids: Mapping[int, Mapping[Loc, str]]) -> str:
-    """The loop that is meant, written out; *ids* are those of steps by program and place."""
-    names, block = jump.target.frame.names, jump.target.loc[:-1]
+def _loop_of(jump: _Jump, ids: Mapping[Loc, str]) -> str:
+    """The loop that is meant, written out; *ids* are those of steps by place."""
+    block = jump.target.loc[:-1]
     first, last = jump.target.loc[-1], jump.by.loc[len(block)]
     assert isinstance(first, int)
     assert isinstance(last, int)
@@ -218,7 +229,7 @@ def _loop_of(jump: _Jump, ids: Mapping[int, Mapping[Loc, str]]) -> str:
     repeated = range(first, last if own else last + 1)
 
     def named(numbers: Iterable[int]) -> list[str]:
-        return [ids[id(names)][*block, number] for number in numbers]
+        return [ids[*block, number] for number in numbers]
 
     body = (
         named(repeated)

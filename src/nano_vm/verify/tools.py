@@ -31,16 +31,18 @@ def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[D
 def check_kept(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[Diagnostic]:
     """Steps that take an answer from before in place of a call that changes something."""
     for names in [frame.names for frame in flow.roots]:
-        for step, at in names.steps:
-            called = [call.tool for call in names.calls.get(step.id, ()) if call.use == "step"]
-            contract = contracts.get(called[0]) if called else None
-            if contract is None or not getattr(step, "cache", None) or contract.effect == "read":
+        for step_id, calls in names.calls.items():
+            if not getattr(names.by_id[step_id], "cache", None):
+                continue
+            contract = contracts.get(calls[0].tool)
+            if contract is None or contract.effect == "read":
                 continue
             message = (
-                f"step {step.id!r} keeps what tool {contract.name!r} returns, whose effect is "
+                f"step {step_id!r} keeps what tool {contract.name!r} returns, whose effect is "
                 f"{contract.effect}: a call that is not made has none"
             )
             hint = "remove it, or declare the tool with @tool(effect='read') if it only reads"
+            at = names.ids[step_id]
             yield Diagnostic("V027", (*names.loc, *at, "cache"), message, hint)
 
 

@@ -44,7 +44,6 @@ from ...language.expr import Ref, parse_template
 from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.policy import Budget
 from ...language.program import LLMStep, Step
-from ...language.semantics import tool_calls
 from ...machine.billing import Served, unpriced
 from ...machine.bounds import (
     LLM_CALLS,
@@ -321,13 +320,13 @@ class _Counting:
     def called(step: Step, names: Names) -> Sequence[tuple[str, str]]:
         if isinstance(step, LLMStep):
             return (("model", _model(step, names) or DEFAULT_MODEL),)
-        return [("tool", call.tool) for call in tool_calls(step)]
+        return [("tool", call.tool) for call in names.calls.get(step.id, ())]
 
     def gain(self, node: Node) -> Gain:
         step = node.step
         if node.kind == "when":
             return step_of(node)
-        calls = tool_calls(step)
+        calls = node.calls
         if calls:
             contract = self.contracts.get(calls[0].tool)
             gain = [*counted(node)]

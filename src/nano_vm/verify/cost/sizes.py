@@ -51,7 +51,6 @@ from ...language.semantics import (
     Value,
     Values,
     control,
-    output,
 )
 from ...records.record import MAX_LISTED, MAX_MESSAGE, MAX_WORD
 from ...values import canonical
@@ -277,7 +276,7 @@ class Sizes:
         found: list[Size] = [_NULL]
         if step.has_default:
             found.append(literal(step.default))
-        for term in output(step):
+        for term in names.output(step):
             found.append((yield from self.term(term, step, names)))
         return _largest(found)
 

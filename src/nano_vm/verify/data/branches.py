@@ -82,9 +82,8 @@ def check_branches(
     hints = Hints()
     found: dict[tuple[Loc, bool], list[Node]] = {}
     for node in flow.nodes:  # a step that is entered in two ways is judged by both
-        if domains.reached(node):
-            if node.decides:
-                found.setdefault((node.loc, node.kind == "when"), []).append(node)
+        if node.decides and domains.reached(node):
+            found.setdefault((node.loc, node.kind == "when"), []).append(node)
     for (loc, _), nodes in found.items():
         test = nodes[0].test
         if test is None:

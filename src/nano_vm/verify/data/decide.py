@@ -32,6 +32,7 @@ from ...language.expr import (
     compile_expr,
     compile_value,
     references,
+    value_references,
 )
 from ...language.expr import Node as Expression
 from ...language.flow import Names
@@ -101,16 +102,24 @@ Path = tuple[str | int, ...]
 
 class Reads:
     """The names of an expression or value as places of a small frame of their own, and the closure
-    over it.
+    over it, which *compiled* makes once a value is asked for.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, compiled: Callable[[Reads], Eval]) -> None:
         self.names = names
         self.places: dict[tuple[int, Path], int] = {}
         self.texts: list[str] = []
         self.node: Expression | None = None
         self.size = 1  # nodes of the expression
-        self.evaluate: Eval = lambda frame: None
+        self._compiled = compiled
+        self._evaluate: Eval | None = None
+
+    @property
+    def evaluate(self) -> Eval:
+        """What it gives in such a frame."""
+        if self._evaluate is None:
+            self._evaluate = self._compiled(self)
+        return self._evaluate
 
     def load(self, ref: Ref) -> tuple[int, Path]:
         """As `expr.Scope.load`: each slot with its path is one place."""
@@ -130,9 +139,10 @@ class Reads:
 
     @classmethod
     def _of(cls, node: Expression, names: Names, compiler: Callable[..., Eval]) -> Reads | None:
-        reads = cls(names)
+        reads = cls(names, lambda scope: compiler(node, scope))
         try:
-            reads.evaluate = compiler(node, reads)
+            for ref in references(node):
+                reads.load(ref)
         except ExprError:
             return None  # a name that means nothing: told elsewhere
         reads.node = node
@@ -141,9 +151,10 @@ class Reads:
 
     @classmethod
     def of_value(cls, value: Any, names: Names) -> Reads | None:
-        reads = cls(names)
+        reads = cls(names, lambda scope: compile_value(value, scope))
         try:
-            reads.evaluate = compile_value(value, reads)
+            for ref in value_references(value):
+                reads.load(ref)
         except ExprError:
             return None
         reads.size = 1 + len(reads.places)
@@ -151,7 +162,11 @@ class Reads:
 
 
 def _size(node: Expression) -> int:
-    return 1 + sum(map(_size, children(node)))
+    count, work = 0, [node]
+    while work:
+        count += 1
+        work += children(work.pop())
+    return count
 
 
 @dataclass(slots=True)
@@ -203,21 +218,22 @@ def decide(reads: Reads, domains: list[Domain], effort: Effort) -> Decision:
     no: list[dict[Any, Any] | None] = [None if values is None else {} for values in lists]
     mask = 0
     known = None not in lists
-    evaluate = reads.evaluate
     tester = None if known else _Abstract(reads, domains, lists)
+    evaluate = reads.evaluate if known else None
     for combination in product(
         *[values if values is not None else ((None, None),) for values in lists]
     ):
         frame = [value for _, value in combination]
-        if tester is not None:
-            assert reads.node is not None
-            tester.frame = frame
-            found = tester.test(reads.node)
-        else:
+        if evaluate is not None:
             try:
                 found = YES if evaluate(frame) else NO
             except StepFault:
                 found = FAILS
+        else:
+            assert tester is not None
+            assert reads.node is not None
+            tester.frame = frame
+            found = tester.test(reads.node)
         mask |= found
         for way, bit in ((yes, YES), (no, NO)):
             if found & bit:

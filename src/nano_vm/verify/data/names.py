@@ -9,8 +9,7 @@ on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Compilers*, 2nd ed., 9.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ...diagnostics import Diagnostic, Loc
@@ -27,8 +26,7 @@ from ...language.semantics import (
     Repeats,
     Told,
     Value,
-    output,
-    tool_calls,
+    Write,
     writes,
 )
 from ...spelling import Hints
@@ -98,29 +96,28 @@ def _unknown(names: Names) -> Iterator[Diagnostic]:
     for step, at in names.steps:
         for ref, where in names.all_reads(step):
             if ref.path or ref.name in names.outputs or ref.name not in names.keys:
-                yield from _odd(names, ref, (*names.loc, *at, *where), hints)
+                for message, remedy in _odd(names, ref, hints):
+                    yield Diagnostic("V010", (*names.loc, *at, *where), message, remedy)
     for ref in value_references(names.program.output):
-        yield from _odd(names, ref, (*names.loc, "output"), hints)
+        for message, remedy in _odd(names, ref, hints):
+            yield Diagnostic("V010", (*names.loc, "output"), message, remedy)
 
 
-def _odd(names: Names, ref: Ref, loc: Loc, hints: Hints) -> Iterator[Diagnostic]:
-    """A reference that means nothing."""
+def _odd(names: Names, ref: Ref, hints: Hints) -> Iterator[tuple[str, str | None]]:
+    """What is wrong with a reference that means nothing, and what to write."""
     try:
         names.load(ref)
     except ExprError as error:
-        yield Diagnostic("V010", loc, str(error))
+        yield str(error), None
         return
-    unknown = (
-        ref.name in names.needed
-        and ref.name not in names.declared
-        and ref.name not in names.written
-    )
-    if ref.path[:1] == ("output",) and unknown:
+    if ref.path[:1] != ("output",) or ref.name not in names.needed:
+        return
+    if ref.name not in names.declared and ref.name not in names.written:
         near = hints.nearest(ref.name, names.outputs)
         hint = (
             f"did you mean '${near}.output'?" if near else "write the id of a step before '.output'"
         )
-        yield Diagnostic("V010", loc, f"{str(ref)!r}: no step {ref.name!r}", hint)
+        yield f"{str(ref)!r}: no step {ref.name!r}", hint
 
 
 def check_unused(
@@ -132,39 +129,27 @@ def check_unused(
     What may be the last step of its frame or block is its output, and a call may be made for its
     effect: neither is reported.
     """
-    reached: set[tuple[int, str]] = set()
-    last: set[tuple[int, str]] = set()
-    for node in flow.nodes:
-        if node.kind == "step":
-            key = (id(node.frame.names), node.step.id)
-            reached.add(key)
-            for edge in node.edges:
-                if edge.label not in ("error", "catch") and flow.nodes[edge.target].kind in (
-                    "end",
-                    "close",
-                    "test",
-                ):
-                    last.add(key)
+    final = _final(flow)
     for names in [frame.names for frame in flow.roots]:
         hints = Hints()
         reads = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
         reads += value_references(names.program.output)
-        read = {ref.name for ref in reads if not names.is_error(ref)}
+        read = {ref.name for ref in reads if not ref.path or not names.is_error(ref)}
         unread: list[str] = []  # names that steps write
+        used = final[id(names)]
         for step, at in names.steps:
             key_name = step.output_key
-            final = (id(names), step.id) in last or (id(names), step.id) not in reached
-            final = final or step.id in read or (key_name is not None and key_name in read)
+            kept = used.get(step.id, True) or step.id in read or key_name in read
             if key_name is not None and key_name not in read:
                 unread.append(key_name)
-            for name, write in writes(step):
+            for name, write in names.named.get(step.id, ()):
                 if isinstance(write, Value) and name not in read:
                     unread.append(name)
-                    if not final:
+                    if not kept:
                         message = f"step {step.id!r} sets {name!r}, which nobody reads"
                         loc = (*names.loc, *at, "values", name)
                         yield Diagnostic("V016", loc, message, "remove it", "hint")
-            what = None if final else _idle(step, contracts)
+            what = None if kept else _idle(names, step, contracts)
             if what is not None:
                 message = f"nobody reads what {what}"
                 remedy = "read its output, or remove the step"
@@ -180,13 +165,30 @@ def check_unused(
                     yield Diagnostic("V018", (*names.loc, *loc), message, hint, "hint")
 
 
-def _idle(step: Step, contracts: Mapping[str, ToolContract] | None) -> str | None:
+def _final(flow: Flow) -> dict[int, dict[str, bool]]:
+    """By names and step that is entered, whether it may be the last of its frame or block in one of
+    its states.
+    """
+    nodes = flow.nodes
+    ends = [node.kind in ("end", "close", "test") for node in nodes]
+    found: dict[int, dict[str, bool]] = {id(frame.names): {} for frame in flow.frames}
+    for node in nodes:
+        if node.kind == "step":
+            steps, step_id = found[id(node.frame.names)], node.step.id
+            steps.setdefault(step_id, False)
+            for edge in node.edges:
+                if ends[edge.target] and edge.label not in ("error", "catch"):
+                    steps[step_id] = True
+    return found
+
+
+def _idle(names: Names, step: Step, contracts: Mapping[str, ToolContract] | None) -> str | None:
     """What the call of *step* gives, where it has no other use than that."""
-    match output(step)[0]:
+    match names.output(step)[0]:
         case External("model"):
             return f"the model answers in step {step.id!r}"
         case External("tool"):
-            own, *beside = tool_calls(step)
+            own, *beside = names.calls[step.id]
             contract = (contracts or {}).get(own.tool)
             undone = any(call.use == "undo" for call in beside)
             if contract is not None and contract.effect == "read" and not undone:
@@ -245,14 +247,18 @@ def _written_by_two(names: Names) -> Iterator[Diagnostic]:
 
 
 class Written(NamedTuple):
-    """What a step writes, as bits: its output and the key of it; all that it writes where it
-    succeeds; its error where it fails; what is cleared where it does not end well.
+    """What a step writes and anybody reads, as bits: its output and the key of it; all that it
+    writes where it succeeds; its error where it fails; what is cleared where it does not end well.
     """
 
     output: int
     every: int
     error: int
     results: int
+
+
+UNREAD = Written(0, 0, 0, 0)
+"""Of a step of which nobody reads anything, as of most: behind it all is as before."""
 
 
 class Change(NamedTuple):
@@ -271,15 +277,17 @@ class Change(NamedTuple):
 
 
 class Assigned:
-    """By node, what every path to it has written and what some path has; ``order`` is reverse
-    postorder.
+    """By node, what every path to it has written and what some path has, of what is read
+    anywhere.
     """
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.states: list[State | None] = [None] * len(flow.nodes)
-        self.order: list[int] = []
         self.bits: dict[int, dict[str, Written]] = {}
+        # branches share the names of the frame around them
+        spaces = {id(frame.names): frame.names for frame in flow.frames}
+        self.slots = {key: _slots_read(names) for key, names in spaces.items()}
         # by node, as `ways` gives it
         self.changes: list[list[tuple[int, Change | None]] | None] = [None] * len(flow.nodes)
 
@@ -288,40 +296,21 @@ class Assigned:
         found = self.bits.get(id(names))
         if found is None:
             found = self.bits[id(names)] = {}
+            read = frozenset().union(*self.slots[id(names)].values())
             for step, _ in names.steps:
-                out = every = error = cleared = 0
-                for slot, write in names.writes(step):
-                    match write:
-                        case Output():
-                            out |= 1 << slot
-                        case Told("error"):
-                            error |= 1 << slot
-                        case Value() | Told():
-                            every |= 1 << slot
-                for slot in names.results(step):
-                    cleared |= 1 << slot
-                found[step.id] = Written(out, out | every, error, cleared)
+                wrote = [one for one in names.writes(step) if one[0] in read]
+                found[step.id] = _written(names, step, wrote) if wrote else UNREAD
         return found
 
     def solve(self) -> None:
         flow, states = self.flow, self.states
-        nodes = flow.nodes
-        order = self.order = self.ordered()
+        nodes, place = flow.nodes, flow.order.place
         root = flow.frames[0]
         start = self.initial(root)
         states[root.entry] = start, start | self.optional(root)
-        heap = [(order[root.entry], root.entry)]
-        # What a loop's back edge changes waits for the next pass, which takes all loops at once:
-        # those inside would else begin anew with each change of those around them.
-        later: list[tuple[int, int]] = []
-        queued = bytearray(len(nodes))
-        push, pop = heapq.heappush, heapq.heappop
-        while heap or later:
-            if not heap:
-                heap, later = later, []
-                heapq.heapify(heap)
-            index = pop(heap)[1]
-            queued[index] = 0
+        queued = bytearray(len(flow.order.nodes))
+        queued[place[root.entry]] = 1
+        for index in flow.order.sweep(queued):
             state = states[index]
             assert state is not None
             before, after = None, state
@@ -338,34 +327,7 @@ class Assigned:
                     if must == old[0] and may == old[1]:
                         continue
                     states[target] = must, may
-                if not queued[target]:
-                    queued[target] = 1
-                    if order[target] > order[index]:
-                        push(heap, (order[target], target))
-                    else:
-                        later.append((order[target], target))
-
-    def ordered(self) -> list[int]:
-        """The place of each node in reverse postorder from the entry."""
-        nodes = self.flow.nodes
-        place = [0] * len(nodes)
-        seen = bytearray(len(nodes))
-        count = len(nodes)
-        entry = self.flow.frames[0].entry
-        seen[entry] = 1
-        stack = [(entry, iter(nodes[entry].edges))]
-        while stack:
-            index, edges = stack[-1]
-            for edge in edges:
-                if not seen[edge.target]:
-                    seen[edge.target] = 1
-                    stack.append((edge.target, iter(nodes[edge.target].edges)))
-                    break
-            else:
-                count -= 1
-                place[index] = count
-                stack.pop()
-        return place
+                queued[place[target]] = 1
 
     def initial(self, frame: FrameGraph) -> int:
         """What a run or called program surely has at its start."""
@@ -393,20 +355,26 @@ class Assigned:
         around it.
         """
         found = self.changes[node.index]
-        if found is None:
-            found = self.changes[node.index] = list(dict.fromkeys(self._ways(node)))
+        if found is not None:
+            return found
+        own = self.written(node.frame.names).get(node.step.id, UNREAD)
+        if own is UNREAD and not node.frames and node.index not in self.flow.caught:
+            found = [(edge.target, None) for edge in node.edges if edge.label != "error"]
+        else:
+            found = list(self._ways(node))
+        if len(found) > FEW_WAYS:
+            found = list(dict.fromkeys(found))
+        self.changes[node.index] = found
         return found
 
     def _ways(self, node: Node) -> Iterator[tuple[int, Change | None]]:
         kind, step, names = node.kind, node.step, node.frame.names
-        if kind == "end" or kind == "fail":
-            return
         written = self.written(names)
         own = written[step.id]
         every = (own.every if kind == "step" else own.output) & ~own.error
         # a loop writes when it ends, and what decides whether a step runs writes where it does not
         begins = kind == "when" or (kind == "step" and isinstance(node.control, Repeats))
-        done = None if begins else Change(own.error, every, every)
+        done = None if begins or own is UNREAD else Change(own.error, every, every)
         for edge in node.edges:
             label = edge.label
             if label == "error":
@@ -431,7 +399,8 @@ class Assigned:
                 partial = isinstance(names.controls[by.id], Forks)
                 if partial if label == "catch" else by.has_default:
                     kept |= handled.output
-                yield edge.target, Change(handled.results, kept, kept)
+                unread = handled is UNREAD
+                yield edge.target, None if unread else Change(handled.results, kept, kept)
             else:
                 yield edge.target, None if label == "again" else done
 
@@ -483,13 +452,14 @@ class Assigned:
         # lacking in some state, there in some
         found: dict[tuple[Loc, str, bool], tuple[bool, bool]] = {}
         refs: dict[tuple[Loc, str, bool], tuple[Ref, Names]] = {}
-        # branches share those around them
-        spaces = {id(frame.names): frame.names for frame in self.flow.frames}
-        slots = {key: _slots_read(names) for key, names in spaces.items()}
         short: set[tuple[int, str]] = set()
         for node in self.flow.nodes:
+            read = self.slots[id(node.frame.names)].get(node.step.id)
             state = self.states[node.index]
-            if state is not None and slots[id(node.frame.names)].get(node.step.id, 0) & ~state[0]:
+            if read is None or state is None or not node.looks:
+                continue
+            must = state[0]
+            if not all(must >> slot & 1 for slot in read):
                 short.add((id(node.frame.names), node.step.id))
         if not short:
             return
@@ -532,27 +502,49 @@ class Assigned:
             yield ref, where, after if where[0] == "undo" else None
 
 
-def _slots_read(names: Names) -> dict[str, int]:
-    """By step, the slots that it reads, as bits; by ``$end`` those that the program's output
+FEW_WAYS = 2
+"""Ways of a node that are looked at as they are; only of more can several be alike."""
+
+
+def _written(names: Names, step: Step, wrote: Iterable[tuple[int, Write]]) -> Written:
+    """What *step* writes, of which *wrote* are the slots that anybody reads."""
+    out = every = error = cleared = 0
+    results = names.results(step)
+    for slot, write in wrote:
+        bit = 1 << slot
+        match write:
+            case Output():
+                out |= bit
+            case Told("error"):
+                error |= bit
+            case Value() | Told():
+                every |= bit
+        if slot in results:
+            cleared |= bit
+    return Written(out, out | every, error, cleared)
+
+
+def _slots_read(names: Names) -> dict[str, frozenset[int]]:
+    """By step that reads any, the slots that it reads; by ``$end`` those that the program's output
     reads.
     """
-    found: dict[str, int] = {}
+    found: dict[str, frozenset[int]] = {}
     keys, outputs = names.keys, names.outputs
     end: list[tuple[Ref, Loc]] = [(ref, ()) for ref in value_references(names.program.output)]
     by_step = [(step.id, names.all_reads(step)) for step, _ in names.steps]
     for step_id, step_reads in [*by_step, ("$end", end)]:
-        bits = 0
+        slots: list[int] = []
         for ref, _ in step_reads:
             # as `load`, for what most are
             if not ref.path and ref.name in keys and ref.name not in outputs:
-                bits |= 1 << keys[ref.name]
+                slots.append(keys[ref.name])
                 continue
             try:
-                bits |= 1 << names.load(ref)[0]
+                slots.append(names.load(ref)[0])
             except ExprError:
                 continue  # told as unknown
-        if bits:
-            found[step_id] = bits
+        if slots:
+            found[step_id] = frozenset(slots)
     return found
 
 

@@ -58,10 +58,8 @@ from ...language.semantics import (
     Value,
     Values,
     Write,
-    by_values,
     control,
     last,
-    output,
     tool_calls,
 )
 from ...tools.contract import ToolContract
@@ -328,7 +326,7 @@ class Domains:
         return found
 
     def _output_of(self, facts: _Facts, step: Step) -> Domain:
-        return joined(self._term(facts, step, term) for term in output(step))
+        return joined(self._term(facts, step, term) for term in facts.names.output(step))
 
     def _term(self, facts: _Facts, step: Step, term: Term) -> Domain:
         match term:
@@ -410,7 +408,7 @@ class Domains:
     # --- forward ---
 
     def _solve(self) -> None:
-        flow, order = self.flow, self.solved.order
+        flow, order = self.flow, self.flow.order.place
         entry = flow.frames[0].entry
         states, nodes = self.states, flow.nodes
         states[entry] = {}
@@ -424,6 +422,9 @@ class Domains:
         queued[entry] = 1
         push, pop = heapq.heappush, heapq.heappop
         shared = {key: facts.shared for key, facts in self.facts.items()}
+        closer = bytearray(len(nodes))  # where values decide, or items are written
+        for node in nodes:
+            closer[node.index] = node.decides or _of_items(node)
         nothing: State = {}
         for frame in flow.frames:
             states[frame.fail] = nothing  # any step may lead there, and nothing is read there
@@ -432,7 +433,7 @@ class Domains:
             queued[index] = 0
             visits[index] += 1
             node, known = nodes[index], states[index]
-            if not known and not node.decides and not _of_items(node):
+            if not known and not closer[index]:
                 # most: what was not known is not known behind it
                 if node.step.id not in shared[id(node.frame.names)]:
                     for edge in node.edges:
@@ -848,25 +849,23 @@ def _facts(frame: FrameGraph) -> _Facts:
             except ExprError:
                 continue  # told elsewhere
 
-    tests = {step_id for step_id, control in names.controls.items() if by_values(control)}
+    tests = {step_id for step_id, goes in names.controls.items() if goes.by_values}
     decided = bool(tests or names.whens)
     for step_reads in names.whens.values():
         watch(step_reads)
     for step, _ in names.steps:
         step_reads = names.reads[step.id]
-        if step.id in tests or (decided and any(isinstance(t, Values) for t in output(step))):
+        if step.id in tests or (decided and _computes(names, step)):
             watch(step_reads)
-        else:
+        elif step_reads:
             # for their fields
             watch([read for read in step_reads if read[0].path and read[0].path != ("output",)])
     keys = names.keys
-    for step, _ in names.steps:
+    for step_id, wrote in names.wrote.items():
         # an item is written for its frame alone
-        slots = [slot for slot, write in names.writes(step) if not isinstance(write, Item)]
-        if not watched.isdisjoint(slots):
-            facts.tracked[step.id] = tuple(
-                dict.fromkeys([slot for slot in slots if slot in watched])
-            )
+        own = [slot for slot, write in wrote if slot in watched and not isinstance(write, Item)]
+        if own:
+            facts.tracked[step_id] = tuple(dict.fromkeys(own))
     given = set(names.declared) | set((names.program.inputs or {}).get("required", []))
     given |= set(frame.arguments)
     several = {keys[name] for name in given if name in keys} | {
@@ -884,6 +883,11 @@ def _facts(frame: FrameGraph) -> _Facts:
         if names.program.inputs is not None:
             facts.given = of_schema(names.program.inputs)
     return facts
+
+
+def _computes(names: Names, step: Step) -> bool:
+    """Whether *step* writes what templates give, so that what it reads may be what a test reads."""
+    return any(isinstance(write, Value) for _, write in names.named.get(step.id, ()))
 
 
 def _told(step: Step, word: str) -> Domain:

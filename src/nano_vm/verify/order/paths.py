@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 
 from ...language.flow import Flow, FrameGraph, Node
 from ...language.semantics import Forks, Repeats
@@ -229,24 +228,22 @@ class _Together:
 
     def failing(self) -> set[int]:
         """The questions of which a call may lack what it needs, as far as this can tell."""
-        follows, root = self.follows.edges, self.follows.flow.frames[0]
-        place = _in_order(root.entry, follows)
-        states: dict[int, int] = {root.entry: 0}
-        heap = [(place[root.entry], root.entry)]
-        queued = {root.entry}
-        while heap:
-            index = heappop(heap)[1]
-            queued.discard(index)
+        follows, order = self.follows.edges, self.follows.flow.order
+        entry = self.follows.flow.frames[0].entry
+        special = {*self.used, *self.gains, *self.kills, *self.leaving}
+        states: dict[int, int] = {entry: 0}
+        queued = bytearray(len(order.nodes))
+        queued[order.place[entry]] = 1
+        for index in order.sweep(queued):
+            state = states[index]
             for label, target in follows[index]:
-                after = self.after(index, states[index], label)
+                after = self.after(index, state, label) if index in special else state
                 before = states.get(target)
                 if before is not None:
                     after &= before
                 if after != before:
                     states[target] = after
-                    if target not in queued:
-                        queued.add(target)
-                        heappush(heap, (place[target], target))
+                    queued[order.place[target]] = 1
         return {
             number
             for index, needed in self.needs.items()
@@ -266,24 +263,6 @@ class _Together:
         elif label not in ("again", "when"):
             state &= ~self.kills.get(index, 0)
         return state
-
-
-def _in_order(entry: int, follows: Sequence[Sequence[tuple[str, int]]]) -> dict[int, int]:
-    """The place of each node in reverse postorder from *entry*."""
-    place: dict[int, int] = {entry: 0}
-    done = 0
-    stack = [(entry, iter(follows[entry]))]
-    while stack:
-        index, edges = stack[-1]
-        target = next((target for _, target in edges if target not in place), None)
-        if target is None:
-            done -= 1
-            place[index] = done
-            stack.pop()
-        else:
-            place[target] = 0
-            stack.append((target, iter(follows[target])))
-    return place
 
 
 class _Ground:

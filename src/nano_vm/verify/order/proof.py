@@ -31,6 +31,7 @@ is a search (`paths.find_breach`), linear in nodes and edges.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ from ...language.expr import Ref, named_references
 from ...language.flow import Flow, Names, Node
 from ...language.policy import Rules
 from ...language.program import Step
-from ...language.semantics import WHEN, Item, Repeats, Use, Value, edge_words
+from ...language.semantics import WHEN, Item, Repeats, Use, Value, Write, edge_words
 from ...spelling import Hints
 from ...tools.contract import ToolContract
 from ..report import Finding
@@ -204,15 +205,16 @@ class Index:
         self.steps: dict[tuple[int, str], list[int]] = {}
         # likewise, nodes that decide whether it runs
         self.whens: dict[tuple[int, str], list[int]] = {}
+        # likewise, nodes that end its blocks
+        self.closes: dict[tuple[int, str], list[int]] = {}
+        by_kind = {"step": self.steps, "test": self.steps, "when": self.whens, "close": self.closes}
         for node in flow.nodes:
-            kind, step = node.kind, node.step
-            if kind == "when":
-                self.whens.setdefault((id(node.frame.names), step.id), []).append(node.index)
-            if kind == "step" or kind == "test":
-                self.steps.setdefault((id(node.frame.names), step.id), []).append(node.index)
-                self._calls(node)
-        self._writers: dict[int, list[int]] | None = None
-        self._items: dict[int, list[int]] = {}
+            nodes = by_kind.get(node.kind)
+            if nodes is not None:
+                nodes.setdefault((id(node.frame.names), node.step.id), []).append(node.index)
+                if nodes is self.steps:
+                    self._calls(node)
+        self._writers: dict[int, tuple[list[int], list[int]]] = {}
         self._inside: dict[int, list[int]] = {}
         self._reads: dict[tuple[int, str, int], Slots] = {}
 
@@ -437,47 +439,52 @@ class Index:
 
     def writes(self, question: Question, ended: list[Slots]) -> None:
         """Where each bit of *question* is taken: by a write of one of the names in *ended*."""
-        if self._writers is None:
-            self._writers = self._find_writers()
         kills, items, leaving = dict(question.kills), dict(question.items), dict(question.leaving)
         for number, names in enumerate(ended):
             bit = 1 << number
             for slot in sorted(names):
-                for index in self._writers.get(slot, ()):
+                nodes, frames = self._writers_of(slot)
+                for index in nodes:
                     kills[index] = kills.get(index, 0) | bit
                     if self.flow.nodes[index].kind == "test":
                         loop = self.flow.nodes[index].of
                         assert loop is not None
                         for inner in self._within(loop.index):
                             leaving[inner] = leaving.get(inner, 0) | bit
-                for frame in self._items.get(slot, ()):
+                for frame in frames:
                     items[frame] = items.get(frame, 0) | bit
         question.kills, question.items, question.leaving = kills, items, leaving
 
-    def _find_writers(self) -> dict[int, list[int]]:
-        """By slot, the nodes whose end writes it."""
-        writers: dict[int, list[int]] = {}
-        for node in self.flow.nodes:
-            kind, step, names = node.kind, node.step, node.frame.names
-            loops = kind == "step" and isinstance(node.control, Repeats)
-            if kind == "end" or kind == "fail" or loops:
-                continue
-            for slot in names.results(step):
-                writers.setdefault(names.base + slot, []).append(node.index)
-            if kind == "when":  # where the step is skipped, its output is cleared
-                continue
-            for slot, write in names.writes(step):
-                if isinstance(write, Value):
-                    writers.setdefault(names.base + slot, []).append(node.index)
-                elif isinstance(write, Item):
-                    inside = [frame.index for frame in node.frames]
-                    self._items.setdefault(names.base + slot, []).extend(inside)
-            # each run of a called program has names of its own: it begins by writing all of them
-            for frame in [frame for frame in node.frames if frame.own_names]:
-                base = frame.names.base
-                for slot in range(base, base + frame.names.size):
-                    self._items.setdefault(slot, []).append(frame.index)
-        return writers
+    def _writers_of(self, slot: int) -> tuple[list[int], list[int]]:
+        """The nodes whose end writes *slot*, and the frames at whose entry it is written."""
+        found = self._writers.get(slot)
+        if found is None:
+            roots = self.flow.roots
+            root = roots[bisect_right(roots, slot, key=lambda frame: frame.names.base) - 1]
+            found = self._writers[slot] = [], []
+            for step, write in root.names.writers.get(slot - root.names.base, ()):
+                self._add_writer(root.names, step, write, *found)
+            if root.index:
+                # each run of a called program has names of its own: it begins by writing all of them
+                found[1].append(root.index)
+        return found
+
+    def _add_writer(
+        self, names: Names, step: Step, write: Write, ends: list[int], begins: list[int]
+    ) -> None:
+        """Add to *ends* the nodes at whose end, and to *begins* the frames at whose entry, *step*
+        writes what is *write*.
+        """
+        key = id(names), step.id
+        nodes = [self.flow.nodes[index] for index in self.steps.get(key, ())]
+        if isinstance(write, Item):
+            begins += [frame.index for node in nodes for frame in node.frames]
+            return
+        # a loop writes at the end of an iteration
+        ends += [n.index for n in nodes if n.kind == "test" or not isinstance(n.control, Repeats)]
+        ends += self.closes.get(key, ())
+        if not isinstance(write, Value):  # where the step is skipped, its output is cleared
+            ends += self.whens.get(key, ())
 
     def _within(self, loop: int) -> Iterator[int]:
         """The nodes in the body of *loop*, its own frame only."""

@@ -95,6 +95,7 @@ class Places:
                 self.programs[id(frame.names)] = frame.names
                 key = id(frame.owner.frame.names), frame.owner.step.id
                 self.called.setdefault(key, []).append(frame.names)
+        self._edges: dict[str, list[tuple[Names, Step, str]]] = {}
 
     def named_steps(self, name: str) -> list[tuple[Names, Step]]:
         """The step ``s`` of the run's own program, or ``call/s`` of the program that the step
@@ -110,14 +111,19 @@ class Places:
         """The edge ``s.then``, with its label in the flow; none where the name can be read in two
         ways.
         """
-        found = []
-        for names, rest in self._within(name):
-            for at, character in enumerate(rest):
-                step = names.by_id.get(rest[:at]) if character == "." else None
-                label = edge_words(step).get(rest[at + 1 :]) if step is not None else None
-                if step is not None and label is not None:
-                    found.append((names, step, label))
-        return found if len({(step.id, label) for _, step, label in found}) < 2 else []
+        found = self._edges.get(name)
+        if found is None:
+            found = [
+                (names, step, label)
+                for names, rest in self._within(name)
+                for at, character in enumerate(rest)
+                if character == "." and (step := names.by_id.get(rest[:at])) is not None
+                if (label := edge_words(step).get(rest[at + 1 :])) is not None
+            ]
+            if len({(step.id, label) for _, step, label in found}) > 1:
+                found = []
+            self._edges[name] = found
+        return found
 
     def late(self, name: str) -> str | None:
         """Why *name* is no edge, where it is ``otherwise`` of an approval that has a deadline."""

@@ -173,8 +173,7 @@ def analyse(graph: Graph, secrets: Secrets) -> Secrecy:
     reaches = labelled.spread()
     receivers = Receivers(graph.flow, secrets)
     if not reaches:
-        for _ in receivers:
-            pass
+        receivers.look()
         return Secrecy(faults=tuple(receivers.without_rule()))
     verdicts = _Verdicts(labelled, reaches)
     approvals = Approvals(graph.flow)

@@ -98,16 +98,27 @@ class Receivers:
                     value,
                 )
 
-    def _asked(self, node: Node, step: LLMStep) -> Iterator[Receiver]:
+    def look(self) -> None:
+        """Only see of which models no rule says what they accept."""
+        for node in self.flow.nodes:
+            if node.kind == "step" and isinstance(node.step, LLMStep):
+                self._rule(node, node.step)
+
+    def _rule(self, node: Node, step: LLMStep) -> tuple[str | None, int]:
+        """The model that *step* asks, and what it accepts: nothing where no rule says so."""
         program = node.frame.names.program
         model = program.model_named(step.model or program.defaults.model)
         accepts = self.secrets.model(model)
         if accepts is None:
             self.unruled.setdefault(model, (*node.loc, "model"))
+        return model, accepts or 0
+
+    def _asked(self, node: Node, step: LLMStep) -> Iterator[Receiver]:
+        model, accepts = self._rule(node, step)
         who = "the default model" if model is None else f"model {model!r}"
         for field, refs in _by_field(node).items():
             what = f"{field!r} for {who} (step {step.id!r})"
-            yield Receiver(model or "", what, (*node.loc, field), accepts or 0, node, refs)
+            yield Receiver(model or "", what, (*node.loc, field), accepts, node, refs)
 
     def _shown(self, node: Node, role: str, show: Any) -> Receiver:
         what = f"what {role!r} is shown (step {node.step.id!r})"

@@ -36,8 +36,6 @@ from ...language.semantics import (
     Term,
     Value,
     Values,
-    by_values,
-    output,
 )
 from ..report import Move
 from .labels import restricted, shape
@@ -142,7 +140,7 @@ class Graph:
                     self.reads(names, write.template, start + slot, node.index)
                 elif isinstance(write, Item):
                     self.reads(names, write.over, start + slot, node.index)
-            for term in output(step):
+            for term in names.output(step):
                 self._term(node, term, out)
 
     def _structures(self) -> None:
@@ -153,7 +151,8 @@ class Graph:
             if node.kind != "step" or not self.literal(node.frame.names):
                 continue
             out = self.out(node)
-            spelt = any(isinstance(term, (ObjectOf, Values)) for term in output(node.step))
+            terms = node.frame.names.output(node.step)
+            spelt = any(isinstance(term, (ObjectOf, Values)) for term in terms)
             if spelt and out not in self.whole:
                 whole = self.whole[out] = self.size
                 self.size += 1
@@ -165,7 +164,8 @@ class Graph:
         names = frame.names
         if self.literal(names):
             return
-        asked = [(step, schema) for step, _ in names.steps if (schema := shape(step)) is not None]
+        shapes = ((step, shape(names.output(step))) for step, _ in names.steps)
+        asked = [(step, schema) for step, schema in shapes if schema is not None]
         if not asked:
             return
         start = names.base
@@ -175,7 +175,8 @@ class Graph:
             key = step.output_key
             if key is not None and key not in given:
                 writers = names.writers[names.keys[key]]
-                schemas = [schema for by, _ in writers if (schema := shape(by)) is not None]
+                shapes_of = [shape(names.output(by)) for by, _ in writers]
+                schemas = [schema for schema in shapes_of if schema is not None]
                 if len(schemas) == len(writers):
                     self.shapes[start + names.keys[key]] = schemas
 
@@ -391,7 +392,7 @@ def decisions(flow: Flow) -> Iterator[tuple[Node, Loc, list[tuple[Ref, Loc]]]]:
     """
     for node in flow.nodes:
         names, control = node.frame.names, node.control
-        decides = by_values(control) or (isinstance(control, Forks) and control.item is not None)
+        decides = control.by_values or (isinstance(control, Forks) and control.item is not None)
         if node.kind == "when":
             yield node, (*node.loc, "when"), names.deciding(node.step, before=True)
         elif node.kind == "step" and decides:

@@ -9,13 +9,12 @@ of each other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...language.expr import Ref, computed, parse_template
 from ...language.policy import ArgRule, Returns, Rules
-from ...language.program import Step
-from ...language.semantics import External, Literals, output
+from ...language.semantics import External, Literals, Term
 from ...tools.contract import ToolContract
 from ...values import short
 
@@ -53,13 +52,14 @@ def roles(rule: ArgRule) -> Iterator[str]:
         yield from rule.accepts
 
 
-def shape(step: Step) -> dict[str, Any] | None:
-    """The schema of all that *step* writes under its output, beside literals: of a model's answer
-    or a person's decision. What an event carries is untrusted as a whole.
+def shape(terms: Iterable[Term]) -> dict[str, Any] | None:
+    """The schema of all that a step writes under its output, which is made of *terms*, beside
+    literals: of a model's answer or a person's decision. What an event carries is untrusted as a
+    whole.
     """
-    match [term for term in output(step) if not isinstance(term, Literals)]:
-        case [External("model" | "person", schema=schema)]:
-            return schema
+    others = [term for term in terms if not isinstance(term, Literals)]
+    if len(others) == 1 and isinstance(others[0], External):
+        return others[0].schema if others[0].by in ("model", "person") else None
     return None
 
 

@@ -304,7 +304,7 @@ class LabelledRun:
                 reads = (ref for ref, _ in names.reads[step.id])
                 return Label(any(self.reads(ref, env, names) for ref in reads), schema)
             case External():
-                return Label(self.asked.outside(self, node, env), shape(step))
+                return Label(self.asked.outside(self, node, env), shape(output(step)))
             case Literals():
                 return Label(own)
             case Last():

@@ -37,6 +37,7 @@ from ...language.expr import value_references
 from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.policy import ArgRule, Rules, Shown
 from ...language.semantics import (
+    ERROR_WORDS,
     Called,
     External,
     Item,
@@ -45,7 +46,6 @@ from ...language.semantics import (
     ToolCall,
     Use,
     Value,
-    output,
 )
 from ...tools.contract import ToolContract
 from ..order.statement import statements
@@ -151,9 +151,10 @@ class _Untrusted:
 
     def step(self, node: Node) -> None:
         step, names = node.step, node.frame.names
-        for (step_id, word), slot in names.errors.items():
-            if step_id == step.id:
-                self.seed(names.base + slot, f"{word} of step {step_id!r}", node.index)
+        for word in ERROR_WORDS if names.errors else ():
+            slot = names.errors.get((step.id, word))
+            if slot is not None:
+                self.seed(names.base + slot, f"{word} of step {step.id!r}", node.index)
         if self.graph.literal(names):
             self.written(node, self.graph.out(node))
 
@@ -187,7 +188,7 @@ class _Untrusted:
         source = own_text(self.place(node.index))
         # What a model is asked stands in the program, and so does all that it may answer where that is
         # restricted.
-        own = any(isinstance(term, Literals) or _answers(term) for term in output(step))
+        own = any(isinstance(term, Literals) or _answers(term) for term in names.output(step))
         if step.has_default or own:
             self.seed(out, source, node.index)
         for slot, write in names.writes(step):
@@ -381,14 +382,18 @@ def shown_arguments(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[tuple[Lo
     """Each argument that an approval of its whole call must show, by its place, and whose approval
     it is.
     """
-    for node in flow.nodes:
+    asked = {
+        tool: approvals
+        for tool, rule in rules.items()
+        if (approvals := [one for one in statements(rule) if one.kind == "approval"])
+    }
+    for node in flow.nodes if asked else ():
         for call in node.calls if node.kind == "step" else ():
-            for statement in statements(rules[call.tool]) if call.tool in rules else ():
-                if statement.kind == "approval":
-                    at: Loc = (*node.loc, *call.at, "args")
-                    for name in call.args:
-                        if statement.protects(name):
-                            yield (*at, name), Shown(statement.names[0])
+            for statement in asked.get(call.tool, ()):
+                at: Loc = (*node.loc, *call.at, "args")
+                for name in call.args:
+                    if statement.protects(name):
+                        yield (*at, name), Shown(statement.names[0])
 
 
 @dataclass(slots=True)
