@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,14 @@ _HEAVY_FOLDERS = {Path(__file__).with_name(name) for name in ("server", "tempora
 """Their tests share servers, which the first of each module has made."""
 
 
+@cache
+def _is_in_heavy_folder(path: Path) -> bool:
+    return not _HEAVY_FOLDERS.isdisjoint(path.parents)
+
+
 def _is_heavy(item: pytest.Item) -> bool:
     """Whether the test, or this case of it, needs what takes seconds to start."""
-    if not _HEAVY_FOLDERS.isdisjoint(item.path.parents):
+    if _is_in_heavy_folder(item.path):
         return True
     case = getattr(item, "callspec", None)
     values = case.params.values() if case is not None else ()

@@ -94,3 +94,18 @@ def test_what_each_test_took_is_written(tmp_path: Path) -> None:
     assert float(setup["seconds"]) >= float(setup["of a processor"]) >= 0.18
     assert float(call["of a processor"]) >= 0.08
     assert call["marks"] == "slow"
+
+
+SLOW_TO_IMPORT = re.compile(
+    r"^(?:from|import) (?:openai|anthropic|litellm|mcp_types|schemathesis|playwright"
+    r"|nano_vm\.lsp\.server)\b",
+    re.MULTILINE,
+)
+
+
+def test_no_module_imports_at_its_head_what_takes_long() -> None:
+    """Each process of a run reads every module, for four processes, a fourth of whose time it
+    was: what takes a third of a second is imported by the tests that use it.
+    """
+    slow = [path for path in TESTS.rglob("*.py") if SLOW_TO_IMPORT.search(path.read_text())]
+    assert [str(path.relative_to(TESTS)) for path in slow] == []

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from importlib.util import find_spec
 from threading import Thread
 from typing import Any
 
 import pytest
-from canned import served
+from canned import http_of, served
 
 from nano_vm import AnthropicAdapter, ExecutionVM, Program
 from nano_vm.adapters.names import adapter_named
@@ -28,10 +27,7 @@ from nano_vm.records.usage import LLMUsage
 if find_spec("anthropic") is None:
     pytest.skip("anthropic is not installed", allow_module_level=True)
 
-from anthropic import DefaultAsyncHttpxClient
-
-_client = next(kind for kind in DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient")
-http: Any = import_module(_client.__module__.partition(".")[0])
+http = http_of("anthropic")
 
 MESSAGES = [{"role": "user", "content": "What is 2+2?"}]
 KEY = "sk-ant-0123456789"

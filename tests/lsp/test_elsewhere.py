@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from lsprotocol import types
-from pygls.workspace import Workspace
 
 from nano_vm.cli import main
 from nano_vm.cli.commands.init import NEXT
@@ -18,7 +16,6 @@ from nano_vm.lsp.documents import path_of
 from nano_vm.lsp.elsewhere import Project, files_of
 from nano_vm.lsp.index import Index, Span
 from nano_vm.lsp.navigate import CannotRename, renamed, symbol_at
-from nano_vm.lsp.server import ProgramServer
 
 
 def read(path: Path) -> str | None:
@@ -248,6 +245,11 @@ def test_a_program_that_names_it_is_not_read_into_an_index_again(shop: Path) -> 
 def test_each_open_document_is_asked_for_its_path_once_however_many_files_there_are(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lsprotocol import types
+    from pygls.workspace import Workspace
+
+    from nano_vm.lsp.server import ProgramServer
+
     asked = []
 
     def counted(uri: str) -> Path | None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from mcp.server import Server
-from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool
+
+if TYPE_CHECKING:
+    from mcp.server import Server
+    from mcp_types import CallToolResult, ListToolsResult, Tool
 
 
 def declared(name: str, properties: dict[str, Any] | None = None, **fields: Any) -> Tool:
+    from mcp_types import Tool
+
     schema: dict[str, Any] = {"type": "object", "properties": properties or {}}
     required = fields.pop("required", None)
     if required is not None:
@@ -28,9 +32,13 @@ class Tools:
         self.calls: list[tuple[str, Any]] = []
 
     async def list(self, context: Any, params: Any) -> ListToolsResult:
+        from mcp_types import ListToolsResult
+
         return ListToolsResult(tools=self.tools)
 
     async def call(self, context: Any, params: Any) -> CallToolResult:
+        from mcp_types import CallToolResult, TextContent
+
         self.calls.append((params.name, params.arguments))
         answer = self.answers[params.name]
         if callable(answer):
@@ -44,6 +52,8 @@ class Tools:
         return CallToolResult(content=[], structured_content=answer)
 
     def server(self) -> Server[Any]:
+        from mcp.server import Server
+
         return Server("test", on_list_tools=self.list, on_call_tool=self.call)
 
 

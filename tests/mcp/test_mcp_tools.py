@@ -9,17 +9,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from build import NOW, program, step
-from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from patience import HANGS_SECONDS
 from servers import Http, Tools, declared
 
 from nano_vm import ExecutionVM, ToolError, VMError, tool
 from nano_vm.mcp.tools import McpTools, mcp_tools
 from nano_vm.run.system import is_there
+
+if TYPE_CHECKING:
+    from mcp_types import CallToolResult
 
 TEXT = {"type": "string"}
 
@@ -35,6 +37,17 @@ def serve() -> Iterator[Callable[..., Http]]:
     yield begin
     for one in made:
         one.close()
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def result(*content: dict[str, Any], **fields: Any) -> CallToolResult:
+    """What a tool gives, as it stands in a message."""
+    from mcp_types import CallToolResult
+
+    return CallToolResult.model_validate({"content": content, **fields})
 
 
 async def run(tools: McpTools, name: str, **args: Any) -> Any:
@@ -211,17 +224,10 @@ async def test_names_that_python_has_not_are_arguments_too(serve: Callable[..., 
     [
         ("text", "text"),
         ({"a": [1, None]}, {"a": [1, None]}),
-        (CallToolResult(content=[]), []),
+        (lambda: result(), []),
+        (lambda: result(text("a"), text("b")), ["a", "b"]),
         (
-            CallToolResult(
-                content=[TextContent(type="text", text="a"), TextContent(type="text", text="b")]
-            ),
-            ["a", "b"],
-        ),
-        (
-            CallToolResult(
-                content=[ImageContent(type="image", data="AA==", mime_type="image/png")]
-            ),
+            lambda: result({"type": "image", "data": "AA==", "mimeType": "image/png"}),
             [{"type": "image", "data": "AA==", "mimeType": "image/png"}],
         ),
     ],
@@ -235,7 +241,7 @@ async def test_what_a_server_gives_is_a_value(
 
 @pytest.mark.slow
 async def test_what_fails_there_fails_the_step(serve: Callable[..., Http]) -> None:
-    failed = CallToolResult(content=[TextContent(type="text", text="no such city")], is_error=True)
+    failed = result(text("no such city"), isError=True)
     there = Tools(
         declared("t"),
         declared("big"),
@@ -351,6 +357,8 @@ async def test_arguments_are_held_against_a_contract_that_has_changed(
 
 @pytest.mark.slow
 async def test_a_changed_contract_that_no_run_can_go_on_with(serve: Callable[..., Http]) -> None:
+    from mcp_types import ToolAnnotations
+
     reads = ToolAnnotations(read_only_hint=True)
     there = Tools(declared("a", {"x": TEXT}, annotations=reads), declared("b"), a="A", b="B")
     server = serve(there)
@@ -381,6 +389,8 @@ async def test_a_changed_contract_that_no_run_can_go_on_with(serve: Callable[...
 
 @pytest.mark.slow
 async def test_effects_are_what_the_host_says(serve: Callable[..., Http]) -> None:
+    from mcp_types import ToolAnnotations
+
     hinted = {
         "reads": ToolAnnotations(read_only_hint=True),
         "again": ToolAnnotations(idempotent_hint=True),

@@ -12,12 +12,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from build import llm, mapped, program, step
-from mcp import Client, StdioServerParameters
-from mcp.shared.exceptions import MCPError
 from patience import HANGS_SECONDS
 from servers import Http
 
@@ -26,6 +24,9 @@ from nano_vm.cli import main
 from nano_vm.mcp.server import OUTCOME, mcp_server
 from nano_vm.mcp.tools import mcp_tools
 from nano_vm.testing import ScriptedLLM
+
+if TYPE_CHECKING:
+    from mcp import Client
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 COUNT = program(
@@ -48,6 +49,8 @@ async def client(
     programs: dict[str, Program], *, vm: ExecutionVM | None = None, **options: Any
 ) -> AsyncIterator[Client]:
     """A client of the official SDK at a server of ours, over HTTP."""
+    from mcp import Client
+
     vm = vm or ExecutionVM(ScriptedLLM({"": "yes"}), {"double": double})
     served = Http(mcp_server(vm, programs, **options))
     try:
@@ -155,6 +158,8 @@ async def test_inputs_are_untrusted_unless_the_host_says_otherwise() -> None:
 
 @pytest.mark.slow
 async def test_an_unknown_tool_is_an_error_of_the_protocol() -> None:
+    from mcp.shared.exceptions import MCPError
+
     async with client({"count": COUNT}) as one:
         with pytest.raises(MCPError, match="there is no tool 'cont'; there is count"):
             await one.call_tool("cont", {})
@@ -250,6 +255,8 @@ COMMAND = ["-m", "nano_vm", "mcp", "shop.yaml", "--tools", "shop_tools.py:tools"
 
 @pytest.mark.slow
 async def test_the_command_serves_over_stdio(folder: Path) -> None:
+    from mcp import Client, StdioServerParameters
+
     env = {"PYTHONPATH": os.pathsep.join(sys.path)}
     server = StdioServerParameters(command=sys.executable, args=COMMAND, env=env, cwd=folder)
     async with Client(server) as one:
@@ -262,6 +269,8 @@ async def test_the_command_serves_over_stdio(folder: Path) -> None:
 
 @pytest.mark.slow
 async def test_the_command_serves_over_http_and_stops_at_ctrl_c(folder: Path) -> None:
+    from mcp import Client
+
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *COMMAND,
