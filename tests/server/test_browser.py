@@ -347,6 +347,50 @@ def test_settings_are_read_by_all_and_changed_by_admins(
         assert world.admin.put("/api/v1/projects/shop/settings", json=given).is_success
 
 
+def test_on_a_phone_each_cell_of_a_table_is_in_sight_and_says_what_it_is(
+    world: World, address: str, open_page: Open
+) -> None:
+    said = "cells => cells.map(cell => getComputedStyle(cell, '::before').content)"
+    for width, heads in ((360, ['"Name"', '"Role"', '"Decides as"', '""']), (1440, ["none"] * 4)):
+        page = open_page(f"{address}/projects/shop/#/members", width, 740)
+        log_in(page, "admin")
+        row = page.locator(".sheet-rows tbody tr", has_text="manager")
+        row.wait_for()
+        assert row.locator("td").evaluate_all(said) == heads
+        frame = page.locator(".rows-frame")
+        assert frame.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_a_fork_of_a_run_that_waits_for_a_person_asks_one(
+    world: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/fork/{world.start()}")
+    log_in(page, "developer")
+    steps = page.get_by_label("What the fork does")
+    steps.locator("li", has_text="approve").get_by_text("asks a person").wait_for()
+
+
+def test_what_is_not_there_is_told_and_what_is_empty_says_what_to_do(
+    address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/bank/#/nowhere/at-all")
+    log_in(page, "stranger")
+    page.get_by_role("heading", name="There is no such page").wait_for()
+    page.get_by_role("link", name="All runs").click()
+    page.get_by_text("There is no run here yet").wait_for()
+    page.get_by_role("link", name="a program").click()
+    page.get_by_text("No program was put here yet").wait_for()
+    page.goto(f"{address}/projects/bank/#/programs/nothing")
+    page.get_by_text("there is no program 'nothing'").wait_for()
+    assert page.get_by_role("link", name="Path map").count() == 0
+    page.goto(f"{address}/projects/bank/#/run/nothing")
+    heading = page.get_by_role("heading", name="This run cannot be shown").bounding_box()
+    link = page.get_by_role("link", name="All runs").bounding_box()
+    assert heading is not None
+    assert link is not None
+    assert link["y"] - heading["y"] < 100, "what is said stands together"
+
+
 PLACES = {
     "login": None,
     "runs-of-team": "#/",

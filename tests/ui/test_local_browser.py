@@ -213,6 +213,17 @@ def test_a_server_that_is_gone_is_told(serve: Any, stored: StoreLibrary, open_pa
     expect(page.locator(".runs tbody tr")).to_have_count(5)  # what was known stays
 
 
+def test_what_waits_says_for_whom_and_not_how_long_it_took_to_ask(
+    serve: Any, stored: StoreLibrary, open_page: Open
+) -> None:
+    page = open_page(f"{serve(stored).address}#/run/refund-2002?view=g&step=approve")
+    page.locator(".box.selected", has_text="waits for manager").wait_for()
+    assert "approval · from" in page.locator(".detail header").inner_text().replace("\n", " ")
+    page.keyboard.press("l")
+    row = page.locator(".main .row", has_text="approve")
+    assert row.locator(".row-number").last.inner_text() == "waiting"
+
+
 def test_what_a_run_did_is_seen_before_the_graph_of_its_large_program_is_made(
     serve: Any, stored: StoreLibrary, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

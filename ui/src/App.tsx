@@ -47,6 +47,9 @@ export function App() {
   return <TeamApp tools={tools}>{(team) => <Pages from={team} tools={null} />}</TeamApp>;
 }
 
+/** Pages at whose address the list of runs stands; a server's own come before somebody is logged in. */
+const HOME: (string | undefined)[] = [undefined, "login", "setup"];
+
 /** The pages that every source of runs has. */
 function Pages({ from, tools }: { from: Source; tools: ReactNode }) {
   const [{ page }] = useAddress();
@@ -62,7 +65,14 @@ function Pages({ from, tools }: { from: Source; tools: ReactNode }) {
     return <ForkPage key={first} from={from} forks={from.forks} id={first} tools={tools} />;
   }
   if (name === "inbox") return <InboxPage from={from} tools={tools} />;
-  return <RunsPage from={from} tools={tools} />;
+  if (HOME.includes(name)) return <RunsPage from={from} tools={tools} />;
+  return (
+    <main className="message">
+      <h1>There is no such page</h1>
+      <p>The address may be misspelt, or the page may not be for you.</p>
+      <a href="#/">All runs</a>
+    </main>
+  );
 }
 
 const EVERY_MS = 1_000; // between two looks at a run under way

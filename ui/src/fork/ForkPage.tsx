@@ -276,10 +276,8 @@ function Steps({ steps, preview }: { steps: StepView[]; preview: ForkPreview }) 
               <StateChip state="done" text="takes its record" />
             ) : first !== undefined ? (
               <StateChip
-                state={first.stops ? "waiting" : "running"}
-                text={
-                  first.stops ? "waits before its effect" : `calls ${first.called ?? first.type}`
-                }
+                state={first.stops || first.type === "approval" ? "waiting" : "running"}
+                text={wordsOf(first)}
               />
             ) : (
               <StateChip
@@ -292,6 +290,12 @@ function Steps({ steps, preview }: { steps: StepView[]; preview: ForkPreview }) 
       })}
     </ol>
   );
+}
+
+/** What a call of a fork is, for a person. */
+function wordsOf(call: ForkPreview["calls"][number]): string {
+  if (call.type === "approval") return "asks a person";
+  return call.stops ? "waits before its effect" : `calls ${call.called ?? call.type}`;
 }
 
 function Tree({ forks, id }: { forks: ForksOfSource; id: string }) {

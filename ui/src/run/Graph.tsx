@@ -354,7 +354,7 @@ function fact(box: Box, last: StepView | undefined, at: Shown | undefined): stri
       return `${box.test ?? ""}${last.branch === undefined ? "" : ` → ${last.branch}`}`;
     case "approval":
       return last.status === "suspended"
-        ? `waits ${box.line}`
+        ? `waits ${box.line.replace(/^by /, "for ")}`
         : `${box.line} → ${last.branch ?? ""}`;
     default:
       return box.line;

@@ -49,7 +49,8 @@ export function Inspector() {
           {step !== undefined && step.end !== null && (
             <span className="muted" title={exact(run.view.started, step)}>
               {" "}
-              · {duration(step.end - step.start)} · from {duration(step.start)}
+              {step.status !== "suspended" && `· ${duration(step.end - step.start)} `}· from{" "}
+              {duration(step.start)}
             </span>
           )}
         </p>

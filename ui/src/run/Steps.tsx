@@ -100,7 +100,7 @@ export function RowView({
             {step?.usage && step.type === "llm" ? cost(step.usage.cost_usd) : ""}
           </div>
           <div className="row-number">
-            {row.end === null ? word(row.state) : duration(row.end - row.start)}
+            {isOpenEnded(row) ? word(row.state) : duration((row.end ?? 0) - row.start)}
           </div>
         </>
       ) : (
@@ -110,8 +110,13 @@ export function RowView({
   );
 }
 
+/** Whether nobody knows yet how long it takes: of what waits, only when it asked is recorded. */
+function isOpenEnded(row: Row): boolean {
+  return row.end === null || row.state === "waiting";
+}
+
 function Bar({ row, axis, end, wide }: { row: Row; axis: Axis; end: number; wide: boolean }) {
-  const open = row.end === null || row.state === "waiting";
+  const open = isOpenEnded(row);
   const from = axis.at(row.start);
   const to = axis.at(open ? end : (row.end ?? end));
   const attempts = row.step?.attempts ?? [];

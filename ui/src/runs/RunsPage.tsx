@@ -208,7 +208,15 @@ export function RunsPage({ from, tools }: { from: Source; tools: ReactNode }) {
               <>
                 <p>There is no run here yet.</p>
                 <p className="muted">
-                  <code>nano-vm run program.yaml --store URL</code> makes one.
+                  {from.shared ? (
+                    <>
+                      Start one from <a href="#/programs">a program</a> of the project.
+                    </>
+                  ) : (
+                    <>
+                      <code>nano-vm run program.yaml --store URL</code> makes one.
+                    </>
+                  )}
                 </p>
               </>
             ) : (

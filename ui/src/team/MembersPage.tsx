@@ -60,7 +60,11 @@ export function MembersPage({ from }: { from: TeamSource }) {
                 </td>
                 <td>{one.role}</td>
                 <td>
-                  <Plain text={one.approves.join(", ")} />
+                  <Plain
+                    text={one.approves
+                      .map((role) => (role === "*" ? "all roles" : role))
+                      .join(", ")}
+                  />
                 </td>
                 <td>
                   <button

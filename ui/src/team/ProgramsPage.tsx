@@ -85,10 +85,12 @@ export function ProgramPage({ from, name }: { from: TeamSource; name: string }) 
             </span>
           )}
           <span className="grow" />
-          <a className="button" href={`#/programs/${encodeURIComponent(name)}/map`}>
-            Path map
-          </a>
-          {from.may("program:write") && (
+          {found !== null && (
+            <a className="button" href={`#/programs/${encodeURIComponent(name)}/map`}>
+              Path map
+            </a>
+          )}
+          {found !== null && from.may("program:write") && (
             <a className="button" href={`#/programs/${encodeURIComponent(name)}/edit`}>
               Edit
             </a>

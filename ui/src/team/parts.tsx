@@ -3,7 +3,9 @@ import {
   type ReactNode,
   useCallback,
   useEffect,
+  useLayoutEffect,
   useMemo,
+  useRef,
   useState,
 } from "react";
 import { Refusal } from "../api/refusal";
@@ -131,12 +133,24 @@ export function When({ at, never = "" }: { at: number | null; never?: string }) 
   );
 }
 
-/** A table that scrolls by itself where it is wider than the page. */
+/** A table that scrolls by itself where it is wider than the page; on a phone each row is a card, in
+ * which a cell says what stands above it otherwise. */
 export function Cells({ children }: { children: ReactNode }) {
+  const table = useRef<HTMLTableElement>(null);
+  useLayoutEffect(() => {
+    const heads = [...(table.current?.tHead?.rows[0]?.cells ?? [])].map((head) =>
+      head.querySelector(".unseen") === null ? (head.textContent ?? "") : "",
+    );
+    for (const row of table.current?.tBodies[0]?.rows ?? []) {
+      for (const cell of row.cells) cell.dataset.label = heads[cell.cellIndex] ?? "";
+    }
+  });
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: else nobody scrolls it by the keyboard
     <div className="rows-frame" tabIndex={0}>
-      <table className="sheet-rows">{children}</table>
+      <table ref={table} className="sheet-rows">
+        {children}
+      </table>
     </div>
   );
 }
