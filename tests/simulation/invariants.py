@@ -16,10 +16,12 @@ end.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from soak.programs import key_of
 
+from nano_vm.records.record import Record, flattened
 from nano_vm.records.trace import StepStatus
 from nano_vm.replay import Replayer
 from nano_vm.run.durable.stored import reconciles, trace_of
@@ -41,23 +43,23 @@ def watch(life: Life) -> None:
     life.database.given.append(lambda process, item: _given(life, process, item))
     life.database.appended.append(lambda process, item: _appended(life, process, item))
     life.database.acknowledged.append(lambda process, item: _acknowledged(life, process, item))
-    life.database.claimed.append(lambda run, owner: _claimed(life, run, owner))
+    life.database.claimed.append(lambda run, before: _claimed(life, run, before))
 
 
-def _claimed(life: Life, run: StoredRun, owner: str) -> None:
-    """A run is about to be *owner*'s: on one machine none that is there loses it."""
-    life.drivers[run.run_id, run.fence + 1] = owner
+def _claimed(life: Life, run: StoredRun, before: str | None) -> None:
+    """A run that was *before*'s has another owner: on one machine none that is there loses it."""
+    life.drivers[run.run_id, run.fence] = str(run.owner)
     names = {kind: {m.name for m in run.inbox if m.kind == kind} for kind in ("outcome", "resolve")}
     twice = names["outcome"] & names["resolve"]
     life.known_twice |= {(run.run_id, name) for name in twice}
-    if run.owner in (None, owner) or not life.database.one_machine:
+    if before in (None, run.owner) or not life.database.one_machine:
         return
     there = any(
-        process.alive and (run.owner or "").startswith(_name(process))
+        process.alive and (before or "").startswith(_name(process))
         for process in life.world.processes
     )
-    if there and run.owner in life.database.model._owners:
-        life.fault(f"{run.run_id}: taken from {run.owner}, which is there")
+    if there and before in life.database.model._owners:
+        life.fault(f"{run.run_id}: taken from {before}, which is there")
 
 
 def _name(process: Process) -> str:
@@ -225,10 +227,11 @@ def _run(life: Life, stored: StoredRun) -> Any:
     again = REPLAYERS[stored.program_digest].replay(trace, stored)
     if not again.identical:
         yield f"replay: {again}"
-    yield from _effects(life, stored, trace)
-    yield from _undone(stored, trace)
+    made = list(flattened(trace.recording.full()))
+    yield from _effects(life, stored, made)
+    yield from _undone(stored, made)
     yield from _budget(life, stored, program)
-    yield from _messages(life, stored, trace)
+    yield from _messages(life, stored, made)
     yield from _handed_over(life, stored)
 
 
@@ -261,16 +264,16 @@ def _handed_over(life: Life, stored: StoredRun) -> Any:
                 yield f"{key}: {process.name} got what it gave, and told nobody"
 
 
-def _effects(life: Life, stored: StoredRun, trace: Any) -> Any:
+def _effects(life: Life, stored: StoredRun, made: Sequence[Record]) -> Any:
     recorded = {
         key_of(stored.run_id, step.path): step
-        for step in trace.steps
-        if step.type in ("tool", "llm") and not step.step_id.endswith("/reconcile")
+        for step in made
+        if step.step.type in ("tool", "llm") and not step.step.step_id.endswith("/reconcile")
     }
     for key, step in recorded.items():
         done = life.ledger.truth(key)
         success = step.status is StepStatus.SUCCESS
-        if step.type != "tool":
+        if step.step.type != "tool":
             continue
         if success and done is None:
             yield f"{key}: recorded as done, and it was not"
@@ -288,10 +291,10 @@ def _effects(life: Life, stored: StoredRun, trace: Any) -> Any:
             yield f"{key}: called, and no step says so"
 
 
-def _undone(stored: StoredRun, trace: Any) -> Any:
+def _undone(stored: StoredRun, made: Sequence[Record]) -> Any:
     """That all that was done is undone, last first, and nothing where the run succeeded."""
-    done = [step.path for step in trace.steps if step.status is StepStatus.SUCCESS]
-    undone = [s.path.removesuffix("/undo") for s in trace.steps if s.path.endswith("/undo")]
+    done = [step.path for step in made if step.status is StepStatus.SUCCESS]
+    undone = [s.path.removesuffix("/undo") for s in made if s.path.endswith("/undo")]
     if stored.status == "success":
         if undone:
             yield f"{undone} were undone, and the run succeeded"
@@ -326,11 +329,11 @@ def _budget(life: Life, stored: StoredRun, program: Any) -> Any:
         yield f"its budget is used up, and it began {dict(begun)} calls of {limits}"
 
 
-def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
+def _messages(life: Life, stored: StoredRun, made: Sequence[Record]) -> Any:
     used = {(m.kind, m.name, m.by) for m in stored.decided}
-    waits = [s for s in trace.steps if s.type == "wait" and s.status is StepStatus.SUCCESS]
+    waits = [s for s in made if s.step.type == "wait" and s.status is StepStatus.SUCCESS]
     events = [m for m in stored.decided if m.kind == "event"]
-    if len(events) != sum(not s.step_id.startswith("pause") for s in waits):
+    if len(events) != sum(not s.step.step_id.startswith("pause") for s in waits):
         yield f"{len(waits)} waits are over, and {len(events)} events were used"
     approvals = [m.name for m in stored.decided if m.kind in ("approve", "reject")]
     if len(approvals) != len(set(approvals)):

@@ -77,8 +77,9 @@ def _hosts(lease_seconds: float, *observers: Any) -> tuple[ExecutionVM, Executio
     )
     new = old.with_(tools=OUTSIDE.next_tools, programs=CALLED_NEXT)
     for program in (*PROGRAMS, *FOCUSED):
-        prepare(old, program)
-        prepare(new, program)
+        begun_by_old, begun_by_new = prepare(old, program), prepare(new, program)
+        old.preparer.of_stored(begun_by_new)
+        new.preparer.of_stored(begun_by_old)
     return old, new
 
 

@@ -11,7 +11,7 @@ from simulation.campaign import sound
 from simulation.mutants import found_by, mutants
 from simulation.served import Served
 
-CHUNK = 30
+CHUNK = 50
 CHUNKS = first(1, range(10))
 
 

@@ -24,7 +24,7 @@ CHUNK = 100
 CHUNKS = first(1, range(5))
 """Hundreds of worlds that are the same each time."""
 
-FRESH = (("plain", 100), ("long", 20), ("served", 10), ("paired", 20))
+FRESH = (("plain", 100), ("long", 20), ("served", 17), ("paired", 20))
 """How many of which kind are new in each: from the seed that ``NANO_VM_SEED`` names, which
 `make test` takes from the commit and prints.
 """

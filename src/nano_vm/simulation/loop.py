@@ -60,6 +60,7 @@ class SimulatedLoop:
     def serve(self) -> None:
         """Run what is ready, for ever."""
         ready, world = self._ready, self.process.world
+        hub = world.hub
         while True:
             while ready:
                 due = ready.popleft()
@@ -76,7 +77,9 @@ class SimulatedLoop:
                 if world.closed:  # a task has kept what was to end this greenlet
                     return
             self._idle = True
-            self.process.park()
+            hub.switch()
+            if world.closed:
+                return
             self._idle = False
 
     def _turn(self) -> None:

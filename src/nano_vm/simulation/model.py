@@ -220,6 +220,11 @@ class Model:
         self.charge(claims)
         return claims
 
+    def owner_of(self, run_id: str) -> str | None:
+        """Whose a run is; of no run nobody's."""
+        kept = self._runs.get(run_id)
+        return kept.run.owner if kept is not None else None
+
     def _claimable(self, run: StoredRun, owner: str) -> bool:
         return run.status not in ENDED and (run.owner == owner or self._is_free(run))
 

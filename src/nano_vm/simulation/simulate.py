@@ -123,9 +123,9 @@ def simulate(
     return found
 
 
-def prepare(host: ExecutionVM, program: Program) -> None:
-    """Have *host* know a program, and the same as its store has it: else each process of a world
-    would read and compile it for itself.
+def prepare(host: ExecutionVM, program: Program) -> StoredRun:
+    """Have *host* know a program, and the same as its store has it, which is given: else each
+    process of a world would read and compile it for itself.
 
     Raises:
         ProgramError: If the program has faults.
@@ -134,7 +134,9 @@ def prepare(host: ExecutionVM, program: Program) -> None:
     prepared = host.preparer.prepare(program)
     digest = prepared.flow.digest or program.digest
     document = prepared.document()
-    host.preparer.of_stored(StoredRun("", program.name, digest, 0, document))
+    stored = StoredRun("", program.name, digest, 0, document)
+    host.preparer.of_stored(stored)
+    return stored
 
 
 def _smallest(one: _One, what: str) -> BrokenWorld:

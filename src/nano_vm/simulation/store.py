@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent
 
@@ -49,7 +49,8 @@ class Database:
         self.answers_slowly = False  # whether what is stored may be answered late
         self.given: list[Callable[[Process, Append], None]] = []  # before it is on its way
         self.appended: list[Callable[[Process, Append], None]] = []
-        self.claimed: list[Callable[[StoredRun, str], None]] = []  # before it is the owner's
+        # each run that is claimed, and whose it was before
+        self.claimed: list[Callable[[StoredRun, str | None], None]] = []
         self.acknowledged: list[Callable[[Process, Append], None]] = []
 
 
@@ -265,11 +266,11 @@ class SimulatedStore(StoreProtocol):
         """See `Store.claim`."""
 
         def job() -> dict[str, Claim]:
-            before = self.model.load_each(run_ids) if self.database.claimed else {}
+            before = {run_id: self.model.owner_of(run_id) for run_id in run_ids}
             claims = self.model.claim(run_ids, owner, now_ns, most=most, alive=alive)
             for run_id in claims:
                 for told in self.database.claimed:
-                    told(cast(StoredRun, before[run_id]), owner)
+                    told(self.model.load(run_id, rows=False), before[run_id])
             return claims
 
         return self._written(job, again=True)

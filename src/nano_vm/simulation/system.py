@@ -120,7 +120,7 @@ class SimulatedSystem(System):
         return Identity(computer.name, computer.boot, SPACE, process.pid, process.born)
 
     def boot_ns(self) -> int:
-        return here().monotonic_ns()
+        return _monotonic_ns()
 
     def random(self) -> float:
         return here().world.draw.random()

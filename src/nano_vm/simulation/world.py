@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import _set_running_loop
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +123,11 @@ class Process:
 
     def resume(self, which: greenlet) -> None:
         """Let a greenlet of this process run until it waits; called by the world only."""
-        self.world.run_loop(self.loop.asyncio if which is self.main else None)
+        world, loop = self.world, self.loop.asyncio if which is self.main else None
+        if world.running is not loop:
+            # asyncio asks the system for the id of its process then, so it is not told twice
+            world.running = loop
+            _set_running_loop(loop)
         which.switch()
 
     def park(self) -> None:
@@ -134,7 +140,9 @@ class Process:
         """Have *call* made at true time *when*: later if the process stands still then, and never
         if it is dead.
         """
-        self.world.at(when, call, self)
+        world = self.world
+        now = world.now
+        heappush(world.queue, (when if when > now else now, next(world.numbers), call, self))
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Have *call* made after so long by the clock of this process; a wait takes some time,
@@ -249,6 +257,9 @@ class Faults:
 
 CALM = Faults()
 
+BEFALL = ("death", "freeze", "clock", "partition")
+"""Those that befall a process, before one of its events."""
+
 
 def drawn_faults(draw: Random) -> Faults:
     """Which faults a world has, and how often: of each kind about half of the worlds have none, so
@@ -311,17 +322,14 @@ class World:
         self.events = 0
         self.calm_from = 0  # no fault is drawn after that
         self.closed = False
-        self._queue: list[tuple[int, int, Callable[[], None], Process | None]] = []
-        self._number = 0
+        # what is to come: when, its number, what, and of which process
+        self.queue: list[tuple[int, int, Callable[[], None], Process | None]] = []
+        self.numbers = count()
         self._drawn = 0
-        self._loop: asyncio.AbstractEventLoop | None = None  # that asyncio takes for running
-        process_rates = {
-            "death": faults.death,
-            "freeze": faults.freeze,
-            "clock": faults.clock,
-            "partition": faults.partition,
-        }
-        self._process_rates = {kind: rate for kind, rate in process_rates.items() if rate}
+        self.running: asyncio.AbstractEventLoop | None = None  # as asyncio has it
+        self._random = self.draw.random
+        self._odds: dict[str, int] = {kind: rate for kind, rate in vars(faults).items() if rate}
+        self._process_rates = {kind: self._odds[kind] for kind in BEFALL if kind in self._odds}
         rate = sum(1 / rate for rate in self._process_rates.values())
         self._mean = 1 / rate if rate else 0.0
         self._left = self._gap()
@@ -330,12 +338,12 @@ class World:
 
     def at(self, when: int, call: Callable[[], None], process: Process | None = None) -> None:
         """Have *call* made at *when*."""
-        self._number += 1
-        heappush(self._queue, (when if when > self.now else self.now, self._number, call, process))
+        when = when if when > self.now else self.now
+        heappush(self.queue, (when, next(self.numbers), call, process))
 
     def delay(self, least: int, most: int) -> int:
         """A drawn delay: as often between 1 and 2 as between 10 and 20."""
-        return int(least * (most / least) ** self.draw.random())
+        return int(least * (most / least) ** self._random())
 
     def run(self, done: Callable[[], bool], until_ns: int) -> bool:
         """Let the world go on until *done*, which is asked now and then, or *until_ns*; whether it
@@ -347,36 +355,39 @@ class World:
                     return done()
             return True
         finally:
-            self.run_loop(None)
+            self.running = None
+            _set_running_loop(None)
 
     def _go_on(self, until_ns: int) -> bool:
         """Let some events happen; whether there were any left until then."""
-        queue, comes = self._queue, self._comes
+        queue, comes = self.queue, self._comes
         for _ in range(EVENTS_AT_ONCE):
-            if not queue or queue[0][0] > until_ns:
+            if not queue:
                 return False
-            self.now, _, call, process = heappop(queue)
-            if process is None or comes(process, call):
-                self.here = process
-                self.events += 1
-                call()
+            now, number, call, process = heappop(queue)
+            if now > until_ns:
+                heappush(queue, (now, number, call, process))
+                return False
+            self.now = now
+            if process is not None:
+                left = self._left
+                if left == 1 or process.frozen_until > now or not process.alive:
+                    if not comes(process, call):
+                        continue
+                elif left:  # as `_comes` has it, which nearly no event has to ask
+                    self._left = left - 1
+            self.here = process
+            self.events += 1
+            call()
         return True
-
-    def run_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Have asyncio take *loop* for the one that runs. It asks the system for the id of its
-        process then, so that is not said twice.
-        """
-        if self._loop is not loop:
-            self._loop = loop
-            asyncio._set_running_loop(loop)
 
     def _comes(self, process: Process, call: Callable[[], None]) -> bool:
         """Whether an event of a process happens: not if that is dead, and later if it stands
         still. What befalls a process does so right before one of its events.
         """
-        if self._left and process.alive and process.frozen_until <= self.now < self.calm_from:
+        if self._left and process.alive and process.frozen_until <= self.now:
             self._left -= 1
-            if not self._left:
+            if not self._left and self.now < self.calm_from:
                 self._disturb(process, call)
         if not process.alive:
             return False
@@ -406,10 +417,8 @@ class World:
 
     def strikes(self, kind: str, who: str) -> bool:
         """Whether a fault of *kind* happens now to *who*."""
-        if self.now >= self.calm_from:
-            return False
-        rate: int = getattr(self.rates, kind)
-        if not rate or self.chance.random() * rate >= 1:
+        rate = self._odds.get(kind)
+        if rate is None or self.now >= self.calm_from or self.chance.random() * rate >= 1:
             return False
         return self.happens(kind, who)
 

@@ -87,7 +87,7 @@ class Row:
 
     def sealed(self, salt: bytes, known: dict[int, Any]) -> bytes:
         """What the seal covers: everything, values by salted hash, as a canonical JSON list;
-        *known* are hashes by identity.
+        *known* are hashes by identity, `NO_VALUES` at first.
         """
         known_of = known.get
         request, output, rest = self.request, self.output, self.rest
@@ -166,12 +166,15 @@ def salted(salt: bytes, value: Any) -> str | None:
     return None if value is UNSET else sha256(salt + canonical(value)).hexdigest()
 
 
+NO_VALUES: dict[int, Any] = {id(UNSET): ("null", UNSET)}
+"""Hashes by identity before any was computed: most rows have a value that is not set."""
+
+
 def _hidden(salt: bytes, value: Any, known: dict[int, Any]) -> tuple[str, Any]:
     """The salted hash of *value* as JSON, kept in *known* beside the value, so that its identity
     stays its own.
     """
-    hidden = "null" if value is UNSET else f'"{salted(salt, value)}"'
-    found = known[id(value)] = hidden, value
+    found = known[id(value)] = f'"{salted(salt, value)}"', value
     return found
 
 

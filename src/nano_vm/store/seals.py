@@ -10,7 +10,7 @@ from typing import Any
 
 from ..records.trace import Trace
 from ..values import canonical
-from .records import PENDING, RUNNING, SUSPENDED, Message, Row, StoredRun, salted
+from .records import NO_VALUES, PENDING, RUNNING, SUSPENDED, Message, Row, StoredRun, salted
 from .signing import SigningKey, holds, signer_of
 
 SEAL, MESSAGE = "seal", "message"
@@ -26,7 +26,7 @@ _HIDDEN = frozenset({"output", "error", "waiting"})
 
 def chained(head: bytes, salt: bytes, rows: Iterable[Row]) -> bytes:
     """The seal's chain after *rows*."""
-    known: dict[int, Any] = {}  # equal cells of a loaded run have one value between them
+    known = dict(NO_VALUES)  # equal cells of a loaded run have one value between them
     for row in rows:
         head = sha256(head + row.sealed(salt, known)).digest()
     return head

@@ -408,7 +408,8 @@ class Durable(forking.Begins):
             terms = RunTerms.of_record(stored.about, prepared.program.budget)
         except ValueError as error:
             raise VMError(f"run {run_id!r}: {error}") from None
-        terms = replace(terms, count_tokens=prepared.terms.count_tokens)
+        if prepared.terms.count_tokens is not None:
+            terms = replace(terms, count_tokens=prepared.terms.count_tokens)
         machine = machine_of(
             plan, stored.inputs, terms, recording.started_ns, run_id=run_id, seed=stored.seed
         )
