@@ -30,6 +30,8 @@ from nano_vm.values import as_text, canonical
 FRAME = {
     "text": "ok",
     "int": 7,
+    "exact": 1 << 53,  # the largest int below which each is a float
+    "huge": (1 << 60) + 1,
     "float": 0.5,
     "flag": True,
     "none": None,

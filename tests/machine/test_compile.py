@@ -52,8 +52,8 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
             ),
         ],
         """
-        program 'p': 6 ops, 5 slots, 1 frames
-        slots: 0=$q, 1=$f.output, 2=$hit, 3=$g.output, 4=$h.output
+        program 'p': 6 ops, 3 slots, 1 frames
+        slots: 0=$q, 1=$hit, 2=(unread)
         frame 0 'run': begins at 2
              2 tool f find(q) read -> $f.output, $hit  [next 3]
              3 tool g find(q) read -> $g.output  [next 4, catch timeout|tool 5, skip 4]
@@ -83,8 +83,8 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
             step("n"),
         ],
         """
-        program 'p': 6 ops, 6 slots, 1 frames
-        slots: 0=$q, 1=$ask.output, 2=$a, 3=$c.output, 4=$y.output, 5=$n.output
+        program 'p': 6 ops, 3 slots, 1 frames
+        slots: 0=$q, 1=$a, 2=(unread)
         frame 0 'run': begins at 2
              2 model ask default model one of ['yes', 'no'] -> $ask.output, $a  [next 3]
              3 branch c $a == 'yes' -> $c.output  [then 4, otherwise 5]
@@ -106,8 +106,8 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
             step("z", args={"q": "$c.output"}),
         ],
         """
-        program 'p': 8 ops, 5 slots, 1 frames
-        slots: 0=$q, 1=$c.output, 2=$y.output, 3=$n.output, 4=$z.output
+        program 'p': 8 ops, 3 slots, 1 frames
+        slots: 0=$q, 1=$c.output, 2=(unread)
         frame 0 'run': begins at 2
              2 branch c $q == 'yes' -> $c.output  [then 5, otherwise 7]
              3 close c  [next 4]
@@ -131,7 +131,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
         ],
         """
         program 'p': 5 ops, 3 slots, 1 frames
-        slots: 0=$q, 1=$l.output, 2=$x.output
+        slots: 0=$q, 1=$x.output, 2=(unread)
         frame 0 'run': begins at 2
              2 loop l at most 3 times -> $l.output  [next 4]
              3 test l until $x.output == 'x'  [until 0, again 4]
@@ -152,8 +152,8 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
             },
         ],
         """
-        program 'p': 14 ops, 8 slots, 4 frames
-        slots: 0=$q, 1=$p.output, 2=$x.output, 3=$y.output, 4=$z.output, 5=$m.output, 6=$it, 7=$w.output
+        program 'p': 14 ops, 4 slots, 4 frames
+        slots: 0=$q, 1=$p.output, 2=$it, 3=(unread)
         frame 0 'run': begins at 2
              2 fork p parallel frame 1 'x', frame 2 'z' -> $p.output  [next 9]
              9 fork m map frame 3 'it' -> $m.output  [next 0]
@@ -186,8 +186,8 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
             step("x"),
         ],
         """
-        program 'p': 7 ops, 4 slots, 1 frames
-        slots: 0=$q, 1=$s.output, 2=$y.output, 3=$x.output
+        program 'p': 7 ops, 2 slots, 1 frames
+        slots: 0=$q, 1=(unread)
         frame 0 'run': begins at 2
              2 switch s -> $s.output  [case a 3, case b 6, default 0]
              3 tool x find(q) read -> $x.output  [next 0]
@@ -211,8 +211,8 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
             step("x"),
         ],
         """
-        program 'p': 4 ops, 3 slots, 1 frames
-        slots: 0=$q, 1=$w.output, 2=$x.output
+        program 'p': 4 ops, 2 slots, 1 frames
+        slots: 0=$q, 1=(unread)
         frame 0 'run': begins at 2
              2 pause w -> $w.output  [then 3, otherwise 1]
              3 tool x find(q) read -> $x.output  [next 0]

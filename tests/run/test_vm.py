@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from nano_vm import (
     tool,
 )
 from nano_vm.run.ids import run_ids
+from nano_vm.run.live import LiveRuns, Run
 from nano_vm.testing import ScriptedLLM
 
 
@@ -934,6 +936,39 @@ async def test_who_waits_for_a_run_is_cancelled_also_in_the_turn_in_which_it_end
         await waiter
     assert waiter.cancelled()
     assert (await other).status is (TraceStatus.SUCCESS if begun else TraceStatus.CANCELLED)
+
+
+def test_a_run_under_way_in_another_event_loop_is_not_waited_for() -> None:
+    go = asyncio.Event()
+    vm, one = ExecutionVM(tools={"t": go.wait}), program(step())
+
+    async def begun() -> Run:
+        run = vm.start(one, run_id="r")
+        await asyncio.sleep(0)  # until it waits in its tool
+        return run
+
+    async def ended() -> Trace:
+        go.set()
+        return await run.result()
+
+    loop = asyncio.new_event_loop()
+    run = loop.run_until_complete(begun())
+    for wait in (run.result, run.joined, partial(vm.run, one, run_id="r")):
+        with pytest.raises(VMError, match="run 'r' is under way in another event loop"):
+            asyncio.run(wait())
+    assert loop.run_until_complete(ended()).ok
+    loop.close()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_run_of_a_store_is_known_as_long_as_it_runs(stored: bool) -> None:
+    vm, known = ExecutionVM(tools={"t": do}), LiveRuns(stored=stored)
+    begun = vm.begin(program(step()), run_id="r")
+    run = Run(begun.trace, vm.execution(begun))
+    known.remember(run)
+    assert known.get("r") is run
+    assert (await run.joined()).ok  # in the turn in which it ends
+    assert known.get("r") is (None if stored else run)
 
 
 @pytest.mark.parametrize("run_id", [5, b"x", "\ud800", ""])

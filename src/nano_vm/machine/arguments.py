@@ -22,6 +22,7 @@ from ..language.expr import (
     Eval,
     Frame,
     Ref,
+    Scope,
     Template,
     compile_expr,
     compile_value,
@@ -31,7 +32,6 @@ from ..language.expr import (
     load,
     parse_template,
 )
-from ..language.flow import Names
 from ..tools.contract import (
     ArgumentError,
     Parameter,
@@ -63,8 +63,8 @@ that a person wrote has a dozen.
 """
 
 NUMBERS = SCALARS - {str}
-EXACT_INT = 1 << 53
-"""Every int up to it is a float exactly."""
+EXACT_INT = (1 << 30) - 1
+"""Every int up to it is a float exactly, and is compared in one step; a larger one is looked at."""
 
 
 def order(contract: ToolContract, names: Sequence[str]) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def constant_of(
 
 
 def single_of(
-    contract: ToolContract, args: Mapping[str, Any], names: Names
+    contract: ToolContract, args: Mapping[str, Any], names: Scope
 ) -> tuple[int, frozenset[Any]] | None:
     """The shape that most calls have, which the machine writes out: of one argument that is one
     name, the slot, and the types that pass as they are.
@@ -126,7 +126,7 @@ class Shapes:
     def __init__(self) -> None:
         self.sources: set[str] = set()
 
-    def take(self, contract: ToolContract, args: Mapping[str, Any], names: Names) -> Take:
+    def take(self, contract: ToolContract, args: Mapping[str, Any], names: Scope) -> Take:
         """What takes the arguments *args* of a call from a frame."""
         if len(args) > MAX_ARGUMENTS:
             return _in_loops(contract, args, names)
@@ -134,7 +134,7 @@ class Shapes:
         take: Take | None = self.made(shape, shape.source(contract, args))
         return _in_loops(contract, args, names) if take is None else take
 
-    def messages(self, texts: Sequence[tuple[str, str]], names: Names) -> TakeMessages | None:
+    def messages(self, texts: Sequence[tuple[str, str]], names: Scope) -> TakeMessages | None:
         """What takes messages from a frame, given by role and the text of their content; None where
         they are too many or too long to go unlooked at.
         """
@@ -153,7 +153,7 @@ class Shapes:
         return _maker(source)(*shape.cells)
 
 
-def _in_loops(contract: ToolContract, args: Mapping[str, Any], names: Names) -> Take:
+def _in_loops(contract: ToolContract, args: Mapping[str, Any], names: Scope) -> Take:
     """As a function of a shape, argument by argument."""
     values = [compile_value(written, names) for written in args.values()]
     give = [
@@ -178,11 +178,17 @@ class _Shape:
     that of a name without a value.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Scope) -> None:
         self.names = names
         self.lines: list[str] = []
         self.cells: list[Any] = []
-        self.tests: list[str] = []  # of what may pass as it is, one for each line that converts
+        # of the lines: those that take a value from its slot, and those that look whether it has one
+        self.loads: list[str] = []
+        self.looks: list[str] = []
+        # of what mostly comes, one for each line that converts: the test, and what is received then
+        # in place of the variable that has the outcome
+        self.tests: list[str] = []
+        self.mostly: dict[str, str] = {}
         self.count = 0
 
     def source(self, contract: ToolContract, args: Mapping[str, Any]) -> str:
@@ -198,18 +204,17 @@ class _Shape:
         if not self.lines and request == received:
             both = tuple([known.value for _, known in values.values()])
             self.lines.append(f"return {self.cell((both, both))}")
-        elif request == received:
-            self.lines += [f"r = {request}", "return r, r"]
-        else:
-            if (
-                self.tests
-                and list(names) == list(args)
-                and len(self.tests) == len(self.lines) - taken
-            ):
-                # all pass as they are, as they mostly do
-                passing = f"if {' and '.join(self.tests)}: return r, r"
-                self.lines[taken:taken] = [f"r = {request}", passing]
-            self.lines.append(f"return {request}, {received}")
+            return self.made()
+        taking, converting = self.lines[:taken], self.lines[taken:]
+        if self.tests and len(self.tests) == len(converting):
+            mostly = _tuple([self.mostly.get(given[name], given[name]) for name in names])
+            quick = f"if {' and '.join(self.tests)}: {_returned(request, mostly)}"
+            if len(taking) == len(self.loads) + len(self.looks):  # nothing but names
+                # what has no value passes no test; but a name that has none is told before any fault
+                taking = [*self.loads, quick, *self.looks]
+            else:
+                taking.append(quick)
+        self.lines = [*taking, *converting, _returned(request, received)]
         return self.made()
 
     def messages(self, texts: Sequence[tuple[str, str]]) -> str:
@@ -284,7 +289,9 @@ class _Shape:
             found = f"{name}[{key}] if type({name}) is dict and {key} in {name} else {get}(f)"
             self.lines.append(f"{name} = {found}")
         else:
-            self.lines.append(f"if {name} is {self.cell(UNSET)}: {get}(f)")
+            self.loads.append(self.lines[-1])
+            self.looks.append(f"if {name} is {self.cell(UNSET)}: {get}(f)")
+            self.lines.append(self.looks[-1])
         return name
 
     def text(self, template: Template, get: Eval) -> str:
@@ -353,9 +360,14 @@ class _Shape:
         if parameter.convert is converter(float):  # of an int, as often as not
             whole, low, high = self.cell(int), self.cell(-EXACT_INT), self.cell(EXACT_INT)
             number = f"type({variable}) is {whole} and {low} <= {variable} <= {high}"
-            return self.set(f"{variable} if {test} else float({variable}) if {number} else {other}")
+            self.tests.append(f"({test} or {number})")
+            outcome = self.set(f"float({variable}) if {self.tests[-1]} else {other}")
+            self.mostly[outcome] = f"float({variable})"  # which is the same float if it is one
+            return outcome
         self.tests.append(test)
-        return self.set(f"{variable} if {test} else {other}")
+        outcome = self.set(f"{variable} if {test} else {other}")
+        self.mostly[outcome] = variable
+        return outcome
 
     def copy(
         self, variable: str, written: _Written, parameter: Parameter, convert: Callable[..., Any]
@@ -406,6 +418,12 @@ def _maker(source: str) -> Callable[..., Any]:
     exec(source, namespace)  # noqa: S102
     made: Callable[..., Any] = namespace["make"]
     return made
+
+
+def _returned(request: str, received: str) -> str:
+    if request == received:
+        return f"r = {request}; return r, r"
+    return f"return {request}, {received}"
 
 
 def _tuple(names: list[str]) -> str:

@@ -17,6 +17,7 @@ from ..errors import ExprError
 from ..language.expr import (
     Eval,
     Frame,
+    Ref,
     Template,
     compile_condition,
     compile_expr,
@@ -147,6 +148,61 @@ def compile_flow(
     return _Compiler(flow, contracts, checks or {}).plan()
 
 
+UNREAD = "(unread)"
+"""How a plan names the place of what nothing reads."""
+
+
+class Layout:
+    """Where the frames of one program keep its values: each name that something reads has a place,
+    in the order of `Names`, and all others have the last in common.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self.names, self.program = names, names.program
+        refs = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
+        refs += value_references(names.program.output)
+        read = sorted({names.load(ref)[0] for ref in refs})
+        places = {slot: place for place, slot in enumerate(read)}
+        self.last = len(read)
+        self.place = [places.get(slot, self.last) for slot in range(names.size)]
+        self.keys = {name: self.place[slot] for name, slot in names.keys.items()}
+        self.outputs = {step_id: self.place[slot] for step_id, slot in names.outputs.items()}
+        self.titles = _titles(names)
+        self.shown = [self.titles[slot] for slot in read]
+        if self.last < names.size:
+            self.shown.append(UNREAD)
+
+    def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
+        """As `expr.Scope.load`, in a frame."""
+        slot, path = self.names.load(ref)
+        return self.place[slot], path
+
+    def reads(self, name: str) -> bool:
+        """Whether anything reads ``$name``."""
+        return self.keys[name] < self.last
+
+    def written_by(self, step: Step) -> tuple[str, ...]:
+        """What the end of *step* writes or clears, for people."""
+        return tuple([self.titles[slot] for slot in self.names.results(step)])
+
+    def error(self, step_id: str, word: str) -> int:
+        """The place of what went wrong in a step; -1 where nothing reads it."""
+        slot = self.names.errors.get((step_id, word))
+        return -1 if slot is None else self.place[slot]
+
+
+def _titles(names: Names) -> list[str]:
+    """By slot, how the program writes it."""
+    result = [""] * names.size
+    for name, slot in names.keys.items():
+        result[slot] = f"${name}"
+    for step_id, slot in names.outputs.items():
+        result[slot] = f"${step_id}.output"
+    for (step_id, word), slot in names.errors.items():
+        result[slot] = f"${step_id}.{word}"
+    return result
+
+
 class _Compiler:
     def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks) -> None:
         self.flow = flow
@@ -160,8 +216,7 @@ class _Compiler:
         self.twice = _entered_twice(flow)
         # once for each program: branches and items share its names
         programs = {id(frame.names): frame.names for frame in flow.frames}
-        self.slots = {key: slot_names(names) for key, names in programs.items()}
-        self.read = {key: slots_read(names) for key, names in programs.items()}
+        self.layouts = {key: Layout(names) for key, names in programs.items()}
 
     def plan(self) -> Plan:
         flow = self.flow
@@ -202,23 +257,22 @@ class _Compiler:
         )
 
     def frame(self, graph: FrameGraph) -> FramePlan:
-        names = graph.names
+        names, layout = graph.names, self.layouts[id(graph.names)]
         frame = FramePlan(graph.index, graph.name, keeps_last=graph.kind in ("branch", "item"))
-        frame.slots = self.slots[id(names)]
+        frame.slots = layout.shown
         if graph.kind in ("run", "call"):
             program = names.program
             schema = program.inputs
             frame.budget = program.budget if graph.kind == "call" else None
             frame.timeout_ns = _ns(program.timeout_seconds)
-            frame.blank = [UNSET] * names.size
-            read = self.read[id(names)]
+            frame.blank = [UNSET] * len(layout.shown)
             needed = set(names.needed)
             if schema is not None:
                 required = set(schema.get("required", []))
                 needed = (needed - names.declared) | required
                 for name, part in schema.get("properties", {}).items():
                     if isinstance(part, dict) and "default" in part:
-                        frame.blank[names.keys[name]] = part["default"]
+                        frame.blank[layout.keys[name]] = part["default"]
                         needed.discard(name)
                 frame.check = schema_check(schema)
                 frame.declared = tuple(schema.get("properties", {}))
@@ -226,21 +280,21 @@ class _Compiler:
             # required by the schema, and read by no step
             frame.needed += tuple(sorted(needed - names.keys.keys()))
             free = names.inputs - needed
-            others = [name for name, slot in names.keys.items() if slot in read and name in free]
+            others = [name for name in names.keys if name in free and layout.reads(name)]
             frame.inputs = tuple(
-                (name, names.keys[name]) for name in [*frame.needed, *others] if name in names.keys
+                (name, layout.keys[name]) for name in [*frame.needed, *others] if name in names.keys
             )
             frame.others = tuple(others)
-            if [names.keys.get(n) for n in frame.needed] == list(range(len(frame.needed))):
+            if [layout.keys.get(n) for n in frame.needed] == list(range(len(frame.needed))):
                 frame.take = _taking(frame.needed)
             if program.output is not None:
-                frame.output = compile_value(program.output, names)
+                frame.output = compile_value(program.output, layout)
         return frame
 
     # --- ops ---
 
     def op(self, node: Node, frames: list[FramePlan]) -> Op:
-        step, names = node.step, node.frame.names
+        step, names = node.step, self.layouts[id(node.frame.names)]
         if node.kind in ("end", "fail"):
             return Op(code=END if node.kind == "end" else FAIL, type=node.kind)
         if node.kind == "close":
@@ -259,11 +313,9 @@ class _Compiler:
             op = self.step_op(node, step, names, frames)
         op.step_id, op.type = step.id, step.type.value
         op.out = names.outputs[step.id]
-        op.key = names.keys[step.output_key] if step.output_key is not None else -1
-        op.error, op.errors = (
-            names.errors.get((step.id, "error"), -1),
-            names.errors.get((step.id, "errors"), -1),
-        )
+        op.key = names.keys[step.output_key] if step.output_key is not None else op.out
+        op.error, op.errors = names.error(step.id, "error"), names.error(step.id, "errors")
+        op.writes = names.written_by(step)
         if node.kind != "close":
             op.has_default, op.default = (
                 step.has_default,
@@ -271,7 +323,7 @@ class _Compiler:
             )
         return op
 
-    def step_op(self, node: Node, step: Step, names: Names, frames: list[FramePlan]) -> Op:
+    def step_op(self, node: Node, step: Step, names: Layout, frames: list[FramePlan]) -> Op:
         defaults = names.program.defaults
         timeout = step.timeout_seconds
         match step:
@@ -352,7 +404,7 @@ class _Compiler:
                 )
         raise AssertionError(step)
 
-    def tool_step(self, step: ToolStep, names: Names, timeout: float | None, loc: Loc) -> ToolOp:
+    def tool_step(self, step: ToolStep, names: Layout, timeout: float | None, loc: Loc) -> ToolOp:
         own, *beside = tool_calls(step)
         op = self.tool(own, names, timeout, loc)
         op.attempts, op.retry = step.attempts, step.retry or Retry()
@@ -367,7 +419,7 @@ class _Compiler:
             setattr(op, call.use, other)
         return op
 
-    def tool(self, call: ToolCall, names: Names, timeout: float | None, loc: Loc) -> ToolOp:
+    def tool(self, call: ToolCall, names: Layout, timeout: float | None, loc: Loc) -> ToolOp:
         """One of the calls that the step at *loc* makes."""
         tool, args = call.tool, call.args
         contract = self.contracts[tool]
@@ -378,7 +430,7 @@ class _Compiler:
         called = (*receives, IDEMPOTENCY_KEY) if contract.takes_key else receives
         calling = Calling(tool, called, contract.positional[: len(called)] == called)
         take = self.shapes.take(contract, args, names)
-        slot, passing = single_of(contract, args, names) or (-1, frozenset())
+        slot, passing = single_of(contract, args, names) or (-1, None)
         return ToolOp(
             tool=tool,
             number=self.calls.setdefault(calling, len(self.calls)),
@@ -408,7 +460,7 @@ class _Compiler:
             self.enforcers[key] = enforcer(tool, name, rule)
         return self.enforcers[key]
 
-    def model(self, step: LLMStep, names: Names, timeout: float | None) -> ModelOp:
+    def model(self, step: LLMStep, names: Layout, timeout: float | None) -> ModelOp:
         program = names.program
         defaults = program.defaults
         declared = step.model or defaults.model
@@ -526,7 +578,7 @@ class _Compiler:
             at = at.owner
         op.timed = tuple(timed)
         if not dynamic:
-            op.path = "/".join(reversed(ids))
+            op.path, op.rooted = "/".join(reversed(ids)), node.frame.index == 0
 
 
 def _kept_ns(step: LLMStep | ToolStep) -> int | None:
@@ -540,7 +592,7 @@ def _ns(seconds: float | None) -> int:
     return int(seconds * 1e9) if seconds is not None else 0
 
 
-def _messages(step: LLMStep, names: Names, shapes: Shapes) -> tuple[Eval, TakeMessages | None]:
+def _messages(step: LLMStep, names: Layout, shapes: Shapes) -> tuple[Eval, TakeMessages | None]:
     """What gives the messages of a step, and what takes them where all that they hold is text. A
     content is text, also where it is one reference to something else.
     """
@@ -565,7 +617,7 @@ def _messages(step: LLMStep, names: Names, shapes: Shapes) -> tuple[Eval, TakeMe
     return messages, None
 
 
-def _message(item: Any, names: Names) -> Eval:
+def _message(item: Any, names: Layout) -> Eval:
     """What gives the messages that stand for one in the program: itself, or those that it refers
     to.
     """
@@ -587,7 +639,7 @@ def _message(item: Any, names: Names) -> Eval:
     return lambda frame: [{"role": role, "content": [part(frame) for part in parts]}]
 
 
-def _part(part: dict[str, Any], names: Names) -> Eval:
+def _part(part: dict[str, Any], names: Layout) -> Eval:
     if part["type"] == "text":
         text = _text(part["text"], names)
         return lambda frame: {"type": "text", "text": text(frame)}
@@ -605,7 +657,7 @@ def _part(part: dict[str, Any], names: Names) -> Eval:
 _UNSAID = "what it demands does not hold"
 
 
-def _text(content: str, names: Names) -> Eval:
+def _text(content: str, names: Layout) -> Eval:
     template = parse_template(content)
     return compile_expr(Template(template.parts), names)
 
@@ -615,7 +667,7 @@ class Test:
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
-    def __init__(self, text: str, names: Names) -> None:
+    def __init__(self, text: str, names: Layout) -> None:
         node = parse_expr(text)
         seen: dict[str, tuple[int, tuple[str | int, ...]]] = {}
         for ref in references(node):
@@ -658,7 +710,7 @@ def _capturing(slots: list[int]) -> Callable[[Frame], tuple[Any, ...]]:
     return itemgetter(*slots)
 
 
-def condition(step: ConditionStep, names: Names) -> BranchOp:
+def condition(step: ConditionStep, names: Layout) -> BranchOp:
     """A condition with its test, and what it will show of the values it read."""
     test = Test(step.condition, names)
     then, otherwise = step.then, step.otherwise
@@ -692,13 +744,6 @@ def _is_free(op: Op) -> bool:
     return True
 
 
-def slots_read(names: Names) -> frozenset[int]:
-    """The slots that anything in the program reads."""
-    refs = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
-    refs += value_references(names.program.output)
-    return frozenset(names.load(ref)[0] for ref in refs)
-
-
 def _entered_twice(flow: Flow) -> set[str]:
     """Ids of steps that have a node for both ways of entering: their second run in a frame has a
     path of its own.
@@ -708,18 +753,6 @@ def _entered_twice(flow: Flow) -> set[str]:
         if node.kind == "step":
             modes.setdefault(node.step.id, set()).add(node.mode)
     return {step_id for step_id, found in modes.items() if len(found) > 1}
-
-
-def slot_names(names: Names) -> list[str]:
-    """The name of each slot, for people."""
-    result = [""] * names.size
-    for name, slot in names.keys.items():
-        result[slot] = f"${name}"
-    for step_id, slot in names.outputs.items():
-        result[slot] = f"${step_id}.output"
-    for (step_id, word), slot in names.errors.items():
-        result[slot] = f"${step_id}.{word}"
-    return result
 
 
 def _ceilings(flow: Flow, frames: list[FramePlan]) -> None:

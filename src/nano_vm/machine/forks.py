@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import StepFault, VMError
 from ..records.record import MAX_LISTED, StepError
-from ..records.status import TraceStatus
+from ..records.status import SUCCEEDED, TraceStatus
 from ..values import CONTAINERS, SMALL_TEXT, admit, is_small
 from .ledger import Ledger, Shares
 from .plan import FOREVER, ForkOp, FramePlan, ToolOp
@@ -52,7 +52,7 @@ class Light:
     size: int
 
     deadline = FOREVER
-    status = TraceStatus.SUCCESS
+    status = SUCCEEDED
     error: StepError | None = None
     raised: BaseException | None = None
     waiting: Sequence[dict[str, Any]] = ()
@@ -110,7 +110,9 @@ class Fork(Generic[M]):
         if before < 0:
             return True
         child = self.children[before]
-        return child is not None and child.status in (TraceStatus.SUCCESS, TraceStatus.FAILED)
+        return child is not None and (
+            child.status is SUCCEEDED or child.status is TraceStatus.FAILED
+        )
 
     def light(self, number: int) -> Light | None:
         """Child *number* as one call, with what its tool receives; None where it takes a machine,
@@ -251,7 +253,7 @@ class Fork(Generic[M]):
         return [
             number
             for number, child in enumerate(self.children)
-            if child is not None and child.status is not TraceStatus.SUCCESS
+            if child is not None and child.status is not SUCCEEDED
         ]
 
     def errors(self, lost: list[int]) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ from ..language.operators import described, equal
 from ..language.shape import ERROR_NAMES, error_name
 from ..records.record import MAX_MESSAGE, Attempt, StepError, bases_of, error_text
 from ..records.recording import Recording, seed_of
-from ..records.status import StepStatus, TraceStatus
+from ..records.status import RUNNING, SUCCEEDED, StepStatus, TraceStatus
 from ..records.usage import LLMUsage
 from ..values import (
     CONTAINERS,
@@ -55,9 +55,12 @@ from ..values import (
     SMALL_INT,
     SMALL_TEXT,
     UNSET,
+    NotPlain,
     admit,
     canonical,
+    converted,
     is_small,
+    plain_copy,
     short,
     writable,
 )
@@ -292,7 +295,7 @@ class Machine:
         self.records: list[Any] = []
         self.run_id = self.frame_name = self.path = self._prefix = ""
         self.now = self._started = 0
-        self.status = TraceStatus.RUNNING
+        self.status = RUNNING
         self.deadline = self.base_deadline = self.fixed_deadline = FOREVER
         self.delay_seconds = 0.0
         self.given = ()
@@ -324,7 +327,7 @@ class Machine:
             IllegalOutcome: If the request cannot have such an outcome (see `LEGAL`): a fault of the
                 driver, after which the machine is broken.
         """
-        if self.status is not TraceStatus.RUNNING and self.side_call is None:
+        if self.status is not RUNNING and self.side_call is None:
             if type(outcome) is Cancelled:
                 return self._cancelled_at_end(now)
             raise IllegalOutcome(f"the run has ended, and is given {outcome!r}")
@@ -496,7 +499,7 @@ class Machine:
     @property
     def gave(self) -> Any:
         """What a branch or item gives at the join; null where it failed."""
-        return self.output if self.status is TraceStatus.SUCCESS else None
+        return self.output if self.status is SUCCEEDED else None
 
     def _partial(self, op: ForkOp, joined: bool) -> tuple[Any, list[Any]]:
         """What the children of a failed fork gave, with null for those that failed, and which these
@@ -527,19 +530,20 @@ class Machine:
         or None to make the request `_ask` (again).
         """
         frame, ledger, records = self.frame, self.ledger, self.records
-        watched, prefix, limit = self.watched, self._prefix, self.terms.limits.value_bytes
+        watched, limit = self.watched, self.terms.limits.value_bytes
         # a host may set a limit below that of what is not counted
-        short, lenient = min(SMALL_TEXT, limit + 1), limit >= SMALL_TEXT
+        lenient = limit >= SMALL_TEXT
+        short = SMALL_TEXT if lenient else limit + 1
         last: Any = None  # the op before, where `_op` is not told of it
         request: Any
         fuel = ledger.steps
-        around = self.base_deadline
-        if self.fixed_deadline < around:
-            around = self.fixed_deadline
-        self.deadline = around
-        calm = around >= FOREVER and ledger.tool_calls >= UNLIMITED
+        self.deadline = self.base_deadline
+        if self.fixed_deadline < self.deadline:
+            self.deadline = self.fixed_deadline
+        unbounded = self.deadline >= FOREVER
+        calm = unbounded and ledger.tool_calls >= UNLIMITED
         unmetered = (
-            around >= FOREVER
+            unbounded
             and ledger.llm_calls >= UNLIMITED
             and ledger.tokens >= UNLIMITED
             and ledger.cost is None
@@ -552,20 +556,20 @@ class Machine:
             if op.quick and fuel and (calm or self._within()):
                 fuel -= 1
                 started = self.now
-                where = op.path
-                if where is None:
-                    where = self._path_of(op)
-                elif prefix:
-                    where = prefix + where
-                else:
+                if op.rooted:
                     where = None  # the op's own
+                elif (where := op.path) is None:
+                    where = self._path_of(op)
+                else:
+                    where = self._prefix + where
                 try:
-                    slot = op.slot
-                    if slot >= 0 and type(frame[slot]) in op.passing:
-                        request = self.given = (frame[slot],)
+                    if (known := op.constant) is not None:
+                        request, self.given = known
+                    elif (known := op.passing) is not None and type(frame[op.slot]) in known:
+                        request = self.given = (frame[op.slot],)
                     else:
                         take = op.take  # called as a method it is looked up by its descriptor
-                        request, self.given = op.constant or take(frame)
+                        request, self.given = take(frame)
                 except StepFault as error:
                     self._reach(op, where, None, started, fuel)
                     follow = self._failed(op, StepError.of(error))
@@ -575,39 +579,25 @@ class Machine:
                         self.path = op.path if where is None else where
                         self._started, self._attempts, self._doubt = started, None, None
                     value = yield op
-                    if (watched and self._lost_attempts is not None) or not (
-                        (type(value) is str and len(value) < short and value.isascii())
-                        or (lenient and type(value) not in CONTAINERS and is_small(value))
+                    if (not watched or self._lost_attempts is None) and (
+                        ((kind := type(value)) is str and len(value) < short and value.isascii())
+                        or (kind is not dict and kind is not list and lenient and is_small(value))
+                        or (value := self._admitted(value, limit)) is not OTHER
                     ):
-                        if value is OTHER or self._lost_attempts is not None:
-                            self._reach(op, where, request, started, fuel)
-                            follow = self._taken(value)
-                            value = OTHER
-                        else:
-                            size = 0
-                            try:
-                                value, large = admit(value, limit)
-                                if type(value) in CONTAINERS or not is_small(value):
-                                    self._charge(size := large)
-                            except VMError as error:
-                                self._reach(op, where, request, started, fuel)
-                                follow = self._not_taken(error, size)
-                                value = OTHER
-                    if value is not OTHER:
-                        frame[op.out] = self._last = self._block_last = value
-                        if (key := op.key) >= 0:
-                            frame[key] = value
+                        frame[op.out] = frame[op.key] = self._last = self._block_last = value
                         records.append((op.index, value, request, started, self.now, where))
                         last = op
                         op = op.next
                         continue
+                    self._reach(op, where, request, started, fuel)
+                    follow = self._taken(value)
             elif (code := op.code) in _HERE and fuel:
                 fuel -= 1
                 where = op.path
                 if where is None:
                     where = self._path_of(op)
-                elif prefix:
-                    where = prefix + where
+                elif not op.rooted:
+                    where = self._prefix + where
                 try:
                     follow = _HERE[code](self, op, where)
                 except StepFault as error:
@@ -625,8 +615,8 @@ class Machine:
                 where = op.path
                 if where is None:
                     where = self._path_of(op)
-                elif prefix:
-                    where = prefix + where
+                elif not op.rooted:
+                    where = self._prefix + where
                 try:
                     messages, self.handed, few = op.take(frame)
                     if not few or limit < ROOM:
@@ -661,9 +651,7 @@ class Machine:
                             if not op.text:  # a label: the record also says what the answer was
                                 extra = {**(extra or {}), "answer": text}
                             ledger.state -= size
-                            frame[op.out] = self._last = self._block_last = text
-                            if op.key >= 0:
-                                frame[op.key] = text
+                            frame[op.out] = frame[op.key] = self._last = self._block_last = text
                             records.append((op, where, SUCCESS, text, None, request, started, self.now,
                                     None, usage, extra))  # fmt: skip
                             last, op = op, op.next
@@ -674,14 +662,12 @@ class Machine:
                 ledger.steps = fuel - 1
                 follow = self._when(op)
             elif code == CLOSE:
-                frame[op.out] = self._block_last
-                if op.key >= 0:
-                    frame[op.key] = self._block_last
+                frame[op.out] = frame[op.key] = self._block_last
                 op = op.next
                 continue
             elif code in (END, FAIL):
                 ledger.steps = fuel
-                if self.status is TraceStatus.RUNNING:
+                if self.status is RUNNING:
                     self._op = last or self._op
                     follow = self._ended(op)
                     while follow is None:
@@ -698,10 +684,37 @@ class Machine:
             while follow is None:
                 follow = self._taken((yield self._ask))
             fuel, last = ledger.steps, None
-            if not calm:  # a pause is not counted on max_seconds
-                around = min(self.base_deadline, self.fixed_deadline)
-            self.deadline = around
+            # a pause is not counted on max_seconds
+            self.deadline = FOREVER if unbounded else min(self.base_deadline, self.fixed_deadline)
             op = follow
+
+    def _admitted(self, value: Any, limit: int) -> Any:
+        """What is kept of the *value* of the requested call, and charged; `OTHER` where it cannot be
+        taken, which is the call's outcome then.
+        """
+        kind = type(value)
+        try:
+            if kind is dict or kind is list:  # as `admit`
+                try:
+                    kept, size = plain_copy(value, limit)
+                except NotPlain:
+                    kept, size = converted(value, limit)
+            elif value is OTHER:
+                return value
+            else:
+                kept, size = admit(value, limit)
+                kind = type(kept)
+                if size < SMALL_TEXT if kind is str else kind not in CONTAINERS and is_small(kept):
+                    return kept
+        except VMError as error:
+            self._outcome = BadResult(StepError.of(error))
+            return OTHER
+        ledger = self.ledger
+        if size > ledger.state:
+            self._outcome = BadResult(_state_full(), size=size)
+            return OTHER
+        ledger.state -= size
+        return kept
 
     def _within(self) -> bool:
         """Whether deadlines and budget leave room for a tool call, which is then counted."""
@@ -773,14 +786,12 @@ class Machine:
         if self.side_call is not None:
             return self._value_aside(value)
         op: ToolOp = self._op
-        size = 0
-        try:
-            value, large = admit(value, self.terms.limits.value_bytes)
-            # as on the short way: what a run has used must not hang on which way it went
-            if not is_small(value):
-                self._charge(size := large)
-        except VMError as error:
-            return self._not_taken(error, size)
+        # as on the short way: what a run has used must not hang on which way it went
+        value = self._admitted(value, self.terms.limits.value_bytes)
+        if value is OTHER:
+            refused = cast(BadResult, self._outcome)
+            self._keep(refused, RESOLVED if self._resolving else "outcome")
+            return self._bad_result(refused.error, size=refused.size)
         self._doubt = None
         self._write(op, value)
         self._record(op, SUCCESS, value, None, extra={"cached": True} if self.cached else None)
@@ -788,12 +799,6 @@ class Machine:
         if op.undo is not None:
             self._remember_undo(op)
         return op.next
-
-    def _not_taken(self, error: VMError, size: int) -> Op | None:
-        """A tool's value is refused; *size* was charged for it."""
-        fault = StepError.of(error)
-        self._keep(BadResult(fault, size=size), RESOLVED if self._resolving else "outcome")
-        return self._bad_result(fault)
 
     def _bad_result(
         self,
@@ -830,9 +835,7 @@ class Machine:
     def _write(self, op: Op, value: Any) -> None:
         """A step's output: into its slots, and last of its block and frame."""
         frame = self.frame
-        frame[op.out] = self._last = self._block_last = value
-        if op.key >= 0:
-            frame[op.key] = value
+        frame[op.out] = frame[op.key] = self._last = self._block_last = value
 
     def _begin(self, op: Any) -> Op | None:
         """Begin a step: None, with its request in `_ask`, or what follows where it needs nothing
@@ -903,9 +906,7 @@ class Machine:
         which = 0 if found else 1
         if op.missing[which]:
             return None
-        frame[op.out] = label = op.labels[which]
-        if op.key >= 0:
-            frame[op.key] = label
+        frame[op.out] = frame[op.key] = label = op.labels[which]
         self._block_last = None
         branch, read = "then" if found else "otherwise", op.capture(frame)
         if op.brief:
@@ -1000,10 +1001,7 @@ class Machine:
             if target is None:
                 raise NoCase(f"no case for {short(value)}, and no default")
         frame = self.frame
-        label = op.labels[case]
-        frame[op.out] = label
-        if op.key >= 0:
-            frame[op.key] = label
+        frame[op.out] = frame[op.key] = label = op.labels[case]
         self._block_last = None
         self._done(op, path, label, {"branch": case, "references": {"on": value}})
         return target
@@ -1023,9 +1021,7 @@ class Machine:
         self._charge(total)
         for name, slot, _ in op.values:
             frame[slot] = values[name]
-        frame[op.out] = self._last = self._block_last = values
-        if op.key >= 0:
-            frame[op.key] = values
+        frame[op.out] = frame[op.key] = self._last = self._block_last = values
         self._done(op, path, values, None)
         return op.next
 
@@ -1036,9 +1032,7 @@ class Machine:
         if not held:
             error = StepError("assertion", "AssertionError", self._said(op.message), False)
             return self._failed(op, error, extra=extra)
-        self.frame[op.out] = True
-        if op.key >= 0:
-            self.frame[op.key] = True
+        self.frame[op.out] = self.frame[op.key] = True
         self._record(op, SUCCESS, True, None, extra={"branch": "holds", **extra})
         return op.next
 
@@ -1095,9 +1089,7 @@ class Machine:
             self._block_last = None
             return op.again
         value = self._block_last
-        self.frame[op.out] = self._last = value
-        if op.key >= 0:
-            self.frame[op.key] = value
+        self.frame[op.out] = self.frame[op.key] = self._last = value
         self._record(
             op, SUCCESS, value, None, extra={"iterations": state[0], "exhausted": not done}
         )
@@ -1169,9 +1161,7 @@ class Machine:
                 )
             return self._failed(op, error, extra=extra)
         frame = self.frame
-        frame[op.out] = value
-        if op.key >= 0:
-            frame[op.key] = value
+        frame[op.out] = frame[op.key] = value
         self._block_last = None
         extra["branch"] = "then" if approved else "otherwise"
         self._record(op, SUCCESS, value, None, extra=extra)
@@ -1330,7 +1320,7 @@ class Machine:
         """The run is cancelled when its last step is done: what it did is undone. One that has
         failed or waits stays as it is, and so does a frame, whose run is cancelled in its place.
         """
-        if self.frame_name or self.status is not TraceStatus.SUCCESS:
+        if self.frame_name or self.status is not SUCCEEDED:
             return END_OP
         self.now, self.output = now, None
         self.send = self._ending().send
@@ -1693,7 +1683,7 @@ class Machine:
             case _:  # where its process is gone, a person is waited for though the run is cancelled
                 self.error, self.failed_step = doubt, op.step_id
                 return self._suspend(self._left_in_doubt(op, doubt, asked))
-        if self.cancelling and self.status is TraceStatus.RUNNING:
+        if self.cancelling and self.status is RUNNING:
             return self._cancelled(op)
         return follow
 
@@ -1722,11 +1712,7 @@ class Machine:
             self._crashed = False  # what became of it is known
         if done is True:
             follow = self._value(value.get("output"))
-            return (
-                self._cancelled(op)
-                if self.cancelling and self.status is TraceStatus.RUNNING
-                else follow
-            )
+            return self._cancelled(op) if self.cancelling and self.status is RUNNING else follow
         if done is False:
             if self.cancelling:
                 self._record(op, StepStatus.CANCELLED, None, self._as_recorded(CANCELLED))
@@ -1848,9 +1834,7 @@ class Machine:
             value, lost = self._partial(fork, joined=extra.get("forked", False))
             extra = {**extra, "failed": lost} if lost else extra
         frame = self.frame
-        frame[op.out] = value
-        if op.key >= 0:
-            frame[op.key] = value
+        frame[op.out] = frame[op.key] = value
         if op.error >= 0:
             frame[op.error] = error.told() if error is not None else UNSET
         if op.errors >= 0:
@@ -2003,7 +1987,7 @@ class Machine:
                 self.output, _ = admit(declared(self.frame), self.terms.limits.value_bytes)
             except VMError as error:
                 return self._end_failed_with("output", StepError.of(error))
-        self.status = TraceStatus.SUCCESS
+        self.status = SUCCEEDED
         return END_OP
 
     def _end_failed_with(self, step_id: str, error: StepError) -> Op | None:
@@ -2063,13 +2047,14 @@ class Machine:
     def fill(self, recording: Recording) -> None:
         """Say in *recording*, which has the records, how the run stands."""
         recording.status, recording.output = self.status, self.output
-        if self.waiting:
-            recording.waiting = self.waiting
-        error, raised = self.error, self.raised
-        if error is not None:
-            recording.error, recording.error_kind = self.error_summary(), error.kind
-            if raised is not None and type(raised).__name__ == error.type:
-                recording.raised = raised
+        if self.status is not SUCCEEDED:
+            if self.waiting:
+                recording.waiting = self.waiting
+            error, raised = self.error, self.raised
+            if error is not None:
+                recording.error, recording.error_kind = self.error_summary(), error.kind
+                if raised is not None and type(raised).__name__ == error.type:
+                    recording.raised = raised
         recording.changed()
 
     def error_summary(self) -> str | None:

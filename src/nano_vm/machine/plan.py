@@ -83,6 +83,7 @@ class Op:
     step_id: str = ""
     type: str = ""
     path: str | None = None
+    rooted: bool = False  # whether that is its path in each run: it is in the run's own frame
     # in a loop, where nothing between the two can run twice: the index of the nearest loop, and how
     # the path goes on after that of the iteration
     loop_around: int = -1
@@ -90,6 +91,8 @@ class Op:
     twice: bool = False
     owner: Op | None = None
     timed: tuple[LoopOp, ...] = ()  # the loops around it that have a deadline
+    # The slots of what it gives: that of its output, and that of its output_key. What nothing reads
+    # has the same slot as all that nothing reads, and where a step has no key its output has both.
     out: int = -1
     key: int = -1
     error: int = -1  # the slots of what went wrong, where it is read
@@ -101,6 +104,7 @@ class Op:
     when: WhenOp | None = None  # what decides before it whether it runs
     brief: bool = True  # whether nothing is to be said of its success but what it gave
     names: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()  # all that it gives, as a program reads it
     # of a tool call that needs no thread, and no look at its outcome but the machine's
     straight: int = 0
     # whether it is a tool call of which nothing is to be done but to take its arguments, call, and
@@ -150,8 +154,9 @@ class ToolOp(CallOp):
     take: Take = _LATER
     # what `take` gives for ever, of arguments that are all scalars of the program
     constant: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
-    slot: int = -1  # of the one argument that is a name, and the types that pass as they are
-    passing: frozenset[Any] = frozenset()
+    # of the one argument that is a name: the slot, and the types that pass as they are
+    slot: int = -1
+    passing: frozenset[Any] | None = None
     receives: tuple[str, ...] = ()
     effect: Effect = "write"
     takes_key: bool = False
@@ -515,14 +520,8 @@ class Plan:
             what = " ".join(part for part in (CODES[op.code], op.step_id, op.describe()) if part)
             if op.code in (END, FAIL):
                 what = CODES[op.code]
-            writes = [
-                frame.slots[slot] for slot in (op.out, op.key, op.error, op.errors) if slot >= 0
-            ]
-            arrow = (
-                f" -> {', '.join(dict.fromkeys(writes))}"
-                if writes and op.code not in (TEST, CLOSE)
-                else ""
-            )
+            told = op.writes and op.code not in (TEST, CLOSE)
+            arrow = f" -> {', '.join(op.writes)}" if told else ""
             follows = ", ".join(f"{label} {target.index}" for label, target in op.targets())
             lines.append(f"  {op.index:>4} {what}{arrow}" + (f"  [{follows}]" if follows else ""))
         return "\n".join(lines)

@@ -13,7 +13,7 @@ from ..errors import TraceError
 from .digest import Chain
 from .record import Record, flattened, full
 from .result import StepResult, result_of
-from .status import TraceStatus
+from .status import RUNNING, TraceStatus
 
 
 class Recording:
@@ -27,6 +27,7 @@ class Recording:
         "_about",
         "_digest",
         "_inputs",
+        "_names",
         "_results",
         "_salt",
         "base_ns",
@@ -69,7 +70,8 @@ class Recording:
         sign: Callable[[str], str] | None = None,
         records: Sequence[Any] = (),
         ops: Sequence[Any] = (),
-        inputs: Any = None,
+        inputs: dict[str, Any] | tuple[Any, ...] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         self.program_name = program_name
         self.program = program  # or its digest
@@ -83,10 +85,11 @@ class Recording:
         self.sign = sign  # signs the seal, where the process has a key
         self._salt = salt
         self._about = about
-        self.status = TraceStatus.RUNNING
+        self.status: TraceStatus = RUNNING
         self.finished_ns = 0
         self.output: Any = None
-        self._inputs = inputs  # as `inputs` is set
+        self._inputs = inputs  # or their values, by these names, until somebody looks
+        self._names = names
         self._results: list[StepResult] | None = None
         self._digest: str | None = None
 
@@ -105,15 +108,14 @@ class Recording:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the run was given, of what the program can read; it may be set to names and values,
-        of which a dict is made at the first look.
-        """
-        if type(self._inputs) is tuple:
-            self._inputs = dict(zip(*self._inputs, strict=True))
-        return self._inputs or {}
+        """What the run was given, of what the program can read."""
+        inputs = self._inputs
+        if isinstance(inputs, tuple):
+            inputs = self._inputs = dict(zip(self._names, inputs, strict=True))
+        return inputs or {}
 
     @inputs.setter
-    def inputs(self, inputs: dict[str, Any] | tuple[Sequence[str], Sequence[Any]]) -> None:
+    def inputs(self, inputs: dict[str, Any]) -> None:
         self._inputs = inputs
 
     @property

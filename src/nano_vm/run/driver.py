@@ -55,6 +55,14 @@ PLAIN = SCALARS | CONTAINERS
 """Types of values that nobody has to await."""
 
 
+_STRAIGHT: tuple[int, ...] = (AWAITED, INLINE, ASKED)
+_APART: tuple[int, ...] = (AWAITED, INLINE)
+_NO_WAY: tuple[int, ...] = ()
+"""What a call may be to be made at once: in a plain run, in one where something comes before a call
+of a model, and in one with a journal.
+"""
+
+
 class Abandoned(BaseException):
     """The run is no longer this process's to drive. Not an `Exception`: no handler of a tool's
     failure may take it.
@@ -162,15 +170,15 @@ class Driver:
         cancelled from outside on the way.
         """
         read, notifier, journal, shared = self.now, self.notifier, self.journal, self.shared
-        straight, told = journal is None, notifier is not None
+        told = notifier is not None
         apart = told or shared is not None or self.host.asleep  # before a model call
-        ways = () if not straight else (AWAITED, INLINE) if apart else (AWAITED, INLINE, ASKED)
+        ways = _NO_WAY if journal is not None else _APART if apart else _STRAIGHT
         again = -1 if told else AWAITED  # the way that is gone on with at once
         seen = 0
         lane.machine = machine
         task, asking, functions = lane.task, self.host.asking, self.functions
         # an adapter that is given a call's key has to have its path
-        machine.watched = apart or not straight or self.host.keyed
+        machine.watched = apart or journal is not None or self.host.keyed
         op: Any = machine.start(now) if begun is None else begun
         while True:
             if notifier is not None:
@@ -233,6 +241,8 @@ class Driver:
                     continue
                 lane.op = None
                 code = op.code
+                if code == END:
+                    return lane.stopped
                 if code == TOOL:
                     called = True
                     value = await self.call(machine, op, lane)
@@ -250,11 +260,9 @@ class Driver:
                 elif code == MODEL:
                     called = True
                     op = await self.ask(machine, op, lane)
-                elif code in (PAUSE, DOUBT):
-                    op = machine.resume(Suspended(), read())
                 else:
-                    assert code == END
-                    return lane.stopped
+                    assert code in (PAUSE, DOUBT)
+                    op = machine.resume(Suspended(), read())
             except BaseException as error:  # noqa: BLE001 - whatever a tool raises is its outcome
                 op = self.raised(machine, lane, op, error, called)
 

@@ -118,11 +118,11 @@ def scalar_inputs(context: Any, plan: Plan) -> tuple[Any, ...] | None:
         values = frame.take(context)
     except KeyError:
         return None
-    if set(map(type, values)) == _ONLY_TEXTS:
+    for value in values:
+        if type(value) is not str:
+            break
+    else:
         text = "".join(values)
         if len(text) < SMALL_TEXT and text.isascii():
             return values
     return values if all(map(is_small, values)) else None
-
-
-_ONLY_TEXTS = {str}

@@ -16,7 +16,7 @@ from ..language.program import Program
 from ..machine.faults import CANCELLED_UNBEGUN
 from ..machine.machine import Machine
 from ..records.recording import Recording
-from ..records.status import TraceStatus
+from ..records.status import RUNNING, TraceStatus
 from ..records.trace import Trace
 from ..values import canonical
 from .driver import Driver, Journal
@@ -64,7 +64,9 @@ class Run:
         self.trace = trace
         self.waiters = 0
         self.task = (
-            asyncio.get_running_loop().create_task(execution) if execution is not None else None
+            asyncio.get_running_loop().create_task(execution, name=trace.run_id)
+            if execution is not None
+            else None
         )
 
     @property
@@ -85,20 +87,15 @@ class Run:
         """
         task = self.task
         if task is not None and not task.done():
-            await self._end(task)
+            await _End(self, task)
         return self._read()
-
-    def _end(self, task: asyncio.Task[Any]) -> _End:
-        if task.get_loop() is not asyncio.get_running_loop():
-            raise VMError(f"run {self.run_id!r} is under way in another event loop")
-        return _End(task)
 
     def _read(self) -> Trace:
         """The trace, whose run has ended."""
         task = self.task
         if task is not None and task.cancelled():
             recording = self.trace.recording
-            if recording.status is TraceStatus.RUNNING:  # before its first step
+            if recording.status is RUNNING:  # before its first step
                 recording.status = TraceStatus.CANCELLED
                 recording.finished_ns = recording.started_ns
                 recording.error, recording.error_kind = CANCELLED_UNBEGUN, "cancelled"
@@ -114,7 +111,11 @@ class Run:
         task = self.task
         try:
             if task is not None and not task.done():
-                await self._end(task)
+                # one turn is all that a run takes whose calls wait for nothing, and half the price
+                # of being woken at its end, which comes in the turn after that
+                await asyncio.sleep(0)
+                if not task.done():
+                    await _End(self, task)
             return self._read()
         except asyncio.CancelledError:
             if self.waiters == 1:
@@ -136,19 +137,19 @@ class Run:
 
 
 class _End:
-    """The end of *task*, however it ends, to be awaited by any number of others: whoever stops
-    waiting leaves it alone.
+    """The end of the *task* of *run*, however it ends, to be awaited by any number of others:
+    whoever stops waiting leaves it alone.
 
     A future to asyncio, which wakes the waiter when the task itself would: `asyncio.wait` takes one
     turn of the event loop more, and four times as long.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "cancelled", "context", "task", "wake")
+    __slots__ = ("_asyncio_future_blocking", "cancelled", "context", "run", "task", "wake")
     wake: Callable[[Any], object]
     context: contextvars.Context | None
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.task = task
+    def __init__(self, run: Run, task: asyncio.Task[Any]) -> None:
+        self.run, self.task = run, task
         self.cancelled = False  # whether somebody asked for the waiter's end
         self._asyncio_future_blocking = False
 
@@ -159,6 +160,8 @@ class _End:
         except asyncio.CancelledError:  # the waiter's, or that with which the task itself ended
             if self.cancelled or not self.task.cancelled():
                 raise
+        except RuntimeError:  # asyncio's, since a task waits for what is of its own loop only
+            raise VMError(f"run {self.run.run_id!r} is under way in another event loop") from None
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self.task.get_loop()
@@ -200,7 +203,10 @@ class LiveRuns(forking.Begins):
 
     def get(self, run_id: str) -> Run | None:
         """The run of this id, if it is known."""
-        return self._known.get(run_id)
+        known = self._known.get(run_id)
+        if known is not None and self.stored and (known.task is None or known.task.done()):
+            return None  # what forgets it comes a turn later
+        return known
 
     def forget(self, run_id: str) -> None:
         """Know the run no longer."""
@@ -212,13 +218,14 @@ class LiveRuns(forking.Begins):
         """
         if self.stored and run.task is None:  # refused: another start asks again
             return
-        self._known[run.run_id] = run
+        known = self._known
+        known[run.trace.recording.run_id] = run
         if self.stored and run.task is not None:
-            run.task.add_done_callback(lambda _: self._known.pop(run.run_id, None))
-        if len(self._known) > REMEMBERED_RUNS:
-            for run_id, old in self._known.items():
-                if old.status is not TraceStatus.RUNNING:
-                    del self._known[run_id]
+            run.task.add_done_callback(lambda _: known.pop(run.run_id, None))
+        if len(known) > REMEMBERED_RUNS:
+            for run_id, old in known.items():
+                if old.trace.recording.status is not RUNNING:
+                    del known[run_id]
                     break
 
 

@@ -19,11 +19,11 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Unpack, overload
+from typing import Any, Unpack, overload
 
 from ..adapters.pool import Pool
 from ..diagnostics import Diagnostic, summary
@@ -300,8 +300,10 @@ class ExecutionVM:
         """
         if self._durable is not None or (options and options.get("run_id") is not None):
             return await self.start(program, context, **options).joined()
-        chosen = _chosen(options) if options else _NOTHING
-        trace, machine, host = self._begun(program, context, chosen)
+        trace, machine, host = self._begun(
+            program, context, _chosen(options) if options else _NOTHING
+        )
+        del options  # which would be held as long as the run waits
         if machine is None or host is None:
             self._tell_refused(trace)
             return trace
@@ -418,13 +420,13 @@ class ExecutionVM:
         plan, budget = prepared.plan, chosen.budget
         terms = prepared.terms if budget is None else prepared.within(budget)
         frame: list[Any] | None = None
-        known = None
+        names: Sequence[str] = ()
         values = None if plan is None else scalar_inputs(context, plan)
         if plan is not None and values is not None:
             root = plan.frames[0]
-            known, frame = (root.needed, values), root.blank.copy()  # no longer than it must be
+            names, frame = root.needed, root.blank.copy()  # no longer than it must be
             frame[: len(values)] = values
-        recording = self._recording(prepared, chosen, known)
+        recording = self._recording(prepared, chosen, values, names)
         trace = Trace(recording)
         faults: list[Diagnostic] = []
         if frame is None:
@@ -432,7 +434,7 @@ class ExecutionVM:
         if plan is not None and terms.budget is not None and terms.budget.max_cost_usd is not None:
             faults += self.preparer.unpriced(prepared)
         if plan is not None and self.preparer.budgets:
-            project = chosen.said.get("project", DEFAULT_PROJECT)
+            project = (chosen.said or {}).get("project", DEFAULT_PROJECT)
             faults += self.preparer.unpriced_shared(prepared, project)
         if faults or plan is None:
             self._refuse(recording, program, [*prepared.errors, *faults])
@@ -453,9 +455,10 @@ class ExecutionVM:
         self,
         prepared: Prepared,
         chosen: _Chosen,
-        inputs: tuple[Sequence[str], Sequence[Any]] | None,
+        inputs: tuple[Any, ...] | None,
+        names: Sequence[str],
     ) -> Recording:
-        """That of a new run; it has *inputs* that were taken already, as names and values."""
+        """That of a new run; it has *inputs* that were taken already, by their *names*."""
         clock = self.preparer.clock
         now = clock.monotonic_ns()
         plain = chosen.budget is None and not chosen.said
@@ -470,7 +473,10 @@ class ExecutionVM:
             self._salt,
             about,
             self._sign,
-            inputs=inputs,
+            (),
+            (),
+            inputs,
+            names,
         )
 
     def _admitted(
@@ -503,23 +509,17 @@ class ExecutionVM:
         notifier = Notifier(trace, observers, host, text=stream is not None) if observers else None
         if self._durable is not None:
             return self._durable.run(begun, notifier, origin)
-        shared, kept = self._shared(trace.recording), self._kept(host, trace.recording)
+        recording, budgets = trace.recording, self.preparer.budgets
+        # of a run that no store keeps: its accounts, and the kept answers
+        shared = kept = None
+        if budgets:
+            whose, own = Whose.of(recording), self.system.run_id()
+            shared = Shared(budgets, self._books, whose, self.clock, own)
+        if host.keeps:
+            kept = Kept(self._answers, recording, self.clock, self._flights)
         if notifier is not None:
-            return observed(host, trace.recording, machine, notifier, journal, shared, kept)
-        return execute(host, trace.recording, machine, None, journal, shared, kept)
-
-    def _kept(self, host: Host, recording: Recording) -> Kept | None:
-        """The kept answers for a run that no store keeps."""
-        if not host.keeps:
-            return None
-        return Kept(self._answers, recording, self.clock, self._flights)
-
-    def _shared(self, recording: Recording) -> Shared | None:
-        """The accounts of a run that no store keeps."""
-        budgets = self.preparer.budgets
-        if not budgets:
-            return None
-        return Shared(budgets, self._books, Whose.of(recording), self.clock, self.system.run_id())
+            return observed(host, recording, machine, notifier, journal, shared, kept)
+        return execute(host, recording, machine, None, journal, shared, kept)
 
     def _tell_refused(self, trace: Trace) -> None:
         if self.observers:
@@ -914,14 +914,15 @@ class _Stream:
             self.events.put_nowait(event)
 
 
-class _Chosen(NamedTuple):
-    """The options of a run, each of which is one that a run can have."""
+@dataclass(slots=True)
+class _Chosen:
+    """The options of a run, each of which is one that a run can have; nobody changes them."""
 
     run_id: str | None = None
     seed: int | None = None
     budget: Budget | Mapping[str, Any] | None = None
     untrusted: tuple[str, ...] = ()
-    said: Mapping[str, Any] = MappingProxyType({})
+    said: Mapping[str, Any] | None = None
 
 
 _NOTHING = _Chosen()
@@ -929,9 +930,10 @@ _NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
 
 
 def _chosen(options: RunOptions) -> _Chosen:
-    run_id, seed = options.get("run_id"), options.get("seed")
+    run_id = options.get("run_id")
     if len(options) == 1 and is_run_id(run_id):
         return _Chosen(run_id)
+    seed = options.get("seed")
     if not options.keys() <= RUN_OPTIONS:
         raise unknown_options(options, RUN_OPTIONS)
     if run_id is not None and not is_run_id(run_id):
