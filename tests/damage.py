@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -342,3 +343,14 @@ def changed_message(cell: bytes, by: str = "mallory") -> bytes:
     """A message said by somebody else."""
     kind, name, body, _, created = json.loads(cell)
     return canonical([kind, name, body, by, created])
+
+
+@contextmanager
+def full_after(size: int) -> Iterator[None]:
+    """Files of at most *size* bytes: what is over that cannot be written, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

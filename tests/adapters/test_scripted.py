@@ -5,6 +5,7 @@ line.
 from __future__ import annotations
 
 import asyncio
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -384,6 +385,34 @@ def test_run_with_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         "--model scripted:nowhere.yaml: cannot read the script nowhere.yaml"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("command", ["run", "submit", "batch"])
+def test_an_answer_of_no_step_is_refused_before_anything_is_called(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner = {"steps": [{"id": "mood", "type": "llm", "prompt": "Glad?"}]}
+    steps = [
+        {"id": "look", "type": "tool", "tool": "look"},
+        {"id": "told", "type": "call", "program": inner},
+    ]
+    (folder / "calls.json").write_text(json.dumps({"steps": steps}))
+    (folder / "tools.py").write_text(
+        "from pathlib import Path\ntools = {'look': lambda: Path('called').touch()}\n"
+    )
+    (folder / "in.jsonl").write_text("{}\n")
+    more = {
+        "run": [],
+        "submit": ["--store", f"sqlite:///{folder}/runs.db"],
+        "batch": ["in.jsonl", "-o", "out.jsonl"],
+    }
+    base = [command, "calls.json", *more[command], "--tools", "tools.py"]
+    for wrong, hint in (("moood", "did you mean 'mood'?"), ("look", "these do: mood")):
+        assert main([*base, "--answer", f"{wrong}=x"]) == 2
+        said = f"--answer: no step '{wrong}' of the program asks a model; {hint}"
+        assert said in capsys.readouterr().err
+        assert not (folder / "called").exists()
+    assert main([*base, "--answer", "mood=x"]) == 0
 
 
 def test_batch_and_work_with_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 import yaml
+from damage import full_after
 from patience import HANGS_SECONDS
 
 from nano_vm.adapters import hostfile
@@ -137,6 +138,19 @@ def test_nothing_is_overwritten(
     assert main(["init", "a\0b"]) == 2
     assert main(["init", "new", "--template", "gaurdrail"]) == 2
     assert "'gaurdrail' is not one of" in capsys.readouterr().err
+
+
+def test_a_project_for_which_there_is_no_room_is_not_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with full_after(2_000):
+        assert main(["init", "new"]) == 2
+    out, err = capsys.readouterr()
+    assert "written" in out
+    assert err == "nano-vm: cannot write to new: File too large\n"
+    assert [file for file in Path("new").rglob("*") if file.is_file()] == []
+    assert main(["init", "new"]) == 0
 
 
 def test_a_new_repository_is_empty_but_its_own_settings_are_kept(

@@ -138,3 +138,12 @@ def test_several_runs_are_cancelled_each_for_itself(world: World) -> None:
     assert of_others.json()["runs"][0]["recorded"] is False
     many = world.operator.post(f"{SHOP}/runs/cancel", json={"ids": ["x"] * 201})
     assert many.status_code == 422
+
+
+def test_a_time_that_is_none_is_told_with_what_one_is(world: World) -> None:
+    for name in ("since", "until"):
+        for text in ("yesterday", "nan", "1e300", "2027-01-31"):
+            found = world.viewer.get(f"{SHOP}/runs", params={name: text})
+            assert found.status_code == 400
+            said = f"{name} is a time in milliseconds since 1970, not '{text}'"
+            assert found.json()["detail"] == said

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import full_after
 from patience import HANGS_SECONDS
 from postgres import url_of
 
@@ -493,6 +494,14 @@ def test_a_key_is_written_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert public_key(str(path)) == public_key(KEY.public.upper()) == KEY.public
     with pytest.raises(FileExistsError):
         OTHER.write(path)
+
+
+def test_a_key_for_which_there_is_no_room_leaves_no_part_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    with full_after(20), pytest.raises(OSError, match="File too large"):
+        KEY.write(path)
+    assert not path.exists()
+    KEY.write(path)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def program_of(options: Options) -> tuple[Loaded, Policy | None]:
     loaded = sources.load(options.program, options.program_file)
     if faults:
         raise ProgramError([*faults, *misnamed(loaded, policy, options)])
+    models.require_asked(options.get("answer", ()), loaded.program, loaded.programs)
     return loaded, policy
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import VMError
+from ..language.flow import Flow
+from ..language.program import LLMStep, Program
+from ..spelling import meant
 from .faults import UsageFault
 from .inputs import text_of
 
@@ -120,6 +123,22 @@ def load_models(
     if not adapters:
         return None
     return adapters[None] if list(adapters) == [None] else adapters
+
+
+def require_asked(
+    answers: Sequence[str], program: Program, programs: Mapping[str, Program]
+) -> None:
+    """Refuse one of *answers* whose step asks no model: it would be missing where the step that is
+    meant is reached, after the calls before it.
+    """
+    if not answers:
+        return
+    nodes = Flow(program, programs).nodes
+    asked = [*dict.fromkeys(node.step.id for node in nodes if isinstance(node.step, LLMStep))]
+    for step in _answers(answers):
+        if step not in asked:
+            hint = meant(step, asked, otherwise=f"these do: {', '.join(asked) or 'none'}")
+            raise UsageFault(f"--answer: no step {step!r} of the program asks a model; {hint}")
 
 
 def _answers(given: Sequence[str]) -> dict[str, Any]:

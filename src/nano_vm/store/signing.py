@@ -99,8 +99,12 @@ class SigningKey:
             FileExistsError: If there is such a file; a key is not overwritten.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(self.pem())
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(self.pem())
+        except OSError:
+            os.unlink(path)  # a part of a key is none, and would be in the way of the next one
+            raise
 
     def sign(self, purpose: str, content: bytes) -> str:
         """``PUBLIC:SIGNATURE`` of *content*; *purpose* keeps a signature from being one of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from ..errors import VMError
@@ -53,7 +54,10 @@ def _moment(query: Query, name: str) -> int | None:
     """
     if not query.get(name):
         return None
-    found = float(query[name]) * 1e6
+    try:
+        found = float(query[name]) * 1e6
+    except ValueError:
+        found = math.nan
     if not abs(found) < LAST_NS:
         raise ValueError(f"{name} is a time in milliseconds since 1970, not {query[name]!r}")
     return int(found)

@@ -93,15 +93,19 @@ def init(options: Options) -> int:
     """
     folder = Path(options.folder)
     files = dict(_files(options.template))
+    begun: list[Path] = []
     try:
         _require_empty(folder, files)
         for name, data in files.items():
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("xb") as new:
+                begun.append(file)
                 new.write(data)
             say(safe(f"{file}: written"))
     except (OSError, ValueError) as error:
+        for file in begun:  # a part of a project would be in the way of the next one
+            file.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
         raise UsageFault(f"cannot write to {options.folder}: {reason}") from None
     say("next:")
