@@ -74,6 +74,25 @@ def test_a_refund_from_its_start_to_the_auditor(
     auditor.get_by_role("button", name="Log in").wait_for()
 
 
+def test_by_the_keyboard_one_logs_in_at_once_and_passes_over_the_bar(
+    world: World, address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}/projects/shop/#/programs/refund")
+    expect(page.get_by_label("Name")).to_be_focused()
+    page.keyboard.type("developer")
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Start").wait_for()
+    page.reload()
+    page.get_by_role("button", name="Start").wait_for()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Skip the bar")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Path map")).to_be_focused()
+
+
 def test_who_guesses_is_told_so(address: str, open_page: Open) -> None:
     page = open_page(address)
     page.get_by_label("Name").fill("viewer")

@@ -1,4 +1,4 @@
-import { type FormEvent, type ReactNode, useEffect, useState } from "react";
+import { type FormEvent, type ReactNode, useEffect, useRef, useState } from "react";
 import type { Me, Standing } from "../api";
 import { send } from "./api";
 import { Field } from "./parts";
@@ -37,6 +37,8 @@ export function LoginPage({
   const [busy, setBusy] = useState(false);
   const first = token !== null && standing.setup;
   const byPassword = standing.local || first;
+  const form = useRef<HTMLFormElement>(null);
+  useEffect(() => form.current?.querySelector("input")?.focus(), []);
   useEffect(() => {
     document.title = first ? "First account" : "Log in";
   }, [first]);
@@ -64,7 +66,7 @@ export function LoginPage({
         </div>
       </header>
       <main>
-        <form onSubmit={submit} className="sheet">
+        <form ref={form} onSubmit={submit} className="sheet">
           {first && (
             <p className="muted">
               It owns this instance: it makes projects and the accounts of others.

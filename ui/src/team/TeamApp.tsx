@@ -126,6 +126,9 @@ export function TeamApp({
   };
   return (
     <div className="team">
+      <button type="button" className="skip" onClick={skip}>
+        Skip the bar
+      </button>
       <Bar me={me} project={project} left={left} tools={tools} />
       {unleft !== null && (
         <p className="toast" role="alert">
@@ -158,6 +161,14 @@ export function TeamApp({
       )}
     </div>
   );
+}
+
+/** To the title of the page, for who goes on by the keyboard: the bar has up to 15 stops. */
+function skip(): void {
+  const title = document.querySelector<HTMLElement>(".team h1");
+  if (title === null) return;
+  title.tabIndex = -1;
+  title.focus();
 }
 
 /** A page of the project: its own, or one of those that every source has. */
