@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from ..language.policy import EFFECTS
 from ..language.semantics import OUTSIDE
@@ -65,9 +65,22 @@ class Missing(Exception):
         self.path = path
 
 
+class Plain(Protocol):
+    """What is kept of a call that was made once and gave a value, as nearly all: when and which,
+    and all that its record says, for who asks for more.
+    """
+
+    finished_ns: int
+    output: Any
+
+    def record(self) -> Record:
+        """All of it."""
+        ...
+
+
 class Recorded:
     """The records of a run by path; each answers its step, attempt by attempt. *base_ns* is
-    subtracted from their times.
+    subtracted from their times; *plain* are those of tools that no record was made of yet.
 
     With a *clock* outcomes come now, and not when they were recorded. With *reword* machines that
     are played take the words of their own errors from the records.
@@ -80,17 +93,23 @@ class Recorded:
         *,
         clock: Callable[[], int] | None = None,
         reword: bool = False,
+        plain: Mapping[str, Plain] | None = None,
     ) -> None:
         self.reword = reword
-        self.by_path: dict[str, Record] = {}
+        self._by_path: dict[str, Record] = {}
+        self._rest = plain or {}
+        # of what succeeded at once: when, and what it gave
+        self._plain: dict[str, Record | Plain] = {**self._rest}
         # to reword: records of steps with an error or an attempt, errors of frames that no step tells
         self._errors: dict[str, Record] = {}
         self._ends: dict[str, StepError] = {}
-        by_path = self.by_path
+        by_path, at_once, success = self._by_path, self._plain, StepStatus.SUCCESS
         for record in records:
-            step, path, _, _, error, _, _, _, attempts, _, extra = record
+            step, path, status, _, error, _, _, _, attempts, _, extra = record
             if step.type in OUTSIDE:
                 by_path[path] = record
+                if status is success and attempts is None and (extra is None or _plain_call(extra)):
+                    at_once[path] = record
             if reword and (error is not None or attempts is not None or extra is not None):
                 self._note(record)
         self.base_ns = base_ns
@@ -107,6 +126,13 @@ class Recorded:
                 frame: StepError.from_dict(error) for frame, error in extra["ends"].items()
             }
 
+    def record(self, path: str) -> Record | None:
+        """What is recorded of the call at *path*."""
+        found = self._by_path.get(path)
+        if found is None and path in self._rest:
+            found = self._by_path[path] = self._rest[path].record()
+        return found
+
     def attach(self, machine: Machine) -> None:
         """Have *machine*, which was not started yet, count as was counted and, with *reword*, word
         its errors as they are recorded.
@@ -117,7 +143,7 @@ class Recorded:
 
     def counted(self, path: str, attempt: int) -> int | None:
         """How many tokens the host counted in the prompt of an attempt, where that is recorded."""
-        record = self.by_path.get(path)
+        record = self.record(path)
         counts = _dict(record.extra).get("counted") if record is not None else None
         count = counts[attempt] if type(counts) is list and attempt < len(counts) else None
         return count if type(count) is int and count >= 0 else None
@@ -172,21 +198,16 @@ class Recorded:
         that is *op*. Those before it are of tools and models that were called once and gave a
         value, as nearly all are: they are answered here, at the times that are recorded.
         """
-        base, by_path, success = self.base_ns, self.by_path, StepStatus.SUCCESS
+        base, by_path, at_once = self.base_ns, self._by_path, self._plain
         following: Op | None = None
         while True:
             code = op.code
             if code == TOOL and op.reconcile is None and machine.side_call is None:  # type: ignore[attr-defined]
-                record = by_path.get(machine.path)
-                if (
-                    record is None
-                    or record[2] is not success
-                    or record[8] is not None
-                    or not (record[10] is None or _plain_call(record[10]))
-                ):
+                known = at_once.get(machine.path)
+                if known is None:
                     return following
-                machine.now = record[7] - base
-                op = following = machine.send(record[3])
+                machine.now = known.finished_ns - base
+                op = following = machine.send(known.output)
             elif code == MODEL and machine.handed is not None:
                 record = by_path.get(machine.path)
                 answer = _plain_answer(record) if record is not None else None
@@ -205,7 +226,7 @@ class Recorded:
             Unfit: If the record is none that such a call can have.
         """
         path = machine.path
-        record = self.by_path.get(path)
+        record = self.record(path)
         try:
             if record is None:
                 following = self._unasked(machine, op, path)
@@ -224,7 +245,8 @@ class Recorded:
         """Whether not every attempt of the step at *path* was taken yet, of a step that was
         begun.
         """
-        record = self.by_path[path]
+        record = self.record(path)
+        assert record is not None
         return self._attempt.get(path, 0) < len(record.attempts or ()) or path not in self._ended
 
     def _fed(self, machine: Machine, op: Op, path: str, record: Record) -> Op | None:
@@ -236,7 +258,7 @@ class Recorded:
         if machine.side_call == "reconcile":
             owner, _, _ = path.rpartition("/")
             # asked before a crash, and what it said then may no longer be true
-            if owner not in self.by_path:
+            if self.record(owner) is None:
                 return None
             self._asked[owner] = self._asked.get(owner, 0) + 1
         refusal = self._lost(machine, op, path, record)
@@ -266,7 +288,7 @@ class Recorded:
     def _unasked(self, machine: Machine, op: Op, path: str) -> Op | None:
         """A reconcile tool that was not called has no record: the step's own tells it."""
         owner, _, _ = path.rpartition("/")
-        record = self.by_path.get(owner) if machine.side_call == "reconcile" else None
+        record = self.record(owner) if machine.side_call == "reconcile" else None
         told = _dict(record.extra).get("reconcile") if record is not None else None
         if record is None or told is None:
             return None
@@ -305,9 +327,7 @@ class Recorded:
 
     def _next_reconcile(self, path: str) -> Record | None:
         number = self._asked.get(path, 0) + 1
-        return self.by_path.get(
-            f"{path}/reconcile" if number == 1 else f"{path}/reconcile#{number}"
-        )
+        return self.record(f"{path}/reconcile" if number == 1 else f"{path}/reconcile#{number}")
 
     # --- models ---
 

@@ -359,7 +359,12 @@ def levels(records: Iterable[Record], level: int = 0) -> Iterator[tuple[Record |
 
 def flattened(records: Iterable[Record]) -> Iterator[Record]:
     """Each record, those of child frames before the record that joined them."""
-    return (record for record, _ in levels(records) if record is not None)
+    for record in records:
+        extra = record.extra
+        if type(extra) is dict and "children" in extra:
+            for child in extra["children"]:
+                yield from flattened(child)
+        yield record
 
 
 def error_text(step_id: str, error: StepError) -> str:

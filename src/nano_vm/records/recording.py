@@ -142,6 +142,8 @@ class Recording:
     def full(self) -> list[Record]:
         """The records of the run's own frame, each as a `Record`."""
         ops = self.ops
+        if not ops:  # it was read, and no machine made short ones
+            return list(self.records)
         return [full(record, ops) for record in self.records]
 
     def result(self, record: Any) -> StepResult:

@@ -174,7 +174,7 @@ class Forked:
         not recorded.
         """
         path = machine.path
-        record = self.recorded.by_path.get(path)
+        record = self.recorded.record(path)
         earlier = self.reused.get(path)
         if earlier is None:
             decision = self._decide(machine, op, path, record)

@@ -18,6 +18,7 @@ from struct import error as WrongNumber
 from typing import Any
 
 from ..errors import StoreError, VMError
+from ..language.kinds import TYPES
 from ..records.record import Attempt, Record, StepError, StepName, failures_of, step_of
 from ..records.status import StepStatus
 from ..records.usage import LLMUsage
@@ -53,6 +54,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")  # as Kubernetes has n
 _NO_CALL = "null,null"
 
 _NOTHING = ("null", None)  # as `_hidden` gives it
+
+_TYPE_JSON = {name: _quoted(name) for name in TYPES}
 
 _STATUS_JSON: dict[StepStatus | None, str] = {
     None: "null",
@@ -95,8 +98,10 @@ class Row:
         gave = known_of(id(output)) or _hidden(salt, output, known)
         beside = _NOTHING if rest is None else known_of(id(rest)) or _hidden(salt, rest, known)
         call = _NO_CALL if self.model is None and self.usage is None else self._call()
+        frame = _quoted(self.frame) if self.frame else '""'
+        kind = _TYPE_JSON.get(self.type) or _quoted(self.type)
         return (
-            f"[{self.kind},{_quoted(self.frame)},{_quoted(self.path)},{_quoted(self.type)},"
+            f"[{self.kind},{frame},{_quoted(self.path)},{kind},"
             f"{_STATUS_JSON[self.status]},{self.started_ns},{self.finished_ns},"
             f"{asked[0]},{gave[0]},{beside[0]},{call}]"
         ).encode()

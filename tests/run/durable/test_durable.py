@@ -175,6 +175,36 @@ async def test_what_was_finished_is_not_called_again_and_what_may_be_repeated_is
     assert sealed(vm, "r")
 
 
+async def test_no_record_is_made_of_a_call_of_which_only_the_value_is_handed_over(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly all are such calls of tools: that once they were tried, gave nothing, or did not
+    succeed is said by records.
+    """
+    host.tool("nothing", tool(effect="read")(lambda: None))
+    host.fail.add("back")
+    one = program(
+        step("a", "write", args={"x": 1}),
+        step("n", "nothing"),
+        step("f", "back", on_error="skip"),
+        llm("m"),
+        step("w", "write", when="$a.output.x == 1"),
+        step("b", "read", args={"x": "$a.output.x"}),
+        step("end", "same"),
+    )
+    vm = await killed(host, one, "same")
+    made: list[str] = []
+    record = Row.record
+    monkeypatch.setattr(Row, "record", lambda row: made.append(row.path) or record(row))  # type: ignore[func-returns-value]
+    trace = await vm.resume("r")
+    assert trace.status is SUCCESS
+    assert host.calls == ["same"]
+    assert made == ["n", "f", "m", "w"]
+    monkeypatch.undo()
+    undisturbed = await ExecutionVM(ScriptedLLM({"": "yes"}), host.tools()).run(one)
+    assert trace.digest == undisturbed.digest == vm.load("r").digest
+
+
 @pytest.mark.parametrize("at", ["write", "pay"])
 async def test_an_effect_without_outcome_is_in_doubt_and_never_repeated(
     host: Host, at: str

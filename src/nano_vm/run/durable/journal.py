@@ -40,12 +40,12 @@ from ...machine.outcome import (
 )
 from ...machine.pending import due_at
 from ...machine.plan import DOUBT, END, FOREVER, FORK, PAUSE, TOOL, Op, ToolOp
-from ...machine.recorded import HELD, Recorded
+from ...machine.recorded import HELD
 from ...records.record import StepError
 from ...records.status import TraceStatus
 from ...records.trace import Trace
 from ...store.protocol import Store
-from ...store.records import STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
+from ...store.records import SUSPENDED, Message, Row, StoredRun, late_outcomes
 from ...store.seals import RunSeal
 from ...store.waits import Waits, matched
 from ..driver import Abandoned
@@ -54,7 +54,7 @@ from .interruption import Interruption
 from .lease import LATE, Debt, Lease, outcomes_of
 from .outbox import Outbox, patiently
 from .rows import Rows
-from .stored import columns_of
+from .stored import columns_of, recorded_in
 
 logger = logging.getLogger("nano_vm")
 
@@ -121,8 +121,9 @@ class Journal:
         self.origin = origin
         # whether calls with an effect are left to a person's word
         self.holds = run.about.get("effects") is False
-        steps = [row.record() for row in run.rows if row.kind == STEP]
-        self.recorded = Recorded(steps, base_ns, reword=True)
+        self.recorded = recorded_in(run, base_ns)
+        # of what is recorded most is handed over at the first request
+        self.along = collector_paused()(self.recorded.along)
         self.unsafe: set[str] = set()  # of calls that another owner does not make again
         self.seal = seal
         self.wakes: list[int] = []
@@ -150,7 +151,8 @@ class Journal:
             elif self.heard.cancelled and machine.status is TraceStatus.SUCCESS:
                 return machine.resume(Cancelled(called=False), max(machine.now, now))
             return None
-        following = self.recorded.along(machine, op) or self.recorded.feed(machine, op)
+        following = self.along(machine, op) or self.recorded.feed(machine, op)
+        self.along = self.recorded.along
         if op.code == DOUBT:  # a person says it to the stored run, which is then driven anew
             return following or machine.resume(Suspended(), now)
         if following is None and self.origin is not None:

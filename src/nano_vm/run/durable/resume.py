@@ -389,7 +389,7 @@ class Durable(forking.Begins):
         clock = self.preparer.clock
         now = clock.monotonic_ns()
         # a run's own time does not go back where the clock was set back since
-        told = max([stored.started_ns, *(row.finished_ns or row.started_ns for row in stored.rows)])
+        told = max([stored.started_ns, *[row.finished_ns or row.started_ns for row in stored.rows]])
         base = max(clock.time_ns(), told) - now
         recording = Recording(
             stored.program_name,

@@ -6,12 +6,14 @@ Nothing is written here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from ...language.semantics import CALLS, OUTSIDE
 from ...machine.machine import Machine
-from ...machine.plan import Op
+from ...machine.plan import FOREVER, Op
 from ...records.record import Record, full
 from ...records.status import StepStatus
 from ...store.records import INTENT, PAUSED, STEP, Row, StoredRun
@@ -39,21 +41,20 @@ class Rows:
 
     def _look(self, rows: Iterable[Row]) -> int:
         """Take what the stored *rows* say of frames, steps and calls; how many are of steps."""
-        first, kept, begun = self.first, self.kept, self.begun
-        done: list[str] = []
+        first, begun = self.first, self.begun
+        steps: list[Row] = []
         for row in rows:
-            kind, frame, started = row.kind, row.frame, row.started_ns
-            earliest = first.get(frame)
-            if earliest is None or started < earliest:
-                first[frame] = started
+            kind, started = row.kind, row.started_ns
+            if started < first.get(row.frame, FOREVER):
+                first[row.frame] = started
             if kind == STEP:
-                done.append(row.path)
-                kept[frame] = kept.get(frame, 0) + 1
+                steps.append(row)
             elif kind == INTENT:
                 begun.setdefault(row.path, []).append(started)
-        for path in done if begun else ():
-            begun.pop(path, None)
-        return len(done)
+        for row in steps if begun else ():
+            begun.pop(row.path, None)
+        self.kept.update(Counter(map(attrgetter("frame"), steps)))
+        return len(steps)
 
     def new(self, machine: Machine, *, ended: bool = False) -> list[Row]:
         """What the machine recorded since; that it waits is not kept unless the run has *ended*

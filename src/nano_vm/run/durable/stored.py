@@ -9,8 +9,9 @@ from typing import Any
 
 from ...errors import StoreError
 from ...machine.plan import Op
+from ...machine.recorded import Recorded
 from ...records.recording import Recording
-from ...records.status import TraceStatus
+from ...records.status import StepStatus, TraceStatus
 from ...records.trace import Trace
 from ...records.usage import LLMUsage
 from ...store.records import (
@@ -19,13 +20,17 @@ from ...store.records import (
     PAUSED,
     STEP,
     SUSPENDED,
+    Erased,
     Row,
     StoredRun,
     checked_labels,
     checked_name,
     checked_text,
 )
+from ...values import UNSET
 from ..inbox import presented
+
+SUCCESS = StepStatus.SUCCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,20 @@ def said_of(
     if labels is not None and (checked := checked_labels(labels)):
         said["labels"] = checked
     return said
+
+
+def recorded_in(run: StoredRun, base_ns: int) -> Recorded:
+    """The outcomes of a stored run, which has its rows, for a machine at its beginning."""
+    steps = [row for row in run.rows if row.kind == STEP]
+    # no record is made of those of which a machine takes only what they gave
+    plain = {
+        row.path: row
+        for row in steps
+        if row.rest is None and row.type == "tool" and row.status is SUCCESS
+        if row.output is not UNSET and type(row.output) is not Erased
+    }
+    records = (row.record() for row in steps if row.path not in plain)
+    return Recorded(records, base_ns, reword=True, plain=plain)
 
 
 SAID = ("project", "submitter", "labels")

@@ -88,10 +88,12 @@ class Connection:
         elif values:
             self.cursor.executemany(self._text(statement), values)
 
-    def among(self, statement: str, keys: Sequence[Any]) -> Iterator[Any]:
+    def among(self, statement: str, keys: Sequence[Any]) -> list[Any]:
         """Rows of a statement with ``IN (*)``, for all of *keys*."""
+        found: list[Any] = []
         for part in map(padded, parts(keys)):
-            yield from self.all(statement.replace("IN (*)", f"IN ({marks(part)})"), *part)
+            found += self.all(statement.replace("IN (*)", f"IN ({marks(part)})"), *part)
+        return found
 
     def begin(self, *, write: bool = True) -> Any:
         """Begin a transaction: one that writes holds the lock at once, one that reads sees one

@@ -118,9 +118,8 @@ def loaded_each(
     return found
 
 
-def _by_run(rows: Iterable[Columns]) -> dict[int, list[Columns]]:
+def _by_run(rows: list[Columns]) -> dict[int, list[Columns]]:
     """Rows that stand in the order of their runs, by the run in their last column."""
-    rows = list(rows)
     if rows and rows[0][-1] == rows[-1][-1]:  # of one run, as mostly
         return {rows[0][-1]: rows}
     return {key: list(of_run) for key, of_run in groupby(rows, itemgetter(-1))}
