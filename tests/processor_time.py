@@ -128,7 +128,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[_watch].end()
 
 
+def pytest_collection() -> None:
+    gc.disable()  # nearly all that is made now stays
+
+
 def pytest_collection_finish() -> None:
+    gc.enable()
     gc.collect()
     gc.freeze()  # the tests themselves, nearly a million objects, which stay to the end
 

@@ -26,7 +26,16 @@ tests:
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "nano_vm.pytest_plugin"]
     done = subprocess.run(
-        [*command, "-p", "no:asyncio", "-p", "no:cacheprovider", *arguments],
+        [
+            *command,
+            "-p",
+            "no:asyncio",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:schemathesis",
+            *arguments,
+        ],
         cwd=folder,
         capture_output=True,
         text=True,

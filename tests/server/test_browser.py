@@ -63,7 +63,7 @@ def test_a_refund_from_its_start_to_the_auditor(
     said = starter.locator("section", has_text="Said to this run").locator("li")
     assert said.inner_text().split() == ["approve", "approve", "by", "operator"]
 
-    auditor = open_page(address)
+    auditor = open_page(f"{address}/projects/shop/")
     log_in(auditor, "viewer")
     assert auditor.get_by_role("link", name="Inbox").count() == 0
     auditor.get_by_role("link", name=starter.url.rpartition("/")[2]).click()
@@ -105,7 +105,7 @@ def test_who_guesses_is_told_so(address: str, open_page: Open) -> None:
 def test_a_session_that_ends_asks_to_log_in_where_one_was(
     world: World, address: str, open_page: Open
 ) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "viewer")
     page.get_by_role("link", name="Programs").click()
     page.get_by_role("link", name="refund").wait_for()
@@ -147,7 +147,7 @@ def test_the_first_owner_is_made_in_the_browser(
 
 
 def test_an_admin_gives_roles_and_keys(world: World, address: str, open_page: Open) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "admin")
     page.get_by_role("link", name="Members").click()
     page.get_by_label("Name, as they log in").fill("nobody at all")
@@ -184,7 +184,7 @@ def test_an_admin_gives_roles_and_keys(world: World, address: str, open_page: Op
 
 
 def test_an_owner_adds_people_and_projects(world: World, address: str, open_page: Open) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "owner")
     page.get_by_role("link", name="Instance").click()
     page.get_by_label("Name", exact=True).fill("lin")
@@ -205,7 +205,7 @@ def test_an_owner_adds_people_and_projects(world: World, address: str, open_page
 
 def test_a_person_changes_their_password(world: World, address: str, open_page: Open) -> None:
     world.owner.post("/api/v1/users", json={"name": "kim", "password": PASSWORD})
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "kim")
     page.get_by_role("link", name="kim").click()
     page.get_by_label("Password now").fill("a wrong one, twelve")
@@ -227,7 +227,7 @@ def test_a_run_is_followed_without_being_asked_for(
     world: World, address: str, open_page: Open
 ) -> None:
     run_id = world.start()
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "developer")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -248,7 +248,7 @@ def test_a_run_is_followed_without_being_asked_for(
 
 
 def test_who_could_not_be_logged_out_is_told_so(address: str, open_page: Open) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "viewer")
     page.evaluate("sessionStorage.setItem('nano-vm-draft kept', 'a draft')")
     page.route("**/logout", lambda route: route.fulfill(status=503, json={"detail": "away"}))
@@ -267,7 +267,7 @@ def test_an_older_answer_does_not_replace_a_newer_one(
 ) -> None:
     run_id = world.start()
     world.work()
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "operator")
     held: list[Any] = []
 
@@ -291,7 +291,7 @@ def test_a_refused_decision_is_told_until_the_next(
 ) -> None:
     run_id = world.start()
     world.work()
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "operator")
     page.get_by_role("link", name="Inbox").click()
     page.locator(".asked").get_by_text(run_id).click()

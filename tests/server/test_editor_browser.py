@@ -109,7 +109,7 @@ def test_a_fault_stands_at_its_line_and_leads_there(
 def test_faults_are_marked_where_the_editor_comes_after_their_check(
     address: str, open_page: Open
 ) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "developer")
     held = Held(page, "**/assets/editor.js")
     fault = {"code": "V001", "severity": "error", "place": "steps", "message": "no", "line": 3}

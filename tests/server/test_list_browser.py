@@ -35,7 +35,7 @@ def address(shop: World, built: None) -> Iterator[str]:
 
 
 def test_a_view_is_kept_chosen_and_removed(shop: World, address: str, open_page: Open) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "viewer")
     page.get_by_label("Filter runs").fill("label:team=blue")
     page.keyboard.press("Enter")
@@ -151,7 +151,7 @@ def test_who_may_not_read_what_was_said_does_not_search_it(
 
 
 def test_one_goes_anywhere_by_its_name(shop: World, address: str, open_page: Open) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "viewer")
     page.get_by_role("link", name="two", exact=True).wait_for()
     page.keyboard.press("Control+k")
@@ -186,7 +186,7 @@ def test_one_goes_anywhere_by_its_name(shop: World, address: str, open_page: Ope
 def test_a_run_that_is_not_shown_is_not_cancelled(
     shop: World, address: str, open_page: Open
 ) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "operator")
     filtered = page.get_by_label("Filter runs")
     page.get_by_label("Pick two").check()
@@ -213,7 +213,7 @@ def test_a_run_that_is_not_shown_is_not_cancelled(
 def test_an_answer_that_is_late_does_not_replace_a_newer_one(
     shop: World, address: str, open_page: Open
 ) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "viewer")
     page.get_by_role("link", name="two", exact=True).wait_for()
     page.get_by_role("button", name="Pause").click()
@@ -261,7 +261,7 @@ def test_letters_belong_to_the_field_that_has_the_focus(
 ) -> None:
     query = {"query": "label:team=red"}
     assert shop.developer.put("/api/v1/projects/shop/views/j", json=query).is_success
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "developer")
     page.get_by_role("link", name="two", exact=True).wait_for()
     page.get_by_label("View", exact=True).focus()
@@ -277,7 +277,7 @@ def test_letters_belong_to_the_field_that_has_the_focus(
 
 
 def test_who_may_cancels_what_is_picked(shop: World, address: str, open_page: Open) -> None:
-    page = open_page(address)
+    page = open_page(f"{address}/projects/shop/")
     log_in(page, "operator")
     for name in ("one", "two"):
         page.get_by_label(f"Pick {name}").check()
@@ -286,7 +286,7 @@ def test_who_may_cancels_what_is_picked(shop: World, address: str, open_page: Op
     page.get_by_text("2 runs will be cancelled").wait_for()
     shop.work()
     page.locator("tr", has_text="one").get_by_text("cancelled").wait_for()
-    viewer = open_page(address)
+    viewer = open_page(f"{address}/projects/shop/")
     log_in(viewer, "viewer")
     viewer.get_by_label("Pick three").check()
     assert viewer.get_by_role("button", name="Cancel 1 run…").count() == 0
