@@ -104,6 +104,9 @@ def _of_keys(project: Any, *which: Any) -> sa.Select[Any]:
 _PROJECT: sa.BindParameter[Any] = sa.bindparam("asked")
 _SESSION = Prepared(_of_sessions(_PROJECT, sessions.c.hash == sa.bindparam("session")))
 _KEY = Prepared(_of_keys(_PROJECT, keys.c.id == sa.bindparam("key_id")))
+_WHICH: sa.BindParameter[Any] = sa.bindparam("which", expanding=True)
+_SESSIONS = Prepared(_of_sessions(_PROJECT, sessions.c.hash.in_(_WHICH)))
+_KEYS = Prepared(_of_keys(_PROJECT, keys.c.id.in_(_WHICH)))
 
 
 def identified(rows: Rows, credential: Credential, project: str | None) -> Identity | None:
@@ -134,11 +137,11 @@ def _permitted(
     by_key = {one.key_id: one for one in credentials if one.session is None}
     proved: list[tuple[Credential, Row]] = []
     if by_session:
-        statement = _of_sessions(project, sessions.c.hash.in_(by_session))
-        proved += [(by_session[row.hash], row) for row in rows.all(statement)]
+        found_sessions = rows.all(_SESSIONS, asked=project, which=list(by_session))
+        proved += [(by_session[row.hash], row) for row in found_sessions]
     if by_key:
-        statement = _of_keys(project, keys.c.id.in_(by_key))
-        proved += [(by_key[row.id], row) for row in rows.all(statement)]
+        found_keys = rows.all(_KEYS, asked=project, which=list(by_key))
+        proved += [(by_key[row.id], row) for row in found_keys]
     found = {one: _identity(row, one, project) for one, row in proved}
     return {one: identity.permissions for one, identity in found.items() if identity is not None}
 
