@@ -4,8 +4,8 @@ end.
 - One driver of a run at a time, in the store's eyes: `_begun`, `_appended`, `_claimed`.
 - No `write` or `irreversible` call is begun again without a word on what became of it: `_begun`.
 - Every acknowledged word is used, or came too late for a reason: `_messages`, `_in_time`.
-- What is recorded of a call is what the ledger says, or in doubt, and says whose it is: `_effects`,
-  `_handed_over`, `_asked`, `_appended`.
+- What is recorded of a call is what the ledger says, or in doubt, and then names who made it:
+  `_effects`, `_handed_over`, `_appended`.
 - What was done is undone exactly: `_undone`. Budgets are true, lost calls included: `_budget`.
 - An approval is used once: `_messages`. Time goes on: `_times`.
 - Every run ends within `PATIENCE_NS` after the last fault: `Life.live`.
@@ -39,7 +39,6 @@ def watch(life: Life) -> None:
     """Look at every call as it begins, and at every append that is stored or acknowledged."""
     life.ledger.fence_of = lambda run_id: life.database.model._runs[run_id].run.fence
     life.ledger.begun.append(lambda call, before: _begun(life, call, before))
-    life.ledger.asked.append(lambda process, calls: _asked(life, process, calls))
     life.database.given.append(lambda process, item: _given(life, process, item))
     life.database.appended.append(lambda process, item: _appended(life, process, item))
     life.database.acknowledged.append(lambda process, item: _acknowledged(life, process, item))
@@ -112,7 +111,7 @@ def _ends_ns(run: StoredRun, path: str) -> int | None:
     """When what a run waits for at *path* is over, by when it began."""
     seconds = DEADLINES.get((run.program_name, path))
     began = next((r.started_ns for r in run.rows if r.kind == INTENT and r.path == path), None)
-    return None if seconds is None or began is None else began + int(seconds * SECOND)
+    return None if seconds is None or began is None else began + seconds * SECOND
 
 
 def _asked_at(run: StoredRun, name: str) -> str:
@@ -185,13 +184,6 @@ def _begun(life: Life, call: Call, before: list[Call]) -> None:
                 life.fault(f"{call.key}: called again after it was done")
             elif other.state != "failed" and not other.cleared:
                 life.fault(f"{call.key}: called again, and nobody said that it did not happen")
-
-
-def _asked(life: Life, process: Process, calls: list[Call]) -> None:
-    """A reconcile tool is asked what became of *calls*: not by a process that knows."""
-    for call in calls:
-        if call.process is process and call.answered_ns is not None:
-            life.fault(f"{call.key}: {process.name} asks what became of it, and got what it gave")
 
 
 REPLAYERS = {
@@ -397,10 +389,10 @@ def _after_cancel(stored: StoredRun) -> Any:
 
 
 def _in_time(life: Life, stored: StoredRun) -> Any:
-    """That what came in time is used, also where it was asked for late. Who have clocks of their own
-    do not agree on what is in time.
+    """That what came in time is used, also where it was asked for late. Those whose clocks differ do
+    not agree on what is in time.
     """
-    if not life.database.one_machine or any(f.kind == "clock" for f in life.world.faults):
+    if not life.right_clocks or any(f.kind == "clock" for f in life.world.faults):
         return
     if any(m.kind == "cancel" for m in (*stored.decided, *stored.inbox)):
         return

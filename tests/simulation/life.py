@@ -144,6 +144,7 @@ class Life:
             )
             for n in range(count)
         ]
+        self.right_clocks = one_machine
         self.programs = [PROGRAMS[draw.randrange(len(PROGRAMS))] for _ in range(self.runs)]
         self.ids = [f"r{n}" for n in range(self.runs)]
         self.working: dict[Process, asyncio.Task[Any]] = {}

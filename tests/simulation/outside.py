@@ -58,8 +58,6 @@ class Ledger:
         default_factory=set
     )  # who stored which, answered or not
     begun: list[Callable[[Call, list[Call]], None]] = field(default_factory=list)
-    # called with each question that a reconcile tool is asked, by whom and about which calls
-    asked: list[Callable[[Process, list[Call]], None]] = field(default_factory=list)
     fence_of: Callable[[str], int] = lambda _: 0  # of a run, as its store has it
     count: int = 0
     way_ns: tuple[int, int] = WAY_NS  # how long a call, or its answer, is on its way
@@ -230,9 +228,7 @@ class Outside:
         # the call in its hands, or did since, it cannot tell: no lease closes that gap
         # (reliability.md)
         asker = here()
-        calls = ledger.calls.get(key, [])
-        for check in ledger.asked:
-            check(asker, calls)
+        calls = ledger.calls.get(key, ())
         under_way = [call for call in calls if call.open and not ledger.makes(asker, call)]
         if done is None and any(
             call.process is asker

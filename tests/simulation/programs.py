@@ -150,10 +150,10 @@ EARLY = {
                     "id": "word",
                     "type": "wait",
                     "event": "word-$name",
-                    "timeout_seconds": 1.5,
+                    "timeout_seconds": 3,
                     "on_error": "skip",
                 },
-                [{"id": f"pause{n}", "type": "wait", "seconds": 0.2} for n in range(6)],
+                [{"id": f"pause{n}", "type": "wait", "seconds": 0.3} for n in range(9)],
             ],
         },
         call("mail", "mail"),
@@ -191,7 +191,7 @@ PROGRAMS = [
 FOCUSED = [program(document) for document in (WIRED, EARLY, SURVEY)]
 """For what is rare in the others."""
 
-DEADLINES = {("hurry", "ask"): 2, ("hurry", "more"): 3, ("early", "both/word"): 1.5}
+DEADLINES = {("hurry", "ask"): 2, ("hurry", "more"): 3, ("early", "both/word"): 3}
 """By program and path: how many seconds after it began what is waited for is over."""
 
 UNDONE = {

@@ -74,7 +74,7 @@ def test_what_came_in_time_and_was_not_used_is_seen() -> None:
     life = next(life for life in map(Life, range(20)) if life.database.one_machine)
     run = StoredRun("r0", "early", "", 0, rows=[intent("both/word", at_ns=5)])
     ends_ns = _ends_ns(run, "both/word")
-    assert ends_ns == 1_500_000_005
+    assert ends_ns == 3_000_000_005
     error = {"error": {"kind": "timeout"}}
     run.rows.append(Row(1, "", "both/word", "wait", None, 5, ends_ns, rest=error))
     run.inbox = [Message("event", "word-r0", {}, None, ends_ns - 1)]
