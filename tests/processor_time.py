@@ -1,7 +1,7 @@
 """How much of a processor each test takes, its processes included; and what keeps that little.
 
 A test that takes `SLOW_SECONDS` is marked `slow`, so that `make test-quick` stays quick. Which of
-those that ran have no such mark is said at the end of each run; ``--times FILE`` writes what each
+those that ran have no such mark is said at the end of each run; ``--times=FILE`` writes what each
 of them took.
 """
 
@@ -111,7 +111,10 @@ class _Times:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--times", metavar="FILE", help="write what each test took, as CSV")
+    # with a space before FILE, pytest takes FILE for where the tests are, before it knows the option
+    parser.addoption(
+        "--times", metavar="FILE", help="--times=FILE writes what each test took, as CSV"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -83,7 +83,7 @@ def test_what_each_test_took_is_written(tmp_path: Path) -> None:
     """With its processes, also where these go on."""
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["processor_time"]')
     (tmp_path / "test_timed.py").write_text(TIMED)
-    command = [sys.executable, "-m", "pytest", "-q", "--times", "times.csv"]
+    command = [sys.executable, "-m", "pytest", "-q", "--times=times.csv"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
