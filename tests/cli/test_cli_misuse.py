@@ -16,7 +16,7 @@ from test_grammar import LEAVES, words
 from nano_vm.cli import main
 from nano_vm.cli.faults import INTERNAL
 
-ODD = ("a\0b", "none.such:=[", "", "a=\udcff")
+ODD = ("a\0b", "none.such:=[", "", "a=\udcff", "n" * 300 + ".json")  # that is no name of a file
 
 GIVEN = {
     "program": "p.yaml",
@@ -74,7 +74,7 @@ def line(context: click.Context, odd: click.Parameter, value: str) -> list[str]:
 
 
 EVERY = 1 if is_whole() else 3
-"""Which of the odd values are tried: each option has one of four at least, and each value a third
+"""Which of the odd values are tried: each option has one of five at least, and each value a third
 of the options.
 """
 

@@ -377,7 +377,7 @@ def replay(options: Options) -> int:
     refuse(options)
     if options.program_file:
         raise UsageFault("--program does not go with --engine temporal: a history has its program")
-    named = options.run == "-" or Path(options.run).exists()
+    named = options.run == "-" or os.path.exists(options.run)
     file = history_of(text_of(options.run, "the history"), options.run) if named else None
 
     async def done() -> list[Replayed]:

@@ -5,6 +5,7 @@ A path comes in, a `Suite` goes out; what cannot be read is an error with its pl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,9 @@ def test_files(given: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in map(Path, given):
-        if path.is_dir():
+        if os.path.isdir(path):
             found |= dict.fromkeys(file for file in files_below(path) if is_test_file(file))
-        elif not path.is_file():
+        elif not os.path.isfile(path):
             raise UsageFault(f"there is no file {path}")
         elif not is_test_file(path):
             raise UsageFault(f"{path} is no test file: their names end with {ENDINGS[0]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def load_runs(name: str, options: Options) -> list[Trace | StoredRun]:
         UsageFault: If there is nothing of that name.
         Failure: If it is no run, or was changed.
     """
-    if name != "-" and not Path(name).exists():
+    if name != "-" and not os.path.exists(name):
         return [_from_store(name, options)]
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -43,7 +44,7 @@ def load_runs(name: str, options: Options) -> list[Trace | StoredRun]:
 def load_run(name: str, options: Options) -> Trace | StoredRun:
     """As `load_runs`, where it must be one; ``FILE#RUN`` names one of an exported file."""
     file, mark, run_id = name.rpartition("#")
-    if mark and not Path(name).exists() and Path(file).exists():
+    if mark and not os.path.exists(name) and os.path.exists(file):
         found = [run for run in load_runs(file, options) if run.run_id == run_id]
         if not found:
             raise Failure(f"{file}: it has no run {run_id!r}")
@@ -108,7 +109,7 @@ _NAMED = re.compile(r"[A-Za-z_][\w.-]*=")
 def program_named(options: Options) -> Loaded | None:
     """What ``--program FILE`` and ``--program NAME=FILE`` give."""
     plain = [
-        entry for entry in options.program_file if not _NAMED.match(entry) or Path(entry).exists()
+        entry for entry in options.program_file if not _NAMED.match(entry) or os.path.exists(entry)
     ]
     named = [entry for entry in options.program_file if entry not in plain]
     if len(plain) > 1:

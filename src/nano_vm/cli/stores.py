@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import StoreError
@@ -64,7 +63,7 @@ def opened(
 def existing(url: str) -> None:
     """Raises `UsageFault` where the file that a URL names is not there."""
     path = _path(url)
-    if path is not None and not Path(path).exists():
+    if path is not None and not os.path.exists(path):
         raise UsageFault(f"--store: there is no database {path}")
 
 

@@ -80,7 +80,7 @@ def _name(function: Any) -> str:
 
 def _file_module(path: str) -> ModuleType:
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UsageFault(f"--tools: there is no file {path}")
     name = f"tools_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -104,7 +104,7 @@ def _named_module(name: str) -> ModuleType:
         # what the module itself imports
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise UsageFault(f"--tools: cannot load {name}: {error}") from None
-        hint = f"; for a file write {name}.py" if Path(f"{name}.py").is_file() else ""
+        hint = f"; for a file write {name}.py" if os.path.isfile(f"{name}.py") else ""
         raise UsageFault(f"--tools: there is no module {name!r}{hint}") from None
 
 

@@ -70,7 +70,7 @@ def dev(options: Options) -> int:
     program = Path(options.program)
     if options.program == "-":
         raise UsageFault("dev watches a file, and standard input is none")
-    if program.is_dir():
+    if os.path.isdir(program):
         raise UsageFault(f"{program} is a folder; name the program in it")
     tools = tools_file(options.tools) if options.tools is not None else None
     named = [options.policy, options.host, *options.recorded, tools]
@@ -155,7 +155,7 @@ def _round(options: Options) -> int:
 def _lines(options: Options) -> Iterator[Line]:
     from .. import sources
 
-    if not Path(options.program).is_file():
+    if not os.path.isfile(options.program):
         yield "check", "FAILED", f"{options.program} is not there; it is waited for"
         return
     try:

@@ -63,15 +63,15 @@ def _side(name: str, options: Options) -> Trace | StoredRun | Program:
 
     if name.endswith((".yaml", ".yml")):
         return load(name, follow=False).program
-    if name.endswith(".json") and Path(name).exists() and _is_program(Path(name).read_bytes()):
+    if name.endswith(".json") and _is_program(name):
         return load(name, follow=False).program
     return load_run(name, options)
 
 
-def _is_program(data: bytes) -> bool:
+def _is_program(file: str) -> bool:
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        found = json.loads(Path(file).read_bytes())
+    except (OSError, ValueError, RecursionError):  # what it is instead is told where it is read
         return False
     return isinstance(found, dict) and "steps" in found and "records" not in found
 
