@@ -29,15 +29,25 @@ class Newest(Generic[K, V]):
     def __contains__(self, key: object) -> bool:
         return key in self._kept
 
-    def of(self, key: K, make: Callable[[], V]) -> V:
-        """What is kept by *key*, or what *make* gives, which is kept then unless it alone is too
-        large. It may be made by several threads at once, and what one of them gave is kept.
-        """
+    def get(self, key: K) -> V | None:
+        """What is kept by *key*, if anything is."""
+        found = self._found(key)
+        return None if found is None else found[0]
+
+    def _found(self, key: K) -> tuple[V, int] | None:
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
-                return found[0]
+            return found
+
+    def of(self, key: K, make: Callable[[], V]) -> V:
+        """What is kept by *key*, or what *make* gives, which is kept then unless it alone is too
+        large. It may be made by several threads at once, and what one of them gave is kept.
+        """
+        found = self._found(key)
+        if found is not None:
+            return found[0]
         made = make()
         size = self._size(made)
         if size > self.most:

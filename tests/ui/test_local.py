@@ -20,6 +20,7 @@ from nano_vm.draw import view
 from nano_vm.newest import Newest
 from nano_vm.run.durable.stored import trace_of
 from nano_vm.store.protocol import RunFilter, open_store
+from nano_vm.ui import library
 from nano_vm.ui import page as pages
 from nano_vm.ui.library import FileLibrary, Programs, StoreLibrary, compared, recomputed, shown
 from nano_vm.ui.local import LocalServer
@@ -160,6 +161,24 @@ def test_a_run_is_sent_again_only_when_it_has_changed(serve: Serve, stored: Stor
     assert first["run"]["lost"] == []
     again = get(server, f"api/run/refund-2002?seen={first['version'].replace(' ', '%20')}")
     assert again == {"version": first["version"], "run": None}
+
+
+def test_what_was_answered_of_a_run_that_has_ended_is_kept(
+    serve: Serve, stored: StoreLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    view_of = library.view_of
+
+    def counted(run: Any, *given: Any, **more: Any) -> Any:
+        made.append(run.run_id)
+        return view_of(run, *given, **more)
+
+    monkeypatch.setattr(library, "view_of", counted)
+    server = serve(stored)
+    for run_id in ("refund-2001", "refund-2002"):
+        first = get(server, f"api/run/{run_id}")
+        assert get(server, f"api/run/{run_id}?graph=later") == first
+    assert made == ["refund-2001", "refund-2002", "refund-2002"], "the second waits"
 
 
 def test_a_run_of_a_large_program_comes_without_its_graph_first_to_who_asks_so(

@@ -241,7 +241,7 @@ def test_what_a_run_did_is_seen_before_the_graph_of_its_large_program_is_made(
     page = open_page(f"{address}#/run/refund-2003?view=g")
     page.get_by_text("The graph is being drawn").wait_for()
     assert page.locator(".steps .row").count() > 5
-    assert asked.wait(10), "the page asks for the graph by itself"
+    assert asked.wait(30), "the page asks for the graph by itself"
     gate.set()
     page.locator(".react-flow__node").first.wait_for()
 

@@ -11,6 +11,7 @@ from fastapi import Request
 
 from ..newest import Newest
 from ..store.protocol import TableStore
+from ..ui.library import MOST_VIEWS_BYTES
 from .events import Events
 from .hosts import Hosts
 from .metrics import Requests, observer_of
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from .oidc import Provider
 
 TOKEN_BYTES = 24
-
-MOST_VIEWS_BYTES = 32_000_000
-"""Of the views of runs that have ended, as they were answered: who looks at a run looks again, and
-shows it to others. One of 20 steps has 10 KB.
-"""
 
 ViewKey = tuple[str, str, bool]
 """The id of a run, its version, and whether what was said in it is shown."""

@@ -21,7 +21,7 @@ from ..run.durable.lease import living
 from ..run.durable.stored import trace_of
 from ..store.few import few_runs
 from ..store.protocol import Archive, RunFilter
-from ..store.records import SUSPENDED, StoredRun
+from ..store.records import ENDED, SUSPENDED, StoredRun
 from ..values import canonical
 from .asked_for import NoSuchFilter
 from .asking import Asking, asked
@@ -38,6 +38,12 @@ SEARCH_SECONDS = 2.0
 
 READ_AT_ONCE, STEPS_AT_ONCE = 20, 2_000
 """Runs that are searched together, and the most steps of them; of one run they may be more."""
+
+
+MOST_VIEWS_BYTES = 32_000_000
+"""Of the views of runs that have ended, as they were answered: who looks at a run looks again, and
+shows it to others. One of 20 steps has 10 KB.
+"""
 
 
 class Asked(TypedDict):
@@ -157,6 +163,10 @@ class Library(Protocol):
         Raises:
             UnknownRun: If there is no such run.
         """
+        ...
+
+    def has_ended(self, run_id: str) -> bool:
+        """Whether a run changes no more: what was shown of it may be kept; raises as `version`."""
         ...
 
     def recorded(self, run_id: str) -> Trace | StoredRun:
@@ -287,6 +297,10 @@ class StoreLibrary:
         """As `Library.version`, without reading the run's values."""
         return version_of(self.header(run_id))
 
+    def has_ended(self, run_id: str) -> bool:
+        """As `Library.has_ended`: what is in doubt says whether its process lives."""
+        return self.header(run_id).status in ENDED
+
     def header(self, run_id: str) -> StoredRun:
         """A run without its steps.
 
@@ -346,6 +360,10 @@ class FileLibrary:
         """As `Library.version`: always the same."""
         self.recorded(run_id)
         return "recorded"
+
+    def has_ended(self, run_id: str) -> bool:
+        """As `Library.has_ended`: what is in a file does not go on."""
+        return True
 
     def recorded(self, run_id: str) -> Trace | StoredRun:
         """As `Library.recorded`."""

@@ -20,11 +20,21 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import ProgramError, StoreError, UnknownRun, VMError
+from ..newest import Newest
 from ..values import parse_json
 from .asked_for import NoSuchFilter, Query, asked_for
 from .asking import Answers
 from .forks import Forks, ForkTree, fork_tree
-from .library import Graph, Library, Programs, StoreLibrary, compared, recomputed, shown
+from .library import (
+    MOST_VIEWS_BYTES,
+    Graph,
+    Library,
+    Programs,
+    StoreLibrary,
+    compared,
+    recomputed,
+    shown,
+)
 from .page import SCRIPT, STYLE, NotBuilt, asset
 
 LOOPBACK = "127.0.0.1"
@@ -88,6 +98,7 @@ class LocalServer(ThreadingHTTPServer):
         self.programs = programs
         self.answers = answers
         self.forks = forks
+        self.views: Newest[tuple[str, str], bytes] = Newest(MOST_VIEWS_BYTES, len)
         self.token = secrets.token_urlsafe(TOKEN_BYTES)
         super().__init__((LOOPBACK, port), _Handler)
 
@@ -102,7 +113,7 @@ class LocalServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def answer(self, path: list[str], query: Query) -> Any:
-        """What is asked for below ``api/``, as JSON.
+        """What is asked for below ``api/``, as JSON or the bytes of it.
 
         Raises:
             Refused: If it is nothing that is there.
@@ -115,11 +126,7 @@ class LocalServer(ThreadingHTTPServer):
                 text, after = query.get("text", ""), query.get("after")
                 return library.search(asked_for(query), text, after)
             case ["run", run_id]:
-                version = library.version(run_id)
-                if query.get("seen") == version:
-                    return {"version": version, "run": None}
-                graph: Graph = "later" if query.get("graph") == "later" else "now"
-                return shown(library, run_id, programs, version, graph)
+                return self._run(run_id, query)
             case ["verify", run_id]:
                 found = recomputed(library, run_id, programs)
                 return {
@@ -138,6 +145,21 @@ class LocalServer(ThreadingHTTPServer):
                 by = self.answers.by if self.answers is not None else None
                 return {"asked": asked, "damaged": damaged, "by": by, "now": time.time_ns() / 1e6}
         raise Refused(404, "there is nothing at this address")
+
+    def _run(self, run_id: str, query: Query) -> bytes:
+        """A run; of one that has ended what was answered is kept."""
+        version = self.library.version(run_id)
+        if query.get("seen") == version:
+            return _bytes({"version": version, "run": None})
+        kept = self.views.get((run_id, version))
+        if kept is not None:
+            return kept
+        graph: Graph = "later" if query.get("graph") == "later" else "now"
+        found = shown(self.library, run_id, self.programs, version, graph)
+        body = _bytes(found)
+        if found["version"] == version and self.library.has_ended(run_id):
+            return self.views.of((run_id, version), lambda: body)
+        return body
 
     def take(self, path: list[str], body: Callable[[], Any]) -> Any:
         """What comes of something that is sent below ``api/``, as JSON.
@@ -174,6 +196,10 @@ class LocalServer(ThreadingHTTPServer):
         return self.forks
 
 
+def _bytes(answer: Any) -> bytes:
+    return json.dumps(answer, ensure_ascii=False).encode()
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: LocalServer
     protocol_version = "HTTP/1.1"
@@ -184,8 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             path, query = self._asked()
             if path[:1] == ["api"]:
-                body = json.dumps(self.server.answer(path[1:], query), ensure_ascii=False)
-                self._send(200, _JSON, body.encode())
+                found = self.server.answer(path[1:], query)
+                self._send(200, _JSON, found if isinstance(found, bytes) else _bytes(found))
                 return
             name = "/".join(path)
             if name not in _TYPES:
@@ -212,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
             if path[:1] != ["api"]:
                 raise Refused(404, "there is nothing at this address")
             given = self.server.take(path[1:], lambda: self._sent(received))
-            self._send(200, _JSON, json.dumps(given, ensure_ascii=False).encode())
+            self._send(200, _JSON, _bytes(given))
         except Refused as refused:
             self.close_connection = True  # not all of a body that is too long was read
             self._say(refused.status, str(refused))
