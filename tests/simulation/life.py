@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -64,8 +65,12 @@ class Stalls:
                 process.sleep(0)
 
 
-def _hosts(lease_seconds: float, *observers: Any) -> tuple[ExecutionVM, ExecutionVM]:
-    """A host, and its next version, by which a deploy replaces it."""
+def _hosts(
+    lease_seconds: float, *observers: Any, like: Sequence[ExecutionVM] = ()
+) -> tuple[ExecutionVM, ExecutionVM]:
+    """A host, and its next version, by which a deploy replaces it; they know what others know that
+    they are *like* but for their leases and observers.
+    """
     old = ExecutionVM(
         Model(OUTSIDE),
         OUTSIDE.tools,
@@ -76,6 +81,8 @@ def _hosts(lease_seconds: float, *observers: Any) -> tuple[ExecutionVM, Executio
         observers=observers,
     )
     new = old.with_(tools=OUTSIDE.next_tools, programs=CALLED_NEXT)
+    for host, known in zip((old, new), like, strict=False):
+        host.preparer = known.preparer.beside()
     for program in (*PROGRAMS, *FOCUSED):
         begun_by_old, begun_by_new = prepare(old, program), prepare(new, program)
         old.preparer.of_stored(begun_by_new)
@@ -83,7 +90,8 @@ def _hosts(lease_seconds: float, *observers: Any) -> tuple[ExecutionVM, Executio
     return old, new
 
 
-HOSTS = (_hosts(1.0, Stalls()), _hosts(2.0), _hosts(4.0))
+_FIRST = _hosts(1.0, Stalls())
+HOSTS = (_FIRST, _hosts(2.0, like=_FIRST), _hosts(4.0, like=_FIRST))
 """The hosts of all worlds: their programs are prepared once."""
 
 
