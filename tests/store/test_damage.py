@@ -702,5 +702,8 @@ def test_a_process_that_goes_to_another_folder_keeps_its_file(
     assert [run.run_id for run in vm.runs().runs] == ["r"]
     vm.close()
     assert os.listdir() == []
-    with open_store(f"sqlite:///{tmp_path}/runs.db", read_only=True) as store:  # type: ignore[attr-defined]
+    os.chdir(tmp_path)
+    with open_store("sqlite:///runs.db", read_only=True) as store:  # type: ignore[attr-defined]
+        os.chdir("elsewhere")
+        assert [run.run_id for run in store.runs()] == ["r"]
         assert store.check() == []

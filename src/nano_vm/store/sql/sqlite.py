@@ -112,7 +112,7 @@ class SQLite(Dialect):
 
     def connected(self, *, read_only: bool) -> tuple[Any, Any]:
         if read_only:
-            return to_read(self.place, self.busy_timeout_seconds)
+            return to_read(self._path or self.place, self.busy_timeout_seconds, self.place)
         if self._memory is not None:
             return self._memory, None
         driver = to_write(self._path or self.place, self.synchronous, self.busy_timeout_seconds)
@@ -123,7 +123,7 @@ class SQLite(Dialect):
         return driver, None
 
     def unchanged(self, state: Any) -> bool:
-        return unchanged(self.place, state)
+        return unchanged(self._path or self.place, state)
 
     def undo(self, driver: Any) -> None:
         driver.rollback()
@@ -259,9 +259,11 @@ def to_write(place: str, synchronous: str, busy_timeout_seconds: float) -> sqlit
     return driver
 
 
-def to_read(place: str, busy_timeout_seconds: float) -> tuple[sqlite3.Connection, str | None]:
+def to_read(
+    place: str, busy_timeout_seconds: float, name: str
+) -> tuple[sqlite3.Connection, str | None]:
     """A connection that changes nothing, not even the files beside; with what `unchanged` needs,
-    where nobody had the file open.
+    where nobody had the file open. A message calls it *name*.
     """
     if not is_file(place):
         return _connected(place, busy_timeout_seconds), None
@@ -278,7 +280,7 @@ def to_read(place: str, busy_timeout_seconds: float) -> tuple[sqlite3.Connection
             if "unable to open" not in str(error) and "readonly" not in str(error):
                 raise
             raise StoreError(
-                f"{place}: part of it is in {place}-wal, which can be read only in a folder that "
+                f"{name}: part of it is in {name}-wal, which can be read only in a folder that "
                 f"may be written; "
                 "copy both files together into one"
             ) from error
