@@ -402,12 +402,18 @@ def test_what_is_not_there_is_told_and_what_is_empty_says_what_to_do(
     page.goto(f"{address}/projects/bank/#/programs/nothing")
     page.get_by_text("there is no program 'nothing'").wait_for()
     assert page.get_by_role("link", name="Path map").count() == 0
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{address}/projects/bank/#/run/nothing")
     heading = page.get_by_role("heading", name="This run cannot be shown").bounding_box()
     link = page.get_by_role("link", name="All runs").bounding_box()
     assert heading is not None
     assert link is not None
     assert link["y"] - heading["y"] < 100, "what is said stands together"
+    page.wait_for_timeout(200)  # what is under way has ended
+    before = len(asked)
+    page.wait_for_timeout(3_500)  # a page that follows a run asks again after three seconds
+    assert asked[before:] == [], "what is not there is not asked for again and again"
 
 
 PLACES = {

@@ -1,6 +1,6 @@
 import { type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import { type RunView, type Source, source, type Verified } from "./api";
-import { whilePolled } from "./api/refusal";
+import { mayPass, whilePolled } from "./api/refusal";
 import { ComparePage } from "./compare/ComparePage";
 import { ForkPage } from "./fork/ForkPage";
 import { InboxPage } from "./inbox/InboxPage";
@@ -90,6 +90,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   const step = query.get("step");
   const over = view !== null && ENDED.includes(view.status);
   const undrawn = view !== null && !isDrawn(view);
+  const missing = view === null && fault !== null && !mayPass(fault);
   useEffect(() => {
     let gone = false;
     // what a run of 10,000 steps has said takes a while: it is not asked for again meanwhile
@@ -109,7 +110,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       }
     }, PATIENCE_MS);
     if (seen.current === undefined || undrawn) look();
-    const follows = live && !over && !from.still;
+    const follows = live && !over && !missing && !from.still;
     const stop = follows ? from.follow(id, look) : null;
     const timer =
       follows && stop === null
@@ -120,7 +121,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       stop?.();
       clearInterval(timer);
     };
-  }, [from, id, live, over, undrawn, turns]);
+  }, [from, id, live, over, undrawn, missing, turns]);
   const told = live && !over && fault !== null ? whilePolled(fault) : fault?.message;
   useEffect(() => {
     if (view !== null) document.title = `${view.program} · ${view.status} · ${view.id}`;
