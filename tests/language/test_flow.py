@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -142,6 +145,54 @@ def test_what_a_step_means_is_worked_out_once_for_all_passes(
     assert {proof.status for proof in found.proofs} == {"proved"}
     assert {word for word, _ in asked} == set(words)
     assert len(asked) == len(set(asked))
+
+
+def test_a_graph_goes_with_the_check_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is left for the cycle collector, or with the report."""
+    nodes: list[weakref.ref[Node]] = []
+
+    class Noted(Flow):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            nodes.extend(map(weakref.ref, self.nodes))
+
+    monkeypatch.setattr(import_module("nano_vm.verify.examine"), "Flow", Noted)
+    inner = {"name": "inner", "inputs": {"properties": {"y": {}}}, "steps": [step("in")]}
+    program = Program.from_dict(
+        {
+            "steps": [
+                {
+                    "id": "p",
+                    "type": "parallel",
+                    "parallel_steps": [step("a", values={"u": 1}), step("b", values={"v": 1})],
+                },
+                step("l", "llm", prompt="Is $who there?", allowed_outputs=["yes", "no"]),
+                choice("c", [step("s")], when="$l.output == 'yes' and $who != ''"),
+                step("m", "map", over=[1, 2], **{"as": "it"}, steps=[step("i")]),
+                step("call", "call", program=inner, **{"with": {"y": "$who"}}),
+                loop("r", step("t", "tool", tool="pay", args={"to": "$who"}, output_key="x")),
+            ]
+        }
+    )
+    policy = {
+        "secret": ["person"],
+        "inputs": {"who": ["person"]},
+        "models": {"*": {"accepts": "any"}},
+        "tools": {"pay": {"after": "l", "args": {"to": "any"}}},
+        "accepts": {"output": "any", "errors": "any"},
+    }
+    gc.collect()
+    gc.disable()
+    try:
+        found = verify(program, tools={"pay": lambda to: to}, policy=policy)
+        left = [node for node in nodes if node() is not None]
+    finally:
+        gc.enable()
+    assert {proof.status for proof in found.proofs} == {"proved"}
+    assert found.ceiling is not None
+    assert found.ceiling.path[:3] == ("p", "a", "b")
+    assert nodes
+    assert not left
 
 
 def test_in_order() -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from nano_vm import Program
 from nano_vm.language.flow import Flow
-from nano_vm.machine.compile import compile_flow
+from nano_vm.machine.compile import Layout, compile_flow
 from nano_vm.machine.ledger import Limits
 from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, TimedOut, Value
@@ -908,12 +908,15 @@ class Subject:
 
     def looking(self, op: Op, then: Any) -> Any:
         node = self.flow.nodes[op.index]
+        layout = Layout(node.frame.names)  # a frame holds what is read
 
         def look(frame: list[Any]) -> Any:
             self.looks += 1
             assert self.domains.reached(node), f"{node.step.id} cannot be reached"
-            for slot, value in enumerate(frame):
-                domain = self.domains.at(node, slot)
+            for slot, place in enumerate(layout.place):
+                if place == layout.last:
+                    continue
+                value, domain = frame[place], self.domains.at(node, slot)
                 assert holds(domain, value), (
                     f"at {node.step.id}, slot {slot} is {value!r}, and not {domain}"
                 )

@@ -17,7 +17,7 @@ from nano_vm.language.flow import Flow
 from nano_vm.tools.contract import contract
 from nano_vm.verify.advice import check_braces
 from nano_vm.verify.data.branches import check_fields
-from nano_vm.verify.data.names import MAX_REMEDIES, check_names, check_unused
+from nano_vm.verify.data.names import MAX_REMEDIES, assigned, check_names, check_unused
 
 
 def noted(step_id: str = "n", **fields: Any) -> dict[str, Any]:
@@ -148,6 +148,34 @@ SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
 )
 def test_definite_assignment(steps: list[dict[str, Any]], expected: list[str]) -> None:
     assert told(*steps) == expected
+
+
+def test_only_what_is_read_somewhere_is_followed() -> None:
+    """So a step of which nobody reads anything changes nothing, and no input that nobody reads is
+    taken to be there.
+    """
+    names = ("read", "unread", "late")
+    one = program(
+        step("a", "look", output_key="unread"),
+        step("b", "look", args={"x": "$read"}, output_key="late", on_error="skip"),
+        step("c", "look", args={"x": {"expr": "default($late, 1)"}}),
+        inputs={"properties": {name: {} for name in names}, "required": list(names)},
+    )
+    flow = Flow(one)
+    keys = flow.frames[0].names.keys
+    solved = assigned(flow)
+    followed = {
+        node.step.id: tuple(
+            sorted(name for name in names if state[0] >> keys[name] & 1)
+            for state in [solved.states[node.index]]
+            if state is not None
+        )
+        for node in flow.nodes
+        if node.kind == "step"
+    }
+    both = (["late", "read"],)
+    assert followed == {"a": both, "b": both, "c": (["read"],)}
+    assert solved.states[flow.order.nodes[0]] is solved.states[flow.order.nodes[1]]
 
 
 def test_in_a_program_that_declares_its_inputs_an_early_read_is_an_error() -> None:

@@ -19,6 +19,7 @@ is followed only after all its frames have ended.
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -292,7 +293,7 @@ class Edge:
     by: int = -1  # the node whose handler it is, where an enclosing loop's
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Node:
     """A step in one state; what decides before it whether it runs (`when`); or an end of something:
     a block (`close`), an iteration (`test`), a frame (`end`, `fail`).
@@ -385,11 +386,18 @@ class FrameGraph:
     name: str
     kind: Literal["run", "call", "branch", "item"]
     names: Names
-    owner: Node | None
     steps: list[Step]  # its own, without those in their blocks
+    # the node that forks it, which has it among its frames: a graph has no cycle of references, so
+    # that it goes with its `Flow`, and the cycle collector never has to find out
+    forked_by: weakref.ref[Node] | None = None
     entry: int = -1
     end: int = -1
     fail: int = -1
+
+    @property
+    def owner(self) -> Node | None:
+        """The node that forks it; None for the run's own."""
+        return self.forked_by() if self.forked_by is not None else None
 
     @property
     def item(self) -> int | None:
@@ -581,7 +589,8 @@ class Flow:
         steps: Block,
         loc: Loc,
     ) -> FrameGraph:
-        frame = FrameGraph(len(self.frames), name, kind, names, owner, [step for step, _ in steps])
+        by = weakref.ref(owner) if owner is not None else None
+        frame = FrameGraph(len(self.frames), name, kind, names, [step for step, _ in steps], by)
         self.frames.append(frame)
         if frame.own_names:
             names.base = self.size

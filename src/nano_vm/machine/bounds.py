@@ -25,7 +25,7 @@ Embedded Software Using Implicit Path Enumeration", 1995.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import VMError
 from ..language.flow import Flow, FrameGraph, Node
@@ -70,13 +70,18 @@ def capped(frame: FrameGraph, total: list[int]) -> None:
 
 @dataclass(slots=True)
 class Longest:
-    """The largest sums, by frame, and the way to each."""
+    """The largest sums, by frame, and the way to each. It does not hold the graph, which would live
+    as long as a report does.
+    """
 
-    flow: Flow
     totals: list[list[int]]
-    choices: dict[
-        int, Sequence[int]
-    ]  # by node: the successor on the path of each traced amount, one where it is the same
+    entry: int  # of the run
+    # by node: the successor on the path of each traced amount, one where it is the same
+    choices: dict[int, Sequence[int]] = field(default_factory=dict)
+    # where a way is asked for, by node: the id of the step that runs there, and of a fork where its
+    # frames begin
+    steps: dict[int, str] = field(default_factory=dict)
+    inside: dict[int, list[int]] = field(default_factory=dict)
 
     def path(self, traced: int) -> tuple[str, ...]:
         """The ids of the steps on the path of the run that has the most of the amount with this
@@ -84,17 +89,16 @@ class Longest:
 
         What runs inside a fork stands after it. A loop's body stands there once.
         """
-        nodes, found = self.flow.nodes, []
-        work = [self.flow.frames[0].entry]
+        found = []
+        work = [self.entry]
         while work:
             index = work.pop()
-            node = nodes[index]
             choice = self.choices.get(index)
             if choice:
                 work.append(choice[traced] if len(choice) > 1 else choice[0])
-            if node.kind == "step":
-                found.append(node.step.id)
-                work += [frame.entry for frame in reversed(node.frames)]
+            if index in self.steps:
+                found.append(self.steps[index])
+                work += reversed(self.inside.get(index, ()))
         return tuple(found)
 
 
@@ -114,7 +118,12 @@ def longest(
     Raises:
         VMError: If steps run in a circle: nothing bounds such a program.
     """
-    result = Longest(flow, [[0] * width for _ in flow.frames], {})
+    result = Longest([[0] * width for _ in flow.frames], flow.frames[0].entry)
+    for node in flow.nodes if traced else ():
+        if node.kind == "step":
+            result.steps[node.index] = node.step.id
+            if node.frames:
+                result.inside[node.index] = [frame.entry for frame in node.frames]
     for frame in reversed(flow.frames):  # a child's index is higher than its parent's
         total = _Frame(flow, frame, width).solve(gain, result, traced)
         cap(frame, total)

@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from ...diagnostics import Diagnostic, Loc
@@ -264,7 +265,6 @@ class _Counting:
         self.served = served or {}
         self.prices = prices
         self.value_bytes = limits.value_bytes if limits is not None else None
-        self.sizes = Sizes(flow, input_bytes, self.completion)
         self.open: dict[str, None] = {}
         # of calls by tool or model, in order of first sight
         self.amounts: dict[tuple[str, str], int] = {}
@@ -277,6 +277,7 @@ class _Counting:
                 outer = frame.owner is not None and self.reserving[id(frame.owner.frame.names)]
                 held = [frame.names.program.budget, *([budget] if frame.owner is None else [])]
                 self.reserving[at] = outer or any(_reserves(each) for each in held)
+        self.sizes = Sizes(flow, input_bytes, partial(_completion, self.reserving))
 
     def ceiling(self) -> Ceiling:
         names = {id(frame.names): frame.names for frame in self.flow.frames}
@@ -354,7 +355,7 @@ class _Counting:
         yield LLM_CALLS, attempts
         yield self.amounts["model", name or DEFAULT_MODEL], attempts
         prompt = self.prompt(step, names)
-        completion = self.completion(step, names)
+        completion = _completion(self.reserving, step, names)
         price = self.price(name or self.default_model or "", pool)
         if prompt is None:
             self.because(step, names, "its prompt has no bound")
@@ -440,15 +441,6 @@ class _Counting:
         files = 0 if texts_only(reference, names) else size // FILE_BYTES
         return MESSAGE_TOKENS * (size // MESSAGE_BYTES + 1) + FILE_TOKENS * files
 
-    def completion(self, step: LLMStep, names: Names) -> int | None:
-        """The most tokens of one answer."""
-        declared = (
-            step.max_tokens if step.max_tokens is not None else names.program.defaults.max_tokens
-        )
-        if declared is not None:
-            return declared
-        return DEFAULT_MAX_TOKENS if self.reserving[id(names)] else None
-
     def corrected(self, step: LLMStep, names: Names) -> int:
         """The most tokens that showing a model its invalid answer adds to the prompt."""
         if not step.constrained:
@@ -456,7 +448,7 @@ class _Counting:
         fault = FAULT_BYTES
         if step.allowed_outputs is not None:
             fault = min(fault, _refusal_bytes(step.allowed_outputs))
-        answer = self.completion(step, names)
+        answer = _completion(self.reserving, step, names)
         shown = SHOWN_BYTES if answer is None else min(SHOWN_BYTES, answer * TOKEN_BYTES)
         around = sum(
             len(message["content"].encode()) + MESSAGE_TOKENS for message in correction("", "")
@@ -485,6 +477,16 @@ class _Counting:
             most = _units(Decimal(str(budget.max_cost_usd)), self.exponent)
             total[COST] = min(total[COST], most) if not total[OPEN_COST] else most
             total[OPEN_COST] = 0
+
+
+def _completion(reserving: Mapping[int, bool], step: LLMStep, names: Names) -> int | None:
+    """The most tokens of one answer; *reserving* says by names whether a budget holds that limits
+    tokens or cost.
+    """
+    declared = step.max_tokens if step.max_tokens is not None else names.program.defaults.max_tokens
+    if declared is not None:
+        return declared
+    return DEFAULT_MAX_TOKENS if reserving[id(names)] else None
 
 
 def texts_only(reference: str, names: Names) -> bool:

@@ -9,7 +9,7 @@ on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Compilers*, 2nd ed., 9.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from ...diagnostics import Diagnostic, Loc
@@ -288,6 +288,9 @@ class Assigned:
         # branches share the names of the frame around them
         spaces = {id(frame.names): frame.names for frame in flow.frames}
         self.slots = {key: _slots_read(names) for key, names in spaces.items()}
+        self.read = {
+            key: frozenset[int]().union(*steps.values()) for key, steps in self.slots.items()
+        }
         # by node, as `ways` gives it
         self.changes: list[list[tuple[int, Change | None]] | None] = [None] * len(flow.nodes)
 
@@ -296,7 +299,7 @@ class Assigned:
         found = self.bits.get(id(names))
         if found is None:
             found = self.bits[id(names)] = {}
-            read = frozenset().union(*self.slots[id(names)].values())
+            read = self.read[id(names)]
             for step, _ in names.steps:
                 wrote = [one for one in names.writes(step) if one[0] in read]
                 found[step.id] = _written(names, step, wrote) if wrote else UNREAD
@@ -340,14 +343,20 @@ class Assigned:
         for name, part in (schema or {}).get("properties", {}).items():
             if isinstance(part, dict) and "default" in part:
                 have.add(name)
-        return sum(1 << names.keys[name] for name in have if name in names.keys)
+        return self.bits_of(names, have)
 
     def optional(self, frame: FrameGraph) -> int:
         """Inputs that may be left out, since they are declared or only `default` reads them: some
         runs have them.
         """
         names = frame.names
-        return sum(1 << names.keys[name] for name in (*names.declared, *names.optional))
+        return self.bits_of(names, {*names.declared, *names.optional})
+
+    def bits_of(self, names: Names, given: Set[str]) -> int:
+        """Those of the names *given* that anybody reads."""
+        read = self.read[id(names)]
+        slots = (names.keys[name] for name in given if name in names.keys)
+        return sum(1 << slot for slot in slots if slot in read)
 
     def ways(self, node: Node) -> list[tuple[int, Change | None]]:
         """Where the edges of *node* lead, and what changes on the way; None where nothing does.
@@ -385,7 +394,7 @@ class Assigned:
                     start = self.initial(child)
                     yield edge.target, Change(-1, start, start)
                 elif child.item is not None:
-                    item = 1 << child.item
+                    item = 1 << child.item if child.item in self.read[id(names)] else 0
                     yield edge.target, Change(0, item, item)
                 else:
                     yield edge.target, None
