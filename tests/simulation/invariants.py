@@ -74,7 +74,10 @@ def _given(life: Life, process: Process, item: Append) -> None:
 
 
 def _appended(life: Life, process: Process, item: Append) -> None:
-    run_id = life.database.model._by_key[item.key].run.run_id
+    run = life.database.model._by_key[item.key].run
+    if item.fence != run.fence:  # it was stored before another owner came, and is given again
+        return
+    run_id = run.run_id
     driver = life.drivers.get((run_id, item.fence))
     if driver is not None and not driver.startswith(_name(process)):
         life.fault(f"{run_id}: {process.name} appends to what {driver} has claimed")

@@ -81,7 +81,7 @@ FOUND: dict[str, tuple[int, ...]] = {
         81000533,
     ),
     "long": (77340, 5000085, 14000342, 61000296, 61000305),
-    "paired": (),
+    "paired": (91200383, 91200491),
     "served": (63000111, 1795770949421, 91000253),
 }
 """Worlds that were broken once, by their kind: by what docs/explanation/reliability.md says was
