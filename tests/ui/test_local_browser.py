@@ -218,10 +218,11 @@ def test_what_waits_says_for_whom_and_not_how_long_it_took_to_ask(
 ) -> None:
     page = open_page(f"{serve(stored).address}#/run/refund-2002?view=g&step=approve")
     page.locator(".box.selected", has_text="waits for manager").wait_for()
-    assert "approval · from" in page.locator(".detail header").inner_text().replace("\n", " ")
+    header = expect(page.locator(".detail header"))
+    header.to_contain_text("approval · from", use_inner_text=True)
     page.keyboard.press("l")
     row = page.locator(".main .row", has_text="approve")
-    assert row.locator(".row-number").last.inner_text() == "waiting"
+    expect(row.locator(".row-number").last).to_have_text("waiting")
 
 
 def test_what_a_run_did_is_seen_before_the_graph_of_its_large_program_is_made(
@@ -240,7 +241,7 @@ def test_what_a_run_did_is_seen_before_the_graph_of_its_large_program_is_made(
     address = serve(stored).address
     page = open_page(f"{address}#/run/refund-2003?view=g")
     page.get_by_text("The graph is being drawn").wait_for()
-    assert page.locator(".steps .row").count() > 5
+    expect(page.locator(".steps .row").nth(5)).to_be_attached()
     assert asked.wait(30), "the page asks for the graph by itself"
     gate.set()
     page.locator(".react-flow__node").first.wait_for()
