@@ -17,7 +17,7 @@ import pytest
 import nano_vm
 from nano_vm import ExecutionVM, Program, ProgramError
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 growth = pytest.importorskip("growth")
 
 HERE = str(Path(nano_vm.__file__).parent)

@@ -15,7 +15,7 @@ from soundness.campaign import ATTACKS
 import nano_vm
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))
 mutants = pytest.importorskip("mutants")
 
 PACKAGE = Path(nano_vm.__file__).parent
