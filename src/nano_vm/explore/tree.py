@@ -573,7 +573,7 @@ class Runner:
             if log is not None:
                 log.append(Given(machine.path, asked(machine, op), outcome))
             if outcome.plain:
-                return machine.send(outcome.value)
+                return machine.steps.send(outcome.value)
             if outcome.kind == "cancel":
                 self.cancelled = True
             return applied(machine, op, outcome)

@@ -196,9 +196,9 @@ class Machine:
         "records",
         "request",
         "run_id",
-        "send",
         "skipped",
         "status",
+        "steps",
         "terms",
         "watched",
     )
@@ -215,7 +215,7 @@ class Machine:
     _fixed_error: StepError | None = None
     _prefix: str  # how paths in the frame begin
     frame_name: str  # the frame's identity in the run; the run's own has none
-    send: Callable[[Any], Op]
+    steps: Generator[Op, Any, None]  # from the start to the end
     path: str
     request: Any
     given: tuple[Any, ...]  # what a tool receives, in the order of `ToolOp.receives`
@@ -317,8 +317,8 @@ class Machine:
         self.now = now
         if self.frame_plan.timeout_ns and not self.frame_name:
             self._end_by(now + self.frame_plan.timeout_ns)
-        self.send = self._steps().send
-        return self.send(None)
+        self.steps = self._steps()
+        return self.steps.send(None)
 
     def resume(self, outcome: Outcome, now: int) -> Op:
         """The next request, after what came of this one.
@@ -335,9 +335,9 @@ class Machine:
         if type(outcome) is Value and self.handed is None and self._op is not DOUBT_OP:
             if outcome.cached:
                 self.cached = True
-            return self.send(outcome.value)
+            return self.steps.send(outcome.value)
         self._outcome = outcome
-        return self.send(OTHER)
+        return self.steps.send(OTHER)
 
     def lose(self, op: Op, begun: Sequence[int], *, settled: bool = False) -> StepError | None:
         """Take that attempts at the requested call *op* were lost with their process: each counts
@@ -400,8 +400,8 @@ class Machine:
         """Whether an exception of our own ended the machine: a fault of this package, not an
         outcome.
         """
-        send: Any = getattr(self, "send", None)  # it has none before its start and after its end
-        return send is not None and send.__self__.gi_frame is None
+        steps: Any = getattr(self, "steps", None)  # it has none before its start and after its end
+        return steps is not None and steps.gi_frame is None
 
     @property
     def reserves(self) -> bool:
@@ -672,7 +672,7 @@ class Machine:
                     follow = self._ended(op)
                     while follow is None:
                         follow = self._taken((yield self._ask))
-                del self.send  # or generator and machine would keep each other alive
+                del self.steps  # or generator and machine would keep each other alive
                 yield END_OP
                 return
             elif code == TEST:
@@ -1323,15 +1323,15 @@ class Machine:
         if self.frame_name or self.status is not SUCCEEDED:
             return END_OP
         self.now, self.output = now, None
-        self.send = self._ending().send
-        return self.send(None)
+        self.steps = self._ending()
+        return self.steps.send(None)
 
     def _ending(self) -> Generator[Op, Any, None]:
         self.status, self.error = TraceStatus.CANCELLED, CANCELLED_AT_END
         follow = self._wind_up()
         while follow is None:
             follow = self._taken((yield self._ask))
-        del self.send
+        del self.steps
         yield END_OP
 
     def _cancelled(self, op: Op) -> Op | None:

@@ -207,14 +207,14 @@ class Recorded:
                 if known is None:
                     return following
                 machine.now = known.finished_ns - base
-                op = following = machine.send(known.output)
+                op = following = machine.steps.send(known.output)
             elif code == MODEL and machine.handed is not None:
                 record = by_path.get(machine.path)
                 answer = _plain_answer(record) if record is not None else None
                 if record is None or answer is None:
                     return following
                 machine.now = record.finished_ns - base
-                op = following = machine.send(answer)
+                op = following = machine.steps.send(answer)
             else:
                 return following
 

@@ -200,7 +200,7 @@ class Driver:
                 way = op.straight
                 if way in ways and (way != ASKED or machine.handed is not None):
                     called = True
-                    send, before = machine.send, lane.before
+                    steps, before = machine.steps, lane.before
                     # from tool to tool: all that a step costs here stands in these lines
                     while True:
                         lane.op = op
@@ -217,7 +217,7 @@ class Driver:
                                 and not lane.expired
                                 and task.cancelling() <= before
                             ):
-                                op = send(value)
+                                op = steps.send(value)
                             else:
                                 op = self.answered(machine, op, lane, value)
                             way = op.straight
@@ -232,7 +232,7 @@ class Driver:
                         if lane.expired or task.cancelling() > before:
                             op = self.stopped(machine, lane, value)
                             break
-                        op = send(value)
+                        op = steps.send(value)
                         way = op.straight
                         if way != again and (
                             told or way not in ways or (way == ASKED and machine.handed is None)
@@ -250,7 +250,7 @@ class Driver:
                     if lane.expired or task.cancelling() > lane.before:
                         op = self.stopped(machine, lane, value)
                     else:
-                        op = machine.send(value)
+                        op = machine.steps.send(value)
                     value = None
                 elif code == FORK:
                     lane.until = FOREVER
@@ -555,7 +555,7 @@ class Driver:
         if lane.expired:
             return self.stopped(machine, lane, None, usage)
         if machine.handed is not None:
-            following = machine.send((text, usage, told))
+            following = machine.steps.send((text, usage, told))
         else:
             following = machine.resume(Answer(text, usage, told), now)
         return machine.resume(Cancelled(called=False), now) if self.cancelled(lane) else following
