@@ -30,7 +30,7 @@ from .errors import (
     VMError,
 )
 from .store.records import ENDED, SUSPENDED
-from .values import canonical
+from .values import admit, canonical
 
 if TYPE_CHECKING:
     import httpx
@@ -122,7 +122,7 @@ class _Calls:
         body = {
             "program": program,
             "version": version,
-            "inputs": dict(inputs or {}),
+            "inputs": admit(dict(inputs or {}))[0],
             "run_id": run_id,
             "labels": dict(labels or {}),
             "seed": seed,
@@ -142,7 +142,7 @@ class _Calls:
             return self._decide(run_id, path, shown, "resolve", how="retry")
         if fail is not None:
             return self._decide(run_id, path, shown, "resolve", how="fail", reason=fail)
-        output = canonical(done).decode()
+        output = canonical(admit(done)[0]).decode()
         return self._decide(run_id, path, shown, "resolve", how="done", output=output)
 
     def _runs(self, query: Mapping[str, str]) -> _Call:
@@ -164,7 +164,7 @@ class _Calls:
         return _Call("POST", self._in(f"costs/what-if?{asked}"), {"prices": told})
 
     def _event(self, run_id: str, name: str, payload: Any, id: str | None) -> _Call:
-        body = {"name": name, "payload": payload, "id": id}
+        body = {"name": name, "payload": admit(payload)[0], "id": id}
         return _Call("POST", self._run(run_id, "/events"), body, again=id is not None)
 
 

@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from datetime import date
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -326,3 +328,24 @@ def test_a_run_that_is_waited_for_is_drawn_when_it_has_changed(kind: str) -> Non
 
         assert asyncio.run(wait()) == {"status": "success"}
     assert [request.url.params["seen"] for request in seen] == ["", "1", "1"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), "\ud800", {1: 2}])
+def test_what_is_no_value_is_told_before_it_is_sent(value: Any) -> None:
+    transport, seen = faulty()
+    with Client("http://x", "nvm_k", project="p", transport=transport) as client:
+        for send in (
+            lambda: client.start("refund", {"x": value}),
+            lambda: client.send_event("r", "paid", {"x": value}),
+            lambda: client.resolve("r", "pay", shown="0" * 64, done={"x": value}),
+        ):
+            with pytest.raises(VMError, match=r"^value"):
+                send()
+    assert seen == []
+
+
+def test_what_a_tool_may_return_may_be_sent() -> None:
+    transport, seen = faulty(STARTED)
+    with Client("http://x", "nvm_k", project="p", transport=transport) as client:
+        client.start("refund", {"day": date(2027, 1, 31), "amount": Decimal("1.5")})
+    assert json.loads(seen[0].content)["inputs"] == {"day": "2027-01-31", "amount": 1.5}
