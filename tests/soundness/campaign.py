@@ -746,7 +746,7 @@ def _flows(
             continue
         rule = case.demands.protected[tool][name]
         if name not in requests[call.path]:
-            if not _trusts(rule):
+            if not _trusts(rule) or roles:  # nobody is shown what the tool then takes
                 return f"{call.path} leaves {name} to the tool"
             continue
         value, marked = requests[call.path][name], labels.args[call.path][name]

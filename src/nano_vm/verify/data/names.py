@@ -367,6 +367,7 @@ class Assigned:
         if found is not None:
             return found
         own = self.written(node.frame.names).get(node.step.id, UNREAD)
+        # most: nothing that anybody reads is written here, and no failure is gone on from
         if own is UNREAD and not node.frames and node.index not in self.flow.caught:
             found = [(edge.target, None) for edge in node.edges if edge.label != "error"]
         else:
