@@ -967,8 +967,21 @@ async def test_a_run_of_a_store_is_known_as_long_as_it_runs(stored: bool) -> Non
     run = Run(begun.trace, vm.execution(begun))
     known.remember(run)
     assert known.get("r") is run
+    task = run.task
     assert (await run.joined()).ok  # in the turn in which it ends
     assert known.get("r") is (None if stored else run)
+    if stored:  # another of the same id, before the end of the first is noticed
+        go = asyncio.Event()
+        vm = ExecutionVM(tools={"t": go.wait})
+        again = vm.begin(program(step()), run_id="r")
+        second = Run(again.trace, vm.execution(again))
+        known.remember(second)
+        assert task is not None
+        await asyncio.sleep(0)
+        assert task.done()
+        assert known.get("r") is second
+        go.set()
+        assert (await second.joined()).ok
 
 
 @pytest.mark.parametrize("run_id", [5, b"x", "\ud800", ""])

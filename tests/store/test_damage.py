@@ -4,6 +4,7 @@ command has a message, and none breaks.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -688,6 +689,48 @@ def test_a_file_that_went_away_under_a_run_is_told_before_its_next_effect(
     vm.close()
     assert paid == []
     assert os.path.exists("runs.db") == there, "closing the store makes none"
+
+
+def test_a_copy_without_its_log_that_replaced_an_open_file_keeps_its_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They say that its newest records are missing; who had the file open would take them away."""
+    monkeypatch.chdir(tmp_path)
+
+    def look() -> int:
+        shutil.copy("runs.db", "copy.db")
+        os.replace("copy.db", "runs.db")
+        os.unlink("runs.db-wal")
+        return 1
+
+    vm = ExecutionVM(tools={"look": look}, store="sqlite:///runs.db")
+    steps = [{"id": "look", "type": "tool", "tool": "look"}]
+    with pytest.raises(StoreError, match="was deleted, moved or replaced"):
+        vm.run_sync(Program.from_dict({"name": "p", "steps": steps}), run_id="r")
+    vm.close()
+    with pytest.raises(StoreError, match=r"runs\.db was in use, and its log .* is not there"):
+        ExecutionVM(store="sqlite:///runs.db").close()
+
+
+def test_a_file_that_cannot_be_looked_at_for_a_moment_is_not_taken_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/runs.db")
+    assert store.head() is None  # a connection is kept
+    stat = os.stat
+
+    def stale(path: Any, *rest: Any, **more: Any) -> Any:
+        if str(path).endswith("runs.db"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(path, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stale)
+        with pytest.raises(StoreError, match=r"cannot look at .*runs\.db: .*Stale") as raised:
+            store.head()
+    assert raised.value.passing
+    assert store.head() is None
+    store.close()
 
 
 def test_a_process_that_goes_to_another_folder_keeps_its_file(

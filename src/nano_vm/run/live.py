@@ -208,10 +208,6 @@ class LiveRuns(forking.Begins):
             return None  # what forgets it comes a turn later
         return known
 
-    def forget(self, run_id: str) -> None:
-        """Know the run no longer."""
-        self._known.pop(run_id, None)
-
     def remember(self, run: Run) -> None:
         """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten.
         What a store has is kept while it runs.
@@ -219,14 +215,19 @@ class LiveRuns(forking.Begins):
         if self.stored and run.task is None:  # refused: another start asks again
             return
         known = self._known
-        known[run.trace.recording.run_id] = run
+        known[run.run_id] = run
         if self.stored and run.task is not None:
-            run.task.add_done_callback(lambda _: known.pop(run.run_id, None))
+            run.task.add_done_callback(lambda _: self._forget_ended(run))
         if len(known) > REMEMBERED_RUNS:
             for run_id, old in known.items():
                 if old.trace.recording.status is not RUNNING:
                     del known[run_id]
                     break
+
+    def _forget_ended(self, run: Run) -> None:
+        """Know *run* no longer; another of its id may have been started since."""
+        if self._known.get(run.run_id) is run:
+            del self._known[run.run_id]
 
 
 async def execute(

@@ -603,7 +603,7 @@ class ExecutionVM:
         """
         durable = self._require_durable()
         local = self._runs.get(string(run_id, "a run id"))
-        if local is not None and local.task is not None and not local.task.done():
+        if local is not None:
             trace = await local.joined()
             if trace.status is not TraceStatus.SUSPENDED:  # it may have looked only
                 return trace

@@ -107,7 +107,7 @@ def sums_of_newest(
                 continue
             calls += spent_by(run)
             runs, last = runs + 1, run.created_ns
-        steps += sum(run.steps for run in page.runs)
+            steps += sum(row.kind == STEP for row in run.rows)
         if steps > MOST_STEPS:
             break
     whole = page is None or not _follows(store, filter, page.after)

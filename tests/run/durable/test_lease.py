@@ -29,6 +29,7 @@ from nano_vm.errors import StoreError
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.durable.journal import Journal
 from nano_vm.run.durable.lease import Lease, living
+from nano_vm.run.durable.outbox import patiently
 from nano_vm.run.system import SYSTEM, Process, Seen
 from nano_vm.store.protocol import Append
 from nano_vm.store.records import STEP, Message, StoredRun
@@ -698,9 +699,19 @@ async def test_a_run_that_has_ended_is_no_error_where_what_came_late_cannot_be_s
     vm.close()
 
 
-@pytest.mark.parametrize("at", ["RunSeal", "Journal"])
+@pytest.mark.parametrize(
+    ("at", "submitted"),
+    [
+        ("patiently", False),
+        ("RunSeal", False),
+        ("RunSeal", True),
+        ("Journal", False),
+        ("Journal", True),
+        ("Notifier", True),
+    ],
+)
 async def test_a_run_that_was_begun_and_cannot_be_driven_is_given_back(
-    url: str, at: str, monkeypatch: pytest.MonkeyPatch
+    url: str, at: str, submitted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @tool(effect="read")
     async def find(n: int) -> int:
@@ -709,11 +720,24 @@ async def test_a_run_that_was_begun_and_cannot_be_driven_is_given_back(
     def fails(*_: Any) -> NoReturn:
         raise MemoryError
 
-    vm = ExecutionVM(tools={"find": find}, store=url)
+    class Watches:
+        def observe(self, event: Any) -> None: ...
+
+    async def stored_and_cancelled(clock: Any, ask: Any) -> Any:
+        found = await patiently(clock, ask)
+        if vm.runs().runs:
+            raise MemoryError
+        return found
+
+    vm = ExecutionVM(tools={"find": find}, store=url, observers=[Watches()])
+    one = program(step("a", "find", args={"n": 1}))
+    if submitted:
+        await vm.submit(one, run_id="r")
     with monkeypatch.context() as patched:
-        patched.setattr(f"nano_vm.run.durable.resume.{at}", fails)
+        end = stored_and_cancelled if at == "patiently" else fails
+        patched.setattr(f"nano_vm.run.durable.resume.{at}", end)
         with pytest.raises(MemoryError):
-            await vm.run(program(step("a", "find", args={"n": 1})), run_id="r")
+            await (vm.resume("r") if submitted else vm.run(one, run_id="r"))
     lease = vm._durable.lease  # type: ignore[union-attr]
     assert not lease.has("r")
     await asyncio.to_thread(lease.pay)

@@ -120,26 +120,23 @@ class Durable(forking.Begins):
         stored.started_ns = trace.started_ns + trace.recording.base_ns
         stored.status, stored.owner = "running", lease.owner
         held = lease.hold([trace.run_id])
-        written = False
         try:
             written = bool(held) and await patiently(
                 self.preparer.clock, lambda again: store.begin(stored, again=again)
             )
-        except StoreError:
-            lease.doubt()
+        except BaseException:  # it may have been begun, for all that is known here
+            self._give_back(held)
             raise
-        finally:
-            if held and not written:
-                lease.let_go(held)
         if written:
             try:
                 seal = RunSeal(stored, store.signer, self.trusted)
                 if notifier is not None:
                     notifier.run_started()
             except BaseException:
-                self._give_back([trace.run_id])
+                self._give_back(held)
                 raise
             return await self._drive(begun, stored, seal, lapses, notifier, origin)
+        lease.let_go(held)
         await self._check_same(trace)
         await self._follow_for(trace)
         return False
@@ -351,7 +348,7 @@ class Durable(forking.Begins):
         """Drive a run that was claimed; None where it is lost already."""
         store = self.store
         run_id, claim, stored = claimed.run_id, claimed.claim, claimed.stored
-        begun = None
+        ready = False
         try:
             if isinstance(stored, StoreError):
                 raise stored
@@ -370,13 +367,14 @@ class Durable(forking.Begins):
                     was["started_ns"] = 0
                 await store.append(Append(stored.key, claim.fence, (), was))
                 raise
+            watched = self.observers
+            notifier = Notifier(begun.trace, watched, begun.host) if watched else None
+            if notifier is not None:
+                notifier.run_started(resumed=claim.status != PENDING)
+            ready = True
         finally:
-            if begun is None:
+            if not ready:
                 self._give_back([run_id])
-        watched = self.observers
-        notifier = Notifier(begun.trace, watched, begun.host) if watched else None
-        if notifier is not None:
-            notifier.run_started(resumed=claim.status != PENDING)
         await self._drive(begun, stored, seal, claimed.lapses, notifier, leaving=leaving)
         return begun.trace
 

@@ -58,9 +58,6 @@ class Dialect(ABC):
     name: str
     """What messages call the database, without a password."""
 
-    file: str | None = None
-    """The path of its file, where it is one."""
-
     def __init__(self, url: str, *, synchronous: str, busy_timeout_seconds: float) -> None:
         self.name = url
         self.synchronous, self.busy_timeout_seconds = synchronous, busy_timeout_seconds

@@ -102,9 +102,8 @@ class SQLite(Dialect):
             )
         self.api = sqlite3
         self.in_memory = self.place in ("", ":memory:")
-        self.file = None if self.in_memory else self.place
         # as it was named from the folder of that time, and which file that is
-        self._path = os.path.abspath(self.place) if is_file(self.place) else None
+        self._path = os.path.abspath(self.place) if is_file(self.place) else self.place
         self._file: str | None = None
         self._memory: Any = None
         self._mark: Mark | None = None
@@ -115,10 +114,10 @@ class SQLite(Dialect):
             return to_read(self._path or self.place, self.busy_timeout_seconds, self.place)
         if self._memory is not None:
             return self._memory, None
-        driver = to_write(self._path or self.place, self.synchronous, self.busy_timeout_seconds)
+        driver = to_write(self._path, self.synchronous, self.busy_timeout_seconds)
         if self.in_memory:
             self._memory = driver
-        elif self._path is not None and self._file is None:
+        elif self._file is None and is_file(self._path):
             self._file = _file(self._path)
         return driver, None
 
@@ -150,7 +149,7 @@ class SQLite(Dialect):
 
     def _new_mark(self) -> None:
         """The mark of this process is taken away at its end, if nobody closes the store before."""
-        self._mark = Mark(self._path or self.place)
+        self._mark = Mark(self._path)
         weakref.finalize(self, self._mark.take_away, self.busy_timeout_seconds)
 
     def writes(self, driver: Any) -> None:
@@ -169,15 +168,19 @@ class SQLite(Dialect):
             self._new_mark()
         if not rested:
             self._forked = True
-            _forked_files.add(os.path.realpath(self.place))
+            _forked_files.add(os.path.realpath(self._path))
 
     def usable(self) -> None:
-        if self._file is not None and self._path is not None and _found(self._path) != self._file:
+        try:
+            gone = self._file is not None and _found(self._path) != self._file
+        except OSError as error:
+            raise StoreError(f"cannot look at {self.place}: {error}", passing=True) from error
+        if gone:
             raise StoreError(
                 f"{self.place} was deleted, moved or replaced while it was open here, and what is "
                 f"written here would be lost; put the file and its log back, and start again"
             )
-        if self._forked or (_forked_files and os.path.realpath(self.place) in _forked_files):
+        if self._forked or (_forked_files and os.path.realpath(self._path) in _forked_files):
             raise StoreError(
                 f"{self.name} was in use when this process was forked; make the store after the "
                 f"fork, "
@@ -380,14 +383,14 @@ class Mark:
             f"{_MARK}{socket.gethostname()}/{boot_id()}/{self.process}/{os.urandom(4).hex()}"
         )
         self.is_set = False
+        self.file: str | None = None  # in which it is set
 
     def set(self, driver: sqlite3.Connection) -> None:
         """Leave the mark, in the file itself."""
+        self.file = _file(self.place)
         driver.execute("BEGIN IMMEDIATE")
         _forget_the_gone(driver, self.place)
-        driver.execute(
-            "INSERT INTO nano_meta (name, value) VALUES (?, ?)", (self.name, _file(self.place))
-        )
+        driver.execute("INSERT INTO nano_meta (name, value) VALUES (?, ?)", (self.name, self.file))
         driver.execute("COMMIT")
         self.is_set = True
         driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -395,9 +398,9 @@ class Mark:
     def take_away(self, busy_timeout_seconds: float) -> None:
         """Remove the mark, before the last connection is closed and SQLite removes the log; also
         those of processes that were killed, though nothing was written here: without the log their
-        marks say that it was lost.
+        marks say that it was lost. In another file that stands in the place of this one they stay.
         """
-        if os.getpid() != self.process or not os.path.exists(self.place):  # which is not made here
+        if os.getpid() != self.process or not self._is_there():  # a file is not made here
             return
         if not self.is_set and not os.path.exists(f"{self.place}-wal"):
             return
@@ -412,6 +415,14 @@ class Mark:
             driver.execute("DELETE FROM nano_meta WHERE name = ?", (self.name,))
             driver.execute("COMMIT")
             self.is_set = False
+
+    def _is_there(self) -> bool:
+        """Whether the file is there, and still the one in which the mark was set."""
+        try:
+            found = _found(self.place)
+        except OSError:
+            return False
+        return found is not None and self.file in (None, found)
 
 
 def _forget_the_gone(driver: sqlite3.Connection, place: str) -> None:
@@ -439,7 +450,7 @@ def _found(place: str) -> str | None:
     """The same, or None where there is none."""
     try:
         return _file(place)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
