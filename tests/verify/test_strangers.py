@@ -287,3 +287,18 @@ def test_who_approves_is_shown_what_the_policy_names_and_no_default_of_the_tool(
     pay = {"id": "s", "type": "tool", "tool": "send", "args": {"to": "A", "amount": 5}}
     trace = Bank().vm(rules).run_sync(Program.from_dict({"name": "p", "steps": [shown, pay]}))
     assert trace.status.value == "suspended"
+
+
+@pytest.mark.parametrize("rule", ["trusted", {"approval": "boss"}])
+def test_who_approves_a_call_with_all_its_arguments_is_shown_those_with_a_default_too(
+    rule: Any,
+) -> None:
+    rules = {"tools": {"send": {"approval": "boss", "args": {"*": rule}}}}
+    ask = {"id": "ask", "type": "approval", "role": "boss", "otherwise": "$end"}
+    hidden = refused(rules, {**ask, "show": {"to": "A"}}, send("A"))
+    assert "argument 'amount' of tool 'send' is given (step 's')" in hidden
+    assert "its default would not be shown" in hidden
+    shown = {**ask, "show": {"to": "A", "amount": 5}}
+    pay = {"id": "s", "type": "tool", "tool": "send", "args": {"to": "A", "amount": 5}}
+    trace = Bank().vm(rules).run_sync(Program.from_dict({"name": "p", "steps": [shown, pay]}))
+    assert trace.status.value == "suspended"

@@ -362,11 +362,10 @@ def _arguments(
                     facts.append((rule, fact))
         yield _Place(node, call.use, tool, name, (*at, name), demands, True, reached, facts)
     contract = found.contracts.get(tool)
-    named = [pattern for pattern, rule in rules[tool].args if not rule.trusted]
+    shown = rules[tool].approvals  # of a call whose approver is to be shown what rules name
+    named = [pattern for pattern, rule in rules[tool].args if shown or not rule.trusted]
     if "*" in named and contract is not None:
         named += contract.parameters
-    if rules[tool].approvals:  # of a call whose approver is to be shown these
-        named += [pattern for pattern, _ in rules[tool].args]
     for name in dict.fromkeys(named):
         # Left to the tool's own default, which nobody sees: the rule for the value cannot hold.
         if (
