@@ -5,6 +5,7 @@ what is refused with one line.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -1109,6 +1110,22 @@ def said(sh: Shell, folder: Path) -> Shell:
         assert sh(*asked, "--run-id", f"r{n}", *labels, "--submitter", "bob") == 0
     assert sh(*asked, "--run-id", "other", "--project", "eu") == 0
     return sh
+
+
+def test_an_answer_is_read_once_from_standard_input_and_from_a_pipe(
+    sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "ask.yaml").write_text(ASKING)
+    asked = ("run", "ask.yaml", "-i", "x=1", "--answer")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"ann")))
+    assert sh.json(*asked, "who=@-")["output"] == "ann"
+    read, write = os.pipe()
+    try:
+        os.write(write, b"bob")
+        os.close(write)
+        assert sh.json(*asked, f"who=@/dev/fd/{read}")["output"] == "bob"
+    finally:
+        os.close(read)
 
 
 @pytest.mark.slow

@@ -135,25 +135,32 @@ def require_asked(
         return
     nodes = Flow(program, programs).nodes
     asked = [*dict.fromkeys(node.step.id for node in nodes if isinstance(node.step, LLMStep))]
-    for step in _answers(answers):
+    for step, _ in map(_named_answer, answers):
         if step not in asked:
             hint = meant(step, asked, otherwise=f"these do: {', '.join(asked) or 'none'}")
             raise UsageFault(f"--answer: no step {step!r} of the program asks a model; {hint}")
 
 
 def _answers(given: Sequence[str]) -> dict[str, Any]:
-    """``step=text`` and ``step=@file`` by step; of a step that is given several times, the answers
-    in order.
+    """``step=text`` and ``step=@file`` by step, the files read; of a step that is given several
+    times, the answers in order.
     """
     found: dict[str, list[str]] = {}
-    for entry in given:
-        step, separator, text = entry.partition("=")
-        if not separator or not step:
-            raise UsageFault(f"--answer takes STEP=TEXT or STEP=@FILE, not {entry!r}")
+    for step, text in map(_named_answer, given):
         found.setdefault(step, []).append(
             text_of(text[1:], f"--answer {step}") if text.startswith("@") else text
         )
     return {step: texts if len(texts) > 1 else texts[0] for step, texts in found.items()}
+
+
+def _named_answer(entry: str) -> tuple[str, str]:
+    """The step of one ``--answer``, and its text or ``@file``, which is not read here: standard
+    input and a pipe can be read once.
+    """
+    step, separator, text = entry.partition("=")
+    if not separator or not step:
+        raise UsageFault(f"--answer takes STEP=TEXT or STEP=@FILE, not {entry!r}")
+    return step, text
 
 
 def _adapter(model: str, base_url: str | None) -> Any:
