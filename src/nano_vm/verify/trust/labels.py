@@ -147,8 +147,11 @@ def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) 
 
 
 def _either(members: list[Any], path: Path, root: dict[str, Any], hops: list[int]) -> Choice | None:
-    """What a value has at *path* that fits one of *members*, nobody knows which."""
-    found = [_restricted(member, path, root, hops) for member in members]
+    """What a value has at *path* that fits one of *members*, nobody knows which; none fits `false`,
+    as in the ``items`` of a list that has no more than its ``prefixItems``.
+    """
+    possible = [member for member in members if member is not False]
+    found = [_restricted(member, path, root, hops) for member in possible]
     every = [choice for choice in found if choice is not None]
     if not every or len(every) < len(found):
         return None
