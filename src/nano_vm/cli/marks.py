@@ -23,8 +23,8 @@ _SOURCE = re.compile(r"\bstep '([^']+)'")
 def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
     """Guards, calls of which something is demanded, and where untrusted values go."""
     marks = Marks()
-    programs = {id(frame.names): frame.names.program for frame in flow.frames}
-    own = [p.own_policy for p in programs.values() if p.own_policy is not None]
+    policies = [names.program.own_policy for names in flow.spaces]
+    own = [each for each in policies if each is not None]
     nodes = [node for node in flow.nodes if node.kind in ("step", "when", "test")]
     tools = dict.fromkeys(call.tool for node in nodes for call in node.calls)
     places = Places(flow)

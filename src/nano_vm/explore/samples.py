@@ -189,7 +189,7 @@ class Questions:
         self.contracts = contracts
         self.asked: dict[Source, Asked] = {}
         self.scopes = {id(frame.names): frame for frame in flow.roots}
-        for names in [frame.names for frame in flow.roots]:
+        for names in flow.spaces:
             for step, at in names.steps:
                 self._step(names, step)
                 for call in names.calls.get(step.id, ())[:1] if checks else ():

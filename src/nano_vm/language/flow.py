@@ -348,9 +348,12 @@ class Node:
         """Whether its step, or the `when` before it, reads here what it reads: a loop does at the
         end of an iteration, others where they begin.
         """
-        if self.kind == "step":
-            return not isinstance(self.control, Repeats)
-        return self.kind != "close"
+        match self.kind:
+            case "step":
+                return not isinstance(self.control, Repeats)
+            case "end":
+                return self.frame.own_names  # which alone have an output
+        return self.kind not in ("close", "fail")
 
     @property
     def reads(self) -> list[tuple[Ref, Loc]]:
@@ -530,16 +533,20 @@ class Flow:
             node, block, position = self._work.popleft()
             self._connect(node, block, position)
 
-    @property
+    @cached_property
     def roots(self) -> list[FrameGraph]:
         """The frame of each program: the run's own first, then those of the calls."""
         return [frame for frame in self.frames if frame.own_names]
 
+    @cached_property
+    def spaces(self) -> list[Names]:
+        """The names of each program, in that order; branches and items share them."""
+        return [frame.names for frame in self.roots]
+
     @property
     def tools(self) -> list[str]:
         """Every tool that is called, each once."""
-        programs = {id(frame.names): frame.names for frame in self.frames}.values()
-        steps = (calls for names in programs for calls in names.calls.values())
+        steps = (calls for names in self.spaces for calls in names.calls.values())
         return list(dict.fromkeys(call.tool for calls in steps for call in calls))
 
     @cached_property

@@ -767,8 +767,8 @@ class _Shape:
 
 def _refers(value: Any) -> bool:
     """Whether *value* holds what would be a reference in a template."""
-    if type(value) is list:
-        return any(map(_refers, value))
+    if type(value) is list or (type(value) is dict and EXPR not in value):
+        return any(map(_refers, value.values() if type(value) is dict else value))
     try:
         return bool(value_references(value))
     except ExprError:  # a `$` of another language, of a regular expression for one

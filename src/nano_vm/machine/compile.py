@@ -214,9 +214,7 @@ class _Compiler:
         self.calls: dict[Calling, int] = {}  # each with its number
         self.ops: list[Op] = []
         self.twice = _entered_twice(flow)
-        # once for each program: branches and items share its names
-        programs = {id(frame.names): frame.names for frame in flow.frames}
-        self.layouts = {key: Layout(names) for key, names in programs.items()}
+        self.layouts = {id(names): Layout(names) for names in flow.spaces}
 
     def plan(self) -> Plan:
         flow = self.flow

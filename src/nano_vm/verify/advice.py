@@ -50,7 +50,7 @@ def check_braces(flow: Flow) -> Iterator[Diagnostic]:
     """Warnings: ``{{ name }}`` and ``{name}`` in what a model is sent, where another template
     language would put a value.
     """
-    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+    for names in flow.spaces:
         steps = {step.id for step, _ in names.steps}
         known = steps.union(
             names.needed,

@@ -314,14 +314,9 @@ def _uncalled(
     }
 
 
-def _all_names(flow: Flow) -> Iterable[Names]:
-    """The names of each program in the flow."""
-    return [frame.names for frame in flow.roots]
-
-
 def _calls(flow: Flow) -> Iterator[tuple[ToolCall, Names, str]]:
     """Each call of a tool, with the program and the step that makes it."""
-    for names in _all_names(flow):
+    for names in flow.spaces:
         for step_id, calls in names.calls.items():
             for call in calls:
                 yield call, names, step_id
@@ -367,7 +362,7 @@ def _answering(
     pool, every member.
     """
     seen: dict[str | None, Loc] = {}
-    for names in _all_names(flow):
+    for names in flow.spaces:
         for step, at in names.steps:
             if isinstance(step, LLMStep):
                 declared = step.model or names.program.defaults.model
@@ -700,9 +695,7 @@ def _by_policy(
             loc: Loc = (*at, "tools", rule.pattern)
             for name in rule.before:
                 meant = hints.meant(name, contracts) if name not in contracts else None
-                if meant and not any(
-                    name.partition(".")[0] in names.ids for names in _all_names(flow)
-                ):
+                if meant and not any(name.partition(".")[0] in names.ids for names in flow.spaces):
                     message = (
                         f"{rule.pattern!r} must come before {name!r}, which is no tool, and "
                         f"no step of this program"

@@ -73,11 +73,10 @@ def _unreachable(flow: Flow) -> Iterator[Diagnostic]:
     """Steps to which no path leads; of a lost block only the outermost step is reported."""
     reached = [flow.nodes[index] for index in flow.order.nodes]
     steps = {(id(node.frame.names), node.step.id) for node in reached if node.kind == "step"}
-    programs = {id(frame.names): frame.names for frame in flow.frames}
-    if len(steps) == sum(len(names.steps) for names in programs.values()):
+    if len(steps) == sum(len(names.steps) for names in flow.spaces):
         return
     seen = {node.loc for node in reached if node.kind == "step"}
-    for names in programs.values():
+    for names in flow.spaces:
         lost: set[Loc] = set()
         for step, at in names.steps:
             loc = (*names.loc, *at)

@@ -21,7 +21,7 @@ def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[D
     `reconcile`.
     """
     hints = Hints()
-    for names in [frame.names for frame in flow.roots]:
+    for names in flow.spaces:
         for step_id, calls in names.calls.items():
             for call in calls:
                 loc = (*names.loc, *names.ids[step_id], *call.at)
@@ -30,7 +30,7 @@ def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[D
 
 def check_kept(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[Diagnostic]:
     """Steps that take an answer from before in place of a call that changes something."""
-    for names in [frame.names for frame in flow.roots]:
+    for names in flow.spaces:
         for step_id, calls in names.calls.items():
             if not getattr(names.by_id[step_id], "cache", None):
                 continue
@@ -52,7 +52,7 @@ def check_literals(
     """Literal arguments that a policy's check of values refuses: each such call fails when it is reached. A check
     that reads inputs is left to the run.
     """
-    for names in [frame.names for frame in flow.roots] if checks else ():
+    for names in flow.spaces if checks else ():
         for step_id, calls in names.calls.items():
             for call in calls:
                 for name, value in call.args.items():

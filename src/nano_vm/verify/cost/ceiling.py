@@ -280,8 +280,7 @@ class _Counting:
         self.sizes = Sizes(flow, input_bytes, partial(_completion, self.reserving))
 
     def ceiling(self) -> Ceiling:
-        names = {id(frame.names): frame.names for frame in self.flow.frames}
-        for each in names.values():
+        for each in self.flow.spaces:
             for step, _ in each.steps:
                 for called in self.called(step, each):
                     self.amounts.setdefault(called, _FIRST + len(self.amounts))

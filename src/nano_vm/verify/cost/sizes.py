@@ -109,7 +109,7 @@ class Sizes:
         self.inputs = inputs
         self.answer = answer
         self.known: dict[Key, Size] = {}
-        self.names = {id(frame.names): frame.names for frame in flow.roots}
+        self.names = {id(names): names for names in flow.spaces}
         self.callers = {id(frame.names): frame for frame in flow.roots if frame.owner is not None}
         # by names and step: the frames of one of its states
         self.forks: dict[tuple[int, str], tuple[FrameGraph, ...]] = {}

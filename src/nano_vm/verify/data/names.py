@@ -130,7 +130,7 @@ def check_unused(
     effect: neither is reported.
     """
     final = _final(flow)
-    for names in [frame.names for frame in flow.roots]:
+    for names in flow.spaces:
         hints = Hints()
         reads = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
         reads += value_references(names.program.output)
@@ -171,7 +171,7 @@ def _final(flow: Flow) -> dict[int, dict[str, bool]]:
     """
     nodes = flow.nodes
     ends = [node.kind in ("end", "close", "test") for node in nodes]
-    found: dict[int, dict[str, bool]] = {id(frame.names): {} for frame in flow.frames}
+    found: dict[int, dict[str, bool]] = {id(names): {} for names in flow.spaces}
     for node in nodes:
         if node.kind == "step":
             steps, step_id = found[id(node.frame.names)], node.step.id
@@ -285,9 +285,7 @@ class Assigned:
         self.flow = flow
         self.states: list[State | None] = [None] * len(flow.nodes)
         self.bits: dict[int, dict[str, Written]] = {}
-        # branches share the names of the frame around them
-        spaces = {id(frame.names): frame.names for frame in flow.frames}
-        self.slots = {key: _slots_read(names) for key, names in spaces.items()}
+        self.slots = {id(names): _slots_read(names) for names in flow.spaces}
         self.read = {
             key: frozenset[int]().union(*steps.values()) for key, steps in self.slots.items()
         }
