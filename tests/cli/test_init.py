@@ -4,10 +4,12 @@ nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -140,17 +142,76 @@ def test_nothing_is_overwritten(
     assert "'gaurdrail' is not one of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("template", NEXT)
 def test_a_project_for_which_there_is_no_room_is_not_half_made(
+    template: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    for folder, above in (("there", "there"), ("new/er/one", "new")):
+        with full_after(2_000):
+            assert main(["init", folder, "--template", template]) == 2
+        assert capsys.readouterr() == ("", f"nano-vm: cannot write to {folder}: File too large\n")
+        assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+        assert main(["init", folder, "--template", template]) == 0
+        first = capsys.readouterr().out.partition(": written")[0]
+        assert Path(first).stat().st_size < 2_000  # which was there when another had no room
+        shutil.rmtree(above)
+        Path("there").mkdir(exist_ok=True)
+
+
+def test_a_folder_that_cannot_be_made_leaves_none_above_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with full_after(2_000):
+    long = "x" * 300
+    assert main(["init", f"new/{long}"]) == 2
+    assert capsys.readouterr().err == f"nano-vm: cannot write to new/{long}: File name too long\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("remove", ["unlink", "rmdir"])
+def test_what_cannot_be_removed_does_not_hide_why_it_was_to_be(
+    remove: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def denied(path: Path, **_: bool) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    with full_after(2_000), monkeypatch.context() as patch:
+        patch.setattr(Path, remove, denied)
         assert main(["init", "new"]) == 2
-    out, err = capsys.readouterr()
-    assert "written" in out
-    assert err == "nano-vm: cannot write to new: File too large\n"
-    assert [file for file in Path("new").rglob("*") if file.is_file()] == []
-    assert main(["init", "new"]) == 0
+    assert capsys.readouterr().err == "nano-vm: cannot write to new: File too large\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_project_is_made_also_where_nothing_can_be_said_of_it(tmp_path: Path) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nano_vm", "init", "new"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=HANGS_SECONDS,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "nano-vm: cannot write the output: No space left on device\n"
+    assert main(["init", str(tmp_path / "other")]) == 0
+    made, other = (
+        sorted(file.relative_to(folder) for file in folder.rglob("*"))
+        for folder in (tmp_path / "new", tmp_path / "other")
+    )
+    assert made == other
 
 
 def test_a_new_repository_is_empty_but_its_own_settings_are_kept(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -97,17 +98,13 @@ def init(options: Options) -> int:
     try:
         _require_empty(folder, files)
         for name, data in files.items():
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("xb") as new:
-                begun.append(file)
-                new.write(data)
-            say(safe(f"{file}: written"))
+            _write(folder / name, data, begun)
     except (OSError, ValueError) as error:
-        for file in begun:  # a part of a project would be in the way of the next one
-            file.unlink(missing_ok=True)
+        _remove(begun)
         reason = getattr(error, "strerror", None) or error
         raise UsageFault(f"cannot write to {options.folder}: {reason}") from None
+    for name in files:
+        say(safe(f"{folder / name}: written"))
     say("next:")
     there = [] if folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(folder))}"]
     for line in (*there, *ALWAYS, *NEXT[options.template]):
@@ -124,6 +121,27 @@ def _require_empty(folder: Path, files: dict[str, bytes]) -> None:
     if held:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         raise UsageFault(f"{folder} is not empty: it holds {held[0]}{more}; name another folder")
+
+
+def _write(file: Path, data: bytes, begun: list[Path]) -> None:
+    """Make *file*, and the folders above it; what is there of it at any moment is in *begun*."""
+    for above in reversed(file.parents):
+        if not above.exists():
+            above.mkdir()
+            begun.append(above)
+    with file.open("xb") as new:
+        begun.append(file)
+        new.write(data)
+
+
+def _remove(begun: list[Path]) -> None:
+    """Leave nothing of a part of a project: it would be in the way of the next one."""
+    for path in reversed(begun):  # so that a folder is empty by then
+        with suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
 
 
 def _files(template: str) -> Iterator[tuple[str, bytes]]:
