@@ -43,6 +43,7 @@ from ..language.answers import (
 from ..language.correlation import fits
 from ..language.expr import Eval
 from ..language.operators import described, equal
+from ..language.semantics import Use
 from ..language.shape import ERROR_NAMES, error_name
 from ..records.record import MAX_MESSAGE, Attempt, StepError, bases_of, error_text
 from ..records.recording import Recording, seed_of
@@ -232,7 +233,7 @@ class Machine:
     raised: BaseException | None = None
     waiting: Sequence[dict[str, Any]] = ()
     # whether the request is a call beside a step's own: "undo", "reconcile"
-    side_call: str | None = None
+    side_call: Use | None = None
     # whether the run is being cancelled, and the request is what must come before its end
     cancelling = False
     skipped: bool

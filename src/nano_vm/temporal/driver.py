@@ -19,7 +19,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 from temporalio.workflow import ActivityCancellationType, ActivityHandle
 
-from ..language.semantics import tool_calls
+from ..language.semantics import Use
 from ..machine.faults import LOST, effect_key
 from ..machine.machine import Machine
 from ..machine.outcome import (
@@ -391,15 +391,14 @@ class Driver:
             untrusted=self.untrusted if checked else [],
         ).to_dict()
 
-    def written(self, place: int, side: str | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def written(self, place: int, side: Use | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """How the program writes the arguments that are containers: an error may say how to write
         them as text.
         """
         large = [name for name, value in arguments.items() if type(value) in CONTAINERS]
         if not large:
             return {}
-        calls = tool_calls(self.planned.flow.nodes[place].step)
-        call = next(call for call in calls if call.use == (side or "step"))
+        call = self.planned.flow.nodes[place].call(side or "step")
         return {name: call.args[name] for name in large}
 
     async def call_model(self, machine: Machine, op: ModelOp) -> list[Entry]:
