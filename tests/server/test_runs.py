@@ -85,6 +85,40 @@ def test_who_may_not_read_contents_sees_path_and_cost_only(world: World) -> None
     assert "SECRET-1" in world.developer.get(f"{SHOP}/runs/{run_id}").text
 
 
+def test_who_may_not_read_contents_learns_nothing_by_guessing_the_inputs_of_a_run(
+    make_world: Callable[[str], World], tmp_path: Path
+) -> None:
+    """Whoever starts it again is answered by whether the inputs are the same."""
+    world = make_world(f"sqlite:///{tmp_path}/runs.db")
+    runs, inputs = f"{SHOP}/runs", {"order_id": "SECRET-3", "amount": 3}
+    body: dict[str, Any] = {"program": "refund", "inputs": inputs}
+    header = {"Idempotency-Key": "order SECRET-3"}
+    keyed = world.developer.post(runs, json=body, headers=header).json()["id"]
+    for run_id in (world.start(inputs=inputs), keyed):
+        right = {**body, "run_id": run_id}
+        wrong = {**right, "inputs": {"order_id": "SECRET-4", "amount": 3}}
+        told = [world.operator.post(runs, json=guess) for guess in (right, wrong)]
+        assert [(one.status_code, one.json()["title"]) for one in told] == [(409, "taken")] * 2
+        details = [one.json()["detail"] for one in told]
+        assert details[0] == details[1]
+        # who reads it knows; and it is that run
+        again = world.admin.post(runs, json=right)
+        assert (again.status_code, again.json()["created"]) == (200, False)
+        assert world.admin.post(runs, json=wrong).status_code == 409
+    # what somebody else calls so is another run; and who started one may ask for it again
+    own = world.operator.post(runs, json=body, headers=header)
+    assert own.status_code == 201
+    assert own.json()["id"] != keyed
+    for asked in (
+        {"headers": header, "json": body},
+        {"json": {**body, "run_id": own.json()["id"]}},
+    ):
+        again = world.operator.post(runs, **asked)
+        assert (again.status_code, again.json()) == (200, {**own.json(), "created": False})
+        changed = {**asked["json"], "inputs": {"order_id": "SECRET-3", "amount": 4}}
+        assert world.operator.post(runs, **{**asked, "json": changed}).status_code == 409
+
+
 def test_who_decides_sees_what_is_asked_of_people_and_no_more(
     make_world: Callable[[str], World], tmp_path: Path
 ) -> None:

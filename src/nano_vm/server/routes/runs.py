@@ -121,14 +121,19 @@ def start_run(
     created = who.along(entry).create(run)
     if not created:
         known = scope.store.load(run.run_id, rows=False)
+        # else the answer tells whoever guesses the inputs of a run that the guess is right
+        may_compare = who.may("run:content") or known.submitter == who.name
         same = (known.project, known.program_digest, known.inputs) == (
             scope.project,
             run.program_digest,
             run.inputs,
         )
-        if not same:
+        if not (may_compare and same):
             raise Problem(
-                409, "taken", f"run id {run.run_id!r} is taken, with another program or inputs"
+                409,
+                "taken",
+                f"run id {run.run_id!r} is taken, by another member or with another program or "
+                "inputs",
             )
     answer = {"id": run.run_id, "program": row.name, "version": row.version, "created": created}
     return JSONResponse(answer, 201 if created else 200)
