@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from nano_vm.server import audit
-from nano_vm.server.rows import Prepared, Tables, Unscoped, everywhere
+from nano_vm.server.rows import Prepared, Row, Rows, Tables, Unscoped, everywhere
 from nano_vm.server.tables import audit as entries
 from nano_vm.server.tables import audit_head, keys, members, programs, users
 from nano_vm.store.protocol import open_tables
@@ -45,6 +45,30 @@ def test_a_log_that_nobody_touched(tables: Tables, monkeypatch: pytest.MonkeyPat
     assert faults(tables) == []
     monkeypatch.setattr(audit, "READ_AT_ONCE", 2)
     assert faults(tables) == []
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_what_is_wrong_with_an_entry_of_any_page_is_found(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Each page is read, and as many entries at once as are to be."""
+    monkeypatch.setattr(audit, "READ_AT_ONCE", 2)
+    filled(tables)
+    pages: list[int] = []
+    following = audit._following
+
+    def noted(rows: Rows, number: int) -> list[Row]:
+        pages.append(len(found := following(rows, number)))
+        return found
+
+    monkeypatch.setattr(audit, "_following", noted)
+    change = sa.update(entries).where(entries.c.number == number).values(target="x")
+    tables.write(lambda rows: rows.run(everywhere(change)))
+    assert faults(tables) == [f"entry {number} was changed"]
+    assert pages == [2, 2, 1]
+    pages.clear()
+    assert [json.loads(line)["number"] for line in audit.lines(tables)] == [1, 2, 3, 4, 5]
+    assert pages == [2, 2, 1]
 
 
 @pytest.mark.parametrize("column", [c.name for c in entries.columns if c.name != "number"])

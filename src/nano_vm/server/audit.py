@@ -39,7 +39,7 @@ _FOLLOWING = Prepared(
         sa.select(audit)
         .where(audit.c.number > sa.bindparam("number"))
         .order_by(audit.c.number)
-        .limit(READ_AT_ONCE)
+        .limit(sa.bindparam("most"))
     )
 )
 
@@ -112,7 +112,7 @@ def head(rows: Rows) -> str:
 
 def _following(rows: Rows, number: int) -> list[Row]:
     """Entries behind the one of that number, as many as are read at once."""
-    return rows.all(_FOLLOWING, number=number)
+    return rows.all(_FOLLOWING, number=number, most=READ_AT_ONCE)
 
 
 def lines(tables: Tables) -> Iterator[bytes]:
