@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -23,6 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import chromium
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.cli import main as export
@@ -105,8 +109,7 @@ def main() -> None:
         file = Path(folder) / "run.html"
         assert export(["export", LONG, "--store", url, "-o", str(file)]) == 0
         with served(url) as address, sync_playwright() as playwright:
-            path = shutil.which("chromium") or shutil.which("google-chrome")
-            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=chromium.program(), args=FLAGS)
             lines = measured(browser, address, file.as_uri(), given.rounds)
             browser.close()
     for line in lines:

@@ -103,8 +103,10 @@ class _Times:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if self.file is not None:
-            *taken, marks = dict(report.user_properties)[_TIMES]
+        # a report of xdist's own, of a worker that crashed, has no time
+        known = dict(report.user_properties).get(_TIMES)
+        if self.file is not None and known is not None:
+            *taken, marks = known
             figures = [f"{seconds:.4f}" for seconds in taken]
             with self.file.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerow([report.nodeid, report.when, *figures, marks])

@@ -96,6 +96,34 @@ def test_what_each_test_took_is_written(tmp_path: Path) -> None:
     assert call["marks"] == "slow"
 
 
+CRASHING = r"""
+import os
+
+def test_one():
+    pass
+
+def test_that_ends_its_process():
+    os._exit(1)
+"""
+
+
+@pytest.mark.slow
+def test_what_took_how_long_is_written_where_a_worker_crashed(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["processor_time"]')
+    (tmp_path / "test_crashing.py").write_text(CRASHING)
+    command = [sys.executable, "-m", "pytest", "-q", "-n1", "--times=times.csv"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "INTERNALERROR" not in done.stdout
+    with (tmp_path / "times.csv").open(encoding="utf-8") as file:
+        phases = [(row["test"], row["phase"]) for row in csv.DictReader(file)]
+    one, ended = (f"test_crashing.py::test_{name}" for name in ("one", "that_ends_its_process"))
+    assert phases[:3] == [(one, phase) for phase in ("setup", "call", "teardown")]
+    # what it still said before it ended
+    assert set(phases[3:]) <= {(ended, "setup")}
+
+
 SLOW_TO_IMPORT = re.compile(
     r"^(?:from|import) (?:openai|anthropic|litellm|mcp_types|schemathesis|playwright"
     r"|nano_vm\.lsp\.server)\b",
