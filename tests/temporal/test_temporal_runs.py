@@ -500,6 +500,31 @@ async def test_cancelling_undoes_what_was_done_and_reaches_the_tool(
         assert (await runs.cancel("cancelled")).status is TraceStatus.CANCELLED
 
 
+async def test_how_to_write_a_list_as_text_is_said_of_the_call_that_it_is_for(
+    temporal_server: Server,
+) -> None:
+    async def save(text: Any) -> Any:
+        return text
+
+    async def remove(text: str) -> None:
+        raise AssertionError("it was called")
+
+    @tool(effect="read")
+    async def fails() -> None:
+        raise ValueError
+
+    undo = {"tool": "remove", "args": {"text": "$a.output"}}
+    made = program(
+        step(tool="save", args={"text": {"expr": "[$x, 2]"}}, undo=undo), step("b", tool="fails")
+    )
+    tools = {"save": save, "remove": remove, "fails": fails}
+    async with runs_of(temporal_server, tools) as runs:
+        trace = await runs.run(made, {"x": 1})
+    (undone,) = (one for one in trace.steps if one.path == "a/undo")
+    assert undone.error is not None
+    assert 'for its JSON text write {expr: "str($a.output)"}' in undone.error
+
+
 async def test_a_run_that_waits_is_cancelled_in_its_forks_too(temporal_server: Server) -> None:
     async with runs_of(temporal_server, {"t": read}) as runs:
         made = program(parallel(WAIT, {**WAIT, "id": "v"}, step()), step("b"))
