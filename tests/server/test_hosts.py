@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -261,6 +263,19 @@ def test_a_program_that_is_fit_is_checked_once_without_a_policy_and_once_under_e
         with pytest.raises(ProgramError):
             made.for_program(program, forbids)
     assert checked == [None, allows, forbids, forbids], "errors are found anew"
+
+
+def test_what_is_known_of_a_host_does_not_keep_it(world: World) -> None:
+    made = Hosts(world.state.store, ExecutionVM(tools={"pay": pay}))
+    program = Program.from_yaml(CHECKED)
+    allows = Policy.from_dict({"tools": {"pay": {}}})
+    assert made.digests(program) == []
+    assert made.for_program(program, allows) is made.own
+    assert made.own is not None
+    dropped = weakref.ref(made.own)
+    made.own = None
+    gc.collect()
+    assert dropped() is None
 
 
 @pytest.mark.slow

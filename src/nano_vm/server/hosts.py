@@ -5,13 +5,12 @@ programs as each of them would.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
+from weakref import ref
 
 from ..diagnostics import Diagnostic
 from ..errors import ProgramError, VMError
@@ -68,11 +67,10 @@ class Hosts:
         self.store = store
         self.own = own
         self._made: Newest[str, ExecutionVM] = Newest(MOST_HOSTS)
-        self._digests: Newest[tuple[ExecutionVM, str], str] = Newest(MOST_DIGESTS)
-        # hosts by themselves, a program without errors on them, and the policy that it was checked
-        # under, if any; each host is kept, so its id is its own
-        self._fit: OrderedDict[tuple[int, str, str | None], ExecutionVM] = OrderedDict()
-        self._lock = threading.Lock()
+        # of hosts, none of which is kept by this: a reference to one that is gone equals no other
+        self._digests: Newest[tuple[ref[ExecutionVM], str], str] = Newest(MOST_DIGESTS)
+        # a program without errors on a host, and the policy that it was checked under, if any
+        self._fit: Newest[tuple[ref[ExecutionVM], str, str | None], bool] = Newest(MOST_VERDICTS)
 
     def workers(self) -> list[Worker]:
         """All that have announced themselves, and neither left nor were forgotten."""
@@ -138,7 +136,7 @@ class Hosts:
         that runs can be driven by now; none where it calls none.
         """
         found = [
-            self._digests.of((host.vm, program.digest), partial(_digest, program, host.vm))
+            self._digests.of((ref(host.vm), program.digest), partial(_digest, program, host.vm))
             for host in self.able()
         ]
         return [digest for digest in found if digest]
@@ -147,17 +145,13 @@ class Hosts:
         self, vm: ExecutionVM, program: Program, policy: Policy | None = None
     ) -> list[Diagnostic]:
         """Those of *program* on *vm*, under *policy* if one is given; known where there were none."""
-        known = id(vm), program.digest, None if policy is None else policy.digest
-        with self._lock:
-            if known in self._fit:
-                return []
+        known = ref(vm), program.digest, None if policy is None else policy.digest
+        if self._fit.get(known):
+            return []
         host = vm if policy is None else under(vm, policy)
         errors = [found for found in host.check(program) if found.severity == "error"]
         if not errors:
-            with self._lock:
-                self._fit[known] = vm
-                if len(self._fit) > MOST_VERDICTS:
-                    self._fit.popitem(last=False)
+            self._fit.of(known, lambda: True)
         return errors
 
     def _worker(self, said: Announced, alive: bool) -> Worker:
