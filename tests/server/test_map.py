@@ -132,6 +132,41 @@ def test_few_runs_are_found_behind_many_of_another_version(
     assert loaded == [1, 2, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("most", "loaded_each"), [(1, [1] * 5), (3, [1] * 5), (4, [2, 2, 1]), (9, [4, 1]), (10, [5])]
+)
+def test_runs_are_loaded_by_their_steps(
+    make_world: Callable[[str], World],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    loaded_each: list[int],
+) -> None:
+    """Those of one batch have together no more than so many, unless one alone has more."""
+    world = make_world(f"sqlite:///{tmp_path}/runs.db")
+    source = """
+name: two
+steps: [{id: a, type: set, values: {x: 1}}, {id: b, type: set, values: {y: 2}}]
+"""
+    assert world.developer.post(f"{SHOP}/programs", json={"source": source}).status_code == 201
+    for _ in range(5):
+        world.start(program="two", inputs={})
+    world.work()
+    rows = world.viewer.get(f"{SHOP}/runs").json()["runs"]
+    assert [row["steps"] for row in rows] == [2] * 5
+    monkeypatch.setattr(programs, "STEPS_AT_ONCE", most)
+    loaded: list[int] = []
+    real = type(world.state.store).load_each
+
+    def noted(store: Any, ids: Any) -> Any:
+        loaded.append(len(ids))
+        return real(store, ids)
+
+    monkeypatch.setattr(type(world.state.store), "load_each", noted)
+    assert traffic(world, "two/map")["runs"] == 5
+    assert loaded == loaded_each
+
+
 def test_a_map_is_of_one_version_and_of_so_many_runs(sorted_: World) -> None:
     assert traffic(sorted_, "sort/map?runs=3")["runs"] == 3
     changed = SORT.replace("text: thanks", "text: many thanks")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 from .protocol import RunFilter, RunPage, Store
-from .records import RUNNING
+from .records import RUNNING, StoredRun
 
 
 def few_runs(
@@ -15,9 +16,14 @@ def few_runs(
     more, or whose steps are not counted yet.
     """
     page = store.page(filter, size=most, after=after)
+    size = fit_together(page.runs, most_steps)
+    return page if size == len(page.runs) else store.page(filter, size=size, after=after)
+
+
+def fit_together(runs: Sequence[StoredRun], most_steps: int) -> int:
+    """How many of *runs*, from the first, have together up to *most_steps*; the first alone may have
+    more, or steps that are not counted yet.
+    """
     # they are counted where a run ends or waits
-    steps = accumulate(most_steps if run.status == RUNNING else run.steps for run in page.runs)
-    size = sum(1 for count in steps if count <= most_steps)
-    if size == len(page.runs):
-        return page
-    return store.page(filter, size=max(size, 1), after=after)
+    steps = accumulate(most_steps if run.status == RUNNING else run.steps for run in runs)
+    return max(sum(1 for count in steps if count <= most_steps), min(len(runs), 1))

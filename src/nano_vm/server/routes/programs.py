@@ -22,6 +22,7 @@ from ...language.program import Program
 from ...replay import diff
 from ...replay.rerun import programs_of
 from ...run.vm import ExecutionVM
+from ...store.few import fit_together
 from ...store.protocol import RunFilter
 from ...store.records import StoredRun
 from ...ui.library import pairs, step_differences
@@ -64,8 +65,10 @@ MAPPED, MOST_MAPPED, MOST_PAGES = 100, 500, 4
 for them, however few are asked for, since runs of other versions stand between them.
 """
 
-LOADED_AT_ONCE = 20
-"""Runs of a map whose rows are in memory at once: each has all its values."""
+LOADED_AT_ONCE, STEPS_AT_ONCE = 20, 2_000
+"""Runs of a map whose rows are in memory at once, each with all its values; and how many steps they
+have together, unless one alone has more.
+"""
 
 MAX_SOURCE_CHARS = 1_000_000
 
@@ -224,7 +227,7 @@ def map_program(
     scope = who.scope
     row, program = program_of(scope, name, version)
     listed = _runs_of(scope, name, row.digest, runs)
-    found = _loaded(scope, [run.run_id for run in listed])
+    found = _loaded(scope, listed)
     newest = next(found, None)
     own, called = programs_of(newest) if newest is not None else (program, {})
     flow = Flow(own, called)
@@ -250,11 +253,15 @@ def _runs_of(scope: Scope, name: str, digest: str, most: int) -> list[StoredRun]
     return found[:most]
 
 
-def _loaded(scope: Scope, ids: list[str]) -> Iterator[StoredRun]:
+def _loaded(scope: Scope, runs: list[StoredRun]) -> Iterator[StoredRun]:
     """Those of the runs that can be read, with their rows, some at a time."""
-    for first in range(0, len(ids), LOADED_AT_ONCE):
-        found = scope.store.load_each(ids[first : first + LOADED_AT_ONCE])
+    first = 0
+    while first < len(runs):
+        few = runs[first : first + LOADED_AT_ONCE]
+        few = few[: fit_together(few, STEPS_AT_ONCE)]
+        found = scope.store.load_each([run.run_id for run in few])
         yield from (run for run in found.values() if isinstance(run, StoredRun))
+        first += len(few)
 
 
 def _is_of(run: StoredRun, digest: str) -> bool:
