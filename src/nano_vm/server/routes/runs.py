@@ -93,7 +93,8 @@ def start_run(
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> JSONResponse:
     """Start a run, for a worker to drive. The same ``run_id`` or ``Idempotency-Key`` with the same
-    program and inputs gives the run that is there.
+    program and inputs gives the run that is there; that of somebody else only to who may read what
+    was said.
     """
     scope = who.scope
     run_id = given.run_id
