@@ -11,6 +11,8 @@ import pytest
 from browsing import PATIENCE_MS, chromium, expect
 from campaigns import first
 
+from nano_vm.draw import view
+from nano_vm.newest import Newest
 from nano_vm.server.state import State
 
 from .conftest import PASSWORD, World
@@ -284,6 +286,26 @@ def test_an_older_answer_does_not_replace_a_newer_one(
         held[0].fulfill(json={"asked": [], "by": "operator", "now": 0})
     page.wait_for_timeout(100)  # it is not drawn
     assert page.locator(".asked", has_text=run_id).count() == 1
+
+
+def test_a_run_is_followed_once_though_its_graph_comes_later(
+    world: World, address: str, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_CHARTS", Newest(view.KEPT_NODES, view._size))
+    monkeypatch.setattr(view, "LARGE_STEPS", 2)
+    run_id = world.start()
+    page = open_page(f"{address}/projects/shop/")
+    log_in(page, "operator")
+    followed: list[str] = []
+    page.on("request", lambda asked: followed.append(asked.url))
+    with page.expect_response("**/runs/*?graph=later"):
+        page.evaluate(f"location.hash = '#/run/{run_id}?view=g'")
+    page.locator(".react-flow__node").first.wait_for()
+    path = f"/api/v1/projects/shop/runs/{run_id}/cancel"
+    assert world.people["operator"].post(path).is_success
+    world.work()
+    page.locator(".title", has_text="cancelled").wait_for()
+    assert [url.rpartition("/")[2] for url in followed].count("events") == 1
 
 
 def test_a_refused_decision_is_told_until_the_next(

@@ -247,6 +247,34 @@ def test_what_a_run_did_is_seen_before_the_graph_of_its_large_program_is_made(
     page.locator(".react-flow__node").first.wait_for()
 
 
+def test_a_graph_is_asked_for_until_it_comes_and_the_page_stays_as_it_was_left(
+    serve: Any, stored: StoreLibrary, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_CHARTS", Newest(view.KEPT_NODES, view._size))
+    monkeypatch.setattr(view, "LARGE_STEPS", 2)
+    address = serve(stored).address
+    page = open_page(address)
+    held: list[Any] = []
+    page.route("**/api/run/refund-2003?seen=*", lambda one: held.append(one), times=1)
+    with page.expect_request("**/api/run/refund-2003?seen=*"):
+        page.evaluate("location.hash = '#/run/refund-2003?view=l'")
+    page.get_by_role("button", name="Verify").click()
+    page.locator("output.verified", has_text="identical").wait_for()
+    page.get_by_role("button", name="Keys").click()
+    folded = page.get_by_role("tree").last.locator("[aria-expanded=false]")
+    expect(folded).to_have_count(0)
+    held[0].abort()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("this page tries again")
+    folded.first.wait_for()
+    expect(alert).to_have_count(0)
+    expect(page.locator("output.verified")).to_contain_text("identical")
+    page.get_by_role("dialog", name="Keys").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.locator(".react-flow__node").first.wait_for()
+
+
 PAGES = {
     "runs": "",
     "run-graph": "#/run/refund-2003?view=g",

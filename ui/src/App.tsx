@@ -1,6 +1,6 @@
-import { type ReactNode, useEffect, useMemo, useRef, useState } from "react";
-import { type RunView, type Source, source, type Verified } from "./api";
-import { mayPass, whilePolled } from "./api/refusal";
+import { type ReactNode, useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { type Current, type RunView, type Source, source, type Verified } from "./api";
+import { askUntilAnswered, mayPass, whilePolled } from "./api/refusal";
 import { ComparePage } from "./compare/ComparePage";
 import { ForkPage } from "./fork/ForkPage";
 import { InboxPage } from "./inbox/InboxPage";
@@ -91,6 +91,11 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   const over = view !== null && ENDED.includes(view.status);
   const undrawn = view !== null && !isDrawn(view);
   const missing = view === null && fault !== null && !mayPass(fault);
+  const take = useCallback((found: Current) => {
+    seen.current = found.version;
+    if (found.run !== null) setView(found.run);
+    setFault(null);
+  }, []);
   useEffect(() => {
     let gone = false;
     // what a run of 10,000 steps has said takes a while: it is not asked for again meanwhile
@@ -101,15 +106,12 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
         // what a large program's run did is seen before its graph is made
         const graph = seen.current === undefined ? "later" : undefined;
         const found = await from.run(id, seen.current, graph);
-        if (gone || !counts()) return;
-        seen.current = found.version;
-        if (found.run !== null) setView(found.run);
-        setFault(null);
+        if (!gone && counts()) take(found);
       } catch (error) {
-        if (!gone && counts()) setFault(error as Error);
+        if (!gone && counts(false)) setFault(error as Error);
       }
     }, PATIENCE_MS);
-    if (seen.current === undefined || undrawn) look();
+    if (seen.current === undefined) look();
     const follows = live && !over && !missing && !from.still;
     const stop = follows ? from.follow(id, look) : null;
     const timer =
@@ -121,8 +123,18 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       stop?.();
       clearInterval(timer);
     };
-  }, [from, id, live, over, undrawn, missing, turns]);
-  const told = live && !over && fault !== null ? whilePolled(fault) : fault?.message;
+  }, [from, id, live, over, missing, turns, take]);
+  // a graph that was left out comes also of a run that has ended, or is not followed
+  useEffect(() => {
+    if (!undrawn) return;
+    const ask = async () => {
+      const counts = turns.ask();
+      return { found: await from.run(id, seen.current), counts };
+    };
+    return askUntilAnswered(ask, 0, ({ found, counts }) => counts() && take(found), setFault);
+  }, [from, id, undrawn, turns, take]);
+  const asksAgain = undrawn || (live && !over);
+  const told = asksAgain && fault !== null ? whilePolled(fault) : fault?.message;
   useEffect(() => {
     if (view !== null) document.title = `${view.program} · ${view.status} · ${view.id}`;
   }, [view]);
@@ -175,7 +187,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   );
   return (
     <>
-      <RunPage key={String(undrawn)} view={view} shared={from.shared} back={back} tools={beside} />
+      <RunPage view={view} shared={from.shared} back={back} tools={beside} />
       {fault !== null && (
         <p className="toast" role="alert">
           {told}

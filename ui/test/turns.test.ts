@@ -9,6 +9,14 @@ test("an answer counts unless a newer one came before it", () => {
   expect(third()).toBe(true);
 });
 
+test("a question in vain leaves the answer to an older one", () => {
+  const turns = new Turns();
+  const [first, second, third] = [turns.ask(), turns.ask(), turns.ask()];
+  expect(third(false)).toBe(true);
+  expect(second()).toBe(true);
+  expect(first(false)).toBe(false);
+});
+
 test("an answer does not count after its question was given up", () => {
   const turns = new Turns();
   const old = turns.ask();

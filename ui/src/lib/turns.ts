@@ -8,13 +8,14 @@ export class Turns {
   private taken = 0;
 
   /** To be called when a question is asked; what it returns says, at its answer, whether to take it:
-   * not after a newer one, and not after what was asked about has changed. */
-  ask(): () => boolean {
+   * not after a newer one, and not after what was asked about has changed. With false it was none:
+   * an older question may still be answered. */
+  ask(): (answered?: boolean) => boolean {
     this.last += 1;
     const turn = this.last;
-    return () => {
+    return (answered = true) => {
       if (turn <= this.taken) return false;
-      this.taken = turn;
+      if (answered) this.taken = turn;
       return true;
     };
   }

@@ -61,21 +61,26 @@ export function RunPage({
     [run, view, name],
   );
 
-  const select = useCallback(
+  const uncover = useCallback(
     (path: string) => {
       const step = run.byPath.get(path);
-      if (step !== undefined) {
-        setChoice((old) => choose(run, old, step));
-        setFolded((old) => {
-          const hidden = keysAround(run, step).filter((key) => old.has(key));
-          if (hidden.length === 0) return old;
-          return new Set([...old].filter((key) => !hidden.includes(key)));
-        });
-      }
+      if (step === undefined) return;
+      setChoice((old) => choose(run, old, step));
+      setFolded((old) => {
+        const hidden = keysAround(run, step).filter((key) => old.has(key));
+        if (hidden.length === 0) return old;
+        return new Set([...old].filter((key) => !hidden.includes(key)));
+      });
+    },
+    [run],
+  );
+  const select = useCallback(
+    (path: string) => {
+      uncover(path);
       change({ step: path });
       setPanel("detail");
     },
-    [run, change],
+    [uncover, change],
   );
   const toggle = useCallback((key: string) => {
     setFolded((old) => {
@@ -96,6 +101,15 @@ export function RunPage({
       setPanel("main");
     }
   }, [run, selected, select]);
+
+  // boxes fold, and have instances to choose from: none is there before the graph
+  const folds = useRef(view.chart !== null);
+  useEffect(() => {
+    if (folds.current || view.chart === null) return;
+    folds.current = true;
+    setFolded(foldedAtFirst(run, FEW));
+    if (selected !== null) uncover(selected);
+  }, [view, run, selected, uncover]);
 
   const at = rows.findIndex((row) => row.step !== null && row.step.path === selected);
   const keys = useCallback(
