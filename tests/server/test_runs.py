@@ -278,11 +278,14 @@ def test_a_run_of_a_large_program_comes_without_its_graph_first_to_who_asks_so(
     first = world.viewer.get(path, params={"graph": "later"}).json()
     assert (first["run"]["chart"], first["run"]["chart_fault"]) == (None, None)
     assert "SECRET-9" not in str(first)
-    whole = world.viewer.get(path, params={"seen": first["version"]}).json()
+    again = {"seen": first["version"], "graph": "later"}
+    whole = world.viewer.get(path, params=again).json()
     assert whole["run"]["chart"] is not None
+    assert "SECRET-9" not in str(whole)
     assert whole["version"] != first["version"]
     assert world.viewer.get(path, params={"seen": whole["version"]}).json()["run"] is None
     assert world.viewer.get(path, params={"graph": "later"}).json() == whole
+    assert "SECRET-9" in world.developer.get(path, params=again).text
     assert world.viewer.get(path, params={"graph": "soon"}).status_code == 422
 
 

@@ -173,11 +173,20 @@ def test_what_was_answered_of_a_run_that_has_ended_is_kept(
         made.append(run.run_id)
         return view_of(run, *given, **more)
 
+    headers: list[str] = []
+    header = StoreLibrary.header
+
+    def read(self: StoreLibrary, run_id: str) -> Any:
+        headers.append(run_id)
+        return header(self, run_id)
+
     monkeypatch.setattr(library, "view_of", counted)
+    monkeypatch.setattr(StoreLibrary, "header", read)
     server = serve(stored)
     for run_id in ("refund-2001", "refund-2002"):
         first = get(server, f"api/run/{run_id}")
         assert get(server, f"api/run/{run_id}?graph=later") == first
+        assert headers.count(run_id) == 2, "once for each answer"
     assert made == ["refund-2001", "refund-2002", "refund-2002"], "the second waits"
 
 
@@ -189,7 +198,8 @@ def test_a_run_of_a_large_program_comes_without_its_graph_first_to_who_asks_so(
     server = serve(stored)
     first = get(server, "api/run/refund-2001?graph=later")
     assert (first["run"]["chart"], first["run"]["chart_fault"]) == (None, None)
-    whole = get(server, f"api/run/refund-2001?seen={first['version'].replace(' ', '%20')}")
+    seen = first["version"].replace(" ", "%20")
+    whole = get(server, f"api/run/refund-2001?seen={seen}&graph=later")
     assert whole["version"] != first["version"]
     assert whole["run"]["chart"] is not None
     assert [step["path"] for step in whole["run"]["steps"]] == [
@@ -198,6 +208,8 @@ def test_a_run_of_a_large_program_comes_without_its_graph_first_to_who_asks_so(
     again = get(server, f"api/run/refund-2001?seen={whole['version'].replace(' ', '%20')}")
     assert again["run"] is None
     assert get(server, "api/run/refund-2001?graph=later") == whole, "the graph is kept by now"
+    older = get(server, "api/run/refund-2003?graph=later&seen=running%201%20%20undrawn")
+    assert older["run"]["chart"] is not None, "it has grown since it was seen without its graph"
 
 
 def test_a_run_is_recomputed_and_two_are_compared(stored: StoreLibrary) -> None:
@@ -230,7 +242,7 @@ def test_files_answer_as_the_store_does(stored: StoreLibrary) -> None:
     traces = FileLibrary([trace_of(run) for run in runs])  # type: ignore[arg-type]
     assert isinstance(traces.recorded("refund-2001"), Trace)
     assert {row["id"] for row in traces.page(RunFilter(status="failed"))["runs"]} == {"refund-2003"}
-    bare = shown(traces, "refund-2001", Programs(), "recorded", "later")
+    bare = shown(traces, "refund-2001", Programs(), "recorded", graph="later")
     assert bare["version"] == "recorded"
     assert bare["run"] is not None
     assert "program" in str(bare["run"]["chart_fault"]), "a trace lacks its program"

@@ -109,6 +109,10 @@ class FoundList(TypedDict):
     now: float
 
 
+UNDRAWN = " undrawn"
+"""Ends the version of a run that is shown without its graph, which is asked for then."""
+
+
 class Current(TypedDict):
     """A run and its version; ``run`` is None where it is as it was seen."""
 
@@ -165,10 +169,6 @@ class Library(Protocol):
         """
         ...
 
-    def has_ended(self, run_id: str) -> bool:
-        """Whether a run changes no more: what was shown of it may be kept; raises as `version`."""
-        ...
-
     def recorded(self, run_id: str) -> Trace | StoredRun:
         """A run with its steps; raises as `version`."""
         ...
@@ -191,13 +191,33 @@ class Programs:
 
 
 def shown(
-    library: Library, run_id: str, programs: Programs, version: str, graph: Graph = "now"
+    library: Library,
+    run_id: str,
+    programs: Programs,
+    version: str,
+    seen: str | None = None,
+    graph: Graph = "now",
+    *,
+    content: bool = True,
 ) -> Current:
-    """A run, which stands at *version*, as a page shows it."""
+    """A run, which stands at *version*, as a page shows it to who has *seen* a version of it; what
+    was said only with *content*.
+    """
     run = library.recorded(run_id)
-    if graph == "later" and not is_soon_drawn(run):
-        return {"version": undrawn(version), "run": view_of(run, drawn=False)}
-    return {"version": version, "run": view_of(run, programs.of(run), programs.called)}
+    waits = seen is not None and seen.endswith(UNDRAWN)  # in whatever version: for the graph
+    if graph == "later" and not waits and not is_soon_drawn(run):
+        view = view_of(run, content=content, drawn=False)
+        return {"version": f"{version}{UNDRAWN}", "run": view}
+    view = view_of(run, programs.of(run), programs.called, content=content)
+    return {"version": version, "run": view}
+
+
+def is_final(found: Current, version: str) -> bool:
+    """Whether what was shown of a run, which stood at *version*, may be kept: with its graph, of a
+    run that has ended. What is in doubt says whether its process lives.
+    """
+    run = found["run"]
+    return run is not None and found["version"] == version and run["status"] in ENDED
 
 
 def recomputed(library: Library, run_id: str, programs: Programs) -> Replay:
@@ -247,11 +267,6 @@ def version_of(run: StoredRun) -> str:
     return f"{run.status} {run.fence} {rows} {len(run.inbox)} {len(run.decided)}{erased}"
 
 
-def undrawn(version: str) -> str:
-    """The version of a run that is shown without its graph, which is asked for then."""
-    return f"{version} undrawn"
-
-
 class StoreLibrary:
     """The runs of a store, which other processes go on writing."""
 
@@ -296,10 +311,6 @@ class StoreLibrary:
     def version(self, run_id: str) -> str:
         """As `Library.version`, without reading the run's values."""
         return version_of(self.header(run_id))
-
-    def has_ended(self, run_id: str) -> bool:
-        """As `Library.has_ended`: what is in doubt says whether its process lives."""
-        return self.header(run_id).status in ENDED
 
     def header(self, run_id: str) -> StoredRun:
         """A run without its steps.
@@ -360,10 +371,6 @@ class FileLibrary:
         """As `Library.version`: always the same."""
         self.recorded(run_id)
         return "recorded"
-
-    def has_ended(self, run_id: str) -> bool:
-        """As `Library.has_ended`: what is in a file does not go on."""
-        return True
 
     def recorded(self, run_id: str) -> Trace | StoredRun:
         """As `Library.recorded`."""

@@ -32,6 +32,7 @@ from .library import (
     Programs,
     StoreLibrary,
     compared,
+    is_final,
     recomputed,
     shown,
 )
@@ -148,16 +149,16 @@ class LocalServer(ThreadingHTTPServer):
 
     def _run(self, run_id: str, query: Query) -> bytes:
         """A run; of one that has ended what was answered is kept."""
-        version = self.library.version(run_id)
-        if query.get("seen") == version:
+        version, seen = self.library.version(run_id), query.get("seen")
+        if seen == version:
             return _bytes({"version": version, "run": None})
         kept = self.views.get((run_id, version))
         if kept is not None:
             return kept
         graph: Graph = "later" if query.get("graph") == "later" else "now"
-        found = shown(self.library, run_id, self.programs, version, graph)
+        found = shown(self.library, run_id, self.programs, version, seen, graph)
         body = _bytes(found)
-        if found["version"] == version and self.library.has_ended(run_id):
+        if is_final(found, version):
             return self.views.of((run_id, version), lambda: body)
         return body
 

@@ -11,10 +11,9 @@ from fastapi import Header, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
-from ...draw.view import is_soon_drawn, view_of
+from ...draw.view import view_of
 from ...records.secrecy import NOTHING_SECRET, Levels, redacted
 from ...run.inbox import Inbox
-from ...store.records import ENDED
 from ...ui.library import (
     Comparison,
     Current,
@@ -23,9 +22,9 @@ from ...ui.library import (
     Programs,
     RunList,
     compared,
+    is_final,
     recomputed,
-    undrawn,
-    version_of,
+    shown,
 )
 from ...ui.page import page
 from ..access import Who
@@ -155,22 +154,17 @@ def read_run(
     with a version of its own: ask again, and say that this was seen.
     """
     scope = who.scope
-    run, content = scope.header(run_id), who.may("run:content")
-    version = version_of(run)
+    version, content = scope.version(run_id), who.may("run:content")
     if seen == version:
         return Json(json_bytes({"version": version, "run": None}))
 
-    key = run_id, version, content
-    drawn = graph == "now" or key in who.state.views or is_soon_drawn(run)
-
-    def made() -> bytes:
-        view = view_of(scope.recorded(run_id), content=content, drawn=drawn)
-        return json_bytes({"version": version if drawn else undrawn(version), "run": view})
-
-    # what is in doubt says whether its process lives
-    if run.status not in ENDED or not drawn:
-        return Json(made())
-    return Json(who.state.views.of(key, made))
+    views, key = who.state.views, (run_id, version, content)
+    kept = views.get(key)
+    if kept is not None:
+        return Json(kept)
+    found = shown(scope, run_id, Programs(), version, seen, graph, content=content)
+    body = json_bytes(found)
+    return Json(views.of(key, lambda: body) if is_final(found, version) else body)
 
 
 @route(
