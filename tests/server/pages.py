@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ def log_in(page: Any, name: str, password: str = PASSWORD) -> None:
     page.get_by_role("button", name="Log in", exact=True).click()
     # the page goes on to a project by itself: what a test puts in its way before would be lost
     page.locator(".team:has(> .team-bar):not(:has(> main[aria-busy=true]))").wait_for()
+
+
+def row(page: Any, *cells: str) -> Any:
+    """The row of a table that has *cells* in this order; on a phone what each is stands before it."""
+    return page.get_by_role("row", name=re.compile(r"\s(.*\s)?".join(map(re.escape, cells))))
 
 
 def can_be_read(page: Any, name: str, theme: str, width: int) -> None:

@@ -10,7 +10,7 @@ from ..adapters.contract import NAMED_ONLY, Adapter
 from ..adapters.pool import Member, Pool
 from ..diagnostics import Diagnostic
 from ..errors import VMError
-from ..language.flow import Flow, FrameGraph
+from ..language.flow import Flow
 from ..language.messages import has_files, has_pictures
 from ..language.program import MODEL_OPTIONS, LLMStep, ModelPool, Program
 from ..machine.billing import Prices
@@ -115,13 +115,9 @@ def model_faults(flow: Flow, adapters: Adapters, approved: frozenset[str]) -> It
     """Of each model step: no adapter has its model, or takes what it asks for. Options are sent on
     as they stand, so a program from an untrusted source has them if it is *approved*.
     """
-    frames: dict[int, FrameGraph] = {}
-    for frame in flow.frames:
-        frames.setdefault(id(frame.names), frame)
-    for frame in frames.values():
-        names = frame.names
+    untrusted = by_untrusted(flow, approved)
+    for names in flow.spaces:
         program = names.program
-        strange = by_untrusted(frame, approved)
         for step, at in names.steps:
             if not isinstance(step, LLMStep):
                 continue
@@ -130,7 +126,7 @@ def model_faults(flow: Flow, adapters: Adapters, approved: frozenset[str]) -> It
             if adapter is None:
                 yield _without_adapter(step, program, adapters, loc)
                 continue
-            if strange and (step.options or program.defaults.options):
+            if untrusted[id(names)] and (step.options or program.defaults.options):
                 message = (
                     f"step {step.id!r} has options, and its program comes from an untrusted source"
                 )

@@ -105,9 +105,9 @@ def graph_of(
     untrusted_literals: bool = False,
 ) -> Graph:
     """How values move in *flow*, whose inputs *given* are labelled, by whatever lattice."""
-    literals = {
-        id(frame.names): untrusted_literals or by_untrusted(frame, approved) for frame in flow.roots
-    }
+    literals = by_untrusted(flow, approved)
+    if untrusted_literals:
+        literals = dict.fromkeys(literals, True)
     return Graph(flow, given, literals)
 
 
@@ -248,17 +248,16 @@ def own_text(where: str) -> str:
     return f"untrusted text of the program ({where})"
 
 
-def by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
-    """Whether a program, or one of those that call it on the way there, is marked as untrusted, and
-    its digest not *approved*.
+def by_untrusted(flow: Flow, approved: frozenset[str]) -> dict[int, bool]:
+    """By the id of its names, whether a program, or one of those that call it on the way there, is
+    marked as untrusted, and its digest not *approved*.
     """
-    at: FrameGraph | None = frame
-    while at is not None:
-        program = at.names.program
-        if program.untrusted and program.digest not in approved:
-            return True
-        at = at.owner.frame if at.owner is not None else None
-    return False
+    found: dict[int, bool] = {}
+    for frame in flow.roots:  # who calls stands before whom it calls
+        program, caller = frame.names.program, frame.owner
+        own = program.untrusted and program.digest not in approved
+        found[id(frame.names)] = own or (caller is not None and found[id(caller.frame.names)])
+    return found
 
 
 def _answers(term: Term) -> bool:
