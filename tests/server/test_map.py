@@ -106,12 +106,8 @@ def test_a_run_that_waits_has_come_to_where_it_waits(
     assert sorted(ways[name] for name in found["never"]) == ["$end", "pay"]
 
 
-def test_few_runs_are_found_behind_many_of_another_version(
-    make_world: Callable[[str], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where a page of as many as are asked for has none of them; some are loaded at a time."""
-    world = make_world(f"sqlite:///{tmp_path}/runs.db")
-    monkeypatch.setattr(programs, "LOADED_AT_ONCE", 2)
+def noted_loads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many runs are loaded at once, from now on."""
     loaded: list[int] = []
     real = type(world.state.store).load_each
 
@@ -120,6 +116,16 @@ def test_few_runs_are_found_behind_many_of_another_version(
         return real(store, ids)
 
     monkeypatch.setattr(type(world.state.store), "load_each", noted)
+    return loaded
+
+
+def test_few_runs_are_found_behind_many_of_another_version(
+    make_world: Callable[[str], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a page of as many as are asked for has none of them; some are loaded at a time."""
+    world = make_world(f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setattr(programs, "LOADED_AT_ONCE", 2)
+    loaded = noted_loads(world, monkeypatch)
     for _ in range(5):
         world.start()
     newer = REFUND.replace("amount: $amount}", "sum: $amount}")
@@ -155,14 +161,7 @@ steps: [{id: a, type: set, values: {x: 1}}, {id: b, type: set, values: {y: 2}}]
     rows = world.viewer.get(f"{SHOP}/runs").json()["runs"]
     assert [row["steps"] for row in rows] == [2] * 5
     monkeypatch.setattr(programs, "STEPS_AT_ONCE", most)
-    loaded: list[int] = []
-    real = type(world.state.store).load_each
-
-    def noted(store: Any, ids: Any) -> Any:
-        loaded.append(len(ids))
-        return real(store, ids)
-
-    monkeypatch.setattr(type(world.state.store), "load_each", noted)
+    loaded = noted_loads(world, monkeypatch)
     assert traffic(world, "two/map")["runs"] == 5
     assert loaded == loaded_each
 

@@ -175,7 +175,9 @@ class Layout:
     def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
         """As `expr.Scope.load`, in a frame."""
         slot, path = self.names.load(ref)
-        return self.place[slot], path
+        place = self.place[slot]
+        assert place < self.last, f"{ref} is not among what the program reads"
+        return place, path
 
     def reads(self, name: str) -> bool:
         """Whether anything reads ``$name``."""

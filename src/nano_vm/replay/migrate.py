@@ -16,9 +16,9 @@ from ..language.program import Program
 from ..language.semantics import CALLS, Calls, control, tool_calls
 from ..machine.machine import Machine, machine_of
 from ..machine.plan import Op, ToolOp
-from ..machine.recorded import Recorded
 from ..machine.terms import RunTerms
 from ..records.record import Record, branch_of, full
+from ..run.durable.stored import recorded_in
 from ..run.vm import ExecutionVM
 from ..store.protocol import RunFilter
 from ..store.records import INTENT, STEP, Row, StoredRun
@@ -110,7 +110,7 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
     """
     steps = [row for row in run.rows if row.kind == STEP]
     done = {row.path for row in steps}
-    recorded = Recorded((row.record() for row in steps), 0, reword=True)
+    recorded = recorded_in(run, 0)
     asked: dict[str, Op] = {}  # the calls that are not recorded
 
     def following(one: Machine, op: Op) -> Op | None:

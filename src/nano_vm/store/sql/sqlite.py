@@ -111,7 +111,7 @@ class SQLite(Dialect):
 
     def connected(self, *, read_only: bool) -> tuple[Any, Any]:
         if read_only:
-            return to_read(self._path or self.place, self.busy_timeout_seconds, self.place)
+            return to_read(self._path, self.busy_timeout_seconds, self.place)
         if self._memory is not None:
             return self._memory, None
         driver = to_write(self._path, self.synchronous, self.busy_timeout_seconds)
@@ -122,7 +122,7 @@ class SQLite(Dialect):
         return driver, None
 
     def unchanged(self, state: Any) -> bool:
-        return unchanged(self._path or self.place, state)
+        return unchanged(self._path, state)
 
     def undo(self, driver: Any) -> None:
         driver.rollback()
