@@ -15,7 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nano_vm import Program
-from nano_vm.draw.graph import FORMATS, MAX_SPAN, _lay_out, dot, label, mermaid, picture, svg
+from nano_vm.draw.dot import dot
+from nano_vm.draw.formats import FORMATS
+from nano_vm.draw.graph import label, picture
+from nano_vm.draw.layout import MAX_SPAN, lay_out
+from nano_vm.draw.mermaid import mermaid
+from nano_vm.draw.svg import svg
 from nano_vm.language.flow import Flow
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -347,7 +352,7 @@ def program_of(kinds: list[str]) -> Flow:
 @settings(max_examples=60)
 @given(STEPS)
 def test_no_two_boxes_overlap_and_all_lie_inside(kinds: list[str]) -> None:
-    drawing = _lay_out(picture(program_of(kinds)), root=True)
+    drawing = lay_out(picture(program_of(kinds)), root=True)
     for area in boxes(drawing):
         for i, a in enumerate(area):
             assert a[0] >= -0.01
@@ -375,7 +380,7 @@ def test_every_edge_is_drawn_or_named_and_leads_down(kinds: list[str]) -> None:
                 yield from areas(inner)
 
     for area in areas(picture(program_of(kinds))):
-        drawing = _lay_out(area, root=True)
+        drawing = lay_out(area, root=True)
         tags = sum(len(b.tags) for layer in drawing.layers for b in layer)
         assert len(drawing.routes) + len(drawing.backs) + tags == len(area.lines)
         for line, route in drawing.routes:

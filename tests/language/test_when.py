@@ -14,7 +14,9 @@ from build import llm, mapped, program, step
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
 from nano_vm.cli import main
-from nano_vm.draw.graph import dot, mermaid, svg
+from nano_vm.draw.dot import dot
+from nano_vm.draw.mermaid import mermaid
+from nano_vm.draw.svg import svg
 from nano_vm.language.flow import Flow
 from nano_vm.replay import replay
 from nano_vm.replay import verify as verified

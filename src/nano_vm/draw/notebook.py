@@ -19,7 +19,7 @@ from ..replay.diffs import Diff
 from ..values import as_text, short
 from ..verify.report import Report
 from ..visible import HIDDEN, escaped
-from .graph import svg as graph_svg
+from .svg import svg as graph_svg
 from .taken import marks_of_run
 from .timeline import timeline
 

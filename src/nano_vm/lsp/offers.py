@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from ..language.kinds import TYPES
-from ..language.policy import POLICY_SCHEMA
+from ..language.policy_schema import POLICY_SCHEMA
 from ..language.program import ERROR_KINDS, Program
 
 ABSENT: dict[str, Any] = {"enum": [None, {}, []]}

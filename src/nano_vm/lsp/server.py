@@ -19,7 +19,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 from ..diagnostics.register import explained
-from ..draw.graph import FORMATS
+from ..draw.formats import FORMATS
 from ..errors import ProgramError, VMError
 from ..language.canonical import formatted
 from ..program_tests.document import ENDINGS, read_document
@@ -249,7 +249,7 @@ def _found(text: str, path: Path | None, projects: Projects, *, program: bool) -
 def server_of(version: str, load_tools: LoadTools | None) -> ProgramServer:
     """The server with all that it answers; *load_tools* imports a project's tools."""
     server = ProgramServer(version, load_tools)
-    for add in (_follow, _write, _read, _find, _draw):
+    for add in (_follow, _write, _rename, _read, _find, _draw):
         add(server)
     return server
 
@@ -281,7 +281,7 @@ def _follow(server: ProgramServer) -> None:
 
 
 def _write(server: ProgramServer) -> None:
-    """What helps to write: completion, quick fixes, formatting, rename."""
+    """What helps to write: completion, quick fixes, formatting."""
 
     @server.feature(
         types.TEXT_DOCUMENT_COMPLETION,
@@ -337,6 +337,10 @@ def _write(server: ProgramServer) -> None:
             return []
         end = types.Position(len(document.index.lines), 0)
         return [types.TextEdit(types.Range(types.Position(0, 0), end), new)]
+
+
+def _rename(server: ProgramServer) -> None:
+    """A name changed everywhere."""
 
     @server.feature(types.TEXT_DOCUMENT_PREPARE_RENAME)
     def prepare(params: types.PrepareRenameParams) -> types.Range | None:

@@ -58,7 +58,8 @@ def graph(options: Options) -> int:
     With --proofs, guards, the calls that they guard, refuted ways and untrusted values are marked,
     and a legend says by which colour. PNG needs pip install 'llm-nano-vm[png]'.
     """
-    from ...draw.graph import FORMATS, MERMAID_MAX_EDGES
+    from ...draw.formats import FORMATS
+    from ...draw.mermaid import MERMAID_MAX_EDGES
     from ...language.flow import Flow
     from ..sources import load
 
@@ -104,7 +105,7 @@ def graph(options: Options) -> int:
 
 def _of_run(flow: Flow, loaded: Loaded, options: Options, form: str) -> str:
     """The graph with the way of a run, or the run's timeline."""
-    from ...draw.graph import FORMATS
+    from ...draw.formats import FORMATS
     from ...draw.taken import marks_of_run
     from ...draw.timeline import timeline
     from ...records.trace import Trace

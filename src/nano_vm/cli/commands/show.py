@@ -78,8 +78,8 @@ def show(options: Options) -> int:
 
 def _draw(run: Facts, trace: Trace) -> None:
     """The way of the run on the graph of its program, where the terminal shows pictures."""
-    from ...draw.graph import svg
     from ...draw.png import png
+    from ...draw.svg import svg
     from ...draw.taken import marks_of_run
     from ...language.flow import Flow
     from ...replay.rerun import programs_of_document
