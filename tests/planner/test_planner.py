@@ -34,7 +34,8 @@ from nano_vm import (
     tool,
 )
 from nano_vm.adapters.protocol import Completion
-from nano_vm.planner.planner import _kinds, read_reply
+from nano_vm.planner.offers import kinds_of
+from nano_vm.planner.reply import read_reply
 from nano_vm.testing import ScriptedLLM
 
 regex_parser: Any = re._parser  # type: ignore[attr-defined]
@@ -836,7 +837,7 @@ def test_names_that_a_program_can_read() -> None:
         def __len__(self) -> int:
             return 5
 
-    assert _kinds(Odd()) == {"a": "number", "ünï": "number"}
+    assert kinds_of(Odd()) == {"a": "number", "ünï": "number"}
 
 
 @pytest.mark.parametrize(

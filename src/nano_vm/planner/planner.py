@@ -9,15 +9,9 @@ here.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, time
-from decimal import Decimal
-from enum import Enum
 from typing import Any
 
 from ..adapters.contract import Adapter, completed
@@ -28,7 +22,6 @@ from ..diagnostics.register import has
 from ..errors import PlannerError, ProgramError, VMError
 from ..given import positive_integer
 from ..language.answers import ending, filtered, without_reasoning
-from ..language.expr import value_references
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, Rules, policy_of, rules_of, tightest
 from ..language.program import Program
@@ -36,10 +29,11 @@ from ..language.programs import programs_given
 from ..run.host import adapters_of, budget_of
 from ..run.vm import ExecutionVM
 from ..tools.contract import ToolContract, contract, name_of
-from ..values import admit, kind_name, parse_json, short, text_size
-
-MAX_REPLY_BYTES = 1_000_000
-"""A reply larger than this is not read: a program may have no more either."""
+from ..values import kind_name, short, text_size
+from .offers import Offer, kinds_of
+from .prompt import instructions
+from .reply import read_reply
+from .reply_schema import program_schema
 
 MAX_INTENT_CHARS = 100_000
 """Some 25,000 tokens: what is longer is no intent but data, which belongs into the context."""
@@ -52,11 +46,6 @@ TIMEOUT_SECONDS = 120.0
 
 GRACE_SECONDS = 1.0
 """How long an adapter that was cancelled may take to end before nobody waits for it any more."""
-
-PLANNED_STEPS = 6
-"""Steps that the schema offers, not counting those in blocks. Each place has its own schema of
-every tool: with sixty tools they are some 300 kB, which llama.cpp still takes.
-"""
 
 SHOWN_FAULTS = 8
 """Lines of a `PlannerError`'s message; its attributes have them all."""
@@ -142,7 +131,7 @@ class Planner:
         wish = intent if intent is not None else user_input
         _check_intent(wish)
         assert isinstance(wish, str)
-        kinds = _kinds(context)
+        kinds = kinds_of(context)
         offers = list(self._offers(kinds, untrusted))
         messages = [
             {"role": "system", "content": instructions(offers, kinds)},
@@ -219,20 +208,18 @@ class Planner:
             answer = adapter.complete(messages, **options)
             return await answer if inspect.isawaitable(answer) else answer
 
-        # A task of its own, since an adapter that swallows its cancellation would hold asyncio.timeout for
-        # ever.
+        # A task of its own, since an adapter that swallows its cancellation would hold
+        # asyncio.timeout for ever.
         task = asyncio.ensure_future(call())
         # nobody may be waiting any more
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait({task}, timeout=self._timeout)
         finally:
-            if not task.done():
+            late = not task.done()
+            if late:
                 task.cancel()
                 await asyncio.wait({task}, timeout=GRACE_SECONDS)
-                late = True
-            else:
-                late = False
         if late:
             raise PlannerError(
                 _message(wish, f"the model gave no answer within {self._timeout:g} seconds")
@@ -275,8 +262,8 @@ class Planner:
 
     def _faults(self, program: Program) -> tuple[list[Diagnostic], list[str]]:
         """What speaks against *program*: faults, and the runs that break a demand."""
-        # what an untrusted program's own text may reach is for a person to say, who sees it and approves its
-        # digest; a VM asks for that
+        # what an untrusted program's own text may reach is for a person to say, who sees it and
+        # approves its digest; a VM asks for that
         vm = ExecutionVM(
             self._llm,
             programs=self._programs,
@@ -297,7 +284,13 @@ class Planner:
         return faults, broken
 
 
-# --- what the planner is given --------------------------------------------------------------------
+_INPUT_SCHEMAS = {
+    "boolean": {"type": "boolean"},
+    "number": {"type": "number"},
+    "text": {"type": "string"},
+    "list": {"type": "array"},
+    "object": {"type": "object"},
+}
 
 
 def _contracts(tools: Any) -> dict[str, ToolContract]:
@@ -347,555 +340,6 @@ def _check_intent(wish: Any) -> None:
         text_size(wish, ())
     except VMError as error:
         raise PlannerError(f"the intent: {error}") from error
-
-
-def _kinds(context: Any) -> dict[str, str]:
-    """The names of the context that a program can read, and the kind of value of each; no value is
-    looked into.
-    """
-    if context is None:
-        return {}
-    if not isinstance(context, Mapping):
-        raise PlannerError(f"a context is a dict of inputs, not {kind_name(context)}")
-    return {
-        name: _kind(type(value))
-        for name, value in context.items()
-        if type(name) is str and name.isidentifier()
-    }
-
-
-_KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
-    ((bool,), "boolean"),
-    ((int, float, Decimal), "number"),
-    ((str, date, time), "text"),
-    ((list, tuple), "list"),
-    ((Mapping,), "object"),
-)
-
-
-def _kind(kind: type) -> str:
-    if issubclass(kind, Enum) and not issubclass(kind, (str, int)):
-        return "any"
-    for kinds, name in _KINDS:
-        if issubclass(kind, kinds):
-            return name
-    return "object" if dataclasses.is_dataclass(kind) or hasattr(kind, "model_dump") else "any"
-
-
-_INPUT_SCHEMAS = {
-    "boolean": {"type": "boolean"},
-    "number": {"type": "number"},
-    "text": {"type": "string"},
-    "list": {"type": "array"},
-    "object": {"type": "object"},
-}
-
-
-# --- what the model is given --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A tool, or a program to call, as the model may use it."""
-
-    name: str
-    about: Mapping[str, Any]  # the contract's JSON form
-    rules: Rules
-    # the inputs that a protected argument takes
-    sources: Mapping[str, list[str]] = field(default_factory=dict)
-    literals: bool = True  # whether a protected argument takes what the model writes
-    kind: str = "tool"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The schema of each argument."""
-        return dict(self.about["arguments"].get("properties", {}))
-
-    @property
-    def required(self) -> list[str]:
-        """The arguments that must be given."""
-        return list(self.about["arguments"].get("required", []))
-
-    @property
-    def guards(self) -> list[tuple[str, str]]:
-        """Step and edge of each guard."""
-        pairs = [edge.rpartition(".") for edges in self.rules.guards for edge in edges[:1]]
-        return [(step, edge) for step, _, edge in pairs]
-
-
-_FORM = """\
-Write a program in JSON for the user's task. Its steps run in order and have the ids s1, s2, s3. Types of steps:
-{"id": "s1", "type": "tool", "tool": NAME, "args": {...}} calls a tool.
-{"id": "s2", "type": "llm", "prompt": TEXT} asks a language model. "allowed_outputs": ["yes", "no"] limits its answer.
-{"id": "s3", "type": "condition", "condition": "$s2.output == 'yes'", "then": [STEP], "otherwise": [STEP]} chooses.
-{"id": "s4", "type": "map", "over": "$s1.output", "steps": [STEP]} does a step for each $item of a list.
-$s1.output is what s1 gave, $name an input; inside a string write ${s1.output}. Use few steps."""
-
-
-def instructions(offers: Sequence[Offer], kinds: Mapping[str, str]) -> str:
-    """The system message: the language in short, the tools, the names and types of the inputs, an
-    example.
-    """
-    lines = [_FORM]
-    for kind, title in (
-        ("tool", "Tools:"),
-        ("call", 'Programs, called by {"type": "call", "program": NAME, "with": {...}}:'),
-    ):
-        some = [_told(offer) for offer in offers if offer.kind == kind]
-        lines += [title, *some] if some else ["There are no tools."] if kind == "tool" else []
-    lines.append(
-        "Inputs: " + (", ".join(f"${name} ({kind})" for name, kind in kinds.items()) or "none")
-    )
-    lines.append(
-        f"Answer with the JSON alone, like "
-        f"{json.dumps(_example(offers, kinds), ensure_ascii=False)}"
-    )
-    return "\n".join(lines)
-
-
-def _example(offers: Sequence[Offer], kinds: Mapping[str, str]) -> dict[str, Any]:
-    """A small program with a tool and an input of this host: what a small model is shown, it can
-    copy.
-    """
-    steps: list[dict[str, Any]] = []
-    free = [o for o in offers if o.kind == "tool" and not o.guards and not o.rules.approvals]
-    for offer in free[:1]:
-        arguments = {}
-        for name in offer.required:
-            schema, taken = offer.arguments[name], offer.sources.get(name, kinds)
-            fitting = sorted(
-                (n for n in kinds if n in taken and _fits(kinds[n], schema)),
-                key=lambda n: n != name,
-            )
-            arguments[name] = f"${fitting[0]}" if fitting else "..."
-        steps.append({"id": "s1", "type": "tool", "tool": offer.name, "args": arguments})
-    subject = "s1.output" if steps else next(iter(kinds), None)
-    prompt = f"Sum this up: ${{{subject}}}" if subject is not None else "Write a short poem"
-    return {
-        "name": "example",
-        "steps": [*steps, {"id": f"s{len(steps) + 1}", "type": "llm", "prompt": prompt}],
-    }
-
-
-MAX_DESCRIPTION_CHARS = 120
-
-
-def _told(offer: Offer) -> str:
-    """One line on a tool: its arguments, effect, description, and what the policy demands."""
-    required = offer.required
-    arguments = ", ".join(
-        f"{name}: {_type_name(schema)}{'' if name in required else '?'}"
-        for name, schema in offer.arguments.items()
-    )
-    text = " ".join(str(offer.about.get("description", "")).split("\n\n", 1)[0].split())
-    parts = [f"{offer.name}({arguments})"]
-    if offer.about.get("effect") == "irreversible":
-        parts.append("[irreversible]")
-    if text:
-        parts.append(text[:MAX_DESCRIPTION_CHARS])
-    rules = offer.rules
-    for step, edge in offer.guards:
-        parts.append(f'Only inside "{edge}" of the step with the id "{step}".')
-    for role in rules.approvals:
-        parts.append(
-            f'Only inside "then" of {{"type": "approval", "role": "{role}", "show": {{its '
-            f"arguments}}}}."
-        )
-    if rules.max_calls is not None:
-        parts.append(f"At most {rules.max_calls} {'call' if rules.max_calls == 1 else 'calls'}.")
-    for name, inputs in offer.sources.items():
-        own = ["your own words"] if offer.literals else []
-        parts.append(
-            f"{name} takes only {' or '.join([*own, *(f'${i}' for i in inputs)]) or 'nothing'}."
-        )
-    return "- " + " ".join(parts)
-
-
-def _type_name(schema: Any) -> str:
-    """A schema in one word."""
-    if not isinstance(schema, Mapping):
-        return "any"
-    if isinstance(choices := schema.get("enum"), list) and len(choices) <= 8:
-        return "|".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
-    if isinstance(members := schema.get("anyOf"), list):
-        return "|".join(dict.fromkeys(_type_name(member) for member in members))
-    return _TYPE_NAMES.get(str(schema.get("type")), "any")
-
-
-_TYPE_NAMES = {
-    "string": "text",
-    "integer": "integer",
-    "number": "number",
-    "boolean": "boolean",
-    "array": "list",
-    "object": "object",
-    "null": "null",
-}
-
-
-# --- what a model that can be constrained is held to ----------------------------------------------
-
-_CHAR = r'[^$"\\\x00-\x1f]'
-"""What may stand in a string without an escape in JSON, and without a reference."""
-
-_QUOTED = r"""[^$"'\\\x00-\x1f]"""
-
-_GUESSED = ("input", "query", "text", "name", "id")
-"""Arguments of a tool of which only the name is known: left free, a small model writes keys until
-its tokens are used up.
-"""
-
-
-def program_schema(
-    offers: Sequence[Offer], kinds: Mapping[str, str], steps: int = PLANNED_STEPS
-) -> dict[str, Any]:
-    """The JSON Schema of the programs that can be written with *offers* over inputs of these
-    *kinds*.
-
-    Each place in the list of steps has a schema of its own, in which ids are fixed and references
-    lead back: whatever fits is well formed. The root is open, which keeps it out of OpenAI's strict
-    mode, whose subset has no fixed places; llama.cpp closes it all the same.
-    """
-    shapes = _Shapes(offers, kinds)
-    for number in range(1, steps + 1):
-        shapes.place(number)
-    lists = [
-        {
-            "type": "array",
-            "prefixItems": [{"$ref": f"#/$defs/s{i}"} for i in range(1, n + 1)],
-            "minItems": n,
-            "maxItems": n,
-        }
-        for n in range(1, steps + 1)
-    ]
-    name = {"type": "string", "pattern": "^[a-z][a-z0-9_]{2,30}$"}
-    return {
-        "type": "object",
-        "properties": {"name": name, "steps": {"anyOf": lists}},
-        "required": ["name", "steps"],
-        "$defs": shapes.definitions,
-    }
-
-
-class _Shapes:
-    """The definitions of a schema, each made once."""
-
-    def __init__(self, offers: Sequence[Offer], kinds: Mapping[str, str]) -> None:
-        self.offers = offers
-        self.kinds = kinds
-        self.definitions: dict[str, Any] = {}
-        self.known: dict[str, str] = {}  # the key of each definition by its text
-
-    def shared(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """A reference to *schema*, which is defined once however often it is needed: without, five
-        tools make 77 kB.
-        """
-        key = self.known.setdefault(json.dumps(schema), f"d{len(self.known)}")
-        self.definitions[key] = schema
-        return _ref(key)
-
-    def place(self, number: int) -> None:
-        """What may stand as step *number*."""
-        outputs = [f"s{i}.output" for i in range(1, number)]
-        free = [offer for offer in self.offers if not offer.guards and not offer.rules.approvals]
-        choices = [
-            *self.calls(f"s{number}", free, outputs),
-            *self.conditions(number, outputs),
-            *self.approvals(number, outputs),
-            *self.maps(number, free, outputs),
-        ]
-        self.definitions[f"s{number}"] = {"anyOf": choices}
-
-    def calls(
-        self,
-        id: str,
-        offers: Sequence[Offer],
-        outputs: list[str],
-        *,
-        item: bool = False,
-    ) -> Iterator[dict[str, Any]]:
-        """Calls of tools and of the model."""
-        names = [*self.kinds, *outputs, *(["item"] if item else [])]
-        alike: dict[tuple[str, str], list[str]] = {}  # names of tools that take the same
-        for offer in offers:
-            arguments = self.arguments(offer, names, literals=True)
-            if arguments is not None:
-                alike.setdefault((offer.kind, arguments["$ref"]), []).append(offer.name)
-        for (kind, reference), called in alike.items():
-            fields = ("tool", "args") if kind == "tool" else ("program", "with")
-            what = dict(zip(fields, ({"enum": called}, {"$ref": reference}), strict=True))
-            yield _object({"id": _const(id), "type": _const(kind), **what})
-        prompt = {
-            "type": "string",
-            "pattern": f"^{_CHAR}{{4,120}}{_inserted(names, needed=bool(outputs or item))}$",
-        }
-        label = {"type": "string", "pattern": "^[a-z][a-z_]{1,15}$"}
-        labels = {"type": "array", "items": label, "minItems": 2, "maxItems": 4}
-        asks = {"prompt": self.shared(prompt), "allowed_outputs": self.shared(labels)}
-        yield _object({"id": _const(id), "type": _const("llm"), **asks}, optional=1)
-
-    def conditions(self, number: int, outputs: list[str]) -> Iterator[dict[str, Any]]:
-        """Branches; a tool that is guarded stands only behind its guard."""
-        names = [
-            *(name for name in self.kinds if self.kinds[name] not in ("list", "object")),
-            *outputs,
-        ]
-        if not names:
-            return
-        any_name = "|".join(map(_escaped, names))
-        tests = [
-            rf"\$({any_name}) (==|!=) ('{_QUOTED}{{1,24}}'|true|false)",
-            rf"\$({any_name}) (<|<=|>|>=|==) [0-9]{{1,6}}",
-            rf"'{_QUOTED}{{1,24}}' in '\$({any_name})'",
-        ]
-        flags = [name for name in self.kinds if self.kinds[name] == "boolean"]
-        tests += [rf"\$({'|'.join(map(_escaped, flags))})"] if flags else []
-        condition = self.shared({"type": "string", "pattern": f"^({'|'.join(tests)})$"})
-        free = [offer for offer in self.offers if not offer.guards and not offer.rules.approvals]
-        guards = list(dict.fromkeys(step for offer in self.offers for step, _ in offer.guards))
-        for name in (f"s{number}", *guards):
-            branches = {}
-            for edge in ("then", "otherwise"):
-                inside = [
-                    *free,
-                    *(o for o in self.offers if (name, edge) in o.guards and not o.rules.approvals),
-                ]
-                branches[edge] = _block(self.calls(f"s{number}_{edge}", inside, outputs))
-            yield _object(
-                {
-                    "id": _const(name),
-                    "type": _const("condition"),
-                    "condition": condition,
-                    **branches,
-                },
-                optional=1,
-            )
-
-    def approvals(self, number: int, outputs: list[str]) -> Iterator[dict[str, Any]]:
-        """A person's consent to calls that need it. They take references alone, and all of these
-        are shown.
-        """
-        names = [*self.kinds, *outputs]
-        roles = dict.fromkeys(role for offer in self.offers for role in offer.rules.approvals)
-        for role in roles if names else ():
-            behind = [o for o in self.offers if o.rules.approvals == (role,) and not o.guards]
-            calls = [
-                _object(
-                    {
-                        "id": _const(f"s{number}_then"),
-                        "type": _const("tool"),
-                        "tool": _const(o.name),
-                        "args": arguments,
-                    }
-                )
-                for o in behind
-                if (arguments := self.arguments(o, names, literals=False)) is not None
-            ]
-            if calls:
-                show = {"enum": [[f"${name}" for name in names]]}
-                what = {"role": _const(role), "show": show, "then": _block(calls)}
-                yield _object({"id": _const(f"s{number}"), "type": _const("approval"), **what})
-
-    def maps(
-        self, number: int, offers: Sequence[Offer], outputs: list[str]
-    ) -> Iterator[dict[str, Any]]:
-        """The same step for each item of a list."""
-        lists = [*(name for name in self.kinds if self.kinds[name] in ("list", "any")), *outputs]
-        if lists:
-            steps = _block(self.calls(f"s{number}_item", offers, outputs, item=True))
-            over = {"enum": [f"${name}" for name in lists]}
-            yield _object(
-                {"id": _const(f"s{number}"), "type": _const("map"), "over": over, "steps": steps}
-            )
-
-    def arguments(
-        self, offer: Offer, names: Sequence[str], *, literals: bool
-    ) -> dict[str, Any] | None:
-        """The arguments of a call; None where one that is needed has nothing to take. Without
-        *literals* only references are taken.
-        """
-        properties: dict[str, Any] = {}
-        for name, schema in offer.arguments.items():
-            members = self.argument(offer, name, schema, names, literals=literals)
-            if members:
-                properties[name] = {"anyOf": members} if len(members) > 1 else members[0]
-            elif name in offer.required:
-                return None
-        if not properties and offer.about["arguments"].get("additionalProperties"):
-            return self.guessed(names)
-        closed = _object(properties)
-        closed["required"] = [name for name in offer.required if name in properties]
-        return self.shared(closed)
-
-    def argument(
-        self, offer: Offer, name: str, schema: Any, names: Sequence[str], *, literals: bool
-    ) -> list[dict[str, Any]]:
-        """What one argument takes: references, and what the model writes."""
-        protected = offer.sources.get(name)
-        sources = names if protected is None else protected
-        fitting = [n for n in names if n in sources and _fits(self.kinds.get(n), schema)]
-        members: list[dict[str, Any]] = (
-            [self.shared({"enum": [f"${n}" for n in fitting]})] if fitting else []
-        )
-        if literals and (offer.literals or protected is None):
-            members += self.literal(schema, names if protected is None else [])
-        return members
-
-    def guessed(self, names: Sequence[str]) -> dict[str, Any]:
-        """Arguments of a tool that says nothing of them."""
-        return self.shared(
-            _object(dict.fromkeys(_GUESSED, self.text(names)), optional=len(_GUESSED))
-        )
-
-    def text(self, names: Sequence[str]) -> dict[str, Any]:
-        """A string, with references in it."""
-        return self.shared({"type": "string", "pattern": f"^{_CHAR}{{1,80}}{_inserted(names)}$"})
-
-    def literal(self, schema: Any, names: Sequence[str], depth: int = 0) -> list[dict[str, Any]]:
-        """What a value of *schema* may be written as; nothing for what is too involved to write."""
-        kind = schema.get("type") if isinstance(schema, Mapping) else None
-        if not isinstance(schema, Mapping) or depth > 3 or "$ref" in schema:
-            return []
-        if isinstance(members := schema.get("anyOf"), list):
-            return [
-                written for member in members for written in self.literal(member, names, depth + 1)
-            ]
-        if "const" in schema or isinstance(schema.get("enum"), list):
-            choices = schema["enum"] if "enum" in schema else [schema["const"]]
-            return [{"enum": [c.replace("$", "$$") if value_references(c) else c for c in choices]}]
-        match kind:
-            case "string" if schema.get("format") in ("date", "date-time", "time", "uuid"):
-                return [{"type": "string", "format": schema["format"]}]
-            case "string":
-                return [self.text(names)]
-            case "integer":
-                bounds = {key: schema[key] for key in ("minimum", "maximum") if key in schema}
-                return [
-                    {"type": "integer", **(bounds or {"minimum": -999_999, "maximum": 999_999})}
-                ]
-            case "number" | "boolean" | "null":
-                return [{"type": kind}]
-            case "array":
-                items = self.literal(schema.get("items", {}), names, depth + 1)
-                return (
-                    [{"type": "array", "items": {"anyOf": items}, "minItems": 1, "maxItems": 6}]
-                    if items
-                    else []
-                )
-            case "object":
-                return []
-        return [
-            self.text(names),
-            {"type": "boolean"},
-            {"type": "integer", "minimum": -999_999, "maximum": 999_999},
-        ]
-
-
-def _fits(kind: str | None, schema: Any) -> bool:
-    """Whether an input of *kind* may be what an argument takes; an output may be anything."""
-    wanted = schema.get("type") if isinstance(schema, Mapping) else None
-    if kind in (None, "any") or not isinstance(wanted, str):
-        return True
-    return kind in _FITTING.get(wanted, ())
-
-
-_FITTING = {
-    "string": ("text", "number", "boolean"),
-    "integer": ("number", "text"),
-    "number": ("number", "text"),
-    "boolean": ("boolean",),
-    "array": ("list",),
-    "object": ("object",),
-}
-
-
-def _const(value: str) -> dict[str, Any]:
-    return {"const": value}
-
-
-def _ref(key: str) -> dict[str, Any]:
-    return {"$ref": f"#/$defs/{key}"}
-
-
-def _object(properties: dict[str, Any], optional: int = 0) -> dict[str, Any]:
-    """A closed object that needs all its fields but the last *optional* ones."""
-    required = list(properties)[: len(properties) - optional]
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
-    }
-
-
-def _block(choices: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """A list of one step."""
-    return {"type": "array", "items": {"anyOf": list(choices)}, "minItems": 1, "maxItems": 1}
-
-
-def _inserted(names: Sequence[str], *, needed: bool = False) -> str:
-    """A pattern for references inside a string, with text behind them."""
-    if not names:
-        return ""
-    reference = rf"\$\{{({'|'.join(map(_escaped, names))})\}}"
-    return f"({reference}{_CHAR}{{0,60}}){{{int(needed)},2}}"
-
-
-def _escaped(name: str) -> str:
-    return name.replace(".", r"\.")
-
-
-# --- what the model answered ----------------------------------------------------------------------
-
-_DECODER = json.JSONDecoder()
-
-
-def read_reply(text: str, *, cut: bool = False) -> dict[str, Any]:
-    """The one JSON object in *text*; a fence or prose around it must hold no bracket of its own.
-    Takes linear time.
-
-    *cut* says that the model was stopped by its ``max_tokens``.
-
-    Raises:
-        ValueError: If there is none, more than one, or one that is malformed, broken off, or too
-        large.
-    """
-    if len(text) > MAX_REPLY_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_REPLY_BYTES:
-        raise ValueError(f"the reply has more than {MAX_REPLY_BYTES} bytes")
-    if not text.strip():
-        raise ValueError(
-            "the reply is empty: max_tokens were used up before it" if cut else "the reply is empty"
-        )
-    starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
-    start = min(starts, default=-1)
-    if start < 0:
-        raise ValueError(f"the reply holds no JSON object: {short(text)}")
-    if text[start] == "[":
-        raise ValueError(
-            f"the reply is to be one JSON object, and has a list or brackets first: "
-            f"{short(text[start:])}"
-        )
-    try:
-        _, end = _DECODER.raw_decode(text, start)
-    except RecursionError:
-        raise ValueError("the reply is nested too deep") from None
-    except json.JSONDecodeError as error:
-        if cut or error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
-            limit = "; it used up max_tokens" if cut else ""
-            raise ValueError(
-                f"the reply breaks off: its JSON object is not closed{limit}"
-            ) from None
-        raise ValueError(f"the reply is not JSON at character {error.pos}: {error.msg}") from None
-    except ValueError as error:  # an integer that Python refuses to read
-        raise ValueError(f"the reply is not JSON: {error}") from None
-    if any(bracket in text[end:] for bracket in "{["):
-        raise ValueError("the reply holds several JSON values, and it is to be one object")
-    try:
-        value, _ = admit(parse_json(text[start:end]))
-    except (ValueError, VMError) as error:
-        raise ValueError(f"the reply cannot be used: {error}") from None
-    assert isinstance(value, dict)
-    return value
 
 
 def _message(
