@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import pydantic
 
-from nano_vm.tools.contract import Parameter, ToolContract, converter
+from nano_vm.tools.contract import Parameter, ToolContract
+from nano_vm.tools.conversion import converter
 
 from .history import Document, Steps
 from .outcomes import Outcomes

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, BeforeValidator
 
 from nano_vm import Program
-from nano_vm.tools.contract import ENTRIES_AT_ONCE, ArgumentError, checked, contract
+from nano_vm.tools.contract import ArgumentError, checked, contract
+from nano_vm.tools.conversion import ENTRIES_AT_ONCE
 from nano_vm.verify import verify
 
 looked_at: list[Any] = []

@@ -33,7 +33,8 @@ from nano_vm import (
     VMError,
     tool,
 )
-from nano_vm.tools.contract import ArgumentError, Parameter, checked, contract, converter, name_of
+from nano_vm.tools.contract import ArgumentError, Parameter, checked, contract, name_of
+from nano_vm.tools.conversion import converter
 
 
 def run(

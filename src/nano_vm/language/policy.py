@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -24,9 +24,9 @@ from ..given import path as given_path
 from ..spelling import Hints
 from ..values import admit, canonical, copied, kind_name, short
 from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references
-from .fields import EXTENSION, Part, free, remedy
+from .fields import Part, free, remedy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
-from .secrecy import IMPLICIT, RECEIVERS, SILENT, LabelReader, Labels, Secrecy, ToolSecrecy
+from .secrecy import SILENT, LabelReader, Labels, Secrecy, ToolSecrecy
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=366 * 24 * 3600)]
@@ -36,6 +36,7 @@ EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
 """From the harmless to the final: a policy may only move a tool to the right."""
 
 Returns = Literal["trusted", "args"]
+RETURNS: tuple[Returns, ...] = ("trusted", "args")
 VALUE = "value"
 """The name of the argument's value in a value check."""
 
@@ -85,10 +86,9 @@ class ArgRule:
     check: Node | None = None
     approval: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
-    accepts: tuple[
-        str, ...
-        # roles whose approval makes a value trusted: those that the same policy demands for the tool
-    ] = ()
+    accepts: tuple[str, ...] = ()
+    """Roles whose approval makes a value trusted: those that the same policy demands for the tool.
+    """
 
     def reads(self) -> list[str]:
         """The inputs that the check reads, as the run was given them."""
@@ -509,7 +509,6 @@ _TOOL_FIELDS = (
     "reason",
 )
 _ARG_FIELDS = ("trusted", "check", "approval", "accepts")
-_RETURNS: tuple[Returns, ...] = ("trusted", "args")
 
 
 def read_policy(data: Any, loc: Loc = ()) -> tuple[Policy | None, list[Diagnostic]]:
@@ -521,6 +520,9 @@ def read_policy(data: Any, loc: Loc = ()) -> tuple[Policy | None, list[Diagnosti
 
 MAX_FAULTS = 1_000
 """Faults of one document that are listed: more than anybody mends before the next look."""
+
+
+Word = TypeVar("Word", bound=str)
 
 
 class _Reader:
@@ -700,6 +702,27 @@ class _Reader:
                 f"{pattern!r} names no tool",
                 "write a tool's name; * stands for any characters",
             )
+        allow = self.allow(pattern, body, at)
+        args = self.arguments(body, at, values, names, reader)
+        calls = self.calls(body, (*at, "max_calls"))
+        approval = body.get("approval")
+        if approval is not None:
+            self.role(approval, (*at, "approval"))
+        return ToolRule(
+            pattern,
+            allow,
+            args,
+            self.guards(body, (*at, "guarded_by")),
+            approval,
+            calls,
+            self.texts(body.get("after"), (*at, "after")),
+            self.texts(body.get("before"), (*at, "before")),
+            self.choice(body.get("effect"), EFFECTS, (*at, "effect")),
+            self.returns(body.get("returns"), (*at, "returns"), reader),
+            reader.tool(body, at),
+        )
+
+    def allow(self, pattern: str, body: dict[str, Any], at: Loc) -> bool:
         allow = body.get("allow", True)
         if type(allow) is not bool:
             self.add("P040", (*at, "allow"), f"'allow' is true or false, not {short(allow)}")
@@ -711,6 +734,16 @@ class _Reader:
                 f"{pattern!r} is forbidden, and {other!r} says how it may be called",
                 "keep one",
             )
+        return allow is True
+
+    def arguments(
+        self,
+        body: dict[str, Any],
+        at: Loc,
+        values: dict[str, Any],
+        names: frozenset[str],
+        reader: LabelReader,
+    ) -> dict[str, ArgRule]:
         rules = self.table(body.get("args"), (*at, "args"), "'args'")
         args = {
             name: self.argument(rule, (*at, "args", name), values, names)
@@ -725,39 +758,29 @@ class _Reader:
                     f"{name!r} names no argument",
                     "write its name, or * for all",
                 )
+        return args
+
+    def calls(self, body: dict[str, Any], loc: Loc) -> int | None:
         calls = body.get("max_calls")
-        if calls is not None and (type(calls) is not int or calls < 0):
-            self.add(
-                "P040",
-                (*at, "max_calls"),
-                f"'max_calls' is a whole number of at least 0, not {short(calls)}",
-            )
-            calls = None
-        approval = body.get("approval")
-        if approval is not None and (type(approval) is not str or not approval):
-            self.add(
-                "P040",
-                (*at, "approval"),
-                f"'approval' is the name of a role, not {short(approval)}",
-            )
-        guards = self.texts(body.get("guarded_by"), (*at, "guarded_by"))
+        if calls is None or (type(calls) is int and calls >= 0):
+            return calls
+        self.add("P040", loc, f"'max_calls' is a whole number of at least 0, not {short(calls)}")
+        return None
+
+    def guards(self, body: dict[str, Any], loc: Loc) -> tuple[str, ...]:
+        guards = self.texts(body.get("guarded_by"), loc)
         for guard in guards:
             if "." not in guard or guard.startswith(".") or guard.endswith("."):
                 hint = "write step.then, step.otherwise, step.default or step.<case>"
-                self.add("P046", (*at, "guarded_by"), f"{guard!r} is no edge of a step", hint)
-        return ToolRule(
-            pattern,
-            allow is True,
-            args,
-            guards,
-            approval,
-            calls,
-            self.texts(body.get("after"), (*at, "after")),
-            self.texts(body.get("before"), (*at, "before")),
-            self.choice(body.get("effect"), EFFECTS, (*at, "effect")),
-            self.returns(body.get("returns"), (*at, "returns"), reader),
-            reader.tool(body, at),
-        )
+                self.add("P046", loc, f"{guard!r} is no edge of a step", hint)
+        return guards
+
+    def role(self, value: Any, loc: Loc) -> bool:
+        """Whether *value* is a role's name, and a fault if not."""
+        named = type(value) is str and bool(value)
+        if not named:
+            self.add("P040", loc, f"'approval' is the name of a role, not {short(value)}")
+        return named
 
     def returns(self, data: Any, loc: Loc, reader: LabelReader) -> Returns | None:
         """What a rule says of the trust of what a tool returns."""
@@ -765,13 +788,15 @@ class _Reader:
             data = self.table(data, loc, "'returns'", _INPUT_FIELDS).get("trust")
         elif reader.is_labels(data):
             return None
-        return self.choice(data, _RETURNS, loc)  # type: ignore[no-any-return]
+        return self.choice(data, RETURNS, loc)
 
-    def choice(self, value: Any, known: tuple[Any, ...], loc: Loc) -> Any:
-        if value is not None and value not in known:
+    def choice(self, value: Any, known: tuple[Word, ...], loc: Loc) -> Word | None:
+        for word in known:
+            if value == word:
+                return word
+        if value is not None:
             self.add("P040", loc, f"{loc[-1]!r} is one of {', '.join(known)}, not {short(value)}")
-            return None
-        return value
+        return None
 
     def texts(self, value: Any, loc: Loc) -> tuple[str, ...]:
         if value is None:
@@ -805,12 +830,7 @@ class _Reader:
             body = self.table(data, loc, "a rule of an argument", _ARG_FIELDS)
             trusted = body.get("trusted", True)
             approval = body.get("approval")
-            if "approval" in body and (type(approval) is not str or not approval):
-                self.add(
-                    "P040",
-                    (*loc, "approval"),
-                    f"'approval' is the name of a role, not {short(approval)}",
-                )
+            if "approval" in body and not self.role(approval, (*loc, "approval")):
                 return ArgRule("trusted")
             if type(trusted) is not bool or (
                 not trusted and not body.keys() & {"check", "approval"}
@@ -918,107 +938,12 @@ def _no_list(box: Node, values: Mapping[str, Any]) -> str | None:
             return None
         case Const(value):
             return None if type(value) is list else f"{short(value)} is no list"
-        case Ref(name=name, path=path) if name != VALUE:
-            return (
-                None
-                if name not in values or path or type(values[name]) is list
-                else f"${name} is no list"
-            )
-        case Template(parts=(Ref(name=name, path=path),), typed=True) if name != VALUE:
+        case (
+            Ref(name=name, path=path) | Template(parts=(Ref(name=name, path=path),), typed=True)
+        ) if name != VALUE:
             return (
                 None
                 if name not in values or path or type(values[name]) is list
                 else f"${name} is no list"
             )
     return "what stands right of 'in' is neither a name nor a list"
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    """The schema of an object with these fields, and those that are free."""
-    return {
-        "type": "object",
-        "properties": {**properties, "metadata": True},
-        "patternProperties": {f"^{EXTENSION}": True},
-        "additionalProperties": False,
-    }
-
-
-_TEXT: dict[str, Any] = {"type": "string"}
-_NAMES: dict[str, Any] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
-_ARG_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        _TEXT,
-        {"type": "array", "items": _TEXT},
-        _object(trusted={"type": "boolean"}, check=_TEXT, approval=_TEXT, accepts=_NAMES),
-    ],
-}
-_RULE_SCHEMA = _object(
-    allow={"type": "boolean"},
-    args={"type": "object", "additionalProperties": _ARG_SCHEMA},
-    guarded_by=_NAMES,
-    approval=_TEXT,
-    max_calls={"type": "integer", "minimum": 0},
-    after=_NAMES,
-    before=_NAMES,
-    effect={"enum": list(EFFECTS)},
-    returns={
-        "anyOf": [
-            _TEXT,
-            {"type": "array", "items": _TEXT},
-            _object(trust={"enum": [*_RETURNS]}, secrecy=_NAMES),
-        ]
-    },
-    declassifies=_NAMES,
-    reason=_TEXT,
-)
-_POLICY_SCHEMA: dict[str, Any] = _object(
-    description=_TEXT,
-    version={"type": ["string", "number"]},
-    inputs={
-        "type": "object",
-        "additionalProperties": {
-            "anyOf": [
-                _TEXT,
-                {"type": "array", "items": _TEXT},
-                _object(trust={"enum": ["trusted", "untrusted"]}, secrecy=_NAMES),
-            ]
-        },
-    },
-    tools={"type": "object", "additionalProperties": _RULE_SCHEMA},
-    models={
-        "type": "object",
-        "additionalProperties": _object(
-            tags={"type": "array", "items": {"type": "string"}}, accepts=_NAMES
-        ),
-    },
-    secret=_NAMES,
-    roles={"type": "object", "additionalProperties": _object(accepts=_NAMES, releases=_NAMES)},
-    events={"type": "object", "additionalProperties": _object(accepts=_NAMES, returns=_NAMES)},
-    accepts=_object(**dict.fromkeys(RECEIVERS, _NAMES)),
-    implicit={"enum": list(IMPLICIT)},
-    values={"type": "object"},
-    budget=_object(**{name: {"type": "number"} for name in Budget.model_fields}),
-)
-
-
-def _one_of(*words: str) -> dict[str, Any]:
-    """What is not a string, or one of *words*."""
-    return {"anyOf": [{"not": _TEXT}, {"enum": list(words)}]}
-
-
-POLICY_SCHEMA: dict[str, Any] = {
-    **_POLICY_SCHEMA,
-    # a string that is no word is the name of a label, where the policy has any
-    "if": {"not": {"required": ["secret"]}},
-    "then": {
-        "properties": {
-            "inputs": {"additionalProperties": _one_of("trusted", "untrusted", "public", "secret")},
-            "tools": {
-                "additionalProperties": {
-                    "properties": {"returns": _one_of(*_RETURNS, "public", "secret")}
-                }
-            },
-        }
-    },
-}
-"""A JSON Schema of a policy, by which editors complete and check it."""

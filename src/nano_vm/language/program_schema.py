@@ -6,7 +6,7 @@ from typing import Any
 
 from .fields import EXTENSION
 from .kinds import TYPES
-from .policy import POLICY_SCHEMA
+from .policy_schema import POLICY_SCHEMA
 from .program import Program
 from .shape import ALL_STEP_FIELDS, BUDGET_AT_TOP
 

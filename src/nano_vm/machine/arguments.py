@@ -32,14 +32,8 @@ from ..language.expr import (
     load,
     parse_template,
 )
-from ..tools.contract import (
-    ArgumentError,
-    Parameter,
-    ToolContract,
-    checked,
-    converter,
-    handed,
-)
+from ..tools.contract import ArgumentError, Parameter, ToolContract, checked, handed
+from ..tools.conversion import converter
 from ..values import MAX_VALUE_BYTES, SCALARS, SMALL_TEXT, UNSET, as_text
 
 Take: TypeAlias = Callable[[Frame], tuple[tuple[Any, ...], tuple[Any, ...]]]
