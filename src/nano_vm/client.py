@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 from uuid import uuid4
@@ -75,6 +75,8 @@ class Happened(NamedTuple):
 
 
 class _Call(NamedTuple):
+    """A request; a *path* without a slash before it is below the project's."""
+
     method: str
     path: str
     body: Any = None
@@ -85,30 +87,29 @@ class _Call(NamedTuple):
 class _Calls:
     """What both clients ask for."""
 
-    def __init__(self, project: str | None) -> None:
-        self.project = project
+    project: str | None
 
-    def _in(self, path: str) -> str:
+    def _address(self, path: str) -> str:
+        if path.startswith("/"):
+            return path
         assert self.project is not None
         return f"/api/v1/projects/{quote(self.project, safe='')}/{path}"
 
-    def _run(self, run_id: str, path: str = "") -> str:
-        return self._in(f"runs/{quote(run_id, safe='')}{path}")
+    def _sent(self, call: _Call) -> dict[str, Any]:
+        """What httpx is given."""
+        content = None if call.body is None else canonical(call.body)
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        url = self._address(call.path)
+        headers = {**call.headers, **kind}
+        return {"method": call.method, "url": url, "content": content, "headers": headers}
 
     def _standing(self, run_id: str, seen: str) -> _Call:
         query = f"?{_query({'seen': seen})}" if seen else ""
-        return _Call("GET", self._in(f"standings/{quote(run_id, safe='')}{query}"))
+        return _get(f"standings/{quote(run_id, safe='')}{query}")
 
     def _program(self, name: str, version: int | None) -> _Call:
         rest = "" if version is None else f"/versions/{version}"
-        return _Call("GET", self._in(f"programs/{quote(name, safe='')}{rest}"))
-
-    def _put(self, source: str) -> _Call:
-        return _Call("POST", self._in("programs"), {"source": source})
-
-    def _since(self, run_id: str, version: str) -> _Call:
-        """A run, which is not drawn again where it is as it was in *version*."""
-        return _Call("GET", self._run(run_id, f"?{_query({'seen': version})}"))
+        return _get(f"programs/{quote(name, safe='')}{rest}")
 
     def _start(
         self,
@@ -129,11 +130,11 @@ class _Calls:
         }
         # so that the same run is joined where the answer to the first attempt was lost
         headers = {} if run_id is not None else {"Idempotency-Key": str(uuid4())}
-        return _Call("POST", self._in("runs"), body, headers)
+        return _Call("POST", "runs", body, headers)
 
     def _decide(self, run_id: str, path: str, shown: str, answer: str, **more: Any) -> _Call:
         body = {"run": run_id, "path": path, "shown": shown, "answer": answer, **more}
-        return _Call("POST", self._in("inbox"), body, again=False)
+        return _Call("POST", "inbox", body, again=False)
 
     def _resolve(
         self, run_id: str, path: str, shown: str, done: Any, retry: bool, fail: str | None
@@ -145,27 +146,21 @@ class _Calls:
         output = canonical(admit(done)[0]).decode()
         return self._decide(run_id, path, shown, "resolve", how="done", output=output)
 
-    def _runs(self, query: Mapping[str, str]) -> _Call:
-        return _Call("GET", self._in(f"runs?{_query(query)}"))
-
-    def _search(self, query: Mapping[str, str]) -> _Call:
-        return _Call("GET", self._in(f"search?{_query(query)}"))
-
     def _sums(self, by: str, prices: Mapping[str, Any] | None, query: Mapping[str, str]) -> _Call:
         asked = _query({"by": by, **query})
         if prices is None:
-            return _Call("GET", self._in(f"costs?{asked}"))
+            return _get(f"costs?{asked}")
         told = {
             name: {part: str(amount) for part, amount in price.items()}
             if isinstance(price, Mapping)
             else [str(amount) for amount in price]
             for name, price in prices.items()
         }
-        return _Call("POST", self._in(f"costs/what-if?{asked}"), {"prices": told})
+        return _Call("POST", f"costs/what-if?{asked}", {"prices": told})
 
     def _event(self, run_id: str, name: str, payload: Any, id: str | None) -> _Call:
         body = {"name": name, "payload": admit(payload)[0], "id": id}
-        return _Call("POST", self._run(run_id, "/events"), body, again=id is not None)
+        return _Call("POST", _run(run_id, "/events"), body, again=id is not None)
 
 
 class Client(_Calls):
@@ -186,7 +181,7 @@ class Client(_Calls):
         timeout_seconds: float = TIMEOUT_SECONDS,
         transport: Any = None,
     ) -> None:
-        super().__init__(project)
+        self.project = project
         self._http = _httpx().Client(**_options(url, key, timeout_seconds, transport))
 
     def close(self) -> None:
@@ -199,11 +194,13 @@ class Client(_Calls):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, call: _Call) -> Any:
+    def _send(self, call: _Call) -> dict[str, Any]:
+        if not call.path.startswith("/"):
+            self._locate()
         wait = FIRST_WAIT_SECONDS
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = self._http.request(**_sent(call))
+                answer = self._http.request(**self._sent(call))
             except _httpx().TransportError as error:
                 if attempt == ATTEMPTS or not call.again:
                     raise _unreached(error) from error
@@ -214,10 +211,9 @@ class Client(_Calls):
             wait *= 2
         raise AssertionError("unreachable")
 
-    def _located(self) -> Client:
+    def _locate(self) -> None:
         if self.project is None:
-            self.project = _project_of(self._send(_Call("GET", "/api/v1/me")))
-        return self
+            self.project = _project_of(self.me())
 
     def start(
         self,
@@ -232,7 +228,7 @@ class Client(_Calls):
         """Start a run of the project's *program*, and give its id; the same *run_id* joins a run that
         is there.
         """
-        call = self._located()._start(program, inputs, version, run_id, labels, seed)
+        call = self._start(program, inputs, version, run_id, labels, seed)
         return str(self._send(call)["id"])
 
     def run(
@@ -251,26 +247,23 @@ class Client(_Calls):
 
     def show(self, run_id: str) -> dict[str, Any]:
         """A run, as its page shows it."""
-        found: dict[str, Any] = self._send(_Call("GET", self._located()._run(run_id)))["run"]
-        return found
+        run: dict[str, Any] = self._send(_get(_run(run_id)))["run"]
+        return run
 
     def runs(self, **query: str) -> Iterator[dict[str, Any]]:
         """Runs, newest first; *query* are those of the list: ``status``, ``program``, ..."""
-        return self._paged(self._runs, query)
+        return self._paged("runs", query)
 
     def search(self, text: str, **query: str) -> Iterator[dict[str, Any]]:
         """Runs in which *text* was said, newest first, each with its ``hits``; *query* as of `runs`.
         All runs are searched, some at a time: stop where it is enough.
         """
-        return self._paged(self._search, {"text": text, **query})
+        return self._paged("search", {"text": text, **query})
 
-    def _paged(
-        self, asked: Callable[[Mapping[str, str]], _Call], query: Mapping[str, str]
-    ) -> Iterator[dict[str, Any]]:
-        """The runs of all pages of what is *asked* for with *query*."""
-        self._located()
+    def _paged(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """The runs of all pages of what *path* gives for *query*."""
         while True:
-            page = self._send(asked(query))
+            page = self._send(_get(f"{path}?{_query(query)}"))
             yield from page["runs"]
             if page["after"] is None:
                 return
@@ -282,7 +275,8 @@ class Client(_Calls):
         Raises:
             StoreError: If it is cut time and again before anything comes of it.
         """
-        following = _Following(self._located()._run(run_id, "/events"), after)
+        self._locate()
+        following = _Following(self._address(_run(run_id, "/events")), after)
         while True:
             cut = _ended_early()
             try:
@@ -303,38 +297,31 @@ class Client(_Calls):
 
     def me(self) -> dict[str, Any]:
         """Who this client is: their name, and what they may do."""
-        found: dict[str, Any] = self._send(_Call("GET", "/api/v1/me"))
-        return found
+        return self._send(_get("/api/v1/me"))
 
     def api(self) -> dict[str, Any]:
         """The server's API, as an OpenAPI document."""
-        found: dict[str, Any] = self._send(_Call("GET", "/api/v1/openapi.json"))
-        return found
+        return self._send(_get("/api/v1/openapi.json"))
 
     def program(self, name: str, version: int | None = None) -> dict[str, Any]:
         """A version of a program of the project, or the newest: ``source``, ``version``, ``digest``."""
-        found: dict[str, Any] = self._send(self._located()._program(name, version))
-        return found
+        return self._send(self._program(name, version))
 
     def put_program(self, source: str) -> dict[str, Any]:
         """Put a program, as YAML or JSON; one that is the newest version already stays so."""
-        found: dict[str, Any] = self._send(self._located()._put(source))
-        return found
+        return self._send(_Call("POST", "programs", {"source": source}))
 
     def standings(self, **query: str) -> dict[str, Any]:
         """How runs stand, newest first, with times in nanoseconds: a page of them, and in ``after``
         what the next is asked for with. *query* as of `runs`, with ``limit``, how many.
         """
-        path = self._located()._in(f"standings?{_query(query)}")
-        found: dict[str, Any] = self._send(_Call("GET", path))
-        return found
+        return self._send(_get(f"standings?{_query(query)}"))
 
     def standing(self, run_id: str, seen: str = "") -> dict[str, Any]:
         """How a run stands, by its id or the beginning of it: ``run``, all that is known of it, and
         its ``version``; None in place of the run where it is as it was in version *seen*.
         """
-        found: dict[str, Any] = self._send(self._located()._standing(run_id, seen))
-        return found
+        return self._send(self._standing(run_id, seen))
 
     def wait(
         self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
@@ -350,7 +337,7 @@ class Client(_Calls):
         view: dict[str, Any] = {}
         version = ""
         while True:
-            found = self._send(self._located()._since(run_id, version))
+            found = self._send(_get(_run(run_id, f"?{_query({'seen': version})}")))
             version, view = found["version"], found["run"] or view
             if view["status"] in statuses:
                 return view
@@ -361,19 +348,17 @@ class Client(_Calls):
 
     def inbox(self) -> list[dict[str, Any]]:
         """What runs of the project ask of people; ``shown`` identifies each request."""
-        found: list[dict[str, Any]] = self._send(_Call("GET", self._located()._in("inbox")))[
-            "asked"
-        ]
-        return found
+        asked: list[dict[str, Any]] = self._send(_get("inbox"))["asked"]
+        return asked
 
     def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> int:
         """Approve what a run asks, as it was shown; how many more people have to before it counts."""
-        call = self._located()._decide(run_id, path, shown, "approve", reason=reason)
+        call = self._decide(run_id, path, shown, "approve", reason=reason)
         return int(self._send(call)["missing"])
 
     def reject(self, run_id: str, path: str, *, shown: str, reason: str) -> None:
         """Reject what a run asks, as it was shown."""
-        self._send(self._located()._decide(run_id, path, shown, "reject", reason=reason))
+        self._send(self._decide(run_id, path, shown, "reject", reason=reason))
 
     def resolve(
         self,
@@ -388,34 +373,32 @@ class Client(_Calls):
         """Say what became of a call in doubt: that it is *done* and gave this, that it may be made
         again, or why it failed.
         """
-        self._send(self._located()._resolve(run_id, path, shown, done, retry, fail))
+        self._send(self._resolve(run_id, path, shown, done, retry, fail))
 
     def send_event(
         self, run_id: str, name: str, payload: Any = None, *, id: str | None = None
     ) -> bool:
         """Send an event to a run; one of the same name and *id* is recorded once."""
-        return bool(self._send(self._located()._event(run_id, name, payload, id))["recorded"])
+        return bool(self._send(self._event(run_id, name, payload, id))["recorded"])
 
     def cancel(self, run_id: str) -> None:
         """Have a run cancelled, and undone."""
-        self._send(_Call("POST", self._located()._run(run_id, "/cancel"), again=False))
+        self._send(_Call("POST", _run(run_id, "/cancel"), again=False))
 
     def verify(self, run_id: str) -> dict[str, Any]:
         """Whether recomputing a run from its records gives them."""
-        found: dict[str, Any] = self._send(_Call("GET", self._located()._run(run_id, "/verify")))
-        return found
+        return self._send(_get(_run(run_id, "/verify")))
 
     def costs(self, by: str = "model", **query: str) -> list[dict[str, Any]]:
         """What model calls have cost, summed for each value of *by*."""
-        found: list[dict[str, Any]] = self._send(self._located()._sums(by, None, query))["costs"]
-        return found
+        costs: list[dict[str, Any]] = self._send(self._sums(by, None, query))["costs"]
+        return costs
 
     def budgets(self) -> dict[str, Any]:
         """The ``budgets`` of workers that count runs of the project, and how their ``accounts``
         stand.
         """
-        found: dict[str, Any] = self._send(_Call("GET", self._located()._in("budgets")))
-        return found
+        return self._send(_get("budgets"))
 
     def sums(
         self, by: str = "model", *, prices: Mapping[str, Any] | None = None, **query: str
@@ -424,8 +407,7 @@ class Client(_Calls):
         ``whole``; and what the same calls would have cost by *prices*: dollars per million tokens
         by the names of models, as `ExecutionVM` takes them.
         """
-        found: dict[str, Any] = self._send(self._located()._sums(by, prices, query))
-        return found
+        return self._send(self._sums(by, prices, query))
 
 
 class AsyncClient(_Calls):
@@ -440,7 +422,7 @@ class AsyncClient(_Calls):
         timeout_seconds: float = TIMEOUT_SECONDS,
         transport: Any = None,
     ) -> None:
-        super().__init__(project)
+        self.project = project
         self._http = _httpx().AsyncClient(**_options(url, key, timeout_seconds, transport))
 
     async def close(self) -> None:
@@ -453,11 +435,13 @@ class AsyncClient(_Calls):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _send(self, call: _Call) -> Any:
+    async def _send(self, call: _Call) -> dict[str, Any]:
+        if not call.path.startswith("/"):
+            await self._locate()
         wait = FIRST_WAIT_SECONDS
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = await self._http.request(**_sent(call))
+                answer = await self._http.request(**self._sent(call))
             except _httpx().TransportError as error:
                 if attempt == ATTEMPTS or not call.again:
                     raise _unreached(error) from error
@@ -468,10 +452,9 @@ class AsyncClient(_Calls):
             wait *= 2
         raise AssertionError("unreachable")
 
-    async def _located(self) -> AsyncClient:
+    async def _locate(self) -> None:
         if self.project is None:
-            self.project = _project_of(await self._send(_Call("GET", "/api/v1/me")))
-        return self
+            self.project = _project_of(await self.me())
 
     async def start(
         self,
@@ -484,7 +467,7 @@ class AsyncClient(_Calls):
         seed: int | None = None,
     ) -> str:
         """As `Client.start`."""
-        call = (await self._located())._start(program, inputs, version, run_id, labels, seed)
+        call = self._start(program, inputs, version, run_id, labels, seed)
         return str((await self._send(call))["id"])
 
     async def run(
@@ -503,25 +486,21 @@ class AsyncClient(_Calls):
 
     async def show(self, run_id: str) -> dict[str, Any]:
         """As `Client.show`."""
-        call = _Call("GET", (await self._located())._run(run_id))
-        found: dict[str, Any] = (await self._send(call))["run"]
-        return found
+        run: dict[str, Any] = (await self._send(_get(_run(run_id))))["run"]
+        return run
 
     def runs(self, **query: str) -> AsyncIterator[dict[str, Any]]:
         """As `Client.runs`."""
-        return self._paged(self._runs, query)
+        return self._paged("runs", query)
 
     def search(self, text: str, **query: str) -> AsyncIterator[dict[str, Any]]:
         """As `Client.search`."""
-        return self._paged(self._search, {"text": text, **query})
+        return self._paged("search", {"text": text, **query})
 
-    async def _paged(
-        self, asked: Callable[[Mapping[str, str]], _Call], query: Mapping[str, str]
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def _paged(self, path: str, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
         """As `Client._paged`."""
-        await self._located()
         while True:
-            page = await self._send(asked(query))
+            page = await self._send(_get(f"{path}?{_query(query)}"))
             for row in page["runs"]:
                 yield row
             if page["after"] is None:
@@ -530,7 +509,8 @@ class AsyncClient(_Calls):
 
     async def events(self, run_id: str, after: int = -1) -> AsyncIterator[Happened]:
         """As `Client.events`."""
-        following = _Following((await self._located())._run(run_id, "/events"), after)
+        await self._locate()
+        following = _Following(self._address(_run(run_id, "/events")), after)
         while True:
             cut = _ended_early()
             try:
@@ -551,36 +531,27 @@ class AsyncClient(_Calls):
 
     async def me(self) -> dict[str, Any]:
         """As `Client.me`."""
-        found: dict[str, Any] = await self._send(_Call("GET", "/api/v1/me"))
-        return found
+        return await self._send(_get("/api/v1/me"))
 
     async def api(self) -> dict[str, Any]:
         """As `Client.api`."""
-        found: dict[str, Any] = await self._send(_Call("GET", "/api/v1/openapi.json"))
-        return found
+        return await self._send(_get("/api/v1/openapi.json"))
 
     async def program(self, name: str, version: int | None = None) -> dict[str, Any]:
         """As `Client.program`."""
-        call = (await self._located())._program(name, version)
-        found: dict[str, Any] = await self._send(call)
-        return found
+        return await self._send(self._program(name, version))
 
     async def put_program(self, source: str) -> dict[str, Any]:
         """As `Client.put_program`."""
-        found: dict[str, Any] = await self._send((await self._located())._put(source))
-        return found
+        return await self._send(_Call("POST", "programs", {"source": source}))
 
     async def standings(self, **query: str) -> dict[str, Any]:
         """As `Client.standings`."""
-        path = (await self._located())._in(f"standings?{_query(query)}")
-        found: dict[str, Any] = await self._send(_Call("GET", path))
-        return found
+        return await self._send(_get(f"standings?{_query(query)}"))
 
     async def standing(self, run_id: str, seen: str = "") -> dict[str, Any]:
         """As `Client.standing`."""
-        call = (await self._located())._standing(run_id, seen)
-        found: dict[str, Any] = await self._send(call)
-        return found
+        return await self._send(self._standing(run_id, seen))
 
     async def wait(
         self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
@@ -592,7 +563,7 @@ class AsyncClient(_Calls):
         view: dict[str, Any] = {}
         version = ""
         while True:
-            found = await self._send((await self._located())._since(run_id, version))
+            found = await self._send(_get(_run(run_id, f"?{_query({'seen': version})}")))
             version, view = found["version"], found["run"] or view
             if view["status"] in statuses:
                 return view
@@ -603,20 +574,17 @@ class AsyncClient(_Calls):
 
     async def inbox(self) -> list[dict[str, Any]]:
         """As `Client.inbox`."""
-        call = _Call("GET", (await self._located())._in("inbox"))
-        found: list[dict[str, Any]] = (await self._send(call))["asked"]
-        return found
+        asked: list[dict[str, Any]] = (await self._send(_get("inbox")))["asked"]
+        return asked
 
     async def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> int:
         """As `Client.approve`."""
-        located = await self._located()
-        answer = await self._send(located._decide(run_id, path, shown, "approve", reason=reason))
-        return int(answer["missing"])
+        call = self._decide(run_id, path, shown, "approve", reason=reason)
+        return int((await self._send(call))["missing"])
 
     async def reject(self, run_id: str, path: str, *, shown: str, reason: str) -> None:
         """As `Client.reject`."""
-        located = await self._located()
-        await self._send(located._decide(run_id, path, shown, "reject", reason=reason))
+        await self._send(self._decide(run_id, path, shown, "reject", reason=reason))
 
     async def resolve(
         self,
@@ -629,45 +597,36 @@ class AsyncClient(_Calls):
         fail: str | None = None,
     ) -> None:
         """As `Client.resolve`."""
-        located = await self._located()
-        await self._send(located._resolve(run_id, path, shown, done, retry, fail))
+        await self._send(self._resolve(run_id, path, shown, done, retry, fail))
 
     async def send_event(
         self, run_id: str, name: str, payload: Any = None, *, id: str | None = None
     ) -> bool:
         """As `Client.send_event`."""
-        call = (await self._located())._event(run_id, name, payload, id)
-        return bool((await self._send(call))["recorded"])
+        return bool((await self._send(self._event(run_id, name, payload, id)))["recorded"])
 
     async def cancel(self, run_id: str) -> None:
         """As `Client.cancel`."""
-        path = (await self._located())._run(run_id, "/cancel")
-        await self._send(_Call("POST", path, again=False))
+        await self._send(_Call("POST", _run(run_id, "/cancel"), again=False))
 
     async def verify(self, run_id: str) -> dict[str, Any]:
         """As `Client.verify`."""
-        call = _Call("GET", (await self._located())._run(run_id, "/verify"))
-        found: dict[str, Any] = await self._send(call)
-        return found
+        return await self._send(_get(_run(run_id, "/verify")))
 
     async def costs(self, by: str = "model", **query: str) -> list[dict[str, Any]]:
         """As `Client.costs`."""
-        call = (await self._located())._sums(by, None, query)
-        found: list[dict[str, Any]] = (await self._send(call))["costs"]
-        return found
+        costs: list[dict[str, Any]] = (await self._send(self._sums(by, None, query)))["costs"]
+        return costs
 
     async def budgets(self) -> dict[str, Any]:
         """As `Client.budgets`."""
-        call = _Call("GET", (await self._located())._in("budgets"))
-        found: dict[str, Any] = await self._send(call)
-        return found
+        return await self._send(_get("budgets"))
 
     async def sums(
         self, by: str = "model", *, prices: Mapping[str, Any] | None = None, **query: str
     ) -> dict[str, Any]:
         """As `Client.sums`."""
-        found: dict[str, Any] = await self._send((await self._located())._sums(by, prices, query))
-        return found
+        return await self._send(self._sums(by, prices, query))
 
 
 class _Following:
@@ -764,11 +723,12 @@ def _patient() -> Any:
     return _httpx().Timeout(TIMEOUT_SECONDS, read=60.0)
 
 
-def _sent(call: _Call) -> dict[str, Any]:
-    """What httpx is given."""
-    content = None if call.body is None else canonical(call.body)
-    headers = {**call.headers, **({} if content is None else {"Content-Type": "application/json"})}
-    return {"method": call.method, "url": call.path, "content": content, "headers": headers}
+def _get(path: str) -> _Call:
+    return _Call("GET", path)
+
+
+def _run(run_id: str, path: str = "") -> str:
+    return f"runs/{quote(run_id, safe='')}{path}"
 
 
 def _query(query: Mapping[str, str]) -> str:
@@ -792,15 +752,16 @@ def _project_of(me: Mapping[str, Any]) -> str:
     return str(known[0])
 
 
-def _read(answer: httpx.Response) -> Any:
-    """What a server answered.
+def _read(answer: httpx.Response) -> dict[str, Any]:
+    """What a server answered; nothing is an object without fields.
 
     Raises:
         VMError: If it refused.
     """
     if answer.is_success:
         try:
-            return json.loads(answer.content) if answer.content else None
+            found: dict[str, Any] = json.loads(answer.content) if answer.content else {}
+            return found
         except ValueError:
             told = "what answered is no server of nano-vm: it sent no JSON"
             raise ServerError(told, answer.status_code) from None
