@@ -95,8 +95,12 @@ def checked_price(model: str, given: Any) -> Price:
             amounts += [given.get(name, given["input"]) for name in known[2:]]
     try:
         price = tuple(Decimal(str(amount)) for amount in amounts)
-        if len(price) in (2, 4) and all(a.is_finite() and 0 <= a <= MOST_DOLLARS for a in price):
-            return price  # type: ignore[return-value]
+        if all(a.is_finite() and 0 <= a <= MOST_DOLLARS for a in price):
+            match price:
+                case (sent, answered):
+                    return sent, answered
+                case (sent, answered, cached, cache_write):
+                    return sent, answered, cached, cache_write
     except (ArithmeticError, TypeError, ValueError):
         pass
     raise _no_price(model, given)

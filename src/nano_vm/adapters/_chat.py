@@ -62,9 +62,10 @@ def checked_messages(messages: Any, *, developer: bool = True) -> list[Message]:
             raise ModelError(
                 f"messages[{i}].content: character {bad} is a lone surrogate", retryable=False
             )
-    if developer:
-        return messages  # type: ignore[no-any-return]
-    return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
+    return [
+        {**m, "role": "system"} if m["role"] == "developer" and not developer else m
+        for m in messages
+    ]
 
 
 def unencodable(text: str) -> int | None:
@@ -293,11 +294,11 @@ async def unstreamed(chunks: Any) -> Any:
 
     *chunks* is the SDK's stream, which would find no event in such a body and end without a word.
     """
-    response = getattr(chunks, "response", None)
+    response: Any = getattr(chunks, "response", None)
     kind = str(headers_of_response(response).get("content-type", ""))
     if kind.partition(";")[0].strip().lower() != "application/json":
         return None
-    return json.loads(await response.aread())  # type: ignore[union-attr]
+    return json.loads(await response.aread())
 
 
 def headers_of_response(response: Any) -> Mapping[str, str]:

@@ -72,14 +72,20 @@ class ScriptedLLM:
             for step, found in by_name(steps, "steps", "write steps={'judge': 'yes'}").items()
         }
         self._asked: dict[str, int] = {}
-        self._rules = dict(answers) if isinstance(answers, Mapping) else None
-        self._function = answers if callable(answers) else None
-        if not (callable(answers) or isinstance(answers, Iterable)):
+        self._rules: dict[str, Rule] | None = None
+        self._function: Callable[[list[Message]], Answer] | None = None
+        self._answers: list[Rule] = []
+        if isinstance(answers, Mapping):
+            self._rules = dict(answers)
+        elif callable(answers):
+            self._function = answers
+        elif isinstance(answers, Iterable):
+            self._answers = list(answers)
+        else:
             raise VMError(
                 f"answers are a list, a dict or a function, not {short(answers)}; write "
                 f"ScriptedLLM(['yes'])"
             )
-        self._answers = list(answers) if self._rules is None and self._function is None else []  # type: ignore[arg-type]
         self._given = 0
 
     def knows(self, step_id: str | None) -> bool:

@@ -120,17 +120,13 @@ def _encryption(options: Options) -> Any:
 def _tls(options: Options) -> Any:
     if (options.tls_cert is None) != (options.tls_key is None):
         raise UsageFault("--tls-cert and --tls-key go together")
-    files = {
-        "server_root_ca_cert": options.tls_ca,
-        "client_cert": options.tls_cert,
-        "client_private_key": options.tls_key,
-    }
-    given = {name: _bytes(path) for name, path in files.items() if path is not None}
-    if not given:
+    files = (options.tls_ca, options.tls_cert, options.tls_key)
+    root, cert, key = (None if path is None else _bytes(path) for path in files)
+    if root is None and cert is None:
         return options.tls or options.api_key_env is not None
     from temporalio.service import TLSConfig
 
-    return TLSConfig(**given)  # type: ignore[arg-type]
+    return TLSConfig(server_root_ca_cert=root, client_cert=cert, client_private_key=key)
 
 
 def _bytes(path: str) -> bytes:

@@ -687,7 +687,9 @@ def _text_behind(ref: Ref, length: int) -> str:
 def compile_template(template: Template, scope: Scope) -> Eval:
     """Text with its references filled in; a ``typed`` template gives the value itself."""
     if template.typed:
-        return load(template.parts[0], scope, in_template=True)  # type: ignore[arg-type]
+        (reference,) = template.parts
+        assert isinstance(reference, Ref)
+        return load(reference, scope, in_template=True)
     pieces: list[Any] = []  # the text, with None where a reference stands
     loads: list[tuple[int, Eval]] = []
     for part in template.parts:
@@ -771,8 +773,9 @@ def compile_value(value: Any, scope: Scope) -> Eval:
     kind = type(value)
     if kind is str:
         template = parse_template(value)
-        if not any(isinstance(part, Ref) for part in template.parts):
-            return _constant("".join(template.parts))  # type: ignore[arg-type]
+        texts = [part for part in template.parts if isinstance(part, str)]
+        if len(texts) == len(template.parts):
+            return _constant("".join(texts))
         return compile_template(template, scope)
     if kind is list:
         items = [compile_value(item, scope) for item in value]

@@ -328,8 +328,8 @@ class Node:
     @property
     def approval(self) -> Approval | None:
         """What a person is asked here, where one is."""
-        asks = self.kind == "step" and isinstance(self.control, Chooses)
-        return self.control.approval if asks else None  # type: ignore[union-attr]
+        control = self.control if self.kind == "step" else None
+        return control.approval if isinstance(control, Chooses) else None
 
     @property
     def test(self) -> Test | None:

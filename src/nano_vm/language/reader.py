@@ -112,7 +112,10 @@ def _read_json(text: str, file: str | None) -> Any:
         result = dict(items)
         if len(result) < len(items):
             seen: set[str] = set()
-            doubles.extend(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            for key, _ in items:
+                if key in seen:
+                    doubles.append(key)
+                seen.add(key)
         return result
 
     def constant(word: str) -> Any:

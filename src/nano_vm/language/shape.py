@@ -559,27 +559,7 @@ class _Shape:
         if isinstance(step.get("output_schema"), dict):
             self.schema(step["output_schema"], (*loc, "output_schema"))
         if isinstance(allowed, list):
-            texts = [a for a in allowed if isinstance(a, str)]
-            folded = [a.strip().casefold() for a in texts]
-            if len(set(folded)) < len(folded):
-                self.add(
-                    "P036",
-                    (*loc, "allowed_outputs"),
-                    "two allowed outputs differ only in case or spaces",
-                    "remove one, or choose labels that differ in more",
-                )
-            if any(not f for f in folded):
-                self.add(
-                    "P013", (*loc, "allowed_outputs"), "an empty text cannot be an allowed output"
-                )
-            for i, a in enumerate(allowed):
-                if isinstance(a, (bool, int, float)):
-                    self.add(
-                        "P013",
-                        (*loc, "allowed_outputs", i),
-                        f"{short(a)} is not a string",
-                        "quote it",
-                    )
+            self.labels(allowed, (*loc, "allowed_outputs"))
         self.stops(step.get("stop"), (*loc, "stop"))
         self.options(step.get("options"), (*loc, "options"))
         if "on_invalid" in step and allowed is None and "output_schema" not in step:
@@ -595,6 +575,21 @@ class _Shape:
             message = f"'on_invalid' {short(step['on_invalid'])} is none of 'allowed_outputs'"
             hint = "see that what reads the answer expects it, too"
             self.add("P016", (*loc, "on_invalid"), message, hint, severity="warning")
+
+    def labels(self, allowed: list[Any], loc: Loc) -> None:
+        folded = [label.strip().casefold() for label in allowed if isinstance(label, str)]
+        if len(set(folded)) < len(folded):
+            self.add(
+                "P036",
+                loc,
+                "two allowed outputs differ only in case or spaces",
+                "remove one, or choose labels that differ in more",
+            )
+        if "" in folded:
+            self.add("P013", loc, "an empty text cannot be an allowed output")
+        for i, label in enumerate(allowed):
+            if isinstance(label, (bool, int, float)):
+                self.add("P013", (*loc, i), f"{short(label)} is not a string", "quote it")
 
     def stops(self, stop: Any, loc: Loc) -> None:
         texts = stop if isinstance(stop, list) else [stop]
@@ -673,14 +668,15 @@ class _Shape:
     def part(self, part: Any, role: Any, loc: Loc) -> None:
         """A part of a content; an address that holds a reference is looked at when it is known."""
         image = part.get("image_url") if isinstance(part, dict) else None
-        url = image.get("url") if isinstance(image, dict) else None
-        if isinstance(url, str) and _refers(url):
-            part = {**part, "image_url": {**image, "url": "http://later"}}  # type: ignore[dict-item]
+        if isinstance(image, dict) and isinstance(url := image.get("url"), str) and _refers(url):
+            part = {**part, "image_url": {**image, "url": "http://later"}}
         file = part.get("file") if isinstance(part, dict) else None
-        data = file.get("file_data") if isinstance(file, dict) else None
-        if isinstance(data, str) and _refers(data):
-            later = {**file, "file_data": "data:text/plain;base64,YQ=="}  # type: ignore[dict-item]
-            part = {**part, "file": later}
+        if (
+            isinstance(file, dict)
+            and isinstance(data := file.get("file_data"), str)
+            and _refers(data)
+        ):
+            part = {**part, "file": {**file, "file_data": "data:text/plain;base64,YQ=="}}
         if fault := message_fault({"role": "user", "content": [part]}):
             place, _, message = fault.removeprefix(".content[0]").partition(": ")
             self.add("P013", (*loc, *place.split(".")[1:]), message)

@@ -15,7 +15,6 @@ from .tree import Place
 _KEY = re.compile(
     r"""("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s#,\[\]{}:'"][^:#,\[\]{}]*?)\s*:(?=\s|$)"""
 )
-_SPACES = re.compile(r"[ \t]*")
 _BLOCK_TEXT = re.compile(r"[|>][-+0-9]*\s*(#.*)?$")
 
 
@@ -118,7 +117,7 @@ class _Scan:
         if self.quote or self.flow:
             self.value(line, 0)
             return False
-        indent = self.column = _SPACES.match(line).end()  # type: ignore[union-attr]
+        indent = self.column = _past_spaces(line, 0)
         if self.block_text >= 0:
             if indent > self.block_text or indent == len(line):
                 self.key, self.text = self.stack[-1].key, line
@@ -130,7 +129,7 @@ class _Scan:
         at = indent
         while line.startswith("-", at) and (at + 1 == len(line) or line[at + 1] in " \t"):
             self.below(at, item=True)
-            at = _SPACES.match(line, at + 1).end()  # type: ignore[union-attr]
+            at = _past_spaces(line, at + 1)
         if at > indent:
             self.column = at
             if line[at : at + 1] not in ("{", "["):
@@ -144,7 +143,7 @@ class _Scan:
                 self.value(line, at)
             return False
         self.named(found[1], at)
-        start = _SPACES.match(line, found.end()).end()  # type: ignore[union-attr]
+        start = _past_spaces(line, found.end())
         if _BLOCK_TEXT.match(line, start):
             self.block_text = at
         self.value(line, start)
@@ -231,3 +230,8 @@ class _Scan:
             value = text.split(" #")[0].strip().strip("\"'")
             if value:
                 frames[-1].seen.setdefault(frames[-1].key, value)
+
+
+def _past_spaces(line: str, at: int) -> int:
+    """The first place from *at* on that is no space or tab."""
+    return len(line) - len(line[at:].lstrip(" \t"))

@@ -36,7 +36,7 @@ MAX_LOOKED_AT = 50_000
 ReadText = Callable[[Path], "str | None"]
 """What a file holds, as the editor has it or on the disk; None where it cannot be read."""
 
-_BASE = re.compile(r"[^\[#]*")
+_BEHIND_BASE = re.compile(r"[\[#]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class _Looked:
             return  # written with escapes, or over several lines
         at, parts = span.start, aside(path).split("/")
         for part in parts:
-            base = _BASE.match(part)[0]  # type: ignore[index]
+            base = _BEHIND_BASE.split(part, 1)[0]
             if program == self.file and base == self.name:
                 yield Span(span.line, at, at + len(base))
             calls = self.calls.get(program, {}) if program is not None else {}

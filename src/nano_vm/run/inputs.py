@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..diagnostics import Diagnostic
@@ -76,29 +76,28 @@ def admitted_inputs(
     missing = [name for name in dict.fromkeys((*frame.needed, *also)) if name not in given]
     faults += missing_inputs(names, missing, given)
     if frame.check is not None:
-        hints, absent = Hints(), [name for name in frame.declared if name not in given]
-        for name in given:
-            meant = hints.meant(name, absent) if name not in frame.declared else None
-            if meant is not None:
-                faults.append(
-                    Diagnostic(
-                        "V042",
-                        ("context", str(name)),
-                        f"the program takes no input {name!r}",
-                        meant,
-                    )
-                )
-    if frame.check is not None and not faults:
-        fault = (
-            frame.check(inputs)
-            if all(type(name) is str for name in inputs)
-            else "a name is not a string"
-        )
-        if fault is not None:
-            faults.append(
-                Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}")
-            )
+        faults += _misspelled(frame, given)
+        faults += _unfit(frame.check, inputs) if not faults else []
     return inputs, faults
+
+
+def _misspelled(frame: FramePlan, given: Mapping[Any, Any]) -> Iterator[Diagnostic]:
+    """Inputs that nothing declares and that are nearly called like one that lacks."""
+    hints, absent = Hints(), [name for name in frame.declared if name not in given]
+    for name in given:
+        meant = hints.meant(name, absent) if name not in frame.declared else None
+        if meant is not None:
+            message = f"the program takes no input {name!r}"
+            yield Diagnostic("V042", ("context", str(name)), message, meant)
+
+
+def _unfit(check: Callable[[Any], str | None], inputs: dict[str, Any]) -> list[Diagnostic]:
+    named = all(type(name) is str for name in inputs)
+    fault = check(inputs) if named else "a name is not a string"
+    if fault is None:
+        return []
+    message = f"inputs do not fit the program's schema: {fault}"
+    return [Diagnostic("V041", ("context",), message)]
 
 
 def scalar_inputs(context: Any, plan: Plan) -> tuple[Any, ...] | None:

@@ -392,7 +392,8 @@ class ExecutionVM:
         stream = _Stream()
         run = self._live(begun, named=run_id is not None, stream=stream)
         events = stream.events
-        run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
+        assert run.task is not None
+        run.task.add_done_callback(lambda _: events.put_nowait(None))
         try:
             while (event := await events.get()) is not None:
                 yield event
@@ -788,7 +789,7 @@ class ExecutionVM:
         """
         # what goes by its values is an object
         if run_id is None and len(event) > 1 and isinstance(event[1], str):
-            run_id, *event = event  # type: ignore[assignment]
+            run_id, event = event[0], event[1:]
         if not 1 <= len(event) <= 2:
             raise VMError(
                 "send_event takes a run's id, a name and a payload, or a name and a payload"

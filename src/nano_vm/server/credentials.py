@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from . import secrets
-from .roles import ALL, ROLES
+from .roles import ALL, ROLES, Role
 from .rows import Prepared, Row, Rows, everywhere
 from .tables import keys, members, projects, sessions, users
 
@@ -45,16 +45,16 @@ class Principal:
     session: str | None = None
     key_id: str | None = None
     key_project: str | None = None
-    key_role: str | None = None
+    key_role: Role | None = None
 
-    def permissions(self, role: str | None) -> frozenset[str]:
+    def permissions(self, role: Role | None) -> frozenset[str]:
         """What they may do in a project that they have *role* in."""
         if self.owner:
             own = ALL
         else:
-            own = ROLES[role] if role is not None else frozenset()  # type: ignore[index]
+            own = ROLES[role] if role is not None else frozenset()
         if self.key_role is not None:
-            return own & ROLES[self.key_role]  # type: ignore[index]
+            return own & ROLES[self.key_role]
         return own
 
 

@@ -142,7 +142,10 @@ def require_permissions(app: FastAPI) -> None:
                 f"start"
             )
         if not isinstance(found, Gated):
-            raise VMError(f"the route {found.path} is not behind the gate; declare it by `route`")  # type: ignore[attr-defined]
+            raise VMError(
+                f"the route {getattr(found, 'path', found)} is not behind the gate; declare it by "
+                f"`route`"
+            )
         if needs in ALL and "{project}" not in found.path:
             raise VMError(
                 f"the route {found.path} needs {needs} of a project, and has none; the server does "

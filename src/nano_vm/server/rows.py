@@ -20,6 +20,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter
 from ..store.protocol import TableStore, Transaction
 
 T = TypeVar("T")
+Statement = TypeVar("Statement", bound=Executable)
 
 _EVERYWHERE = "nano_vm_everywhere"
 
@@ -33,9 +34,9 @@ class Unscoped(AssertionError):
     """A statement would reach rows of all projects, and does not say so."""
 
 
-def everywhere(statement: T) -> T:
+def everywhere(statement: Statement) -> Statement:
     """*statement*, which is meant for the rows of all projects."""
-    return statement.execution_options(**{_EVERYWHERE: True})  # type: ignore[attr-defined, no-any-return]
+    return statement.execution_options(**{_EVERYWHERE: True})
 
 
 class Prepared:

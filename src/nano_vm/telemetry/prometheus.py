@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,44 @@ class Label:
                 return OTHER
             self.values.add(value)
         return value
+
+
+_FAMILIES = (
+    ("counter", "runs_started", "Runs that began here", "program"),
+    ("counter", "runs", "Runs that ended", "program status"),
+    ("counter", "runs_suspended", "Times that runs began to wait, by what for", "program kind"),
+    ("gauge", "runs_in_flight", "Runs that this process drives", "program"),
+    ("histogram", "run_duration_seconds", "From start to end", "program"),
+    ("counter", "steps", "Steps that ended", "program type status"),
+    (
+        "histogram",
+        "step_duration_seconds",
+        "From being reached to the end, waits between attempts included",
+        "type target",
+    ),
+    (
+        "counter",
+        "retries",
+        "Attempts that failed and were followed by another",
+        "program type error_kind",
+    ),
+    ("counter", "tokens", "Tokens of model calls", "program model direction"),
+    (
+        "counter",
+        "cached_answers",
+        "Model steps whose answer was known, so that no model was asked",
+        "program model",
+    ),
+    (
+        "counter",
+        "pool_attempts",
+        "Calls of the members of pools, by how they ended",
+        "pool member outcome",
+    ),
+    ("counter", "cost_usd", "Known cost of model calls in dollars", "program model"),
+    ("counter", "unpriced_calls", "Model steps whose cost is not known", "program model"),
+)
+"""Kind, name after ``nano_vm_``, help and labels of each metric of runs."""
 
 
 class Prometheus:
@@ -302,90 +340,48 @@ class Prometheus:
             HistogramMetricFamily,
         )
 
-        def counter(name: str, about: str, labels: str, values: dict[Any, float]) -> Metric:
-            family = CounterMetricFamily(f"nano_vm_{name}", about, labels=labels.split())
-            for key, value in values.items() if told else ():
-                family.add_metric([key] if isinstance(key, str) else list(key), value)
-            return family
+        made = {
+            "counter": CounterMetricFamily,
+            "gauge": GaugeMetricFamily,
+            "histogram": HistogramMetricFamily,
+        }
+        values = self._values() if told else {}
+        families = []
+        for kind, name, about, labels in _FAMILIES:
+            family: Any = made[kind](f"nano_vm_{name}", about, labels=labels.split())
+            for key, value in values.get(name, {}).items():
+                place = [key] if isinstance(key, str) else list(key)
+                if isinstance(value, Histogram):
+                    family.add_metric(place, buckets=value.buckets(), sum_value=value.sum_ns / 1e9)
+                else:
+                    family.add_metric(place, value)
+            families.append(family)
+        return families
 
-        def histogram(name: str, about: str, labels: str, values: dict[Any, Histogram]) -> Metric:
-            family = HistogramMetricFamily(f"nano_vm_{name}", about, labels=labels.split())
-            for key, value in values.items() if told else ():
-                family.add_metric(
-                    [key] if isinstance(key, str) else list(key),
-                    buckets=value.buckets(),
-                    sum_value=value.sum_ns / 1e9,
-                )
-            return family
-
-        running = GaugeMetricFamily(
-            "nano_vm_runs_in_flight", "Runs that this process drives", labels=["program"]
-        )
-        if told:
-            counts = dict.fromkeys(self._started, 0)
-            for program in self._running.values():
-                counts[program] = counts.get(program, 0) + 1
-            for program, count in counts.items():
-                running.add_metric([program], count)
-        tokens: dict[Any, float] = {}
+    def _values(self) -> dict[str, Mapping[Any, float | Histogram]]:
+        """What is counted, by the names of `_FAMILIES` and the values of their labels."""
+        running = dict.fromkeys(self._started, 0)
+        for program in self._running.values():
+            running[program] = running.get(program, 0) + 1
+        tokens: dict[tuple[str, str, str], int] = {}
         for (program, model), used in self._tokens.items():
             tokens[program, model, "input"] = used.input
             tokens[program, model, "output"] = used.output
-        return [
-            counter("runs_started", "Runs that began here", "program", {**self._started}),
-            counter("runs", "Runs that ended", "program status", {**self._ended}),
-            counter(
-                "runs_suspended",
-                "Times that runs began to wait, by what for",
-                "program kind",
-                {**self._suspended},
-            ),
-            running,
-            histogram("run_duration_seconds", "From start to end", "program", self._runs),
-            counter(
-                "steps",
-                "Steps that ended",
-                "program type status",
-                {key: steps.count for key, steps in self._steps.items()},
-            ),
-            histogram(
-                "step_duration_seconds",
-                "From being reached to the end, waits between attempts included",
-                "type target",
-                self._durations,
-            ),
-            counter(
-                "retries",
-                "Attempts that failed and were followed by another",
-                "program type error_kind",
-                {**self._retries},
-            ),
-            counter("tokens", "Tokens of model calls", "program model direction", tokens),
-            counter(
-                "cached_answers",
-                "Model steps whose answer was known, so that no model was asked",
-                "program model",
-                {key: used.cached for key, used in self._tokens.items()},
-            ),
-            counter(
-                "pool_attempts",
-                "Calls of the members of pools, by how they ended",
-                "pool member outcome",
-                {**self._pooled},
-            ),
-            counter(
-                "cost_usd",
-                "Known cost of model calls in dollars",
-                "program model",
-                {key: float(used.cost_usd) for key, used in self._tokens.items()},
-            ),
-            counter(
-                "unpriced_calls",
-                "Model steps whose cost is not known",
-                "program model",
-                {key: used.unpriced for key, used in self._tokens.items()},
-            ),
-        ]
+        return {
+            "runs_started": self._started,
+            "runs": self._ended,
+            "runs_suspended": self._suspended,
+            "runs_in_flight": running,
+            "run_duration_seconds": self._runs,
+            "steps": {key: steps.count for key, steps in self._steps.items()},
+            "step_duration_seconds": self._durations,
+            "retries": self._retries,
+            "tokens": tokens,
+            "cached_answers": {key: used.cached for key, used in self._tokens.items()},
+            "pool_attempts": self._pooled,
+            "cost_usd": {key: float(used.cost_usd) for key, used in self._tokens.items()},
+            "unpriced_calls": {key: used.unpriced for key, used in self._tokens.items()},
+        }
 
     def watch(self, pools: Iterable[Any]) -> None:
         """Tell how the members of *pools* stand, too.

@@ -40,9 +40,6 @@ from ..machine.plan import (
     FOREVER,
     FORK,
     INLINE,
-    MODEL,
-    PAUSE,
-    TOOL,
     ForkOp,
     ModelOp,
     Op,
@@ -249,8 +246,8 @@ class Driver:
             return await self.resolved(machine)
         if self.cancelled and machine.side_call is None and not machine.cancelling:
             return [Cancelled(called=False)]
-        if op.code == PAUSE:
-            return await self.pause(machine, op)  # type: ignore[arg-type]
+        if isinstance(op, PauseOp):
+            return await self.pause(machine, op)
         if machine.delay_seconds:
             waited = await self.rest(machine)
             if waited is not True:
@@ -261,10 +258,10 @@ class Driver:
             self.leaving = True
         if self.leaving:
             return []
-        if op.code == TOOL:
-            return await self.call_tool(machine, op)  # type: ignore[arg-type]
-        assert op.code == MODEL
-        return await self.call_model(machine, op)  # type: ignore[arg-type]
+        if isinstance(op, ToolOp):
+            return await self.call_tool(machine, op)
+        assert isinstance(op, ModelOp)
+        return await self.call_model(machine, op)
 
     # --- waiting ---
 

@@ -38,13 +38,14 @@ HEARTBEAT_SECONDS = 3.0
 """After so long without a sign of life a worker's calls are lost."""
 
 
+@dataclass(frozen=True, slots=True)
 class Message:
     """A message whose JSON form has the fields that are not as they are when left out."""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         told = {}
-        for one in fields(self):  # type: ignore[arg-type]
+        for one in fields(self):
             value = getattr(self, one.name)
             usual = one.default_factory() if callable(one.default_factory) else one.default
             if type(value) is not type(usual) or value != usual:
@@ -54,7 +55,7 @@ class Message:
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; what a later version says beside it is left out."""
-        known = {one.name for one in fields(cls)}  # type: ignore[arg-type]
+        known = {one.name for one in fields(cls)}
         return cls(**{name: value for name, value in told.items() if name in known})
 
 

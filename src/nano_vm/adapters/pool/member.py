@@ -83,19 +83,14 @@ class Member:
         if not named:
             raise VMError(f"a member of a pool needs a name, and {kind_name(adapter)} has no model")
         self.name = named
-        for what, limit in (
-            ("concurrency", concurrency),
-            ("requests_per_minute", requests_per_minute),
-            ("tokens_per_minute", tokens_per_minute),
-            ("context", context),
-        ):
-            if limit is not None and (type(limit) is not int or limit < 1):
-                raise VMError(
-                    f"member {named!r}: {what} is a whole number of at least 1, not {limit!r}"
-                )
-        for what, amount in (("weight", weight), ("timeout_seconds", timeout_seconds)):
-            if amount is not None and (isinstance(amount, bool) or not 0 < amount < float("inf")):
-                raise VMError(f"member {named!r}: {what} is a number above 0, not {amount!r}")
+        _check_limits(
+            named,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            context=context,
+        )
+        _check_amounts(named, weight=weight, timeout_seconds=timeout_seconds)
         if isinstance(tags, str) or isinstance(lacks, str):
             raise VMError(f"member {named!r}: tags and lacks are lists of words")
         self.weight = weight
@@ -180,3 +175,17 @@ class Member:
 
     def __repr__(self) -> str:
         return f"Member({self.name!r})"
+
+
+def _check_limits(member: str, **limits: Any) -> None:
+    for what, limit in limits.items():
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise VMError(
+                f"member {member!r}: {what} is a whole number of at least 1, not {limit!r}"
+            )
+
+
+def _check_amounts(member: str, **amounts: Any) -> None:
+    for what, amount in amounts.items():
+        if amount is not None and (isinstance(amount, bool) or not 0 < amount < float("inf")):
+            raise VMError(f"member {member!r}: {what} is a number above 0, not {amount!r}")

@@ -132,21 +132,7 @@ class Pool:
         for one in names:
             if names.count(one) > 1:
                 raise VMError(f"pool {name!r}: two members have the name {one!r}; give them names")
-        if attempts is not None and (type(attempts) is not int or attempts < 1):
-            raise VMError(
-                f"pool {name!r}: attempts is a whole number of at least 1, not {attempts!r}"
-            )
-        if strategy == "hedge" and hedge_after is None:
-            raise VMError(f"pool {name!r}: hedge needs hedge_after, in seconds")
-        for what, wanted, value in (
-            ("hedge_after", "hedge", hedge_after),
-            ("check", "cascade", check),
-            ("place", "hash", place),
-        ):
-            if value is not None and strategy != wanted:
-                raise VMError(f"pool {name!r}: {what} is for strategy {wanted}, not {strategy}")
-        if hedge_after is not None and not 0 <= hedge_after < float("inf"):
-            raise VMError(f"pool {name!r}: hedge_after is seconds, not {hedge_after!r}")
+        _check_arguments(name, strategy, attempts, check, hedge_after, place)
         self.model = name
         self.strategy: Strategy = strategy
         self.attempts = min(len(self.members), attempts or len(self.members))
@@ -380,9 +366,9 @@ class Pool:
         async with self._line():
             while True:
                 found = self._now_free(call)
-                if type(found) is tuple:
+                if not isinstance(found, int):
                     return found
-                await self._wait(call, found)  # type: ignore[arg-type]
+                await self._wait(call, found)
 
     def _line(self) -> _Line:
         """The line of the running event loop: a lock belongs to one."""
@@ -881,6 +867,25 @@ class _Line(asyncio.Lock):
     async def __aexit__(self, *_: object) -> None:
         self.waiting -= 1
         self.release()
+
+
+def _check_arguments(
+    pool: str, strategy: Strategy, attempts: Any, check: Any, hedge_after: Any, place: Any
+) -> None:
+    """Arguments that cannot be, or that go with another strategy."""
+    if attempts is not None and (type(attempts) is not int or attempts < 1):
+        raise VMError(f"pool {pool!r}: attempts is a whole number of at least 1, not {attempts!r}")
+    if strategy == "hedge" and hedge_after is None:
+        raise VMError(f"pool {pool!r}: hedge needs hedge_after, in seconds")
+    for what, wanted, value in (
+        ("hedge_after", "hedge", hedge_after),
+        ("check", "cascade", check),
+        ("place", "hash", place),
+    ):
+        if value is not None and strategy != wanted:
+            raise VMError(f"pool {pool!r}: {what} is for strategy {wanted}, not {strategy}")
+    if hedge_after is not None and not 0 <= hedge_after < float("inf"):
+        raise VMError(f"pool {pool!r}: hedge_after is seconds, not {hedge_after!r}")
 
 
 def _member(pool: str, given: Any) -> Member:
