@@ -12,6 +12,7 @@ import pytest
 
 from nano_vm import ExecutionVM, tool
 from nano_vm.server.routes import programs
+from nano_vm.store import few
 from nano_vm.testing import ScriptedLLM
 
 from .conftest import REFUND, World
@@ -160,7 +161,7 @@ steps: [{id: a, type: set, values: {x: 1}}, {id: b, type: set, values: {y: 2}}]
     world.work()
     rows = world.viewer.get(f"{SHOP}/runs").json()["runs"]
     assert [row["steps"] for row in rows] == [2] * 5
-    monkeypatch.setattr(programs, "STEPS_AT_ONCE", most)
+    monkeypatch.setattr(few, "STEPS_AT_ONCE", most)
     loaded = noted_loads(world, monkeypatch)
     assert traffic(world, "two/map")["runs"] == 5
     assert loaded == loaded_each

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Pool, Program
 from nano_vm.cli import main
 from nano_vm.cli.commands.costs import GROUPS, LABEL
-from nano_vm.store import spending
+from nano_vm.store import few, spending
 from nano_vm.store.accounts import Account, Amount, Books, Reservation, picodollars
 from nano_vm.store.protocol import LABEL_GROUP, RunFilter, open_store
 from nano_vm.store.spending import (
@@ -164,14 +164,14 @@ def test_so_many_steps_are_read_and_no_more(
 
     monkeypatch.setattr(store, "load_each", loaded)
     for limit, pages in ((18, [6]), (17, [5, 1]), (7, [2, 2, 2]), (3, [1] * 6), (1, [1] * 6)):
-        monkeypatch.setattr(spending, "STEPS_AT_ONCE", limit)
+        monkeypatch.setattr(few, "STEPS_AT_ONCE", limit)
         at_once.clear()
         found, _ = sums_of_newest(store, (), RunFilter(), 9)
         assert (found.costs[0].calls, found.runs, found.whole, at_once) == (18, 6, True, pages)
         at_once.clear()
         assert len(list(spent_in(store, RunFilter()))) == 18
         assert at_once == pages
-    monkeypatch.setattr(spending, "STEPS_AT_ONCE", 6)
+    monkeypatch.setattr(few, "STEPS_AT_ONCE", 6)
     monkeypatch.setattr(spending, "MOST_STEPS", 8)
     found, _ = sums_of_newest(store, (), RunFilter(), 9)
     oldest = store.load("r2").created_ns

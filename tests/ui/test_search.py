@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nano_vm import ExecutionVM, Program, tool
+from nano_vm.store import few
 from nano_vm.store.encryption import StoreKeys
 from nano_vm.store.protocol import RunFilter, open_store
 from nano_vm.testing import ScriptedLLM
@@ -157,7 +158,7 @@ def test_so_much_is_read_and_no_more(store: Any, monkeypatch: pytest.MonkeyPatch
     assert pages("odd") == [(["r7", "r5"], 4), (["r3", "r1"], 4), ([], 1)]
     monkeypatch.setattr(library, "SEARCH_SECONDS", -1)
     assert [count for _, count in pages("odd")] == [2, 2, 2, 2, 1]
-    monkeypatch.setattr(library, "STEPS_AT_ONCE", 1)  # a run that has more is read alone
+    monkeypatch.setattr(few, "STEPS_AT_ONCE", 1)  # a run that has more is read alone
     assert [count for _, count in pages("odd")] == [1] * 9
     monkeypatch.undo()
     monkeypatch.setattr(library, "PAGE_RUNS", 1)

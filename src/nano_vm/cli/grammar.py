@@ -271,18 +271,18 @@ def only_one(options: Options, *names: str, required: bool = False) -> None:
     # by identity: a 0 is given, and equals False
     given = [name for name, value in values.items() if value is not None and value is not False]
     if len(given) > 1:
-        raise click.UsageError(f"{given[0]} does not go with {given[1]}", _context())
+        raise click.UsageError(
+            f"{given[0]} does not go with {given[1]}", click.get_current_context()
+        )
     if required and not given:
-        raise click.UsageError(f"one of {', '.join(names)} is required", _context())
+        raise click.UsageError(
+            f"one of {', '.join(names)} is required", click.get_current_context()
+        )
 
 
 def typed(name: str) -> bool:
     """Whether an option stands on the command line; what is not there may have a default."""
-    return _context().get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-
-def _context() -> click.Context:
-    return click.get_current_context()
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _summary(found: click.Command) -> str:

@@ -10,6 +10,9 @@ from ..records.result import StepResult
 from ..records.status import StepStatus
 from .text import safe, seconds, shorten, shown
 
+RESULT_CHARS = 500
+"""Of an output or error in a row."""
+
 MARKS = {
     StepStatus.SUCCESS: ("ok", "green"),
     StepStatus.FAILED: ("failed", "bold red"),
@@ -33,11 +36,11 @@ def cells(step: StepResult) -> tuple[str, str, str, str, str, str]:
     return mark, safe(step.path), step.type, seconds(step.duration_ms), tokens, result_text(step)
 
 
-def result_text(step: StepResult, length: int = 500) -> str:
+def result_text(step: StepResult) -> str:
     """What the last column says of a step."""
     tries = f" (attempt {step.retries + 1})" if step.retries else ""
     if step.error is not None and step.status is not StepStatus.SUCCESS:
-        return shorten(safe(step.error[:length]), length) + tries
+        return shorten(safe(step.error[:RESULT_CHARS]), RESULT_CHARS) + tries
     if step.type == "condition" and step.branch is not None:
         return safe(branch_text(step)) + tries
     if step.status is StepStatus.SKIPPED:
@@ -49,7 +52,7 @@ def result_text(step: StepResult, length: int = 500) -> str:
             if step.branch == "unless"
             else tries.strip()
         )
-    return shown(step.output, length) + tries
+    return shown(step.output, RESULT_CHARS) + tries
 
 
 def branch_text(step: StepResult) -> str:

@@ -838,11 +838,6 @@ def is_literal(value: Any) -> bool:
 # --- compiling an expression ----------------------------------------------------------------------
 
 
-def compile_condition(node: Node, scope: Scope) -> Eval:
-    """*node* as a closure that gives a bool; any other result is an error."""
-    return _boolean(node, scope)
-
-
 def compile_expr(node: Node, scope: Scope) -> Eval:
     """*node* as a closure. What is not matched here is not in the language."""
     match node:
@@ -855,7 +850,7 @@ def compile_expr(node: Node, scope: Scope) -> Eval:
         case Template():
             return compile_template(node, scope)
         case Bool(op, operands):
-            tests = [_boolean(operand, scope) for operand in operands]
+            tests = [compile_condition(operand, scope) for operand in operands]
             if len(tests) == 2:  # most have two, and all() builds a generator
                 first, second = tests
                 if op == "and":
@@ -865,7 +860,7 @@ def compile_expr(node: Node, scope: Scope) -> Eval:
                 return lambda frame: all(test(frame) for test in tests)
             return lambda frame: any(test(frame) for test in tests)
         case Not(operand):
-            test = _boolean(operand, scope)
+            test = compile_condition(operand, scope)
             return lambda frame: not test(frame)
         case Compare(first, rest):
             return _comparison(first, rest, scope)
@@ -1005,7 +1000,8 @@ def _method(name: str, args: tuple[Node, ...], scope: Scope) -> Eval:
     return with_argument
 
 
-def _boolean(node: Node, scope: Scope) -> Eval:
+def compile_condition(node: Node, scope: Scope) -> Eval:
+    """*node* as a closure that gives a bool; any other result is an error."""
     evaluate = compile_expr(node, scope)
     if isinstance(node, (Compare, Bool, Not)):
         return evaluate  # always a bool

@@ -47,8 +47,8 @@ class RunOptions(SharedOptions, total=False):
 RUN_OPTIONS = frozenset(RunOptions.__annotations__)
 
 
-def unknown_options(given: Iterable[str], known: Iterable[str]) -> TypeError:
+def unknown_options(given: Iterable[str]) -> TypeError:
     """That something is no option, in the words of Python, and what may be meant."""
-    name = next(name for name in given if name not in known)
-    hint = meant(name, sorted(known))
+    name = next(name for name in given if name not in RUN_OPTIONS)
+    hint = meant(name, sorted(RUN_OPTIONS))
     return TypeError(f"a run has no option {name!r}" + (f"; {hint}" if hint else ""))

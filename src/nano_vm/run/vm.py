@@ -936,7 +936,7 @@ def _chosen(options: RunOptions) -> _Chosen:
         return _Chosen(run_id)
     seed = options.get("seed")
     if not options.keys() <= RUN_OPTIONS:
-        raise unknown_options(options, RUN_OPTIONS)
+        raise unknown_options(options)
     if run_id is not None and not is_run_id(run_id):
         raise VMError(f"a run id is a string of 1 to 200 visible ASCII characters, not {run_id!r}")
     if seed is not None and type(seed) is not int:

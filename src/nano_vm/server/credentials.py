@@ -77,8 +77,11 @@ class Identity(NamedTuple):
     approves: str
 
 
-def _beside(table: sa.Table, person: Any, project: Any) -> sa.Select[Any]:
-    """Rows of *table* with the account and the membership of the *person* whose they are."""
+def _beside(table: sa.Table, person: Any) -> sa.Select[Any]:
+    """Rows of *table* with the account of the *person* whose they are, and their membership of the
+    project that is asked about.
+    """
+    project: sa.BindParameter[Any] = sa.bindparam("asked")
     return sa.select(
         *table.c,
         users.c.owner,
@@ -93,20 +96,13 @@ def _beside(table: sa.Table, person: Any, project: Any) -> sa.Select[Any]:
     )
 
 
-def _of_sessions(project: Any, *which: Any) -> sa.Select[Any]:
-    return _beside(sessions, sessions.c.user_name, project).where(*which)
-
-
-def _of_keys(project: Any, *which: Any) -> sa.Select[Any]:
-    return everywhere(_beside(keys, keys.c.maker, project).where(*which))
-
-
-_PROJECT: sa.BindParameter[Any] = sa.bindparam("asked")
-_SESSION = Prepared(_of_sessions(_PROJECT, sessions.c.hash == sa.bindparam("session")))
-_KEY = Prepared(_of_keys(_PROJECT, keys.c.id == sa.bindparam("key_id")))
+_ALL_SESSIONS = _beside(sessions, sessions.c.user_name)
+_ALL_KEYS = everywhere(_beside(keys, keys.c.maker))
+_SESSION = Prepared(_ALL_SESSIONS.where(sessions.c.hash == sa.bindparam("session")))
+_KEY = Prepared(_ALL_KEYS.where(keys.c.id == sa.bindparam("key_id")))
 _WHICH: sa.BindParameter[Any] = sa.bindparam("which", expanding=True)
-_SESSIONS = Prepared(_of_sessions(_PROJECT, sessions.c.hash.in_(_WHICH)))
-_KEYS = Prepared(_of_keys(_PROJECT, keys.c.id.in_(_WHICH)))
+_SESSIONS = Prepared(_ALL_SESSIONS.where(sessions.c.hash.in_(_WHICH)))
+_KEYS = Prepared(_ALL_KEYS.where(keys.c.id.in_(_WHICH)))
 
 
 def identified(rows: Rows, credential: Credential, project: str | None) -> Identity | None:

@@ -40,10 +40,8 @@ table of prices with its version, the ``host``, the ``provider``; ``unknown`` wh
 _READ = frozenset(SPENDING_GROUPS) - frozenset(COST_GROUPS)
 """Those of them that no column has."""
 
-STEPS_AT_ONCE, MOST_STEPS = 2_000, 20_000
-"""Steps of runs that are in memory at once, or those of one run; and after how many `sums_of_newest`
-reads no further: some seconds.
-"""
+MOST_STEPS = 20_000
+"""After so many `sums_of_newest` reads no further: some seconds."""
 
 DIGITS = 60
 """Of sums: dollars of a trillion calls to the last digit of a price of one token."""
@@ -133,7 +131,7 @@ def _pages(store: Store, filter: RunFilter, most: int | None = None) -> Iterator
     left, after = most, None
     while left is None or left > 0:
         size = PAGE_RUNS if left is None else min(left, PAGE_RUNS)
-        page = few_runs(store, filter, after, size, STEPS_AT_ONCE)
+        page = few_runs(store, filter, after, size)
         yield page
         if page.after is None:
             return

@@ -204,7 +204,7 @@ class TemporalRuns:
         """The trace of a run that this host's own tools, models or policy refuse."""
         program_given(program)
         if not options.keys() <= RUN_OPTIONS:
-            raise unknown_options(options, RUN_OPTIONS)
+            raise unknown_options(options)
         if self.vm is None:
             return None
         vm = self.vm if programs is None else self.vm.with_(programs=programs)

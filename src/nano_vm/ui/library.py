@@ -36,8 +36,8 @@ MOST_SEARCHED = 1_000
 SEARCH_SECONDS = 2.0
 """After this, no others are: values of runs can be long."""
 
-READ_AT_ONCE, STEPS_AT_ONCE = 20, 2_000
-"""Runs that are searched together, and the most steps of them; of one run they may be more."""
+READ_AT_ONCE = 20
+"""Runs that are searched together, if they have few steps."""
 
 
 MOST_VIEWS_BYTES = 32_000_000
@@ -294,7 +294,7 @@ class StoreLibrary:
         }
         until = time.monotonic() + SEARCH_SECONDS
         while True:
-            page = few_runs(self.store, filter, found["after"], READ_AT_ONCE, STEPS_AT_ONCE)
+            page = few_runs(self.store, filter, found["after"], READ_AT_ONCE)
             found["damaged"] += page.damaged
             found["searched"] += len(page.runs)
             readable = [run.run_id for run in page.runs if run.salt is not None]

@@ -65,9 +65,8 @@ MAPPED, MOST_MAPPED, MOST_PAGES = 100, 500, 4
 for them, however few are asked for, since runs of other versions stand between them.
 """
 
-LOADED_AT_ONCE, STEPS_AT_ONCE = 20, 2_000
-"""Runs of a map whose rows are in memory at once, each with all its values; and how many steps they
-have together, unless one alone has more.
+LOADED_AT_ONCE = 20
+"""Runs of a map whose rows are in memory at once, each with all its values, if they have few steps.
 """
 
 MAX_SOURCE_CHARS = 1_000_000
@@ -258,7 +257,7 @@ def _loaded(scope: Scope, runs: list[StoredRun]) -> Iterator[StoredRun]:
     first = 0
     while first < len(runs):
         few = runs[first : first + LOADED_AT_ONCE]
-        few = few[: fit_together(few, STEPS_AT_ONCE)]
+        few = few[: fit_together(few)]
         found = scope.store.load_each([run.run_id for run in few])
         yield from (run for run in found.values() if isinstance(run, StoredRun))
         first += len(few)
