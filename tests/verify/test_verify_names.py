@@ -187,6 +187,27 @@ def test_in_a_program_that_declares_its_inputs_an_early_read_is_an_error() -> No
     assert told({**called, "with": {"x": 1}}) == []
 
 
+def test_an_input_that_may_be_left_out_is_not_there_on_every_path() -> None:
+    optional = {"type": "object", "properties": {"x": {}, "q": {}}}
+    for changed, expected in (
+        ({}, SOMETIMES),
+        ({"required": ["x"]}, []),
+        ({"properties": {"x": {"default": 1}}}, []),
+    ):
+        inputs = {**optional, **changed}
+        assert told(READ, inputs=inputs) == expected
+        called = {"id": "c", "type": "call", "program": {"steps": [READ], "inputs": inputs}}
+        needed = ["V040 program 'unnamed' needs input 'x'"] if "required" in changed else expected
+        assert told(called) == needed
+        assert told({**called, "with": {"x": 1}}) == []
+    called = {"id": "c", "type": "call", "program": {"steps": [READ], "inputs": optional}}
+    trace = ExecutionVM().run_sync(program(called))
+    assert "$x has no value on this path" in str(trace.error)
+    held = ExecutionVM(policy={"inputs": {"*": "trusted"}}).run_sync(program(called))
+    assert [(d.code, d.severity) for d in held.diagnostics] == [("V011", "error")]
+    assert "'with'" in str(held.diagnostics[0].hint)
+
+
 def test_what_is_read_early_must_be_given() -> None:
     vm = ExecutionVM(tools={"t": lambda **_: 1})
     made = program(choice("$x == 1", [noted("w", x=2)]), noted("r", y="$x"))

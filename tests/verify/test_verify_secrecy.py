@@ -138,7 +138,10 @@ class Outside:
         if op.allowed is not None:
             return str(op.allowed[second]) if op.has_on_invalid else asked
         if op.schema is not None:
-            kind = op.schema["properties"]["kind"]["enum"][second]
+            if not (second or op.schema.get("required")):
+                return "{}"  # what may be left out is
+            part = op.schema["properties"]["kind"]
+            kind = part["const"] if "const" in part else part["enum"][second]
             return json.dumps({"kind": kind, "ok": second, "text": asked}, ensure_ascii=False)
         return asked
 

@@ -391,7 +391,7 @@ class Assigned:
                 child = self.flow.nodes[edge.target].frame
                 if child.kind == "call":
                     start = self.initial(child)
-                    yield edge.target, Change(-1, start, start)
+                    yield edge.target, Change(-1, start, start | self.optional(child))
                 elif child.item is not None:
                     item = 1 << child.item if child.item in self.read[id(names)] else 0
                     yield edge.target, Change(0, item, item)
@@ -481,11 +481,8 @@ class Assigned:
                     slot = names.load(ref)[0]
                 except ExprError:
                     continue  # told as unknown
-                if ref.name in names.needed and (
-                    names.loc
-                    or (ref.name not in names.declared and names.program.inputs is not None)
-                ):
-                    continue  # likewise: an unknown name, or an input that the call does not give
+                if ref.name in names.needed and _is_reported(ref.name, names):
+                    continue  # likewise
                 must, may = state if before is None else before
                 place = (*node.loc, *where) if where != ("output",) else (*names.loc, "output")
                 key = place, str(ref), ref.optional
@@ -530,6 +527,16 @@ def _written(names: Names, step: Step, wrote: Iterable[tuple[int, Write]]) -> Wr
         if slot in results:
             cleared |= bit
     return Written(out, out | every, error, cleared)
+
+
+def _is_reported(name: str, names: Names) -> bool:
+    """Whether it is reported already that *name*, which inputs must give, may not be there: it is
+    unknown where inputs are declared, or one that a call must give.
+    """
+    schema = names.program.inputs
+    if name in names.declared:
+        return names.loc != () and name in (schema or {}).get("required", [])
+    return names.loc != () or schema is not None
 
 
 def _slots_read(names: Names) -> dict[str, frozenset[int]]:
@@ -601,6 +608,12 @@ def _written_always(ref: Ref, names: Names) -> str:
             return (
                 f"{why}: write the same output_key in each branch, or set it before, and read that"
             )
+    if not writers and ref.name in names.declared:
+        by_call = ", give it by 'with'" if names.loc else ""
+        return (
+            f"input {ref.name!r} may be left out: put it into 'required'{by_call}, or give it a "
+            f"'default' in 'inputs'"
+        )
     for step, _ in writers:
         if step.catch:
             return (

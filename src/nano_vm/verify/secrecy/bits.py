@@ -54,28 +54,26 @@ class Bits:
         return total
 
     def _parts(self, reach: Reach) -> float:
-        """Fields of answers that are one of several, and are read as such."""
-        total = 0.0
+        """Fields of answers that are one of several, and are read as such. Where `default` stands
+        in for one that is left out, that it is left out is one more.
+        """
         if not self.graph.shapes:
-            return total
+            return 0.0
         for node in self.graph.flow.nodes if not self._nodes else ():
             if node.kind == "step":
                 self._nodes.setdefault((id(node.frame.names), node.step.id), []).append(node)
-        seen: set[tuple[int, Path]] = set()
+        bits: dict[tuple[int, Path], float] = {}
         for names, ref in self._references():
             vertex, harmless = self.graph.read(names, ref)
             if harmless is None or not reach.level[vertex]:
                 continue
             slot, path = names.load(ref)
-            if (vertex, path) in seen:
-                continue
-            seen.add((vertex, path))
-            for step, _ in names.writers[slot]:
-                for schema in self.graph.shapes[vertex]:
-                    number = choices(schema, path)
-                    for node in self._nodes[id(names), step.id] if number else ():
-                        total += times(node) * log2(number or 1)
-        return total
+            numbers = [choices(schema, path) or 1 for schema in self.graph.shapes[vertex]]
+            each = sum(log2(number + ref.optional) for number in numbers)
+            nodes = (self._nodes[id(names), step.id] for step, _ in names.writers[slot])
+            often = sum(times(node) for several in nodes for node in several)
+            bits[vertex, path] = max(bits.get((vertex, path), 0.0), often * each)
+        return sum(bits.values())
 
     def _references(self) -> Iterator[tuple[Names, Ref]]:
         for frame in self.graph.flow.roots:
