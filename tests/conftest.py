@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["browsing", "postgres", "processor_time"]
+pytest_plugins = ["browsing", "postgres", "processor_time", "sharing"]
 
 _NO_SKIPS = any(
     os.environ.get(name, "").lower() not in ("", "0", "false")

@@ -57,6 +57,17 @@ def test_a_copy_is_found(scope: str, found: list[str]) -> None:
     assert copies({"a.py": fixture, "b.py": "from a import server, other"}) == found
 
 
+def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A run of the tests in *folder*, without plugins that take longer to import than these."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "xdist", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
 TIMED = r"""
 import subprocess, sys, time, pytest
 
@@ -83,9 +94,7 @@ def test_what_each_test_took_is_written(tmp_path: Path) -> None:
     """With its processes, also where these go on."""
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["processor_time"]')
     (tmp_path / "test_timed.py").write_text(TIMED)
-    command = [sys.executable, "-m", "pytest", "-q", "--times=times.csv"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run_in(tmp_path, "--times=times.csv")
     assert done.returncode == 0, done.stdout
     with (tmp_path / "times.csv").open(encoding="utf-8") as file:
         setup, call, teardown = csv.DictReader(file)
@@ -111,9 +120,7 @@ def test_that_ends_its_process():
 def test_what_took_how_long_is_written_where_a_worker_crashed(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["processor_time"]')
     (tmp_path / "test_crashing.py").write_text(CRASHING)
-    command = [sys.executable, "-m", "pytest", "-q", "-n1", "--times=times.csv"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run_in(tmp_path, "-n1", "--times=times.csv")
     assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
     assert "INTERNALERROR" not in done.stdout
     with (tmp_path / "times.csv").open(encoding="utf-8") as file:
@@ -122,6 +129,31 @@ def test_what_took_how_long_is_written_where_a_worker_crashed(tmp_path: Path) ->
     assert phases[:3] == [(one, phase) for phase in ("setup", "call", "teardown")]
     # what it still said before it ended
     assert set(phases[3:]) <= {(ended, "setup")}
+
+
+IMPORTED_BY = """
+import os
+with open("imported.txt", "a") as file:
+    print(os.environ["PYTEST_XDIST_WORKER"], __name__, file=file)
+
+def test_one():
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_each_process_begins_with_modules_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["sharing"]')
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests")
+    (tmp_path / "tests").mkdir()
+    names = [f"test_{letter}" for letter in "abcd"]
+    for name in names:
+        (tmp_path / "tests" / f"{name}.py").write_text(IMPORTED_BY)
+    done = run_in(tmp_path, "-n2")
+    assert done.returncode == 0, done.stdout
+    lines = [line.split() for line in (tmp_path / "imported.txt").read_text().splitlines()]
+    orders = [[name for by, name in lines if by == worker] for worker in ("gw0", "gw1")]
+    assert orders == [[*names[0::2], *names[1::2]], [*names[1::2], *names[0::2]]]
 
 
 SLOW_TO_IMPORT = re.compile(

@@ -1,0 +1,33 @@
+"""Each process of pytest-xdist begins with modules of its own.
+
+All read every module, in one order, and pytest compiles what it has not compiled yet, with its
+asserts rewritten. Who is behind catches up by what the others have written, so that in a fresh
+clone all would compile the same modules at the same time, four times the work.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+
+def modules(config: pytest.Config) -> list[Path]:
+    """Those that all processes read, the largest first."""
+    folders = [config.rootpath / folder for folder in config.getini("testpaths")]
+    found = [file for folder in folders for file in folder.rglob("test_*.py")]
+    return sorted(found, key=lambda file: (-file.stat().st_size, file))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    config = session.config
+    worker: dict[str, object] | None = getattr(config, "workerinput", None)
+    if worker is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    number = int(str(worker["workerid"]).removeprefix("gw"))
+    for file in modules(config)[number :: int(str(worker["workercount"]))]:
+        # what cannot be imported is told when its tests are collected
+        with suppress(Exception, pytest.skip.Exception):
+            pytest.Module.from_parent(session, path=file).obj
