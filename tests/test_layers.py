@@ -100,6 +100,12 @@ def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
+@functools.cache
+def walked(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of *tree*, which takes longer than to look at them."""
+    return tuple(ast.walk(tree))
+
+
 def package_of(file: Path, source: Path) -> str:
     """The package, or the module at the top, that *file* belongs to."""
     return file.relative_to(source).with_suffix("").parts[0]
@@ -109,7 +115,7 @@ def imported(tree: ast.AST, inside: tuple[str, ...]) -> Iterator[tuple[int, str]
     """The line and the full dotted name of everything imported in *tree*, a module of the package
     *inside*.
     """
-    for node in ast.walk(tree):
+    for node in walked(tree):
         match node:
             case ast.Import(names=names):
                 yield from ((node.lineno, alias.name) for alias in names)
@@ -157,7 +163,7 @@ def impurities(tree: ast.AST, place: str) -> Iterator[tuple[int, str]]:
         root = name.partition(".")[0]
         if root in IMPURE_MODULES and (place, root) not in ALLOWED:
             yield line, f"imports {root}"
-    for node in ast.walk(tree):
+    for node in walked(tree):
         match node:
             case ast.AsyncFunctionDef(name=name) if not declares(node):
                 yield node.lineno, f"has the coroutine {name}()"
@@ -396,7 +402,7 @@ def defined(tree: ast.AST) -> Iterator[str]:
     """The private names that a module gives to something of its own: functions, classes, variables,
     fields, slots, and attributes of ``self``.
     """
-    for node in ast.walk(tree):
+    for node in walked(tree):
         match node:
             case (
                 ast.FunctionDef(name=name)
@@ -426,7 +432,7 @@ def reaching(source: Path) -> list[str]:
     found = []
     for file, tree in trees.items():
         package = package_of(file, source)
-        for node in ast.walk(tree):
+        for node in walked(tree):
             if not isinstance(node, ast.Attribute) or not private(node.attr):
                 continue
             others = owners.get(node.attr, set())
@@ -466,7 +472,7 @@ def test_only_the_application_of_the_server_knows_its_routes() -> None:
     found = {
         file.name
         for file in (SOURCE / "server").glob("*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in walked(parsed(file))
         if isinstance(node, ast.ImportFrom)
         and (node.level, (node.module or "").partition(".")[0]) == (1, "routes")
     }
@@ -485,7 +491,7 @@ def test_no_function_is_longer_than_two_screens() -> None:
     found = {
         f"{path.relative_to(SOURCE).as_posix()}: {node.name}"
         for path in SOURCE.rglob("*.py")
-        for node in ast.walk(parsed(path))
+        for node in walked(parsed(path))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION_LINES
     }
