@@ -476,6 +476,8 @@ def main() -> int:
         apart("soak.cluster", [*sys.argv[1:], "--apart"])
     output = own_output()  # the SDK warns of a server that is gone
     with tempfile.TemporaryDirectory() as folder:
+        # where the server of the forks has its socket, which a process that exits at once leaves
+        tempfile.tempdir = folder
         campaign = Campaign(Path(folder), given)
         try:
             result = asyncio.run(campaign.whole())

@@ -289,7 +289,7 @@ def main() -> int:
             seconds=given.every,
             broken=given.sabotage,
         )
-    return concluded(result, folder, keep=given.keep)
+    return concluded(result, folder, keep=given.keep, broken=given.sabotage)
 
 
 if __name__ == "__main__":

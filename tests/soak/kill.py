@@ -254,7 +254,7 @@ def main() -> int:
         result = campaign(
             folder, url, given.kills, seed=given.seed, workers=given.workers, broken=given.sabotage
         )
-    return concluded(result, folder, keep=given.keep)
+    return concluded(result, folder, keep=given.keep, broken=given.sabotage)
 
 
 if __name__ == "__main__":

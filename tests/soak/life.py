@@ -101,11 +101,13 @@ def database(folder: Path, url: str) -> Iterator[str]:
         yield url
 
 
-def concluded(result: dict[str, Any], folder: Path, *, keep: bool = False) -> int:
-    """Print what a campaign found; the exit code of its process. Its folder stays where there are
-    faults, or with *keep*.
+def concluded(
+    result: dict[str, Any], folder: Path, *, keep: bool = False, broken: str | None = None
+) -> int:
+    """Print what a campaign found; the exit code of its process. Its folder stays with *keep*, or
+    where it found what it should not have: faults, or none where something was *broken* on purpose.
     """
-    if keep or result["faults"]:
+    if keep or bool(result["faults"]) is (broken is None):
         result["folder"] = str(folder)
     else:
         shutil.rmtree(folder)

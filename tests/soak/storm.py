@@ -219,7 +219,7 @@ def main() -> int:
         workers=given.workers,
         broken=given.sabotage,
     )
-    return concluded(result, folder, keep=given.keep)
+    return concluded(result, folder, keep=given.keep, broken=given.sabotage)
 
 
 if __name__ == "__main__":

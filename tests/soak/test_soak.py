@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from in_memory import folder_in_memory
 from postgres import programs
 from processes import identity, lives
 
 from . import page, wires
 from .__main__ import smaller
+from .life import concluded
 
 TESTS = Path(__file__).parents[1]
 
@@ -46,6 +50,19 @@ def test_a_small_soak_is_a_tenth_as_long() -> None:
     given = ["frozen", "--runs", "10000", "--url", "postgres", "--every", "2"]
     assert smaller(given) == ["frozen", "--runs", "1000", "--url", "postgres", "--every", "2"]
     assert smaller(["kill", "--kills", "3"]) == ["kill", "--kills", "1"]
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where campaigns have their temporary files, of which none stays where all is as it must be.
+    Its path is short, as that of a socket has to be.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="nano-vm-soak-", dir=folder_in_memory()))
+    folder.chmod(0o711)  # PostgreSQL runs as another user
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
 
 
 @pytest.fixture
@@ -175,6 +192,22 @@ def test_what_is_over_a_limit_of_a_server_is_found() -> None:
         ["largest_bytes: 52,428,800, and a server allows 52,428,800"],
         ["largest_event_bytes: 2,097,152, and a server allows 2,097,152"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("faults", "broken", "stays"),
+    [([], None, False), (["a"], None, True), (["a"], "repeat", False), ([], "repeat", True)],
+)
+def test_a_folder_stays_where_a_campaign_found_what_it_should_not_have(
+    temporary: Path, faults: list[str], broken: str | None, stays: bool
+) -> None:
+    folder = temporary / "campaign"
+    folder.mkdir()
+    result: dict[str, Any] = {"faults": faults}
+    assert concluded(result, folder, broken=broken) == bool(faults)
+    assert (folder.exists(), result.get("folder")) == (stays, str(folder) if stays else None)
+    if stays:
+        folder.rmdir()
 
 
 def test_a_process_is_not_taken_for_a_later_one_with_its_number() -> None:
