@@ -67,7 +67,8 @@ def test_counterexamples_are_runs_that_break_the_statement() -> None:
 
 @pytest.mark.campaign
 def test_many_counterexamples() -> None:
-    shown = counterexamples(range(1_000, 1_000 + cases(1_500)))
+    programs = max(cases(1_500), 75)  # of fewer, shares of a kind are by chance
+    shown = counterexamples(range(1_000, 1_000 + programs))
     assert not shown.wrong, "\n\n".join(shown.wrong[:3])
     for kind, proved in shown.proved.items():
         total = proved + shown.refuted[kind] + shown.unproved[kind]
