@@ -84,7 +84,7 @@ def temporal_server() -> str:
 OURS = Contestant(
     "llm-nano-vm",
     "durable_vm",
-    "the intent of a call before it, its outcome before the next; 41 rows a program, those of 20 "
+    "the intent of a call before it, its outcome before the next; 22 rows a program, those of 20 "
     "programs in one transaction",
 )
 READS = Contestant(

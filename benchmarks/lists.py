@@ -105,8 +105,7 @@ def fill(store: SqlStore, count: int) -> None:
                 run.seal = seal_of(run)
                 columns = run_cells(run, bodies) | {"key": run.key, "fence": 1, "row_count": 1}
                 runs.append(tuple(columns.values()))
-                cells = row_cells(row, bodies)
-                rows.append((run.key, 0, cells))
+                rows.append((run.key, 0, [row_cells(row, bodies)]))
                 index_labels(connection, run)
             connection.many(
                 f"INSERT INTO nano_runs ({', '.join(columns)}) VALUES "

@@ -387,7 +387,11 @@ class Subject:
         return {
             "runs": [_shown(store.load(run.run_id)) for run in headers],
             "headers": [_shown(run) for run in headers],
-            "rows": [store.rows_after(run.run_id, 1, limit=2) for run in headers],
+            "rows": [
+                store.rows_after(run.run_id, seq, limit=limit)
+                for run in headers
+                for seq, limit in ((-1, 1), (0, 1), (1, 2), (2, None))
+            ],
             "has": [store.has(f"run-{n}") for n in range(3)],
             "ids": [store.ids_starting_with(start, 3) for start in ("run-1", "run-", "", "x")],
             "ids of projects": [

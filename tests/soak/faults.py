@@ -296,7 +296,7 @@ class PostgresBench(Bench):
 
 _COUNT = (
     "SELECT (SELECT count(*) FROM nano_runs WHERE run_id = %s), "
-    "(SELECT count(*) FROM nano_rows WHERE run IN (SELECT key FROM nano_runs WHERE run_id = %s))"
+    "(SELECT count(*) + count(next_path) FROM nano_rows WHERE run IN (SELECT key FROM nano_runs WHERE run_id = %s))"
 )
 
 

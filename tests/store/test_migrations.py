@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ import sqlalchemy as sa
 from postgres import url_of
 
 from nano_vm.errors import StoreError
+from nano_vm.records.status import StepStatus
 from nano_vm.server.tables import METADATA
-from nano_vm.store.protocol import open_tables
+from nano_vm.store.protocol import Append, open_tables
+from nano_vm.store.records import INTENT, STEP, Row, StoredRun
+from nano_vm.store.seals import RunSeal
+from nano_vm.store.sql import cells, migrations, schema
 from nano_vm.store.sql import database as database_module
-from nano_vm.store.sql import migrations, schema
 from nano_vm.store.sql.store import SqlStore
 
 LATER = """
@@ -136,6 +141,44 @@ def test_a_store_with_a_server_is_a_store(url: str) -> None:
         assert list(store.runs()) == []
 
 
+def test_rows_of_version_4_are_read_and_gone_on_with(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An intent had a row of its own there, also after a step."""
+    step = Row(STEP, "", "a", "tool", StepStatus.SUCCESS, 5, 9, {"n": 1}, "done")
+    rows = [replace(step, path=f"s{n // 2}") if n % 2 else begun(f"s{n // 2}") for n in range(5)]
+    run = StoredRun("r", "refund", "d" * 64, 1, salt=b"0123456789abcdef", status="running")
+    run.rows = rows
+    with monkeypatch.context() as patch, SqlStore(url) as store:
+        patch.setattr(cells, "_goes_with", lambda *_: False)
+        assert store.create(run)
+        with store.database.writing() as connection:
+            for name in ("next_path", "next_type", "next_ns"):
+                connection.run(f"ALTER TABLE nano_rows DROP COLUMN {name}")
+            connection.run("UPDATE nano_meta SET value = '4' WHERE name = 'schema'")
+    with pytest.raises(StoreError, match=r"of version 4, .* nano-vm store upgrade"):
+        SqlStore(url)
+    SqlStore(url, upgrade=True).close()
+    with SqlStore(url) as store:
+        assert store.check() == []
+        assert store.load("r").rows == store.rows_after("r") == rows
+        more = [replace(step, path="s2"), begun("s3")]
+        sealed = RunSeal(store.load("r")).after(more)
+
+        async def gone_on() -> None:
+            await store.append(Append(run.key, 1, more, sealed, after=5))
+
+        asyncio.run(gone_on())
+        assert store.load("r").rows == [*rows, *more]
+        assert store.check() == []
+        with store.database.reading() as connection:
+            assert connection.one("SELECT count(*), count(next_path) FROM nano_rows") == (6, 1)
+
+
+def begun(path: str) -> Row:
+    return Row(INTENT, "", path, "tool", None, 5)
+
+
 def revisions(folder: Path, monkeypatch: pytest.MonkeyPatch, *whats: str) -> None:
     """Have newer revisions, each of which raises the version of the tables of runs."""
     known = schema.SCHEMA_VERSION
@@ -198,7 +241,7 @@ def test_the_tables_of_a_newer_server_are_refused_in_a_line(url: str) -> None:
 
 
 def test_the_tables_of_an_older_server_are_upgraded_by_a_command(url: str) -> None:
-    brought_up_to(url, "0002")
+    brought_up_to(url, "0003")
     with pytest.raises(StoreError, match="tables of an older server; nano-vm store upgrade"):
         open_tables(url)
     SqlStore(url, upgrade=True).close()

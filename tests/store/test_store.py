@@ -31,7 +31,7 @@ from postgres import PostgresServer, url_of
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.records.status import StepStatus
 from nano_vm.store.protocol import Append, RunFilter, open_store
-from nano_vm.store.records import INTENT, STEP, Erased, Message, Row, StoredRun
+from nano_vm.store.records import INTENT, PAUSED, STEP, Erased, Message, Row, StoredRun
 from nano_vm.store.seals import RunSeal, seal_of
 from nano_vm.store.sql import writer as writing
 from nano_vm.store.sql.dialect import SCHEMES
@@ -81,7 +81,7 @@ def new_run(**fields: Any) -> StoredRun:
 
 
 def step(number: int, output: Any = None, **fields: Any) -> Row:
-    return Row(
+    row = Row(
         STEP,
         "",
         f"s{number}",
@@ -89,8 +89,9 @@ def step(number: int, output: Any = None, **fields: Any) -> Row:
         StepStatus.SUCCESS,
         10**18 + number,
         10**18 + number + 5,
-        **{"output": output, **fields},
+        output=output,
     )
+    return replace(row, **fields)
 
 
 def intent(number: int) -> Row:
@@ -163,6 +164,7 @@ ROWS = [
         rest={"extra": {"branch": "then", "references": {"$a": "1"}}},
     ),
     step(2, None),
+    intent(3),
 ]
 
 
@@ -186,6 +188,67 @@ def test_a_run_comes_back_as_it_was_put_in(store: SqlStore) -> None:
     assert found == run
     assert list(found.inputs) == ["z", "a"], "the order of keys is part of a value"
     assert store.load(run.run_id, rows=False).rows == []
+
+
+def held(store: SqlStore, run: StoredRun) -> list[int]:
+    """The numbers under which rows of a run stand in the table."""
+    with store.database.reading() as connection:
+        found = connection.all("SELECT seq FROM nano_rows WHERE run = ? ORDER BY seq", run.key)
+    return [seq for (seq,) in found]
+
+
+def test_a_step_and_the_intent_after_it_are_one_row_of_the_table(store: SqlStore) -> None:
+    run = new_run()
+    assert store.create(run)
+    rows = [intent(1), *(row for n in (1, 2, 3) for row in (step(n, LONG), intent(n + 1)))]
+    must(store, Append(run.key, 1, rows[:1]), Append(run.key, 1, rows[1:3]))
+    must(store, Append(run.key, 1, rows[3:]))
+    assert held(store, run) == [0, 1, 3, 5]
+    assert store.load(run.run_id).rows == rows
+    for seq in range(-2, 9):
+        for limit in (None, *range(9)):
+            first = max(seq + 1, 0)
+            expected = rows[first : None if limit is None else first + limit]
+            assert store.rows_after(run.run_id, seq, limit=limit) == expected, (seq, limit)
+    assert store.standings([run.run_id])[run.run_id].rows == 7
+
+
+# Each is followed by an intent, or is one, that has a row of its own.
+APART = {
+    "of another frame": [step(1), replace(intent(2), frame="fork:0")],
+    "with something to say": [step(1), replace(intent(2), rest={"owner": "me"})],
+    "after an intent": [intent(1), intent(2)],
+    "after a pause": [step(1, status=StepStatus.SUSPENDED, kind=PAUSED), intent(2)],
+    "with a request": [step(1), replace(intent(2), request={"n": 1})],
+    "that says when it ended": [step(1), replace(intent(2), finished_ns=10**18 + 9)],
+}
+
+
+@pytest.mark.parametrize("what", APART)
+def test_what_is_no_plain_intent_after_its_step_has_a_row_of_its_own(
+    store: SqlStore, what: str
+) -> None:
+    run = new_run()
+    assert store.create(run)
+    must(store, Append(run.key, 1, APART[what]))
+    assert held(store, run) == [0, 1]
+    assert store.load(run.run_id).rows == APART[what]
+
+
+def test_a_step_and_its_intent_that_were_stored_are_recognised(store: SqlStore) -> None:
+    """However much of them is given again, as after a lost answer."""
+    run = new_run()
+    assert store.create(run)
+    rows = [step(1), intent(2), step(2), intent(3)]
+    must(store, Append(run.key, 1, rows[:2], after=0))
+    must(store, Append(run.key, 1, rows[:2], after=0), Append(run.key, 1, rows[1:2], after=1))
+    must(store, Append(run.key, 1, rows, after=0))
+    assert held(store, run) == [0, 2]
+    other = [step(1), replace(intent(2), started_ns=5), *rows[2:]]
+    for wrong in (Append(run.key, 1, other, after=0), Append(run.key, 1, other[1:], after=1)):
+        (error,) = append(store, wrong)
+        assert isinstance(error, StoreError)
+    assert store.load(run.run_id).rows == rows
 
 
 def test_an_id_is_taken_once(store: SqlStore) -> None:
@@ -832,14 +895,29 @@ DAMAGE = {
         "row 1 is not what was written",
         True,
     ),
+    "an edited path of an intent": (
+        "UPDATE nano_rows SET next_path = 'other' WHERE seq = 4",
+        "row 4 is not what was written",
+        True,
+    ),
+    "an intent that is lost": (
+        "UPDATE nano_rows SET next_path = NULL, next_type = NULL, next_ns = NULL WHERE seq = 4",
+        "5 rows of 6 is not what was written",
+        True,
+    ),
+    "an intent without its type": (
+        "UPDATE nano_rows SET next_path = NULL, next_ns = NULL WHERE seq = 4",
+        "5 rows of 6 is not what was written",
+        True,
+    ),
     "a lost row": (
         "DELETE FROM nano_rows WHERE seq = 2",
-        "4 rows of 5 is not what was written",
+        "5 rows of 6 is not what was written",
         True,
     ),
     "a lost last row": (
         "DELETE FROM nano_rows WHERE seq = 4",
-        "4 rows of 5 is not what was written",
+        "4 rows of 6 is not what was written",
         True,
     ),
     "an edited header": (

@@ -137,44 +137,68 @@ def messages(used: bool) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
 
 
 def row_edits(runs: tuple[str, ...]) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
-    """Rows dropped, doubled, swapped, and given to another run, with the count of rows mended."""
+    """Rows dropped, doubled, swapped, and given to another run, with the count of rows mended; and
+    the intent dropped that stands with a step.
+    """
 
     def edits(connection: sqlite3.Connection) -> Iterator[Edit]:
-        for key, run_id, count in connection.execute(
-            "SELECT key, run_id, row_count FROM nano_runs"
-        ).fetchall():
+        for key, run_id in connection.execute("SELECT key, run_id FROM nano_runs").fetchall():
             if run_id not in runs:
                 continue
-            for seq in range(count):
+            before: int | None = None
+            for (seq,) in connection.execute(
+                "SELECT seq FROM nano_rows WHERE run = ? ORDER BY seq", (key,)
+            ).fetchall():
                 yield lambda c, k=key, s=seq: _drop(c, k, s)  # type: ignore[misc]
                 yield lambda c, k=key, s=seq: _double(c, k, s)  # type: ignore[misc]
-                if seq:
-                    yield lambda c, k=key, s=seq: _swap(c, k, s)  # type: ignore[misc]
+                if before is not None:
+                    yield lambda c, k=key, b=before, s=seq: _swap(c, k, b, s)  # type: ignore[misc]
+                if _count(connection, key, seq) > 1:
+                    yield lambda c, k=key, s=seq: _drop_next(c, k, s)  # type: ignore[misc]
+                before = seq
 
     return edits
 
 
+def _count(connection: sqlite3.Connection, key: int, seq: int) -> int:
+    """How many rows of a run are stored as the row *seq*."""
+    (count,) = connection.execute(
+        "SELECT 1 + (next_path IS NOT NULL) FROM nano_rows WHERE run = ? AND seq = ?", (key, seq)
+    ).fetchone()
+    return int(count)
+
+
 def _drop(connection: sqlite3.Connection, key: int, seq: int) -> None:
+    count = _count(connection, key, seq)
     connection.execute("DELETE FROM nano_rows WHERE run = ? AND seq = ?", (key, seq))
+    _shift(connection, key, seq, -count)
+
+
+def _drop_next(connection: sqlite3.Connection, key: int, seq: int) -> None:
+    connection.execute(
+        "UPDATE nano_rows SET next_path = NULL, next_type = NULL, next_ns = NULL "
+        "WHERE run = ? AND seq = ?",
+        (key, seq),
+    )
     _shift(connection, key, seq, -1)
-    connection.execute("UPDATE nano_runs SET row_count = row_count - 1 WHERE key = ?", (key,))
 
 
 def _double(connection: sqlite3.Connection, key: int, seq: int) -> None:
-    _shift(connection, key, seq, 1)
+    count = _count(connection, key, seq)
+    _shift(connection, key, seq, count)
     names = ", ".join(
         name for name in damage.columns(connection, "nano_rows") if name not in ("run", "seq")
     )
     connection.execute(
-        f"INSERT INTO nano_rows (run, seq, {names}) SELECT run, seq + 1, {names} FROM nano_rows "
+        f"INSERT INTO nano_rows (run, seq, {names}) SELECT run, seq + ?, {names} FROM nano_rows "
         f"WHERE run = ? AND seq = ?",
-        (key, seq),
+        (count, key, seq),
     )
-    connection.execute("UPDATE nano_runs SET row_count = row_count + 1 WHERE key = ?", (key,))
 
 
-def _swap(connection: sqlite3.Connection, key: int, seq: int) -> None:
-    for old, new in ((seq, -1), (seq - 1, seq), (-1, seq - 1)):
+def _swap(connection: sqlite3.Connection, key: int, before: int, seq: int) -> None:
+    after = before + _count(connection, key, seq)
+    for old, new in ((seq, -1), (before, after), (-1, before)):
         connection.execute(
             "UPDATE nano_rows SET seq = ? WHERE run = ? AND seq = ?", (new, key, old)
         )
@@ -187,6 +211,7 @@ def _shift(connection: sqlite3.Connection, key: int, after: int, by: int) -> Non
     connection.execute(
         "UPDATE nano_rows SET seq = -seq - 1000 + ? WHERE run = ? AND seq < 0", (by, key)
     )
+    connection.execute("UPDATE nano_runs SET row_count = row_count + ? WHERE key = ?", (by, key))
 
 
 def deleted(runs: tuple[str, ...]) -> Callable[[sqlite3.Connection], Iterator[Edit]]:

@@ -7,7 +7,7 @@ holds it, and ``!`` and the salted hash of a value that was erased. JSON begins 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from struct import Struct
 from typing import Any
@@ -21,7 +21,9 @@ from ...values import UNSET, canonical
 from ..encryption import ANY_PROJECT, StoreKeys
 from ..receipts import Entry
 from ..records import (
+    INTENT,
     STATUSES,
+    STEP,
     Erased,
     Message,
     Row,
@@ -31,7 +33,10 @@ from ..records import (
     counts_of,
     used,
 )
-from .schema import CALL, ROW_CELLS, RUN_FIELDS
+from .schema import CALL, NEXT, ROW_CELLS, RUN_FIELDS
+
+Cells = tuple[Any, ...]
+"""The columns `ROW_CELLS`: of one row of a run, or of a step and the intent after it."""
 
 INLINE_BYTES = 40
 """A value up to this long stands in its cell: a hash is hardly shorter."""
@@ -49,9 +54,14 @@ UPDATABLE = frozenset(
 )
 
 _NUMBERS = Struct("<7q").pack  # half the time of a formatted text
+_TWO_NUMBERS = Struct("<2q").pack
+_KIND, _FRAME, _STARTED = map(ROW_CELLS.index, ("kind", "frame", "started_ns"))
 _FIXED = "run_id program_name program_digest created_ns seed parent project submitter".split()
 NO_CALL = (None,) * (len(ROW_CELLS) - CALL)
 """The last cells of a row that no model call has."""
+
+NO_NEXT = (None,) * (CALL - NEXT)
+"""Those before them, of a row that holds no intent beside its step."""
 
 _TYPES = {name: number for number, name in enumerate(TYPES)}
 _STATUSES = {status: number for number, status in enumerate(STATUSES)}
@@ -112,10 +122,10 @@ def message_cell(message: Message, keys: StoreKeys | None, project: str = ANY_PR
     return body if keys is None else keys.seal(body, project)
 
 
-def row_cells(row: Row, bodies: Bodies) -> tuple[Any, ...]:
-    """A row without its run and number."""
+def row_cells(row: Row, bodies: Bodies, following: Cells = NO_NEXT) -> Cells:
+    """A row without its run and number; *following* is what it says of the intent after it."""
     finished = row.finished_ns
-    return (
+    own: Cells = (
         row.kind,
         row.frame,
         row.path,
@@ -126,8 +136,60 @@ def row_cells(row: Row, bodies: Bodies) -> tuple[Any, ...]:
         bodies.cell(row.request),
         bodies.cell(row.output),
         None if row.rest is None else bodies.cell(row.rest),
-        *(NO_CALL if row.model is None and row.usage is None else _call(row)),
     )
+    call = NO_CALL if row.model is None and row.usage is None else _call(row)
+    return own + following + call
+
+
+def rows_cells(rows: Sequence[Row], bodies: Bodies) -> list[Cells]:
+    """The cells of *rows*, where an intent that says no more than it must stands with the step
+    before it, if that is of the same frame.
+    """
+    made: list[Cells] = []
+    last = len(rows) - 1
+    at = 0
+    while at <= last:
+        row = rows[at]
+        if at < last and row.kind == STEP and _goes_with(rows[at + 1], row):
+            at += 1
+            after = rows[at]
+            following = after.path, _TYPES[after.type], after.started_ns - row.started_ns
+            made.append(row_cells(row, bodies, following))
+        else:
+            made.append(row_cells(row, bodies))
+        at += 1
+    return made
+
+
+def _goes_with(row: Row, step: Row) -> bool:
+    """Whether *row*, which follows *step*, is an intent that can stand with it."""
+    return (
+        row.kind == INTENT
+        and row.rest is None
+        and row.frame == step.frame
+        and row.request is UNSET
+        and row.output is UNSET
+        and row.status is None
+        and not row.finished_ns
+        and row.model is None
+        and row.usage is None
+    )
+
+
+def count_of(cells: Cells) -> int:
+    """How many rows of a run *cells* are, which may be followed by other columns."""
+    return 1 if cells[NEXT] is None else 2
+
+
+def parted(cells: Cells) -> Iterator[Cells]:
+    """The same row or rows, with cells for each."""
+    if cells[NEXT] is None:
+        yield cells
+        return
+    path, type_, after_ns = cells[NEXT:CALL]
+    yield (*cells[:NEXT], *NO_NEXT, *cells[CALL:])
+    alone = (INTENT, cells[_FRAME], path, type_, None, cells[_STARTED] + after_ns)
+    yield alone + (None,) * (len(ROW_CELLS) - len(alone))
 
 
 def _call(row: Row) -> tuple[Any, ...]:
@@ -136,9 +198,9 @@ def _call(row: Row) -> tuple[Any, ...]:
     return row.model, step, *counts_of(row.usage)
 
 
-def row_crc(key: int, seq: int, cells: tuple[Any, ...]) -> int:
+def row_crc(key: int, seq: int, cells: Cells) -> int:
     """What shows a row that was damaged where it lies."""
-    kind, frame, path, type_, status, started, lasted, request, output, rest = cells[:CALL]
+    kind, frame, path, type_, status, started, lasted, request, output, rest = cells[:NEXT]
     numbers = _NUMBERS(
         key,
         seq,
@@ -154,7 +216,10 @@ def row_crc(key: int, seq: int, cells: tuple[Any, ...]) -> int:
             (numbers, frame.encode(), path.encode(), request or b"", output or b"", rest or b"")
         )
     )
-    call = cells[CALL:]
+    following, call = cells[NEXT:CALL], cells[CALL:]
+    if following != NO_NEXT:
+        path, type_, after_ns = following
+        crc = crc32(path.encode(), crc32(_TWO_NUMBERS(type_, after_ns), crc))
     return crc if call == NO_CALL else crc32(json.dumps(call).encode(), crc)
 
 
@@ -178,10 +243,13 @@ def run_cells(run: StoredRun, bodies: Bodies) -> dict[str, Any]:
 
 def update_cells(update: Mapping[str, Any], bodies: Bodies) -> dict[str, Any]:
     """The columns of an update."""
-    unknown = [name for name in update if name not in UPDATABLE]
-    if unknown:
-        raise ValueError(f"a run's {unknown[0]!r} is not changed by an append")
-    return {name: bodies.cell(value) if name in CELLS else value for name, value in update.items()}
+    if not UPDATABLE.issuperset(update):
+        unknown = next(name for name in update if name not in UPDATABLE)
+        raise ValueError(f"a run's {unknown!r} is not changed by an append")
+    columns = dict(update)
+    for name in CELLS.intersection(columns):
+        columns[name] = bodies.cell(columns[name])
+    return columns
 
 
 def hashes_in(cells: Iterable[bytes | None]) -> list[bytes]:
@@ -232,14 +300,14 @@ def _parsed_together(texts: list[bytes], where: str) -> list[Any]:
     raise StoreError(f"{where}: a value is not JSON; the database is damaged")
 
 
-def row_of(cells: tuple[Any, ...], values: Mapping[bytes | None, Any]) -> Row:
-    """A row as it was appended.
+def row_of(cells: Cells, values: Mapping[bytes | None, Any]) -> Row:
+    """A row as it was appended; of two, the first.
 
     Raises:
         ValueError: If a column holds what no row has; LookupError, TypeError or AttributeError
         likewise.
     """
-    kind, frame, path, type_, status, started, lasted, request, output, rest = cells[:CALL]
+    kind, frame, path, type_, status, started, lasted, request, output, rest = cells[:NEXT]
     call = cells[CALL:]
     model, usage = (None, None) if call == NO_CALL else _call_of(call, path)
     if lasted is None:
@@ -262,6 +330,18 @@ def row_of(cells: tuple[Any, ...], values: Mapping[bytes | None, Any]) -> Row:
         model,
         usage,
     )
+    return checked_row(row)
+
+
+def next_of(cells: Cells) -> Row | None:
+    """The intent that stands beside a step, if one does; raises as `row_of` does."""
+    path, type_, after_ns = following = cells[NEXT:CALL]
+    if following == NO_NEXT:
+        return None
+    if cells[_KIND] != STEP or not path:
+        raise ValueError("it holds an intent and is no step")
+    began = cells[_STARTED] + after_ns
+    row = Row(INTENT, cells[_FRAME], path, TYPES[type_] if type_ >= 0 else "", None, began)
     return checked_row(row)
 
 

@@ -16,7 +16,7 @@ from ..signing import SigningKey
 from ..sql import accounts, events, listing, receipts
 from ..transfer import document_digest, read_export, run_lines
 from ..waits import matched
-from .cells import Bodies, message_cell, row_cells, run_cells
+from .cells import Bodies, message_cell, rows_cells, run_cells
 from .database import Connection, Database
 from .read import loaded
 from .writer import insert_rows, settle
@@ -69,8 +69,7 @@ def _take(connection: Connection, run: StoredRun) -> bool:
         return False
     key = run.key = int(found[0])
     listing.index_labels(connection, run)
-    cells = [row_cells(row, bodies) for row in run.rows]
-    insert_rows(connection, [(key, seq, row) for seq, row in enumerate(cells)])
+    insert_rows(connection, [(key, 0, rows_cells(run.rows, bodies))])
     messages = [(message, 0) for message in run.inbox] + [(message, 1) for message in run.decided]
     connection.many(
         "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, ?)",

@@ -14,7 +14,17 @@ from typing import Any
 from ...errors import StoreError, UnknownRun
 from ..encryption import opened
 from ..records import UNREADABLE, Row, StoredRun, message_of
-from .cells import CELLS, decoded, hashes_in, row_crc, row_of, run_crc, run_of
+from .cells import (
+    CELLS,
+    count_of,
+    decoded,
+    hashes_in,
+    next_of,
+    row_crc,
+    row_of,
+    run_crc,
+    run_of,
+)
 from .database import Connection
 from .schema import ROW_CELLS, ROW_VALUES, RUN_FIELDS
 
@@ -27,7 +37,7 @@ _SENT = "id, kind, message, signature, used"
 INBOX = f"SELECT {_SENT} FROM nano_inbox WHERE run = ? ORDER BY id"
 _INBOXES_OF_RUNS = f"SELECT {_SENT}, run FROM nano_inbox WHERE run IN (*) ORDER BY run, id"
 RUN_ID = RUN_FIELDS.index("run_id")
-_SEQ, _CRC = len(ROW_CELLS), len(ROW_CELLS) + 1
+SEQ, _CRC = len(ROW_CELLS), len(ROW_CELLS) + 1
 """Where number and checksum of a row stand, after its cells."""
 
 Columns = tuple[Any, ...]
@@ -138,14 +148,28 @@ def rows_after(connection: Connection, run_id: str, seq: int, limit: int | None)
     key, count = found
     first = max(seq + 1, 0)
     last = count if limit is None else min(count, first + limit)
-    stored = connection.all(f"{_ROW} AND seq >= ? AND seq < ? ORDER BY seq", key, first, last)
-    if len(stored) != max(last - first, 0):
-        raise damaged(run_id, f"{len(stored)} rows of {last - first}")
+    begin, stored = between(connection, key, first, last)
     values = values_of(connection, (), stored, f"run {run_id!r}")
     try:
-        return list(rows_of(run_id, key, first, stored, values))
+        rows = list(rows_of(run_id, key, begin, stored, values))[first - begin : last - begin]
     except UNREADABLE as error:
         raise damaged(run_id, "a row") from error
+    if len(rows) != max(last - first, 0):
+        raise damaged(run_id, f"{len(rows)} rows of {last - first}")
+    return rows
+
+
+def between(connection: Connection, key: int, first: int, last: int) -> tuple[int, list[Columns]]:
+    """What holds the rows of a run from number *first* to before *last*, as `ROWS` selects it, and
+    the number of the first row that is in it: one before *first*, or one after *last*, may be held
+    together with them.
+    """
+    stored = connection.all(f"{_ROW} AND seq >= ? AND seq < ? ORDER BY seq", key, first - 1, last)
+    if stored and stored[0][SEQ] == first - 1:
+        if count_of(stored[0]) > 1:
+            return first - 1, stored
+        del stored[0]
+    return first, stored
 
 
 def rows_of(
@@ -156,11 +180,16 @@ def rows_of(
     values: Mapping[bytes | None, Any],
 ) -> Iterator[Row]:
     """Rows of a run from number *first* on, of columns that begin with those that `ROWS` selects."""
-    for at, row in enumerate(stored, first):
-        cells = row[:_SEQ]
-        if row[_SEQ] != at or row_crc(key, at, cells) != row[_CRC]:
+    at = first
+    for row in stored:
+        cells = row[:SEQ]
+        if row[SEQ] != at or row_crc(key, at, cells) != row[_CRC]:
             raise damaged(run_id, f"row {at}")
         yield row_of(cells, values)
+        following = next_of(cells)
+        if following is not None:
+            yield following
+        at += count_of(cells)
 
 
 def headers(
@@ -264,8 +293,9 @@ def assembled(
     try:
         if run_crc(named) != fields[-1]:
             raise damaged(named["run_id"], where)
-        if rows is not None and len(rows) != fields[-2]:
-            raise damaged(named["run_id"], f"{len(rows)} rows of {fields[-2]}")
+        count = sum(map(count_of, rows or ()))
+        if rows is not None and count != fields[-2]:
+            raise damaged(named["run_id"], f"{count} rows of {fields[-2]}")
         run = run_of(named, values)
         where = "a row"
         run.rows.extend(rows_of(named["run_id"], fields[0], 0, rows or (), values))

@@ -49,7 +49,7 @@ from ..sql import kept as answers
 from ..sql import limits as windows
 from ..transfer import export
 from ..waits import Entry as WaitEntry
-from .cells import Bodies, message_cell, row_cells, run_cells
+from .cells import Bodies, message_cell, rows_cells, run_cells
 from .database import Connection, Database, marks, padded, parts
 from .read import INBOX, headers, loaded, loaded_each, rows_after, unknown
 from .schema import SCHEMA_VERSION
@@ -804,7 +804,7 @@ class SqlStore(TableStore):
         run.seal = seal_of(run)
         run.signature = signed(run.seal, self.signer) if self.signer is not None else None
         columns = run_cells(run, bodies) | {"fence": 1, "row_count": len(run.rows)}
-        cells = [row_cells(row, bodies) for row in run.rows]  # of a fork: what it takes
+        cells = rows_cells(run.rows, bodies)  # of a fork: what it takes
 
         def job(connection: Connection, added: Bodies) -> bool:
             found = connection.one(
@@ -828,7 +828,7 @@ class SqlStore(TableStore):
                 return False
             run.key, run.fence = int(found[0]), 1
             if new:
-                insert_rows(connection, [(run.key, seq, row) for seq, row in enumerate(cells)])
+                insert_rows(connection, [(run.key, 0, cells)])
                 listing.index_labels(connection, run)
                 self._accompany(connection)
             return True

@@ -33,6 +33,7 @@ from .read import (
     HEADER,
     INBOX,
     ROWS,
+    SEQ,
     assembled,
     cells_of,
     damaged,
@@ -41,7 +42,7 @@ from .read import (
     opened_messages,
     values_of,
 )
-from .schema import ROW_VALUES, RUN_FIELDS
+from .schema import CALL, NEXT, ROW_VALUES, RUN_FIELDS
 
 PRUNE_RUNS = 100
 """Runs that one transaction deletes."""
@@ -79,10 +80,12 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
         run.key,
     )
     changed = []
-    for seq, row in enumerate(run.rows):
+    for fields in stored:
+        seq = fields[SEQ]
+        row = run.rows[seq]
         row.request, row.output = _gone(salt, row.request), _gone(salt, row.output)
         row.rest = None if row.rest is None else _gone(salt, row.rest)
-        cells = row_cells(row, bodies)
+        cells = row_cells(row, bodies, fields[NEXT:CALL])
         changed.append((*cells[ROW_VALUES], row_crc(run.key, seq, cells), run.key, seq))
     connection.many(
         "UPDATE nano_rows SET request = ?, output = ?, rest = ?, crc = ? WHERE run = ? AND seq = ?",

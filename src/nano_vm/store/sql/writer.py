@@ -16,7 +16,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -29,8 +29,19 @@ from ..records import ENDED
 from ..signing import SigningKey
 from ..sql import events, receipts
 from ..waits import Waits
-from .cells import NO_CALL, Bodies, row_cells, row_crc, update_cells
+from .cells import (
+    NO_CALL,
+    Bodies,
+    Cells,
+    count_of,
+    parted,
+    row_cells,
+    row_crc,
+    rows_cells,
+    update_cells,
+)
 from .database import Connection, Database
+from .read import SEQ, between
 from .schema import CALL, ROW_CELLS
 
 BATCH_ITEMS = 1000
@@ -69,26 +80,35 @@ Job = Callable[[Connection, Bodies], Any]
 
 
 def _insertion(cells: Sequence[str]) -> str:
-    names = ("run", "seq", *cells, "crc")
+    names = ("run", "seq", "crc", *cells)
     return f"INSERT INTO nano_rows ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
 
 
+_VALUES = ("output", "error", "waiting")
+_HELD = (
+    f"SELECT key, fence, row_count, run_id, seal, status, {', '.join(_VALUES)} FROM nano_runs "
+    "WHERE key IN (*) ORDER BY key"
+)
 _INSERT_CALLS, _INSERT_OTHERS = _insertion(ROW_CELLS), _insertion(ROW_CELLS[:CALL])
 
 
-def insert_rows(connection: Connection, rows: Iterable[tuple[int, int, tuple[Any, ...]]]) -> None:
-    """Insert rows, each by its run, its number and its cells.
+def insert_rows(
+    connection: Connection, appended: Iterable[tuple[int, int, Iterable[Cells]]]
+) -> None:
+    """Insert rows: each time the run, the number of the first row, and the cells from there on.
 
     Most are of no model call, and leave out the columns of one: to bind six parameters that are
     NULL takes two thirds of the time of binding all others (1.5 of 4.2 µs a row, SQLite).
     """
     calls, others = [], []
-    for key, seq, cells in rows:
-        crc = row_crc(key, seq, cells)
-        if cells[CALL:] == NO_CALL:
-            others.append((key, seq, *cells[:CALL], crc))
-        else:
-            calls.append((key, seq, *cells, crc))
+    for key, seq, made in appended:
+        for cells in made:
+            found = (key, seq, row_crc(key, seq, cells))
+            if cells[CALL:] == NO_CALL:
+                others.append(found + cells[:CALL])
+            else:
+                calls.append(found + cells)
+            seq += count_of(cells)
     connection.many(_INSERT_OTHERS, others)
     connection.many(_INSERT_CALLS, calls)
 
@@ -117,6 +137,10 @@ class _Item:
         "value",
     )
 
+    bodies: Bodies  # of an append that was encoded, of a job that was run
+    rows: Sequence[Cells]
+    columns: dict[str, Any]
+
     def __init__(
         self,
         keys: StoreKeys | None,
@@ -132,9 +156,6 @@ class _Item:
         self.job, self.append, self.future, self.loop, self.order = job, append, future, loop, order
         self.since = time.monotonic()
         self.put_off = False
-        self.bodies = Bodies(self.keys)
-        self.rows: Sequence[tuple[Any, ...]] = ()
-        self.columns: dict[str, Any] = {}
         self.value: Any = None
         self.error: BaseException | None = None
 
@@ -155,21 +176,49 @@ class _Item:
             return self.again or self.order is not None
         return self.append.after is not None or not self.append.rows
 
-    def encode(self, there: int = 0) -> None:
-        """Make the cells, without those of the first rows that are *there* already; what is no
-        value fails this item alone.
+    def encode(self, there: int = 0) -> int:
+        """Make the cells, without those of the first rows that are *there* already; how many bytes
+        of values stand beside them. What is no value fails this item alone.
         """
         append = self.append
         if append is None:
-            return
-        self.bodies = Bodies(self.keys, append.project)
+            return 0
+        bodies = self.bodies = Bodies(self.keys, append.project)
+        self.rows, self.columns = (), {}
         try:
-            self.rows = [row_cells(row, self.bodies) for row in append.rows[there:]]
+            self.rows = rows_cells(append.rows[there:], bodies)
             if append.update:
-                self.columns = update_cells(append.update, self.bodies)
+                self.columns = update_cells(append.update, bodies)
         except (ValueError, TypeError, KeyError, VMError) as error:
             self.error = StoreError(f"a row that cannot be stored: {type(error).__name__}: {error}")
             self.error.__cause__ = error
+        return sum(len(body) for body, _ in bodies.added.values()) if bodies.added else 0
+
+
+class _Held:
+    """A run as a transaction holds it, and what appends change of it."""
+
+    __slots__ = ("changes", "count", "fence", "run_id", "seal", "status", "values")
+
+    def __init__(
+        self, fence: int, count: int, run_id: str, seal: str, status: str, *values: bytes | None
+    ) -> None:
+        self.fence, self.count, self.run_id = fence, count, run_id
+        self.seal, self.status = seal, status
+        self.values = values  # the cells of `_VALUES`
+        self.changes: dict[str, Any] = {}  # by column
+
+    def change(self, columns: Mapping[str, Any], bodies: Bodies) -> None:
+        """Set *columns*; values that they had are dropped, and an end has a receipt."""
+        for name, cell in zip(_VALUES, self.values, strict=True):
+            if name in columns:
+                bodies.drop(self.changes.get(name, cell))
+        self.changes.update(columns)
+        self.status = columns.get("status", self.status)
+        # with its seal it was stored before, and the answer lost
+        if self.status in ENDED and self.changes.get("seal") != self.seal:
+            seal, at = self.changes.get("seal", self.seal), self.changes.get("finished_ns", 0)
+            bodies.entries.append(Entry(HAS_ENDED, self.run_id, seal, at))
 
 
 class Writer:
@@ -296,9 +345,8 @@ class Writer:
                 break
             if item is None:
                 return batch, True
-            item.encode()
+            size += item.encode()
             batch.append(item)
-            size += sum(len(body) for body, _ in item.bodies.added.values())
             if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
                 break
         return batch, False
@@ -440,103 +488,58 @@ class Writer:
         values in the order of their hashes. The hash of the newest receipt that this process made.
         """
         bodies = Bodies(self.database.keys)
-        appends = []
-        for item in sorted(batch, key=lambda item: item.order or ""):
-            if item.error is not None:
-                continue
-            if item.job is None:
-                appends.append(item)
-                continue
-            item.value = None
-            item.bodies = Bodies(self.database.keys)
-            try:
-                item.value = item.job(connection, item.bodies)
-            except VMError as error:  # raised by the job before it wrote
-                item.error = error
-                continue
-            bodies.add(item.bodies)
-            for digest, count in item.bodies.dropped.items():
-                bodies.dropped[digest] = bodies.dropped.get(digest, 0) + count
-        if appends:
-            self._appends(connection, appends, bodies)
+        sound = [item for item in batch if item.error is None]
+        jobs = [item for item in sound if item.append is None]
+        for item in sorted(jobs, key=lambda item: item.order or ""):
+            self._job(connection, item, bodies)
+        if len(jobs) < len(sound):
+            self._appends(connection, [item for item in sound if item.append is not None], bodies)
         settle(connection, bodies)
         return receipts.add(connection, bodies.entries, self.signer, self._receipt)
 
+    def _job(self, connection: Connection, item: _Item, bodies: Bodies) -> None:
+        assert item.job is not None
+        item.value, item.bodies = None, Bodies(self.database.keys)
+        try:
+            item.value = item.job(connection, item.bodies)
+        except VMError as error:  # raised by the job before it wrote
+            item.error = error
+            return
+        bodies.add(item.bodies)
+        for digest, count in item.bodies.dropped.items():
+            bodies.dropped[digest] = bodies.dropped.get(digest, 0) + count
+
     def _appends(self, connection: Connection, items: list[_Item], bodies: Bodies) -> None:
         keys = sorted({item.append.key for item in items if item.append is not None})
-        held = (
-            "SELECT key, fence, row_count, output, error, waiting, run_id, seal, status "
-            "FROM nano_runs WHERE key IN (*) ORDER BY key"
-        )
-        held += self.database.dialect.skip_locked  # nobody claims the run until the commit
-        runs = {run[0]: run for run in connection.among(held, keys)}
+        held = _HELD + self.database.dialect.skip_locked  # nobody claims the run until the commit
+        runs = {key: _Held(*found) for key, *found in connection.among(held, keys)}
         locked = self._locked(connection, [key for key in keys if key not in runs])
-        rows: list[tuple[int, int, tuple[Any, ...]]] = []
-        updates: dict[int, dict[str, Any]] = {}
+        rows: list[tuple[int, int, Sequence[Cells]]] = []
         used: list[tuple[int, int]] = []
         seen: list[tuple[int, int]] = []
         waits: dict[int, Waits] = {}
         for item in items:
             append = item.append
             assert append is not None
-            run = runs.get(append.key)
-            item.put_off = append.key in locked
-            if item.put_off:
-                waited = time.monotonic() - item.since
-                if waited > self.database.busy_timeout_seconds:
-                    item.put_off, item.error = (
-                        False,
-                        self.database.locked(f"run number {append.key}", waited),
-                    )
+            key = append.key
+            item.put_off = key in locked and self._may_wait(item, key)
+            run = runs.get(key)
+            if key in locked or not self._takes(connection, item, run):
                 continue
-            count = updates.get(append.key, {}).get("row_count", run[2] if run is not None else 0)
-            there = self._there(connection, append, count)
-            if run is None or run[1] != append.fence:
-                if not append.rows or there < len(append.rows):
-                    item.error = LeaseLost(
-                        f"run number {append.key} has another owner now; what it did since is not "
-                        f"kept here"
-                    )
-                continue
-            if updates.get(append.key, {}).get("status", run[8]) in ENDED:
-                # nothing of it changes any more, though it may have been erased; what was stored
-                # before, and the answer lost, is there
-                if append.after is None or append.after + len(append.rows) > count:
-                    item.error = LeaseLost(f"run number {append.key} has ended")
-                continue
-            if append.after is not None and append.after + there != count:
-                item.error = StoreError(
-                    f"run number {append.key} has {count} rows and not {append.after}: what went "
-                    f"before was not stored"
-                )
-                continue
-            if there:
-                item.encode(there)
+            assert run is not None
             bodies.add(item.bodies)
             if item.rows:
-                changes = updates.setdefault(append.key, {})
-                seq = count
-                for cells in item.rows:
-                    rows.append((append.key, seq, cells))
-                    seq += 1
-                changes["row_count"] = seq
+                rows.append((key, run.count, item.rows))
+                first = run.count if append.after is None else append.after
+                run.count = run.changes["row_count"] = first + len(append.rows)
             if item.columns:
-                changes = updates.setdefault(append.key, {})
-                old = dict(zip(_VALUES, run[3:6], strict=True)) | changes
-                for name in _VALUES:
-                    if name in item.columns:
-                        bodies.drop(old[name])
-                changes.update(item.columns)
-                # with its seal it was stored before, and the answer lost
-                if changes.get("status") in ENDED and changes.get("seal") != run[7]:
-                    seal, at = changes.get("seal", run[7]), changes.get("finished_ns", 0)
-                    bodies.entries.append(Entry(HAS_ENDED, run[6], seal, at))
+                run.change(item.columns, bodies)
             if append.waits is not None:
-                waits[append.key] = append.waits
-            used.extend((message, append.key) for message in append.used)
-            seen.extend((message, append.key) for message in append.seen)
+                waits[key] = append.waits
+            used += [(message, key) for message in append.used]
+            seen += [(message, key) for message in append.seen]
         insert_rows(connection, rows)
-        for names, values in _by_shape(updates).items():
+        for names, values in _by_shape(runs).items():
             connection.many(
                 f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?",
                 values,
@@ -548,21 +551,57 @@ class Writer:
             "UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen
         )
 
+    def _may_wait(self, item: _Item, key: int) -> bool:
+        """Whether an append to a run that another transaction holds is tried again."""
+        waited = time.monotonic() - item.since
+        if waited <= self.database.busy_timeout_seconds:
+            return True
+        item.error = self.database.locked(f"run number {key}", waited)
+        return False
+
+    def _takes(self, connection: Connection, item: _Item, run: _Held | None) -> bool:
+        """Whether an append is to be written to *run*; where it is not, and was not stored before, it
+        has an error.
+        """
+        append = item.append
+        assert append is not None
+        count, after = len(append.rows), append.after
+        there = 0 if run is None else self._there(connection, append, run.count)
+        if run is None or run.fence != append.fence:
+            if run is None or not count or there < count:
+                item.error = LeaseLost(
+                    f"run number {append.key} has another owner now; what it did since is not "
+                    f"kept here"
+                )
+            return False
+        if run.status in ENDED:
+            # nothing of it changes any more, though it may have been erased; what was stored
+            # before, and the answer lost, is there
+            if after is None or after + count > run.count:
+                item.error = LeaseLost(f"run number {append.key} has ended")
+            return False
+        if after is not None and after + there != run.count:
+            item.error = StoreError(
+                f"run number {append.key} has {run.count} rows and not {after}: what went "
+                f"before was not stored"
+            )
+            return False
+        if there:
+            item.encode(there)
+        return True
+
     def _there(self, connection: Connection, append: Append, count: int) -> int:
         """How many of the first rows of *append* are stored already: it was given before, and the
         answer to it was lost.
         """
         if append.after is None or count <= append.after or not append.rows:
             return 0
-        text = (
-            f"SELECT {', '.join(ROW_CELLS)} FROM nano_rows "
-            "WHERE run = ? AND seq >= ? AND seq < ? ORDER BY seq"
-        )
-        stored = connection.all(text, append.key, append.after, append.after + len(append.rows))
+        after = append.after
+        begin, held = between(connection, append.key, after, after + len(append.rows))
+        stored = [cells for columns in held for cells in parted(columns[:SEQ])][after - begin :]
         unused = Bodies(self.database.keys, append.project)
         same = [
-            tuple(found) == row_cells(row, unused)
-            for found, row in zip(stored, append.rows, strict=False)
+            cells == row_cells(row, unused) for cells, row in zip(stored, append.rows, strict=False)
         ]
         return len(same) if all(same) else 0
 
@@ -573,9 +612,6 @@ class Writer:
         return {
             key for (key,) in connection.among("SELECT key FROM nano_runs WHERE key IN (*)", keys)
         }
-
-
-_VALUES = ("output", "error", "waiting")
 
 
 def settle(connection: Connection, bodies: Bodies) -> None:
@@ -599,10 +635,12 @@ def settle(connection: Connection, bodies: Bodies) -> None:
     )
 
 
-def _by_shape(updates: dict[int, dict[str, Any]]) -> dict[tuple[str, ...], list[tuple[Any, ...]]]:
+def _by_shape(runs: dict[int, _Held]) -> dict[tuple[str, ...], list[tuple[Any, ...]]]:
+    """What is changed of *runs*, by the columns that are changed."""
     shapes: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
-    for key, changes in updates.items():
-        shapes.setdefault(tuple(changes), []).append((*changes.values(), key))
+    for key, run in runs.items():
+        if run.changes:
+            shapes.setdefault(tuple(run.changes), []).append((*run.changes.values(), key))
     return shapes
 
 
