@@ -59,11 +59,12 @@ def per(count: int) -> Callable[[float], str]:
 def stress(effort: Effort) -> Table:
     table = Table(
         "The stress test",
-        "20 tool steps, a condition, one more tool step, 50 context keys; the runs follow each "
-        "other in one task. "
-        "The limit is a hand-written coroutine with a line for each step; the loop makes its "
-        "names as it goes; the loop that keeps records keeps (name, value, start, end) of each "
-        "step, the least that a trace needs, and the two others keep nothing. "
+        "20 tool steps, a condition, one more tool step, 50 context keys. The runs follow each "
+        "other in one task.\n\n"
+        "- The limit is a hand-written coroutine with a line for each step. It keeps nothing.\n"
+        "- The loop makes its names as it goes. It keeps nothing either.\n"
+        "- The loop that keeps records keeps (name, value, start, end) of each step, the least "
+        "that a trace needs.\n\n"
         "A ratio is taken within a round; ± is half the interquartile range of those to the "
         "limit.",
         ["", "µs a program", "programs/s", "× limit", "±", "× loop", "× records", "× ours"],
@@ -247,11 +248,11 @@ def kinds_of_steps(effort: Effort) -> Table:
 def memory(effort: Effort) -> Table:
     table = Table(
         "Memory",
-        "A finished step: of a 10,000-step trace that is kept, beside its values; looked at, its "
-        "`StepResult` is there "
-        "as well. A waiting run: of 10,000 runs of the stress test that wait in a tool, the first "
-        "or the eleventh. "
-        "Allocated is what `tracemalloc` counts, resident what the process has grown by.",
+        "- A finished step: of a 10,000-step trace that is kept, beside its values. Looked at, its "
+        "`StepResult` is there as well.\n"
+        "- A waiting run: of 10,000 runs of the stress test that wait in a tool, the first or the "
+        "eleventh.\n"
+        "- Allocated is what `tracemalloc` counts, resident what the process has grown by.",
         ["bytes", "limit", "ours", "ours less limit"],
     )
 
@@ -352,27 +353,71 @@ def bars_of(sections: Mapping[str, str]) -> list[tuple[str, str]]:
     return found
 
 
+HEADLINES = (
+    ("The stress test", OURS.name, "µs a program", "a run of the stress test, 22 steps, µs"),
+    (
+        "The stress test",
+        OURS.name,
+        "× records",
+        "the same, times a loop by hand that keeps as many records",
+    ),
+    ("The stress test", OURS.name, "× loop", "the same, times a loop by hand that keeps nothing"),
+    ("The stress test", LANGGRAPH.name, "× ours", "LangGraph, times ours"),
+    ("Growth with steps", "10,000", "ours", "a tool step, one of 10,000 in a row, µs"),
+    ("Every kind of step", "model step", "µs", "a model step, µs"),
+    ("Every kind of step", "an item of a `map`", "µs", "an item of a `map`, µs"),
+    ("Every kind of step", "the start of a run", "µs", "the start of a run, µs"),
+    ("Memory", "a finished step", "ours", "a finished step that is kept, bytes"),
+    ("Loading, checking and compiling", "1,000", "YAML", "1,000 steps, YAML to compiled, ms"),
+    ("Imports", "`import nano_vm`", "ms", "`import nano_vm`, ms"),
+)
+"""Of each figure at the top of the page: section, row, column, and what it is."""
+
+
+def figures_of(sections: Mapping[str, str]) -> dict[tuple[str, str, str], str]:
+    """Each figure of a table, by section, row and column."""
+    found = {}
+    for title, section in sections.items():
+        lines = [line for line in section.splitlines() if line.startswith("| ")]
+        head, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
+        for row in rows:
+            found |= {(title, row[0], column): cell for column, cell in zip(head, row, strict=True)}
+    return found
+
+
 def page(sections: Mapping[str, str], measured_on: str) -> str:
     """The whole page; *measured_on* says when and where."""
     bars = bars_of(sections)
     missed = [f"- {what}: {bar.strip()}" for what, bar in bars if bar.startswith("✗")]
+    figures = figures_of(sections)
+    short = [
+        f"| {what} | {figures[section, row, column]} |"
+        for section, row, column, what in HEADLINES
+        if (section, row, column) in figures
+    ]
     head = [
         "# Benchmarks",
         "",
         "<!-- written by `make bench`; do not edit -->",
         measured_on,
         "",
-        "Process CPU time, medians. Every contestant is a process of its own in an environment of "
-        "its own; they take "
-        f"turns of about {BLOCK_MS} ms, each round on one core, so that a busy machine slows all "
-        f"of them alike. The "
-        "garbage collector is as Python sets it, and every answer is checked. `make bench` does "
-        "it again. [What the costs are made of](costs.md) says why a bar is missed.",
+        "| in short | figure |",
+        "|---|---:|",
+        *short,
+        "",
+        f"Bars met: {len(bars) - len(missed)} of {len(bars)}. "
+        "[What the costs are made of](costs.md) says why one is missed.",
+        *(["", "Missed:", "", *missed] if missed else []),
         "",
         "![CPU time for one program of the stress test, on a logarithmic axis](benchmarks.svg)",
         "",
-        f"Bars met: {len(bars) - len(missed)} of {len(bars)}.",
-        *(["", "Missed:", "", *missed] if missed else []),
+        "How it is measured; `make bench` does it again:",
+        "",
+        "- Figures are process CPU time, and medians.",
+        "- Every contestant is a process of its own in an environment of its own. They take turns "
+        f"of about {BLOCK_MS} ms, each round on one core, so that a busy machine slows all of "
+        "them alike.",
+        "- The garbage collector is as Python sets it, and every answer is checked.",
     ]
     return "\n".join(head) + "\n\n" + "\n\n".join(sections.values()) + "\n"
 
@@ -391,7 +436,7 @@ def write(tables: dict[str, Table], described: str, date: str) -> None:
         measured_on = next(line for line in before.splitlines() if line.startswith("Measured on"))
         known |= json.loads(figures.read_text())
         for name, table in tables.items():
-            table.text += f" {told}"
+            table.measured = told
             known["later"][name] = told
     sections = kept | {table.title: table.markdown() for table in tables.values()}
     where.write_text(page(sections, measured_on))

@@ -1430,6 +1430,9 @@ def rows(words: Sequence[str]) -> Iterator[Row]:
         yield Row(name, most, large, exponent(small, large, most / least))
 
 
+SLOWEST = 12
+"""Families that stand at the top of the page."""
+
 HEADS = ["family", "size", "outcome, faults", "load", "graph", "in all", "report", "power"]
 
 INTRODUCTION = """# Growth
@@ -1438,16 +1441,19 @@ INTRODUCTION = """# Growth
 Measured on {date}: {system}, CPython {python}, load average {load}.
 Milliseconds of process time; a busy machine doubles them.
 
-What it costs to load, check, refuse and prepare programs of every shape, each at the size at which
-a limit of the language is met: 10,000 steps, 1 MB of text, depth, nodes of the graph. *Load* is
-`Program.from_dict`, *graph* is its `Flow`. *In all* is what a run pays before its first step: the
-text is read, checked and compiled, or refused with every message at its line and column. *Report*
-is `verify`, for people. *Power* is that of the size by which what is paid in all grows, between a
-quarter of the size and the whole: 1 is linear; n log n is 1.1 here. It is left out where the
-quarter takes less than {least:g} ms.
+What it costs to load, check, refuse and prepare programs of every shape. Each is of the size at
+which it meets a limit of the language: 10,000 steps, 1 MB of text, depth, nodes of the graph.
 
-The bar is one second in all; what misses it is bold: {missed} of {count}. `tests/test_growth.py`
-counts the work of the worst of these families without a clock.
+- *Load* is `Program.from_dict`, *graph* is its `Flow`.
+- *In all* is what a run pays before its first step: the text is read, checked and compiled, or
+  refused with every message at its line and column.
+- *Report* is `verify`, for people.
+- *Power* is that of the size by which what is paid in all grows, between a quarter of the size and
+  the whole: 1 is linear; n log n is 1.1 here. It is left out where the quarter takes less than
+  {least:g} ms.
+
+The bar is one second in all. {missed} of {count} families miss it, and are bold.
+`tests/test_growth.py` counts the work of the worst of these families without a clock.
 """
 
 
@@ -1463,9 +1469,22 @@ def document(found: Sequence[Row]) -> str:
         missed=sum(row.figures.whole > LIMIT_MS for row in found),
         count=len(found),
     )
-    lines = [_line(HEADS, widths), f"| {' | '.join('-' * w for w in widths)} |"]
-    lines += [_line(row.cells, widths) for row in found]
-    return "\n".join([text, *lines, ""])
+    head = [_line(HEADS, widths), f"| {' | '.join('-' * w for w in widths)} |"]
+    slowest = sorted(found, key=lambda row: row.figures.whole, reverse=True)[:SLOWEST]
+    return "\n".join(
+        [
+            text,
+            f"## The {SLOWEST} that take longest\n",
+            *head,
+            *(_line(row.cells, widths) for row in slowest),
+            "\n## All families\n",
+            "<details markdown>",
+            f"<summary>{len(found)} families, by what they are made of</summary>\n",
+            *head,
+            *(_line(row.cells, widths) for row in found),
+            "\n</details>\n",
+        ]
+    )
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

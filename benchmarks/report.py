@@ -51,16 +51,20 @@ class Bar:
     def met(self) -> bool:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
+    @property
+    def demand(self) -> str:
+        """What is wanted, without the figure."""
+        return f"{'at least' if self.at_least else 'at most'} {round(self.limit, 2):,g}"
+
     def __str__(self) -> str:
-        words = "at least" if self.at_least else "at most"
-        return (
-            f"{'✓' if self.met else '✗'} {number(self.value)} {self.unit}, {words} {self.limit:g}"
-        )
+        return f"{'✓' if self.met else '✗'} {number(self.value)} {self.unit}, {self.demand}"
 
 
 @dataclass(slots=True)
 class Table:
-    """One section of the page: figures as text, with the bars that hang on them."""
+    """One section of the page: figures as text, with the bars that they have, and when they were
+    measured where that is another time than the page's.
+    """
 
     title: str
     text: str
@@ -69,10 +73,14 @@ class Table:
     bars: list[Bar] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
     plot: dict[str, tuple[float, float]] = field(default_factory=dict)
+    measured: str = ""
 
     def add(self, *cells: str, bars: Sequence[Bar] = ()) -> None:
         self.bars += bars
-        self.rows.append([*cells, "; ".join(map(str, bars))])
+        told = "; ".join(map(str, bars))
+        if len(bars) == 1 and bars[0].met and number(bars[0].value) in cells:
+            told = f"✓ {bars[0].demand}"  # the figure stands in the row
+        self.rows.append([*cells, told])
 
     def markdown(self) -> str:
         own = [self.columns[0] or "what", *self.columns[1:]]
@@ -91,9 +99,9 @@ class Table:
             "-" * width if i in (0, len(self.columns)) else "-" * (width - 1) + ":"
             for i, width in enumerate(widths)
         ]
-        return "\n".join(
-            [f"## {self.title}", "", self.text, "", line(columns), line(rule), *map(line, rows)]
-        )
+        head = [f"## {self.title}", "", self.text, ""]
+        foot = ["", f"*{self.measured}*"] if self.measured else []
+        return "\n".join([*head, line(columns), line(rule), *map(line, rows), *foot])
 
 
 def number(value: float) -> str:
