@@ -396,6 +396,19 @@ def test_null_for_what_failed_is_trusted_in_a_run() -> None:
     assert told({"catch": [{"errors": ["*"], "next": "t"}]}) == ["unproved"]
 
 
+def in_a_loop(most: int, policy: dict[str, Any], *steps: dict[str, Any]) -> list[str]:
+    """What is proved of *steps*, which are made at most *most* times."""
+    loop = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": most,
+        "on_exhausted": "continue",
+        "steps": list(steps),
+    }
+    made = program(loop, inputs={"properties": {"go": {}}, "required": ["go"]})
+    return shown(made, policy, pay=lambda to: None)
+
+
 def test_an_approval_of_an_error_is_for_that_error() -> None:
     """Once the step has run again, what was shown is another error, or none."""
     text = {"expr": "default($a.error.message, 'none')"}
@@ -404,19 +417,8 @@ def test_an_approval_of_an_error_is_for_that_error() -> None:
     pay = step("p", "pay", args={"to": text})
     policy = {"tools": {"pay": {"args": {"to": {"approval": "boss"}}}}}
 
-    def told(*body: dict[str, Any]) -> list[str]:
-        loop = {
-            "id": "l",
-            "type": "loop",
-            "max_iterations": 2,
-            "on_exhausted": "continue",
-            "steps": list(body),
-        }
-        made = program(loop, inputs={"properties": {"go": {}}, "required": ["go"]})
-        return shown(made, policy, pay=lambda to: None)
-
-    assert told(failing, ask, pay) == ["proved"]
-    assert told(ask, failing, pay) == ["refuted"]
+    assert in_a_loop(2, policy, failing, ask, pay) == ["proved"]
+    assert in_a_loop(2, policy, ask, failing, pay) == ["refuted"]
 
 
 def test_a_decision_about_an_error_is_for_that_error() -> None:
@@ -430,19 +432,8 @@ def test_a_decision_about_an_error_is_for_that_error() -> None:
     failing = step("a", "work", args={"x": "$go"}, on_error="skip")
     pay = step("p", "pay", args={"to": {"expr": "default($a.error.message, 'none')"}})
 
-    def told(*steps: dict[str, Any]) -> list[str]:
-        loop = {
-            "id": "l",
-            "type": "loop",
-            "max_iterations": 1,
-            "on_exhausted": "continue",
-            "steps": list(steps),
-        }
-        made = program(loop, inputs={"properties": {"go": {}}, "required": ["go"]})
-        return shown(made, GUARDED, pay=lambda to: None)
-
-    assert told(failing, guard, pay) == ["proved"]
-    assert told(guard, failing, pay) == ["refuted"]
+    assert in_a_loop(1, GUARDED, failing, guard, pay) == ["proved"]
+    assert in_a_loop(1, GUARDED, guard, failing, pay) == ["refuted"]
 
 
 def test_null_is_among_what_a_fork_gives() -> None:

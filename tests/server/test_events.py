@@ -80,8 +80,10 @@ def approve(world: World, run_id: str) -> None:
     world.work()
 
 
-@pytest.mark.slow
-def test_a_run_is_followed_to_its_end(world: World, address: str, login: Login) -> None:
+def followed(
+    world: World, address: str, login: Login
+) -> tuple[str, list[dict[str, Any]], threading.Thread]:
+    """A run that waits, the events that a developer has seen of it, and the thread that follows."""
     run_id = world.start()
     seen: list[dict[str, Any]] = []
     waits = threading.Event()
@@ -95,6 +97,12 @@ def test_a_run_is_followed_to_its_end(world: World, address: str, login: Login) 
     thread = threading.Thread(target=follow)
     thread.start()
     assert waits.wait(30)
+    return run_id, seen, thread
+
+
+@pytest.mark.slow
+def test_a_run_is_followed_to_its_end(world: World, address: str, login: Login) -> None:
+    run_id, seen, thread = followed(world, address, login)
     assert seen[-1]["data"]["status"] == "suspended"
     approve(world, run_id)
     thread.join(30)
@@ -156,19 +164,7 @@ def test_a_stream_ends_with_the_session(
 def test_a_stream_shows_nothing_to_one_who_may_read_it_no_longer(
     world: World, address: str, login: Login
 ) -> None:
-    run_id = world.start()
-    seen: list[dict[str, Any]] = []
-    waits = threading.Event()
-
-    def follow() -> None:
-        for event in events(login(address, "developer"), run_id):
-            seen.append(event)
-            if event["event"] == "standing":
-                waits.set()
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    assert waits.wait(30)
+    run_id, seen, thread = followed(world, address, login)
     member = f"{SHOP}/members/developer"
     assert world.admin.put(member, json={"role": "viewer"}).is_success
     before = len(seen)

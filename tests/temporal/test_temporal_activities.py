@@ -204,6 +204,20 @@ async def under_way(
     return task
 
 
+async def cut_off(
+    task: asyncio.Future[Any], environment: ActivityEnvironment, by_the_run: bool
+) -> None:
+    """End a call that has not been made, by its run or by its worker."""
+    if by_the_run:
+        environment.cancel()
+        assert await task == Cancelled(called=False)
+    else:
+        task.cancel()
+        with pytest.raises(ApplicationError) as refused:
+            await task
+        assert refused.value.type == NOT_MADE
+
+
 async def test_a_checked_call_does_not_stop_the_loop_while_a_program_is_proved(
     activities: Activities,
 ) -> None:
@@ -232,14 +246,7 @@ async def test_a_call_that_is_cut_off_while_it_is_checked_is_not_made(
     call, environment = checked_call(activities), environment_of()
     with proving(activities):
         task = await under_way(activities, environment, call)
-        if by_the_run:
-            environment.cancel()
-            assert await task == Cancelled(called=False)
-        else:
-            task.cancel()
-            with pytest.raises(ApplicationError) as refused:
-                await task
-            assert refused.value.type == NOT_MADE
+        await cut_off(task, environment, by_the_run)
     assert paid == []
 
 
@@ -301,14 +308,7 @@ async def test_a_call_in_a_thread_that_is_given_up_before_it_begins_is_not_made(
     )
     task = asyncio.ensure_future(environment.run(Activities(vm).call_tool, call))
     await server.asking.wait()
-    if by_the_run:
-        environment.cancel()
-        assert await task == Cancelled(called=False)
-    else:
-        task.cancel()
-        with pytest.raises(ApplicationError) as refused:
-            await task
-        assert refused.value.type == NOT_MADE
+    await cut_off(task, environment, by_the_run)
     server.may.set()
     await server.answered.wait()
     # the thread that had the call has gone on when each thread has done something else
@@ -396,11 +396,4 @@ async def test_a_call_of_a_model_that_is_cut_off_while_its_limits_wait_is_not_ma
     environment, made = environment_of(), Activities(ExecutionVM(Model()))
     task = asyncio.ensure_future(environment.run(made.call_model, ASKED.to_dict()))
     await waits.wait()
-    if by_the_run:
-        environment.cancel()
-        assert await task == Cancelled(called=False)
-    else:
-        task.cancel()
-        with pytest.raises(ApplicationError) as refused:
-            await task
-        assert refused.value.type == NOT_MADE
+    await cut_off(task, environment, by_the_run)

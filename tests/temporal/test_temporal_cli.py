@@ -129,6 +129,7 @@ def test_a_run_survives_its_worker_and_is_kept_in_a_store(
     first.send_signal(signal.SIGKILL)
     first.wait()
     shop.worker()
+    assert until(asked) == [entry]  # the second has the run as far as the first had
     assert main(["approve", run_id, *on, "--shown", "0" * 64, "--by", "mia"]) == 1
     assert "is not the digest" in capsys.readouterr().err
     out = printed(capsys, "approve", run_id, *on, "--shown", entry["shown"], "--by", "mia")

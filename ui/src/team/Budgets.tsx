@@ -89,43 +89,29 @@ function limitsOf(budget: BudgetRow): string {
 
 function Accounts({ accounts }: { accounts: AccountRow[] }) {
   return (
-    <Cells>
-      <thead>
-        <tr>
-          <th>Budget</th>
-          <th>Of</th>
-          <th>Spent</th>
-          <th>Reserved</th>
-          <th>Limit</th>
-          <th>
-            <span className="unseen">Share</span>
-          </th>
-        </tr>
-      </thead>
-      <tbody>
-        {accounts.flatMap((account) =>
-          usedOf(account).map(({ what, spent, reserved, most, shown }) => (
-            <tr key={`${account.name} ${Object.values(account.of).join(" ")} ${what}`}>
-              <td>
-                <Plain text={account.name} />
-              </td>
-              <td>
-                <Plain text={Object.values(account.of).join(", ") || "all"} />
-              </td>
-              <td>{shown(spent)}</td>
-              <td>{shown(reserved)}</td>
-              <td>{most === null ? "not known" : shown(most)}</td>
-              <td>
-                {most !== null && (
-                  <meter min={0} max={most || 1} value={spent + reserved} high={0.9 * most}>
-                    {shown(spent)} of {shown(most)}
-                  </meter>
-                )}
-              </td>
-            </tr>
-          )),
-        )}
-      </tbody>
+    <Cells heads={["Budget", "Of", "Spent", "Reserved", "Limit"]} unseen="Share">
+      {accounts.flatMap((account) =>
+        usedOf(account).map(({ what, spent, reserved, most, shown }) => (
+          <tr key={`${account.name} ${Object.values(account.of).join(" ")} ${what}`}>
+            <td>
+              <Plain text={account.name} />
+            </td>
+            <td>
+              <Plain text={Object.values(account.of).join(", ") || "all"} />
+            </td>
+            <td>{shown(spent)}</td>
+            <td>{shown(reserved)}</td>
+            <td>{most === null ? "not known" : shown(most)}</td>
+            <td>
+              {most !== null && (
+                <meter min={0} max={most || 1} value={spent + reserved} high={0.9 * most}>
+                  {shown(spent)} of {shown(most)}
+                </meter>
+              )}
+            </td>
+          </tr>
+        )),
+      )}
     </Cells>
   );
 }

@@ -209,43 +209,31 @@ function Reach({
 }
 
 function Table({ groups, list, other }: { groups: string[]; list: Costs; other: boolean }) {
+  const named = groups.map((one) => NAMES[one] ?? one.replace(LABEL, ""));
   const dearest = Math.max(...list.costs.map((one) => Number(one.cost_usd)), 0);
   return (
-    <Cells>
-      <thead>
-        <tr>
-          {groups.map((one) => (
-            <th key={one}>{NAMES[one] ?? one.replace(LABEL, "")}</th>
-          ))}
-          <th>Calls</th>
-          <th>Tokens</th>
-          <th>Cost</th>
-          {other && <th>Would be</th>}
-          <th>
-            <span className="unseen">Share</span>
-          </th>
-        </tr>
-      </thead>
-      <tbody>
-        {list.costs.map((one) => (
-          <tr key={groups.map((name) => one.of[name]).join("\n")}>
-            {groups.map((name) => (
-              <td key={name} title={name === "version" ? one.of[name] : undefined}>
-                <Plain text={shown(one, name, list.versions)} />
-              </td>
-            ))}
-            <td>{one.calls}</td>
-            <td>{tokens(one.total_tokens)}</td>
-            <td>{amount(one.cost_usd, one.unpriced)}</td>
-            {other && <td>{amount(one.what_if_usd ?? "0", one.what_if_unpriced ?? 0)}</td>}
-            <td>
-              <meter min={0} max={dearest || 1} value={Number(one.cost_usd)}>
-                {cost(one.cost_usd)}
-              </meter>
+    <Cells
+      heads={[...named, "Calls", "Tokens", "Cost", ...(other ? ["Would be"] : [])]}
+      unseen="Share"
+    >
+      {list.costs.map((one) => (
+        <tr key={groups.map((name) => one.of[name]).join("\n")}>
+          {groups.map((name) => (
+            <td key={name} title={name === "version" ? one.of[name] : undefined}>
+              <Plain text={shown(one, name, list.versions)} />
             </td>
-          </tr>
-        ))}
-      </tbody>
+          ))}
+          <td>{one.calls}</td>
+          <td>{tokens(one.total_tokens)}</td>
+          <td>{amount(one.cost_usd, one.unpriced)}</td>
+          {other && <td>{amount(one.what_if_usd ?? "0", one.what_if_unpriced ?? 0)}</td>}
+          <td>
+            <meter min={0} max={dearest || 1} value={Number(one.cost_usd)}>
+              {cost(one.cost_usd)}
+            </meter>
+          </td>
+        </tr>
+      ))}
     </Cells>
   );
 }

@@ -2,33 +2,27 @@ import { type FormEvent, useCallback, useEffect, useState } from "react";
 import type { UserList, UserRow } from "../api";
 import { Plain } from "../parts/Text";
 import { call, send } from "./api";
-import { Cells, Faults, Field, Sheet, When } from "./parts";
+import { Cells, Faults, Field, Sheet, useChange, When } from "./parts";
 
 /** People and projects of the whole instance, for its owners. */
 export function InstancePage({ changed }: { changed: () => void }) {
   const [people, setPeople] = useState<UserRow[] | null>(null);
-  const [error, setError] = useState<Error | null>(null);
+  const [fault, setFault] = useState<Error | null>(null);
   const [name, setName] = useState("");
   const [password, setPassword] = useState("");
   const [project, setProject] = useState("");
   const look = useCallback(
-    () => call<UserList>("GET", "users").then((found) => setPeople(found.users), setError),
+    () =>
+      call<UserList>("GET", "users").then((found) => {
+        setPeople(found.users);
+        setFault(null);
+      }, setFault),
     [],
   );
   useEffect(() => {
     void look();
   }, [look]);
-  const change = async (work: Promise<unknown>) => {
-    try {
-      await work;
-      setError(null);
-      await look();
-      return true;
-    } catch (refused) {
-      setError(refused as Error);
-      return false;
-    }
-  };
+  const [change, refused] = useChange(look);
   const addPerson = async (event: FormEvent) => {
     event.preventDefault();
     if (await change(send("POST", "users", { name, password }))) {
@@ -45,45 +39,33 @@ export function InstancePage({ changed }: { changed: () => void }) {
   };
   return (
     <Sheet title="Instance">
-      <Faults error={error} />
+      <Faults error={refused ?? fault} />
       {people !== null && (
-        <Cells>
-          <thead>
-            <tr>
-              <th>Name</th>
-              <th>Since</th>
-              <th>Standing</th>
-              <th>
-                <span className="unseen">Change</span>
-              </th>
+        <Cells heads={["Name", "Since", "Standing"]} unseen="Change">
+          {people.map((one) => (
+            <tr key={one.name}>
+              <td>
+                <Plain text={one.name} />
+              </td>
+              <When at={one.created} />
+              <td>{one.disabled ? "disabled" : one.owner ? "owner" : "may log in"}</td>
+              <td>
+                <button
+                  type="button"
+                  className="quiet"
+                  onClick={() =>
+                    change(
+                      send("PATCH", `users/${encodeURIComponent(one.name)}`, {
+                        disabled: !one.disabled,
+                      }),
+                    )
+                  }
+                >
+                  {one.disabled ? "Enable" : "Disable"} <span className="unseen">{one.name}</span>
+                </button>
+              </td>
             </tr>
-          </thead>
-          <tbody>
-            {people.map((one) => (
-              <tr key={one.name}>
-                <td>
-                  <Plain text={one.name} />
-                </td>
-                <When at={one.created} />
-                <td>{one.disabled ? "disabled" : one.owner ? "owner" : "may log in"}</td>
-                <td>
-                  <button
-                    type="button"
-                    className="quiet"
-                    onClick={() =>
-                      change(
-                        send("PATCH", `users/${encodeURIComponent(one.name)}`, {
-                          disabled: !one.disabled,
-                        }),
-                      )
-                    }
-                  >
-                    {one.disabled ? "Enable" : "Disable"} <span className="unseen">{one.name}</span>
-                  </button>
-                </td>
-              </tr>
-            ))}
-          </tbody>
+          ))}
         </Cells>
       )}
       <section>

@@ -19,37 +19,24 @@ export function AuditPage({ from }: { from: TeamSource }) {
         <p className="muted">Nothing was changed in this project yet.</p>
       )}
       {list !== null && list.entries.length > 0 && (
-        <Cells>
-          <thead>
-            <tr>
-              <th>Entry</th>
-              <th>When</th>
-              <th>Who</th>
-              <th>Did</th>
-              <th>To</th>
-              <th>Details</th>
-              <th>From</th>
+        <Cells heads={["Entry", "When", "Who", "Did", "To", "Details", "From"]}>
+          {list.entries.map((one) => (
+            <tr key={one.number}>
+              <td>{one.number}</td>
+              <When at={one.at} />
+              <td>
+                <Plain text={one.actor + (one.key_id === null ? "" : ` (key ${one.key_id})`)} />
+              </td>
+              <td>{one.action}</td>
+              <td>
+                <Plain text={one.target} />
+              </td>
+              <td className="wide">
+                <Plain text={details(one.detail)} />
+              </td>
+              <td>{one.ip}</td>
             </tr>
-          </thead>
-          <tbody>
-            {list.entries.map((one) => (
-              <tr key={one.number}>
-                <td>{one.number}</td>
-                <When at={one.at} />
-                <td>
-                  <Plain text={one.actor + (one.key_id === null ? "" : ` (key ${one.key_id})`)} />
-                </td>
-                <td>{one.action}</td>
-                <td>
-                  <Plain text={one.target} />
-                </td>
-                <td className="wide">
-                  <Plain text={details(one.detail)} />
-                </td>
-                <td>{one.ip}</td>
-              </tr>
-            ))}
-          </tbody>
+          ))}
         </Cells>
       )}
       <div className="pages">

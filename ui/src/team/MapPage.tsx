@@ -186,27 +186,24 @@ function Ways({ found }: { found: PathMap }) {
   return (
     <section>
       <h2>Runs by the way that they took</h2>
-      <Cells>
-        <thead>
-          <tr>
-            <th>Way</th>
-            <th>Share</th>
-            <th title="95 of 100 of these runs ended within">p95</th>
-            <th title="of a run, in the mean">Cost</th>
+      <Cells
+        heads={[
+          "Way",
+          "Share",
+          ["p95", "95 of 100 of these runs ended within"],
+          ["Cost", "of a run, in the mean"],
+        ]}
+      >
+        {taken.map((one) => (
+          <tr key={one.id}>
+            <td>
+              <Plain text={wayOf(arrows.get(one.id))} />
+            </td>
+            <td title={plural(one.runs, "run")}>{percent(one.share)}</td>
+            <td>{one.p95_ms === null ? "" : duration(one.p95_ms)}</td>
+            <td title={one.cost_usd ?? undefined}>{cost(one.cost_usd)}</td>
           </tr>
-        </thead>
-        <tbody>
-          {taken.map((one) => (
-            <tr key={one.id}>
-              <td>
-                <Plain text={wayOf(arrows.get(one.id))} />
-              </td>
-              <td title={plural(one.runs, "run")}>{percent(one.share)}</td>
-              <td>{one.p95_ms === null ? "" : duration(one.p95_ms)}</td>
-              <td title={one.cost_usd ?? undefined}>{cost(one.cost_usd)}</td>
-            </tr>
-          ))}
-        </tbody>
+        ))}
       </Cells>
     </section>
   );
@@ -218,29 +215,18 @@ function Steps({ found }: { found: PathMap }) {
   return (
     <section>
       <h2>Steps</h2>
-      <Cells>
-        <thead>
-          <tr>
-            <th>Step</th>
-            <th>Runs</th>
-            <th>Times</th>
-            <th>p95</th>
-            <th>Cost</th>
+      <Cells heads={["Step", "Runs", "Times", "p95", "Cost"]}>
+        {steps.map((one) => (
+          <tr key={one.id}>
+            <td>
+              <Plain text={one.id} />
+            </td>
+            <td>{one.runs}</td>
+            <td>{one.times}</td>
+            <td>{one.p95_ms === null ? "" : duration(one.p95_ms)}</td>
+            <td title={one.cost_usd ?? undefined}>{cost(one.cost_usd)}</td>
           </tr>
-        </thead>
-        <tbody>
-          {steps.map((one) => (
-            <tr key={one.id}>
-              <td>
-                <Plain text={one.id} />
-              </td>
-              <td>{one.runs}</td>
-              <td>{one.times}</td>
-              <td>{one.p95_ms === null ? "" : duration(one.p95_ms)}</td>
-              <td title={one.cost_usd ?? undefined}>{cost(one.cost_usd)}</td>
-            </tr>
-          ))}
-        </tbody>
+        ))}
       </Cells>
     </section>
   );

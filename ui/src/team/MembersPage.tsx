@@ -3,7 +3,7 @@ import type { KeyList, MemberList, NewKey, Settings } from "../api";
 import { moment } from "../lib/format";
 import { Plain } from "../parts/Text";
 import { call, type TeamSource } from "./api";
-import { Cells, Faults, Field, Sheet, useAsked, When } from "./parts";
+import { Cells, Faults, Field, Sheet, useAsked, useChange, When } from "./parts";
 
 const ROLES: [string, string][] = [
   ["viewer", "sees that runs ran, what they cost and how long they took"],
@@ -18,16 +18,7 @@ export function MembersPage({ from }: { from: TeamSource }) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("viewer");
   const [approves, setApproves] = useState("");
-  const [error, setError] = useState<Error | null>(null);
-  const change = async (work: Promise<unknown>) => {
-    try {
-      await work;
-      setError(null);
-    } catch (refused) {
-      setError(refused as Error);
-    }
-    await look();
-  };
+  const [change, error] = useChange(look);
   const path = (member: string) => `members/${encodeURIComponent(member)}`;
   const add = async (event: FormEvent) => {
     event.preventDefault();
@@ -41,43 +32,29 @@ export function MembersPage({ from }: { from: TeamSource }) {
         <p className="muted">Nobody has a role here yet; owners of the instance see it all.</p>
       )}
       {list !== null && list.members.length > 0 && (
-        <Cells>
-          <thead>
-            <tr>
-              <th>Name</th>
-              <th>Role</th>
-              <th>Decides as</th>
-              <th>
-                <span className="unseen">Remove</span>
-              </th>
+        <Cells heads={["Name", "Role", "Decides as"]} unseen="Remove">
+          {list.members.map((one) => (
+            <tr key={one.name}>
+              <td>
+                <Plain text={one.name} />
+              </td>
+              <td>{one.role}</td>
+              <td>
+                <Plain
+                  text={one.approves.map((role) => (role === "*" ? "all roles" : role)).join(", ")}
+                />
+              </td>
+              <td>
+                <button
+                  type="button"
+                  className="quiet"
+                  onClick={() => change(call("DELETE", `${from.base}/${path(one.name)}`))}
+                >
+                  Remove <span className="unseen">{one.name}</span>
+                </button>
+              </td>
             </tr>
-          </thead>
-          <tbody>
-            {list.members.map((one) => (
-              <tr key={one.name}>
-                <td>
-                  <Plain text={one.name} />
-                </td>
-                <td>{one.role}</td>
-                <td>
-                  <Plain
-                    text={one.approves
-                      .map((role) => (role === "*" ? "all roles" : role))
-                      .join(", ")}
-                  />
-                </td>
-                <td>
-                  <button
-                    type="button"
-                    className="quiet"
-                    onClick={() => change(call("DELETE", `${from.base}/${path(one.name)}`))}
-                  >
-                    Remove <span className="unseen">{one.name}</span>
-                  </button>
-                </td>
-              </tr>
-            ))}
-          </tbody>
+          ))}
         </Cells>
       )}
       <section>
@@ -116,28 +93,15 @@ export function KeysPage({ from }: { from: TeamSource }) {
   const [role, setRole] = useState("operator");
   const [days, setDays] = useState("90");
   const [made, setMade] = useState<string | null>(null);
-  const [error, setError] = useState<Error | null>(null);
+  const [change, error] = useChange(look);
   const make = async (event: FormEvent) => {
     event.preventDefault();
-    try {
-      const body = { name, role, days: days === "" ? null : Number(days) };
-      const { key } = await from.send<NewKey>("POST", "keys", body);
-      setMade(key);
-      setName("");
-      setError(null);
-    } catch (refused) {
-      setError(refused as Error);
-    }
-    await look();
+    const body = { name, role, days: days === "" ? null : Number(days) };
+    const asked = from.send<NewKey>("POST", "keys", body).then(({ key }) => setMade(key));
+    if (await change(asked)) setName("");
   };
-  const revoke = async (id: string) => {
-    try {
-      await call("DELETE", `${from.base}/keys/${encodeURIComponent(id)}`);
-    } catch (refused) {
-      setError(refused as Error);
-    }
-    await look();
-  };
+  const revoke = (id: string) =>
+    change(call("DELETE", `${from.base}/keys/${encodeURIComponent(id)}`));
   return (
     <Sheet title="Keys">
       <Faults error={fault} />
@@ -153,46 +117,34 @@ export function KeysPage({ from }: { from: TeamSource }) {
         <p className="muted">No program has a key to this project yet.</p>
       )}
       {list !== null && list.keys.length > 0 && (
-        <Cells>
-          <thead>
-            <tr>
-              <th>Name</th>
-              <th>Key</th>
-              <th>Role</th>
-              <th>Made by</th>
-              <th>Last used</th>
-              <th>Until</th>
+        <Cells heads={["Name", "Key", "Role", "Made by", "Last used", "Until"]}>
+          {list.keys.map((one) => (
+            <tr key={one.id}>
+              <td>
+                <Plain text={one.name} />
+              </td>
+              <td>
+                <code>nvm_{one.id}_…</code>
+              </td>
+              <td>{one.role}</td>
+              <td>
+                <Plain text={one.maker} />
+              </td>
+              <When at={one.used} never="never" />
+              <td>
+                {one.revoked !== null ? (
+                  "revoked"
+                ) : (
+                  <>
+                    {one.expires === null ? "for ever" : moment(one.expires)}{" "}
+                    <button type="button" className="quiet" onClick={() => revoke(one.id)}>
+                      Revoke <span className="unseen">{one.name}</span>
+                    </button>
+                  </>
+                )}
+              </td>
             </tr>
-          </thead>
-          <tbody>
-            {list.keys.map((one) => (
-              <tr key={one.id}>
-                <td>
-                  <Plain text={one.name} />
-                </td>
-                <td>
-                  <code>nvm_{one.id}_…</code>
-                </td>
-                <td>{one.role}</td>
-                <td>
-                  <Plain text={one.maker} />
-                </td>
-                <When at={one.used} never="never" />
-                <td>
-                  {one.revoked !== null ? (
-                    "revoked"
-                  ) : (
-                    <>
-                      {one.expires === null ? "for ever" : moment(one.expires)}{" "}
-                      <button type="button" className="quiet" onClick={() => revoke(one.id)}>
-                        Revoke <span className="unseen">{one.name}</span>
-                      </button>
-                    </>
-                  )}
-                </td>
-              </tr>
-            ))}
-          </tbody>
+          ))}
         </Cells>
       )}
       <section>

@@ -61,32 +61,22 @@ export function PolicyPage({ from }: { from: TeamSource }) {
         <p className="muted">This project demands nothing of its programs yet.</p>
       )}
       {list !== null && list.policies.length > 0 && (
-        <Cells>
-          <thead>
-            <tr>
-              <th>Version</th>
-              <th>Put by</th>
-              <th>When</th>
-              <th>Digest</th>
+        <Cells heads={["Version", "Put by", "When", "Digest"]}>
+          {list.policies.map((one, i) => (
+            <tr key={one.version}>
+              <td>
+                {one.version}
+                {i === 0 && <span className="muted"> in force</span>}
+              </td>
+              <td>
+                <Plain text={one.put_by} />
+              </td>
+              <When at={one.put} />
+              <td>
+                <code>{one.digest.slice(0, 12)}</code>
+              </td>
             </tr>
-          </thead>
-          <tbody>
-            {list.policies.map((one, i) => (
-              <tr key={one.version}>
-                <td>
-                  {one.version}
-                  {i === 0 && <span className="muted"> in force</span>}
-                </td>
-                <td>
-                  <Plain text={one.put_by} />
-                </td>
-                <When at={one.put} />
-                <td>
-                  <code>{one.digest.slice(0, 12)}</code>
-                </td>
-              </tr>
-            ))}
-          </tbody>
+          ))}
         </Cells>
       )}
     </Sheet>

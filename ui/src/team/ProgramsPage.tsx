@@ -33,31 +33,21 @@ export function ProgramsPage({ from }: { from: TeamSource }) {
           </p>
         )}
         {list !== null && list.programs.length > 0 && (
-          <Cells>
-            <thead>
-              <tr>
-                <th>Program</th>
-                <th>Version</th>
-                <th>Put by</th>
-                <th>When</th>
+          <Cells heads={["Program", "Version", "Put by", "When"]}>
+            {list.programs.map((one) => (
+              <tr key={one.name}>
+                <td>
+                  <a href={`#/programs/${encodeURIComponent(one.name)}`}>
+                    <Plain text={one.name} />
+                  </a>
+                </td>
+                <td>{one.version}</td>
+                <td>
+                  <Plain text={one.put_by} />
+                </td>
+                <When at={one.put} />
               </tr>
-            </thead>
-            <tbody>
-              {list.programs.map((one) => (
-                <tr key={one.name}>
-                  <td>
-                    <a href={`#/programs/${encodeURIComponent(one.name)}`}>
-                      <Plain text={one.name} />
-                    </a>
-                  </td>
-                  <td>{one.version}</td>
-                  <td>
-                    <Plain text={one.put_by} />
-                  </td>
-                  <When at={one.put} />
-                </tr>
-              ))}
-            </tbody>
+            ))}
           </Cells>
         )}
       </main>

@@ -109,6 +109,24 @@ export function Sheet({
   );
 }
 
+/** A function that waits for a change and asks for what is shown again; and why the last change was
+ * refused. It gives whether it was made. */
+export function useChange(
+  look: () => Promise<unknown>,
+): [(work: Promise<unknown>) => Promise<boolean>, Error | null] {
+  const [refused, setRefused] = useState<Error | null>(null);
+  const change = async (work: Promise<unknown>) => {
+    const fault = await work.then(
+      () => null,
+      (error: Error) => error,
+    );
+    setRefused(fault);
+    await look();
+    return fault === null;
+  };
+  return [change, refused];
+}
+
 /** A field of a form with its label; *onText* is told what stands in it. */
 export function Field({
   label,
@@ -133,9 +151,18 @@ export function When({ at, never = "" }: { at: number | null; never?: string }) 
   );
 }
 
-/** A table that scrolls by itself where it is wider than the page; on a phone each row is a card, in
- * which a cell says what stands above it otherwise. */
-export function Cells({ children }: { children: ReactNode }) {
+/** A table of these *heads*, each with a title where it has one, and one for the last column that
+ * only a screen reader says. It scrolls by itself where it is wider than the page; on a phone each
+ * row is a card, in which a cell says what stands above it otherwise. */
+export function Cells({
+  heads,
+  unseen,
+  children,
+}: {
+  heads: (string | [label: string, title: string])[];
+  unseen?: string;
+  children: ReactNode;
+}) {
   const table = useRef<HTMLTableElement>(null);
   useLayoutEffect(() => {
     const heads = [...(table.current?.tHead?.rows[0]?.cells ?? [])].map((head) =>
@@ -149,7 +176,24 @@ export function Cells({ children }: { children: ReactNode }) {
     // biome-ignore lint/a11y/noNoninteractiveTabindex: else nobody scrolls it by the keyboard
     <div className="rows-frame" tabIndex={0}>
       <table ref={table} className="sheet-rows">
-        {children}
+        <thead>
+          <tr>
+            {heads.map((head) => {
+              const [label, title] = typeof head === "string" ? [head] : head;
+              return (
+                <th key={label} title={title}>
+                  {label}
+                </th>
+              );
+            })}
+            {unseen !== undefined && (
+              <th>
+                <span className="unseen">{unseen}</span>
+              </th>
+            )}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
       </table>
     </div>
   );
