@@ -1112,6 +1112,50 @@ def said(sh: Shell, folder: Path) -> Shell:
     return sh
 
 
+@pytest.mark.parametrize(
+    ("command", "first", "second"),
+    [
+        (("run", "ask.yaml", "-i", "x=@-", "--answer", "who=@-"), "-i x", "--answer who"),
+        (("run", "ask.yaml", "-i", "x=@-", "-i", "y=@-"), "-i x", "-i y"),
+        (("run", "ask.yaml", "--input-file", "-", "-i", "x=@-"), "--input-file", "-i x"),
+        (("run", "-", "-i", "x=@-"), "the program", "-i x"),
+        (("run", "ask.yaml", "--policy", "-", "-i", "x=@-"), "--policy", "-i x"),
+        (
+            ("run", "ask.yaml", "--answer", "who=@-", "--answer", "who=@-"),
+            "--answer who",
+            "--answer",
+        ),
+        (("check", "-", "--program", "other=-"), "the program", "--program other"),
+        (("submit", "-", "-i", "x=@-"), "the program", "-i x"),
+        (("batch", "-", "-", "--output", "o.jsonl"), "the program", "the file of inputs"),
+        (("diff", "-", "-"), "the run", "the run"),
+        (("replay", "-", "--program", "-"), "the run", "the program"),
+        (("mcp", "-"), "what a client says", "the program"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, tuple) else given,
+)
+def test_standard_input_is_read_by_one_part_of_a_command_line(
+    sh: Shell,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    first: str,
+    second: str,
+) -> None:
+    """The second would get an empty text."""
+    (folder / "ask.yaml").write_text(ASKING)
+    text = ASKING
+    if command[0] in ("diff", "replay"):
+        assert sh("run", "ask.yaml", "-i", "x=1", "--answer", "who=ann", "--trace", "run.json") == 0
+        text = (folder / "run.json").read_text()
+    elif "--input-file" in command or "--policy" in command:
+        text = "{}"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    told = sh.refused(*command, code=2)
+    assert f"{first} and {second}" in told
+    assert "cannot both be read from standard input" in told
+
+
 def test_an_answer_is_read_once_from_standard_input_and_from_a_pipe(
     sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from .output import complain, note, on_terminal, say
 from .rules import read_budget
 from .said import said_of
 from .signals import stopped_by_signals
+from .stdin import STDIN, claim_standard_input
 from .stores import store_if_named
 from .telemetry import observers_of
 from .text import diagnostic_lines, dollars, safe, seconds, shorten
@@ -39,6 +40,8 @@ class Batch:
         self.options = options
         self.budget = read_budget(options.budget)
         self.loaded, policy = program_of(options)
+        if options.inputs == STDIN:
+            claim_standard_input("the file of inputs")
         self.inputs = stack.enter_context(closing(Inputs(options.inputs)))
         self.store = store_if_named(options)
         observers = observers_of(options, self.store, stack)

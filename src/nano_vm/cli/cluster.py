@@ -24,6 +24,7 @@ from .inputs import text_of
 from .output import complain, emit_json, json_line, note, say
 from .parameters import ADDRESS, NAMESPACE
 from .said import filter_of
+from .stdin import STDIN
 from .summary import exit_code, print_steps, summary_lines
 from .telemetry import spans_to
 from .text import diagnostic_lines, safe, shown
@@ -373,7 +374,7 @@ def replay(options: Options) -> int:
     refuse(options)
     if options.program_file:
         raise UsageFault("--program does not go with --engine temporal: a history has its program")
-    named = options.run == "-" or os.path.exists(options.run)
+    named = options.run == STDIN or os.path.exists(options.run)
     file = history_of(text_of(options.run, "the history"), options.run) if named else None
 
     async def done() -> list[Replayed]:

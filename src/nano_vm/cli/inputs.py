@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ..language.schemas import schema_check
 from ..spelling import meant
 from ..values import admit, parse_json, short
 from .faults import UsageFault
+from .stdin import STDIN, standard_input
 
 JSON_WORDS = ("true", "false", "null")
 """Strings that are rarely meant as strings."""
@@ -127,7 +127,7 @@ def _input_file(path: str) -> dict[str, Any]:
 
 def text_of(path: str, what: str) -> str:
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        data = standard_input(what).read() if path == STDIN else Path(path).read_bytes()
         return data.decode("utf-8-sig")
     except OSError as error:
         raise UsageFault(f"{what}: cannot read {path}: {error.strerror}") from None

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from ..store.transfer import read_export
 from .faults import Failure, UsageFault
 from .grammar import Options
 from .sources import load
+from .stdin import STDIN, standard_input
 from .stores import VARIABLE, named, run_id_of, store_of
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def load_runs(name: str, options: Options) -> list[Trace | StoredRun]:
         UsageFault: If there is nothing of that name.
         Failure: If it is no run, or was changed.
     """
-    if name != "-" and not os.path.exists(name):
+    if name != STDIN and not os.path.exists(name):
         return [_from_store(name, options)]
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        data = standard_input("the run").read() if name == STDIN else Path(name).read_bytes()
     except OSError as error:
         raise UsageFault(f"cannot read {name}: {error.strerror}") from None
     return _exported(name, data) if _is_export(data) else [_trace(name, data)]

@@ -15,6 +15,7 @@ from ..language.reader import MAX_PROGRAM_BYTES
 from ..values import parse_json
 from .faults import UsageFault
 from .inputs import text_of
+from .stdin import STDIN
 
 
 def load_policy(path: str | None) -> Policy | None:
@@ -41,7 +42,7 @@ def read_policy(path: str | None) -> tuple[Policy | None, list[Diagnostic]]:
     text = text_of(path, "--policy")
     if len(text) > MAX_PROGRAM_BYTES:
         raise UsageFault(f"--policy: {path} is too long to be a policy: {len(text):,} characters")
-    return Policy.readable(text, file="<stdin>" if path == "-" else path)
+    return Policy.readable(text, file="<stdin>" if path == STDIN else path)
 
 
 def read_budget(given: Sequence[str]) -> dict[str, Any] | None:

@@ -23,7 +23,8 @@ from .output import note
 from .places import only_honoured
 from .remote import ServerPlace, connected
 from .said import labels_of
-from .sources import FILE_ENDINGS, STDIN, Loaded, load, readable
+from .sources import FILE_ENDINGS, Loaded, load, readable
+from .stdin import STDIN
 from .text import diagnostic_lines, safe
 from .view import open_view
 

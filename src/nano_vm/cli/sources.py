@@ -7,7 +7,6 @@ that the user named. What lies elsewhere is reached by ``--program name=FILE`` o
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from ..errors import ProgramError
 from ..language.program import CallStep, Program
 from ..language.reader import MAX_PROGRAM_BYTES
 from .faults import UsageFault
+from .stdin import STDIN, standard_input
 
-STDIN = "-"
 FILE_ENDINGS = (".yaml", ".yml", ".json")
 
 
@@ -88,11 +87,11 @@ def load(path: str, named: Sequence[str] = (), *, follow: bool = True) -> Loaded
         ProgramError: With the faults of all files.
     """
     loader = _Loader()
-    program = loader.root(path)
+    program = loader.root(path, "the program")
     for name, file in named_files(named):
         if name in loader.programs:
             raise UsageFault(f"--program names {name!r} twice")
-        loader.programs[name] = loader.root(file)
+        loader.programs[name] = loader.root(file, f"--program {name}")
     if follow:
         loader.follow()
     if loader.faults or program is None:
@@ -124,10 +123,10 @@ class _Loader:
     # a program, its folder, and its boundary
     work: deque[tuple[Program, Path, Path]] = field(default_factory=deque)
 
-    def root(self, path: str) -> Program | None:
-        """A program that the command line names."""
+    def root(self, path: str, what: str) -> Program | None:
+        """A program that the command line names, by *what*."""
         if path == STDIN:
-            text = _standard_input()
+            text = _decoded(standard_input(what).read(), "<stdin>")
             folder = Path.cwd().resolve()
             try:
                 program = Program.from_yaml(text, file="<stdin>")
@@ -236,7 +235,7 @@ def text_of(path: str) -> str:
         ProgramError: If it is not UTF-8.
     """
     if path == STDIN:
-        return _standard_input()
+        return _decoded(standard_input("the file").read(), "<stdin>")
     readable(path)
     try:
         with open(path, "rb") as file:
@@ -246,10 +245,6 @@ def text_of(path: str) -> str:
     if len(data) > MAX_PROGRAM_BYTES:
         raise UsageFault(f"{path} has more than {MAX_PROGRAM_BYTES} bytes")
     return _decoded(data, path)
-
-
-def _standard_input() -> str:
-    return _decoded(sys.stdin.buffer.read(), "<stdin>")
 
 
 def _decoded(data: bytes, file: str) -> str:

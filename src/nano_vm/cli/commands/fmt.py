@@ -27,7 +27,8 @@ def fmt(options: Options) -> int:
     the same digest.
     """
     from ...language.canonical import formatted
-    from ..sources import STDIN, load
+    from ..sources import load
+    from ..stdin import STDIN
 
     only_one(options, "--check", "--write")
     path = options.program

@@ -44,7 +44,8 @@ def import_(options: Options) -> int:
     """
     from ...importing import imported
     from ...language.canonical import formatted
-    from ..sources import STDIN, text_of
+    from ..sources import text_of
+    from ..stdin import STDIN
 
     shown = "<stdin>" if options.file == STDIN else options.file
     name = Path(shown.strip("<>")).name.partition(".")[0] or "imported"

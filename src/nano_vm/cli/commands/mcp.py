@@ -22,6 +22,7 @@ from ..parameters import (
     takes_rules,
     takes_telemetry,
 )
+from ..stdin import claim_standard_input
 from ..text import diagnostic_lines, safe
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def _mcp(options: Options, stack: ExitStack) -> int:
     from ...mcp.server import mcp_server
     from .. import host, rules, sources, stores, telemetry
 
+    if options.http is None:
+        claim_standard_input("what a client says")
     policy = rules.load_policy(options.policy)
     budget = rules.read_budget(options.budget)
     loaded = [sources.load(path, options.program_file) for path in options.programs]

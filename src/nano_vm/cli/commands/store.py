@@ -28,6 +28,7 @@ from ..grammar import (
 )
 from ..output import OutputFile, emit_json, note, on_terminal, say
 from ..parameters import AGE, STORED, takes_public_keys, takes_signing_key, takes_store
+from ..stdin import STDIN, standard_input
 from ..text import safe
 from ..times import moment
 
@@ -110,7 +111,7 @@ def import_(options: Options) -> int:
     from ..stores import store_of
 
     try:
-        source = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115
+        source = standard_input("the file") if options.file == STDIN else open(options.file, "rb")  # noqa: SIM115
     except (OSError, ValueError) as error:
         raise UsageFault(
             f"cannot read {options.file}: {getattr(error, 'strerror', None) or error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from .. import completion
 from ..faults import OK, Failure, UsageFault
 from ..grammar import Group, Options, argument, command
 from ..output import say
+from ..stdin import STDIN, standard_input
 from ..text import diagnostic_lines, safe, shown
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _read(path: str) -> Trace:
     from ...records.trace import Trace
 
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        data = standard_input("the trace").read() if path == STDIN else Path(path).read_bytes()
         return Trace.from_json(data)
     except OSError as error:
         raise UsageFault(f"cannot read {path}: {error.strerror}") from None
