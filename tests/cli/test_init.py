@@ -10,10 +10,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -171,6 +174,50 @@ def test_a_folder_that_cannot_be_made_leaves_none_above_it(
     assert main(["init", f"new/{long}"]) == 2
     assert capsys.readouterr().err == f"nano-vm: cannot write to new/{long}: File name too long\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_project_that_is_interrupted_is_not_half_made(
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whenever the signal comes: right after any of its files or folders was begun."""
+    monkeypatch.chdir(tmp_path)
+    moments = 0
+
+    def signalled(made: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Path, *given: Any, **options: Any) -> Any:
+            nonlocal left
+            result = made(path, *given, **options)
+            if path.is_relative_to("new") and "r" not in given:
+                left -= 1
+                if left == 0:
+                    signal.raise_signal(number)
+            return result
+
+        return call
+
+    # else a signal that is not minded ends the process of the tests
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(Path, "mkdir", signalled(Path.mkdir))
+        monkeypatch.setattr(Path, "open", signalled(Path.open))
+        while True:
+            left = moments + 1
+            code = main(["init", "new/er"])
+            if left > 0:
+                break
+            moments += 1
+            assert code == 128 + number
+            assert capsys.readouterr().err.startswith("nano-vm: interrupted")
+            assert list(tmp_path.iterdir()) == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 0
+    assert moments > 10  # files and folders
 
 
 @pytest.mark.parametrize("remove", ["unlink", "rmdir"])

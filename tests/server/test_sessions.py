@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from damage import full_after
 from starlette.testclient import TestClient
 
 from nano_vm.errors import StoreError, VMError
@@ -402,6 +403,14 @@ def test_the_secret_of_the_server_is_its_own(tmp_path: Path) -> None:
         secrets.pepper_of(file)
     with pytest.raises(VMError, match="No such file"):
         secrets.pepper_of(tmp_path / "none" / "secret")
+
+
+def test_a_secret_for_which_there_is_no_room_leaves_no_part_of_one(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    with full_after(20), pytest.raises(VMError, match="File too large"):
+        secrets.pepper_of(file)
+    assert not file.exists()
+    assert len(secrets.pepper_of(file)) >= 32
 
 
 def test_by_tls_the_cookie_is_bound_to_the_host(world: World, monkeypatch: Any) -> None:

@@ -5,6 +5,7 @@ found and not gone on with.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import sqlite3
@@ -21,6 +22,7 @@ from postgres import url_of
 
 from nano_vm import ExecutionVM, Program, VMError, tool
 from nano_vm.replay import subject_of, verify
+from nano_vm.store import signing
 from nano_vm.store.protocol import open_store
 from nano_vm.store.records import Message
 from nano_vm.store.seals import seal_of, signed, signed_message
@@ -500,6 +502,23 @@ def test_a_key_for_which_there_is_no_room_leaves_no_part_of_one(tmp_path: Path) 
     path = tmp_path / "key.pem"
     with full_after(20), pytest.raises(OSError, match="File too large"):
         KEY.write(path)
+    assert not path.exists()
+    KEY.write(path)
+
+
+def test_a_key_of_which_the_writing_is_interrupted_leaves_no_part_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(content[:20])
+            raise KeyboardInterrupt
+
+    path = tmp_path / "key.pem"
+    with monkeypatch.context() as patch:
+        patch.setattr(signing, "open", Interrupted, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            KEY.write(path)
     assert not path.exists()
     KEY.write(path)
 

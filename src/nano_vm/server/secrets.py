@@ -20,6 +20,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
 from ..errors import VMError
+from ..store.signing import write_private
 
 SECRET_BYTES = 32
 PASSWORD_CHARS = (12, 200)
@@ -111,9 +112,7 @@ def pepper_of(file: Path) -> bytes:
     """
     what = "the server's secret"
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secrets.token_hex(SECRET_BYTES).encode())
+        write_private(file, secrets.token_hex(SECRET_BYTES).encode())
     except FileExistsError:
         pass
     except (OSError, ValueError) as error:

@@ -98,19 +98,28 @@ class SigningKey:
         Raises:
             FileExistsError: If there is such a file; a key is not overwritten.
         """
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(self.pem())
-        except OSError:
-            os.unlink(path)  # a part of a key is none, and would be in the way of the next one
-            raise
+        write_private(path, self.pem())
 
     def sign(self, purpose: str, content: bytes) -> str:
         """``PUBLIC:SIGNATURE`` of *content*; *purpose* keeps a signature from being one of
         something else.
         """
         return f"{self.public}:{self._private.sign(_signed(purpose, content)).hex()}"
+
+
+def write_private(path: str | Path, content: bytes) -> None:
+    """Write a new file that only its owner may read, whole or not at all.
+
+    Raises:
+        FileExistsError: If there is such a file.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+    except BaseException:  # Ctrl-C too
+        os.unlink(path)  # a part of a key is none, and would be in the way of the next one
+        raise
 
 
 def signer_of(signature: str | None) -> str | None:

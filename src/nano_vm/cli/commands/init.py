@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import click
 
 from ..faults import OK, UsageFault
 from ..grammar import Options, argument, command, option
-from ..output import say
+from ..output import complain, say
 from ..schemas import EDITOR_LINE, schema
+from ..signals import noted_signals
 from ..text import safe
 
 RUN = "nano-vm run program.yaml"
@@ -94,15 +95,15 @@ def init(options: Options) -> int:
     """
     folder = Path(options.folder)
     files = dict(_files(options.template))
-    begun: list[Path] = []
     try:
         _require_empty(folder, files)
-        for name, data in files.items():
-            _write(folder / name, data, begun)
+        signalled = _write_all(folder, files)
     except (OSError, ValueError) as error:
-        _remove(begun)
         reason = getattr(error, "strerror", None) or error
         raise UsageFault(f"cannot write to {options.folder}: {reason}") from None
+    if signalled is not None:
+        complain("interrupted: nothing is left of the project")
+        return 128 + signalled
     for name in files:
         say(safe(f"{folder / name}: written"))
     say("next:")
@@ -121,6 +122,25 @@ def _require_empty(folder: Path, files: dict[str, bytes]) -> None:
     if held:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         raise UsageFault(f"{folder} is not empty: it holds {held[0]}{more}; name another folder")
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> int | None:
+    """Make all *files*, or none: what is begun is removed where one cannot be written, or a signal
+    comes, whose number is given back.
+    """
+    begun: list[Path] = []
+    try:
+        with noted_signals() as received:
+            for name, data in files.items():
+                _write(folder / name, data, begun)
+                if received:
+                    break
+    except BaseException:
+        _remove(begun)
+        raise
+    if received:
+        _remove(begun)
+    return received[0] if received else None
 
 
 def _write(file: Path, data: bytes, begun: list[Path]) -> None:
