@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, HttpUrl, SecretStr, TypeAdapter
 
 from nano_vm.errors import LimitExceeded, ValueRefused
-from nano_vm.values import MAX_DEPTH, admit, as_text, canonical, copied, parse_json, short
+from nano_vm.values import (
+    MAX_DEPTH,
+    admit,
+    as_text,
+    canonical,
+    copied,
+    error_named,
+    parse_json,
+    short,
+)
 
 json_values = st.recursive(
     st.none()
@@ -438,3 +447,16 @@ def test_one_container_that_stands_in_a_value_a_thousand_times_is_not_copied_a_t
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert most < 100_000  # a thousand copies would be 800,000
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "MemoryError"),
+        (MemoryError("no room"), "MemoryError: no room"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (StopIteration(), "StopIteration"),
+    ],
+)
+def test_an_exception_in_words(error: BaseException, text: str) -> None:
+    assert error_named(error) == text

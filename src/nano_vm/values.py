@@ -376,6 +376,12 @@ def refused(at: tuple[Any, ...], what: str, hint: str) -> ValueRefused:
     return ValueRefused(f"{place} is {what}; {hint}")
 
 
+def error_named(error: BaseException) -> str:
+    """The class of an exception and its message; the class alone where it has none."""
+    said = str(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def kind_name(value: object) -> str:
     """``module.Class`` of *value*, or the bare name of a builtin."""
     kind = type(value)

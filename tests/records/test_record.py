@@ -11,7 +11,7 @@ from build import parallel, program, step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nano_vm import ExecutionVM, Trace
+from nano_vm import ExecutionVM, Trace, tool
 from nano_vm.records.record import (
     BRIEF,
     Attempt,
@@ -101,3 +101,22 @@ def test_what_was_looked_at_is_forgotten_where_the_run_went_on() -> None:
     trace.recording.status = TraceStatus.CANCELLED
     trace.recording.changed()
     assert trace.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (MemoryError(), "Step 'a' failed: MemoryError"),
+        (MemoryError("no room"), "Step 'a' failed: MemoryError: no room"),
+        (ConnectionResetError(), "ConnectionResetError: whether 't' took effect is not known"),
+    ],
+)
+def test_an_error_without_a_message_is_named_by_its_class(raised: Exception, error: str) -> None:
+    @tool(effect="write")
+    def t() -> None:
+        raise raised
+
+    trace = ExecutionVM(tools={"t": t}).run_sync(program(step("a", "t")))
+    found = trace.error or trace.steps[0].error or ""
+    assert found.endswith(error)
+    assert found.count(type(raised).__name__) == 1

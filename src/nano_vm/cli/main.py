@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from ..collector import collector_eased
-from ..values import short
+from ..values import error_named, short
 from .commands import TABLE
 from .faults import FAILED, INTERNAL, INTERRUPTED, OK, PIPE_CLOSED, USAGE, Failure, UsageFault
 from .grammar import ARGUMENTS, LazyGroup, flag
@@ -119,7 +119,7 @@ def _internal(error: Exception) -> int:
     if os.environ.get("NANO_VM_DEBUG", "") not in ("", "0"):
         raise error
     complain(
-        f"an error in nano-vm itself: {type(error).__name__}: {error}; please report it, with the "
+        f"an error in nano-vm itself: {error_named(error)}; please report it, with the "
         f"traceback that NANO_VM_DEBUG=1 shows"
     )
     return INTERNAL

@@ -21,6 +21,7 @@ from ..language.programs import programs_in
 from ..language.semantics import tool_calls
 from ..tools.contract import ToolOptions, contract, name_of, options_of
 from ..tools.named import is_dotted, parts_of, tools_file
+from ..values import error_named
 from .faults import UsageFault
 
 Result = TypeVar("Result")
@@ -136,9 +137,7 @@ def _guarded(source: str, load: Callable[[], Result]) -> Result:
             if own and own[-1].filename != __file__
             else ""
         )
-        raise UsageFault(
-            f"--tools: cannot load {source}: {type(error).__name__}: {error}{place}"
-        ) from None
+        raise UsageFault(f"--tools: cannot load {source}: {error_named(error)}{place}") from None
 
 
 def tool_names(program: Program, programs: Mapping[str, Program]) -> Iterator[str]:

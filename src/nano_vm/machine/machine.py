@@ -1640,7 +1640,8 @@ class Machine:
         return self._in_doubt(op, error, f"{more}; its reconcile could not be asked: {why}")
 
     def _in_doubt(self, op: ToolOp, error: StepError, more: str) -> Op | None:
-        message = f"{error.message}; whether {op.tool!r} took effect is not known{more}"
+        before = f"{error.message}; " if error.message else ""
+        message = f"{before}whether {op.tool!r} took effect is not known{more}"
         doubt = StepError("in_doubt", error.type, message, False, bases=error.bases)
         doubt = self._as_recorded(doubt)
         asked = {
@@ -2063,7 +2064,7 @@ class Machine:
         if self.error is None:
             return None
         step, error = self.failed_step, self.error
-        parts = [error_text(step, error) if step else error.message]
+        parts = [error_text(step, error) if step else error.message or error.type]
         return "; ".join(parts + (self._undo_errors or []))
 
 

@@ -75,7 +75,7 @@ def shown_fault(
         if sum(shown_digest(other).startswith(shown) for other in waiting) == 1:
             return None
         return f"{shown!r} begins the digest of several requests of {run}; give more digits"
-    if hexadecimal and len(shown) < PREFIX_HEX and own.startswith(shown):
+    if hexadecimal and len(shown) < PREFIX_HEX:
         return f"{shown!r} is too short for a digest; give at least {PREFIX_HEX} of its digits"
     told = shown if len(shown) <= PREFIX_HEX else f"{shown[:PREFIX_HEX]}…"
     return (

@@ -24,6 +24,7 @@ from ..records.record import Attempt, Record, StepError
 from ..records.status import StepStatus, TraceStatus
 from ..records.usage import LLMUsage
 from ..tools.contract import ToolContract
+from ..values import error_named
 from .faults import ONLY_NAMED, UNKNOWN_OUTCOME
 from .machine import KEPT_ANSWER_CHARS, RESOLVED, Machine
 from .outcome import (
@@ -235,9 +236,7 @@ class Recorded:
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             if machine.broken:
                 raise
-            raise Unfit(
-                path, f"its record cannot be read: {type(error).__name__}: {error}"
-            ) from error
+            raise Unfit(path, f"its record cannot be read: {error_named(error)}") from error
         machine.delay_seconds = 0.0
         return following
 

@@ -56,7 +56,7 @@ class StepError:
     bases: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.type}: {self.message}"
+        return f"{self.type}: {self.message}" if self.message else self.type
 
     @classmethod
     def of(cls, error: BaseException, kind: str = "value") -> StepError:

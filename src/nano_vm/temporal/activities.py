@@ -52,7 +52,7 @@ from ..run.vm import ExecutionVM
 from ..store.protocol import Archive
 from ..store.records import DEFAULT_PROJECT
 from ..tools.contract import IDEMPOTENCY_KEY, Parameter, ToolContract, checked
-from ..values import admit, canonical
+from ..values import admit, canonical, error_named
 from .conversion import excess, most_bytes
 from .failures import TOO_LARGE, too_large
 from .keeping import keep
@@ -538,7 +538,7 @@ class Activities:
                 try:
                     return context.run(checked_call)
                 except (StopIteration, GeneratorExit) as error:  # a future cannot carry them
-                    told = f"the tool raised {type(error).__name__}: {error}"
+                    told = f"the tool raised {error_named(error)}"
                     raise RuntimeError(told) from error
 
             future = asyncio.wrap_future(self.vm.preparer.threads.submit(work))

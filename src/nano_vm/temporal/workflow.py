@@ -19,6 +19,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from ..errors import VMError
 from ..records.status import TraceStatus
 from ..records.trace import Trace
+from ..values import error_named
 from .computed import Computed
 from .conversion import excess
 from .driver import Driver, MadeAgain
@@ -108,7 +109,7 @@ class NanoProgram:
                 self._tell_end(TraceStatus.FAILED)
                 # any other exception would have the task tried for ever
                 raise ApplicationError(
-                    f"{type(error).__name__}: {error}", type=FAULT, non_retryable=True
+                    f"{error_named(error)}", type=FAULT, non_retryable=True
                 ) from error
 
     async def _whole(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import ProgramError, StoreError, UnknownRun, VMError
 from ..newest import Newest
-from ..values import parse_json
+from ..values import error_named, parse_json
 from .asked_for import NoSuchFilter, Query, asked_for
 from .asking import Answers
 from .forks import Forks, ForkTree, fork_tree
@@ -229,7 +229,7 @@ class _Handler(BaseHTTPRequestHandler):
         except VMError as error:
             self._say(409, str(error))
         except Exception as error:  # noqa: BLE001 - one line, and the others are still served
-            self._say(500, f"an error in nano-vm itself: {type(error).__name__}: {error}")
+            self._say(500, f"an error in nano-vm itself: {error_named(error)}")
 
     def do_POST(self) -> None:
         """An answer to what a run asks, or a fork."""
@@ -252,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
         except VMError as error:
             self._say(409, str(error))
         except Exception as error:  # noqa: BLE001 - as above
-            self._say(500, f"an error in nano-vm itself: {type(error).__name__}: {error}")
+            self._say(500, f"an error in nano-vm itself: {error_named(error)}")
 
     def _received(self) -> bytes | None:
         """The body of a request, or None if it is too long.

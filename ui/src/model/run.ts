@@ -3,7 +3,7 @@
 // An *instance* is one time that a container ran its steps: an item of a map, a turn of a loop. Its
 // name is the beginning of the paths of its steps: `items[3]`, `draft#2`. The run itself is "".
 
-import type { Arrow, Box, RunView, StepView } from "../api";
+import type { Arrow, Box, ErrorView, RunView, StepView } from "../api";
 
 export type State =
   | "done"
@@ -82,6 +82,11 @@ const WORDS: Record<State, string> = {
 
 export function word(state: State): string {
   return WORDS[state];
+}
+
+/** An error in words: its class, and its message where it has one. */
+export function errorText({ type, message }: ErrorView): string {
+  return message === "" ? type : `${type}: ${message}`;
 }
 
 export function stateOf(status: string): State {

@@ -3,7 +3,7 @@ import type { AttemptView, Box, StepView } from "../api";
 import { cost, duration, plural, tokens } from "../lib/format";
 import { compact, field, type Node, pretty, words } from "../lib/json";
 import { lineage, parts } from "../model/lineage";
-import { around, instanceOf, stateOf } from "../model/run";
+import { around, errorText, instanceOf, stateOf } from "../model/run";
 import { StateChip } from "../parts/State";
 import { Block, Copy, Plain, read, Value } from "../parts/Text";
 import { useLooking } from "./context";
@@ -96,7 +96,7 @@ function Fault({ step }: { step: StepView }) {
   return (
     <Section title="Error" note={error.kind}>
       <div className="error">
-        <Block text={`${error.type}: ${error.message}`} label="the error" mono={false} />
+        <Block text={errorText(error)} label="the error" mono={false} />
       </div>
     </Section>
   );
@@ -337,7 +337,7 @@ function Attempts({ attempts }: { attempts: AttemptView[] }) {
               </span>
             </p>
             <Block
-              text={`${attempt.error.type}: ${attempt.error.message}`}
+              text={errorText(attempt.error)}
               label={`error ${i + 1}`}
               mono={false}
             />

@@ -2,7 +2,7 @@ import type { StepView } from "../api";
 import { cost, duration, tokens } from "../lib/format";
 import { compact, parse } from "../lib/json";
 import type { Axis } from "../model/axis";
-import { isProblem, type Row, word } from "../model/run";
+import { errorText, isProblem, type Row, word } from "../model/run";
 import { LookIcon, StateIcon } from "../parts/Icon";
 import { Plain } from "../parts/Text";
 import { lit, useLooking } from "./context";
@@ -15,8 +15,7 @@ export function summary(row: Row): string {
 }
 
 function saidBy(step: StepView, decides: boolean): string {
-  if (step.error !== undefined)
-    return `${step.error.type}: ${step.error.message}`.split("\n")[0] ?? "";
+  if (step.error !== undefined) return errorText(step.error).split("\n")[0] ?? "";
   if (step.branch !== undefined && decides) return `→ ${step.branch}`;
   if (step.output === undefined || step.output === "null") return "";
   try {

@@ -24,7 +24,7 @@ from ...machine.faults import NOTHING_USED, consumed
 from ...machine.ledger import DEFAULT_MAX_TOKENS, token_bound
 from ...prices import Price, priced_name
 from ...records.usage import LLMUsage
-from ...values import canonical, writable
+from ...values import canonical, error_named, writable
 from ..contract import completed
 from ..protocol import Completion, Message
 from . import choice
@@ -707,7 +707,7 @@ class Pool:
         if isinstance(error, ModelError):
             found = error
         else:
-            found = ModelError(f"{type(error).__name__}: {error}")
+            found = ModelError(f"{error_named(error)}")
             found.__cause__ = error
         return self._with_route(call, found)
 

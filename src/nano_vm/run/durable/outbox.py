@@ -21,6 +21,7 @@ from ...errors import StoreError
 from ...store.protocol import Append, Store
 from ...store.records import Row, StoredRun
 from ...store.waits import Waits
+from ...values import error_named
 
 PATIENCE_SECONDS = 15.0
 """How long to try again before a run is given up: longer than a server takes to start, shorter than
@@ -163,7 +164,7 @@ class Outbox:
                 self._send()
             return
         if not isinstance(error, StoreError):
-            error = StoreError(f"could not be stored: {type(error).__name__}: {error}")
+            error = StoreError(f"could not be stored: {error_named(error)}")
         self._patience = self._patience or Patience(self.clock)
         if not error.passing or self._patience.over:
             self._end(error)

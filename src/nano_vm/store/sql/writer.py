@@ -22,6 +22,7 @@ from typing import Any
 
 from ... import forking
 from ...errors import LeaseLost, StoreError, VMError
+from ...values import error_named
 from ..encryption import StoreKeys
 from ..protocol import Append
 from ..receipts import HAS_ENDED, Entry
@@ -190,7 +191,7 @@ class _Item:
             if append.update:
                 self.columns = update_cells(append.update, bodies)
         except (ValueError, TypeError, KeyError, VMError) as error:
-            self.error = StoreError(f"a row that cannot be stored: {type(error).__name__}: {error}")
+            self.error = StoreError(f"a row that cannot be stored: {error_named(error)}")
             self.error.__cause__ = error
         return sum(len(body) for body, _ in bodies.added.values()) if bodies.added else 0
 
@@ -647,7 +648,7 @@ def _by_shape(runs: dict[int, _Held]) -> dict[tuple[str, ...], list[tuple[Any, .
 def _own(error: BaseException) -> StoreError:
     if isinstance(error, StoreError):
         return error
-    own = StoreError(f"could not be stored: {type(error).__name__}: {error}")
+    own = StoreError(f"could not be stored: {error_named(error)}")
     own.__cause__ = error
     return own
 
