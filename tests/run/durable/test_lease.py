@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ from nano_vm.cli import main
 from nano_vm.errors import StoreError
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.durable.journal import Journal
-from nano_vm.run.durable.lease import Lease, living
+from nano_vm.run.durable.lease import LEASE_MARGIN, Debt, Lease, living
 from nano_vm.run.durable.outbox import patiently
 from nano_vm.run.system import SYSTEM, Process, Seen
 from nano_vm.store.protocol import Append
@@ -862,3 +863,50 @@ def test_a_lease_that_is_given_back_while_it_is_renewed_does_not_hold_again() ->
     store.late = True
     lease.renew()
     assert not lease.holds()
+
+
+class SlowStore:
+    """A store of which each message takes five seconds of a clock that nothing else moves."""
+
+    def __init__(self) -> None:
+        self.seconds, self.sent = 0.0, 0
+        self.renewed: list[float] = []
+
+    def clock(self) -> float:
+        return self.seconds
+
+    def heartbeat(self, owner: str, seconds: float) -> None:
+        self.renewed.append(self.seconds)
+
+    def send(self, run_id: str, message: Message) -> None:
+        self.seconds += 5
+        self.sent += 1
+
+    def load(self, run_id: str) -> StoredRun:
+        return StoredRun(run_id, "p", "d", 0, status="running")
+
+    def owned(self, owner: str) -> dict[str, tuple[int, int]]:
+        return {}
+
+    def forget_owner(self, owner: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("debts", [1, 20])
+def test_however_much_is_owed_the_lease_is_renewed_in_time(debts: int) -> None:
+    store = SlowStore()
+    lease = Lease(store, 30.0, clock=store.clock)  # type: ignore[arg-type]
+    lease.begin()
+    outcomes = [Message("outcome", f"s{n}", {"output": n}, None, 0) for n in range(20)]
+    until = time.monotonic() + HANGS_SECONDS
+    try:
+        for n in range(debts):
+            lease.owe(Debt("r", outcomes=outcomes[n::debts]))
+        while store.sent < 20 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert store.sent == 20
+    finally:
+        lease.end()
+    assert lease.lapses == 0
+    pauses = [after - before for before, after in pairwise(store.renewed)]
+    assert max(pauses) < 30 * (1 - LEASE_MARGIN)

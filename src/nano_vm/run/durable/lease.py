@@ -126,6 +126,8 @@ class Lease(forking.Begins):
         # runs that are driven here, or being claimed, or owed something
         self._held: set[str] = set()
         self._debts: list[Debt] = []
+        # runs that the store says are this process's, by id: their key and fence
+        self._strays: dict[str, tuple[int, int]] = {}
         # calls that threads are making and nobody waits for, by run and path
         self._calls: list[tuple[str, str]] = []
         self._calling = self._ended = False
@@ -212,7 +214,8 @@ class Lease(forking.Begins):
                     makes_calls = self._makes_calls()
                     self._held.clear()
                 if makes_calls:
-                    self._free_strays()
+                    self._unsure = True
+                    self.pay()
                 else:
                     self.store.forget_owner(self.owner)
                 return
@@ -228,7 +231,7 @@ class Lease(forking.Begins):
         due = self.clock() + self.seconds / 4
         while True:
             pause = max(due - self.clock(), 0.0)
-            self._wake.wait(min(pause, SOON_SECONDS) if self._debts or self._unsure else pause)
+            self._wake.wait(min(pause, SOON_SECONDS) if self.owes else pause)
             self._wake.clear()
             if self._stopped.is_set():
                 return self._leave()
@@ -238,7 +241,7 @@ class Lease(forking.Begins):
                     self.renew()
                     due = self.clock() + self.seconds / 4
                     self._unsure = True
-                self.pay()
+                self.pay(due)  # however much is owed, the lease is renewed in time
             except StoreError as error:
                 # the next attempt may do; without any the lease runs out by itself
                 logger.debug("the store does not answer: %s", error)
@@ -277,7 +280,7 @@ class Lease(forking.Begins):
     @property
     def owes(self) -> bool:
         """Whether there are runs to be given back, or may be."""
-        return bool(self._debts) or self._unsure
+        return bool(self._debts or self._strays) or self._unsure
 
     def doubt(self) -> None:
         """Look soon whether the store gave a run to this process that nobody here drives: an answer
@@ -286,33 +289,47 @@ class Lease(forking.Begins):
         self._unsure = True
         self._wake.set()
 
-    def pay(self) -> None:
-        """Give the store what it is owed, and back what nobody here drives.
+    def pay(self, until: float = float("inf")) -> None:
+        """Give the store what it is owed, and back what nobody here drives; of what would take
+        longer than *until*, by the clock of the lease, a part.
 
         Raises:
             StoreError: If it does not answer; what is left is kept.
         """
-        with self._paying:
-            while self._debts:
-                self._pay(self._debts[0])
+        while self.clock() < until:
+            with self._paying:  # for one step: a renewal waits for no more
+                if not self._step():
+                    return
+
+    def _step(self) -> bool:
+        """Do a part of what is owed; whether there was any."""
+        if self._debts:
+            if self._pay(self._debts[0]):
                 with self._lock:
                     del self._debts[0]
-            if self._unsure:
-                self._unsure = False
-                try:
-                    self._free_strays()
-                except StoreError:
-                    self._unsure = True
-                    raise
+        elif self._strays:
+            self._free(*self._strays.popitem())
+        elif self._unsure:
+            self._unsure = False
+            try:
+                self._strays = dict(self.store.owned(self.owner))
+            except StoreError:
+                self._unsure = True
+                raise
+        else:
+            return False
+        return True
 
-    def _pay(self, debt: Debt) -> None:
-        """Pay one; what can never be paid is said and dropped, or the others would wait for it."""
+    def _pay(self, debt: Debt) -> bool:
+        """Give the store a part of one; whether that was the last. What can never be paid is said
+        and dropped, or the others would wait for it.
+        """
         try:
             if debt.append is not None:
                 debt.outcomes += self._settled(debt, debt.append)
                 debt.append = None
                 self.let_go([debt.run_id])
-            while debt.outcomes:
+            elif debt.outcomes:
                 self.store.send(debt.run_id, debt.outcomes[0])
                 outcome = debt.outcomes.pop(0)
                 self._warn(debt.run_id, outcome)
@@ -325,6 +342,8 @@ class Lease(forking.Begins):
             if debt.append is not None:
                 self._unsure = True  # so that it is given back without that
                 self.let_go([debt.run_id])
+            return True
+        return not debt.outcomes
 
     def _warn(self, run_id: str, outcome: Message) -> None:
         """That a call ended after its run was lost; louder where the run has ended without it."""
@@ -361,11 +380,16 @@ class Lease(forking.Begins):
             return outcomes_of(rest, debt.unsafe)
         return []
 
-    def _free_strays(self) -> None:
-        for run_id, (key, fence) in self.store.owned(self.owner).items():
+    def _free(self, run_id: str, claim: tuple[int, int]) -> None:
+        """Give back a run that the store says is this process's, unless it is driven here."""
+        key, fence = claim
+        try:
             if not self.has(run_id):
                 with suppress(LeaseLost):
                     self._append(Append(key, fence, (), {"owner": None}))
+        except StoreError:
+            self._unsure = True
+            raise
 
     def _append(self, item: Append) -> None:
         """Store *item*, in a thread that has no event loop."""
