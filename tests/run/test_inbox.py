@@ -24,6 +24,7 @@ from nano_vm import ExecutionVM, TraceStatus, VMError
 from nano_vm.errors import AlreadyDecided, Changed, Expired, NotPermitted, StoreError, UnknownRun
 from nano_vm.machine import pending
 from nano_vm.run.inbox import Inbox, presented, principal, process_of
+from nano_vm.run.system import Process, Seen, System
 from nano_vm.store.protocol import open_store
 from nano_vm.store.records import Message, StoredRun
 
@@ -321,12 +322,13 @@ async def test_an_event_of_one_wait_does_not_expire_for_another(host: Host) -> N
 async def test_the_beginning_of_a_digest_is_enough(host: Host) -> None:
     shown = await host.asking()
     vm = host.vm()
-    for wrong in (shown[:11], "0" * 64, "0" * 12, "", "x" * 64, shown.upper(), shown + "0"):
+    short = shown[:11], "123", "0" * 11
+    for wrong in (*short, "0" * 64, "0" * 12, "", "x" * 64, shown.upper(), shown + "0"):
         with pytest.raises(Changed) as refused:
             vm.approve("r", "ask", shown=wrong, by="ann")
         told = (
             "give at least 12 of its digits"
-            if wrong == shown[:11]
+            if wrong in short
             else "is not the digest of the request as it stands"
         )
         if wrong:
@@ -532,17 +534,32 @@ def test_refusals_keep_their_facts_in_a_pickle() -> None:
 # --- what a call gave, told by the process that made it ---
 
 
-async def in_doubt(made: list[Any]) -> ExecutionVM:
+async def in_doubt(made: list[Any], **options: Any) -> ExecutionVM:
     """A VM with a run `r` whose write is in doubt; *made* are its calls."""
 
     async def pay() -> str:
         made.append("pay")
         raise ConnectionError("lost")
 
-    vm = ExecutionVM(tools={"pay": pay}, store="sqlite://")
+    vm = ExecutionVM(tools={"pay": pay}, store="sqlite://", **options)
     trace = await vm.run(program(step("t", "pay")), run_id="r")
     assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
     return vm
+
+
+async def test_who_began_a_call_is_looked_for_where_the_vm_runs() -> None:
+    """In a simulated world another than this process's system knows who is there."""
+
+    class Elsewhere(System):
+        def sees(self, owner: str, here: Process, *, one_machine: bool = False) -> Seen:
+            return Seen.UNKNOWN
+
+    vm = await in_doubt([], system=Elsewhere())
+    run = vm.require_store().load("r")
+    assert [entry["process"]["alive"] for entry in presented(run.waiting)] == [False]
+    for waiting in (vm.waiting("r"), vm.load("r").waiting, (await vm.resume("r")).waiting):
+        assert [entry["process"]["alive"] for entry in waiting] == [None]
+    vm.close()
 
 
 def came(vm: ExecutionVM) -> None:

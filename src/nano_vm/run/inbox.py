@@ -26,7 +26,7 @@ from ..store.seals import message_holds
 from ..store.waits import fault_of, same_event, takes
 from ..values import MAX_VALUE_BYTES, UNSET, admit, short
 from ..visible import HIDDEN
-from .system import SYSTEM, Process, Seen
+from .system import SYSTEM, Process, Seen, System
 
 if TYPE_CHECKING:
     from .aio import AsyncInbox
@@ -54,27 +54,29 @@ Roles = Callable[[str], Iterable[str]]
 """The roles that a principal has."""
 
 
-def presented(waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def presented(
+    waiting: Iterable[Mapping[str, Any]], system: System = SYSTEM
+) -> list[dict[str, Any]]:
     """What a run waits for, as people and programs get it: ``shown`` identifies each request as it
     stands, ``process`` is that which began a call in doubt, and whether it lives is looked at now.
     """
-    return [_presented(entry) for entry in waiting]
+    return [_presented(entry, system) for entry in waiting]
 
 
-def _presented(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _presented(entry: Mapping[str, Any], system: System) -> dict[str, Any]:
     told = {**entry, "shown": shown_digest(entry)}
     if "owner" in told:
-        told["process"] = process_of(told.pop("owner"))
+        told["process"] = process_of(told.pop("owner"), system)
     return told
 
 
-def process_of(owner: str) -> dict[str, Any]:
+def process_of(owner: str, system: System = SYSTEM) -> dict[str, Any]:
     """The process of an owner of runs: its host and pid, and whether it lives; None where that
     cannot be seen from here.
     """
     process = Process.of(owner)
     alive = {Seen.ALIVE: True, Seen.GONE: False, Seen.UNKNOWN: None}[
-        SYSTEM.sees(owner, SYSTEM.process())
+        system.sees(owner, system.process())
     ]
     return {
         "host": process.host if process is not None else owner,
@@ -121,8 +123,10 @@ class Inbox:
         *,
         value_bytes: int = MAX_VALUE_BYTES,
         trusted: frozenset[str] | None = None,
+        system: System = SYSTEM,
     ) -> None:
         self.store = store
+        self.system = system
         self.trusted = trusted
         self.roles = roles
         self.clock = clock
@@ -138,7 +142,7 @@ class Inbox:
     def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a stored run waits for; ``shown`` identifies each request as it stands."""
         stored = self.store.load(run_id, rows=False)
-        return presented(stored.waiting) if stored.status == SUSPENDED else []
+        return presented(stored.waiting, self.system) if stored.status == SUSPENDED else []
 
     def _said(self, run: StoredRun) -> list[Message]:
         """All that was said to a run and counts, what it has used first."""

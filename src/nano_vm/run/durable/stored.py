@@ -29,6 +29,7 @@ from ...store.records import (
 )
 from ...values import UNSET
 from ..inbox import presented
+from ..system import SYSTEM, System
 
 SUCCESS = StepStatus.SUCCESS
 
@@ -147,7 +148,7 @@ def columns_of(trace: Trace, ops: Iterable[Op], steps: int) -> dict[str, Any]:
     return columns
 
 
-def trace_of(run: StoredRun) -> Trace:
+def trace_of(run: StoredRun, system: System = SYSTEM) -> Trace:
     """A stored run as a trace; *run* has its rows."""
     frames: dict[str, list[Any]] = {"": []}
     steps = (row for row in run.rows if row.kind == STEP)
@@ -177,7 +178,7 @@ def trace_of(run: StoredRun) -> Trace:
     )
     recording.output, recording.error, recording.error_kind = run.output, run.error, run.error_kind
     recording.finished_ns = run.finished_ns
-    recording.waiting = presented(run.waiting)
+    recording.waiting = presented(run.waiting, system)
     return Trace(recording)
 
 
