@@ -508,6 +508,28 @@ def test_at_begins_live_calls_there() -> None:
         host.fork(trace, at="jude")
 
 
+def test_a_live_effect_in_doubt_is_asked_of_its_reconcile_in_a_fork_too() -> None:
+    lost: list[str] = []
+
+    @tool(effect="irreversible")
+    async def send(text: str) -> str:
+        if text in lost:
+            raise ConnectionError("lost")
+        return text
+
+    @tool(effect="read")
+    async def find(text: str) -> dict[str, Any]:
+        return {"done": True, "output": f"found {text}"}
+
+    asking = {"tool": "find", "args": {"text": "$t"}}
+    made = program(step("m", "send", args={"text": "$t"}, reconcile=asking))
+    vm = ExecutionVM(tools={"send": send, "find": find})
+    trace = vm.run_sync(made, {"t": "a"})
+    lost.append("b")
+    forked = asyncio.run(fork(vm, trace, edit={"inputs": {"t": "b"}}, effects=True))
+    assert forked.final_output == "found b"
+
+
 def test_after_a_live_effect_nothing_that_was_read_is_taken() -> None:
     made = program(
         step("m", "mail", args={"text": "$t"}), step("g", "get", args={"id": 1}), llm("l", "x")

@@ -24,7 +24,7 @@ from soak.programs import key_of
 from nano_vm.records.record import Record, flattened
 from nano_vm.records.trace import StepStatus
 from nano_vm.replay import Replayer
-from nano_vm.run.durable.stored import reconciles, trace_of
+from nano_vm.run.durable.stored import trace_of
 from nano_vm.simulation.world import SECOND, Process
 from nano_vm.store.protocol import Append
 from nano_vm.store.records import ENDED, INTENT, STEP, SUSPENDED, Row, StoredRun
@@ -352,27 +352,29 @@ def _messages(life: Life, stored: StoredRun, made: Sequence[Record]) -> Any:
         yield "cancelled, and by nobody"
     cancelled = any(m.kind == "cancel" for m in (*stored.decided, *stored.inbox))
     outcomes = {m.name for m in (*stored.decided, *stored.inbox) if m.kind == "outcome"}
-    asked = {
-        row.path.rpartition("/")[0]
-        for row in stored.rows
-        if row.kind == STEP and row.status is StepStatus.SUCCESS and reconciles(row)
-    }
     for said in life.said:
         if said.run_id != stored.run_id:
             continue
         by = None if said.kind == "event" else said.by
+        key = key_of(stored.run_id, said.name)
         if said.kind == "cancel":
             yield from _not_stopped(life, stored, said)
         elif said.kind == "resolve" and said.name in outcomes:
             continue  # what the call really gave came at the same time, and counts for more
-        elif said.kind == "resolve" and said.driven and said.name in asked:
-            continue  # its reconcile tool was being asked, and told what became of it
+        elif said.kind == "resolve" and _told_before(life, key, said.at_ns):
+            continue  # its reconcile tool had told what became of it
         elif said.kind == "resolve" and said.name.endswith("/reconcile"):
             continue  # who resumed the run since may not ask it: the call itself may be under way
         elif said.driven and _timed_out(stored, _asked_at(stored, said.name)):
             continue  # its time was over, by another clock, as it was said
         elif (said.kind, said.name, by) not in used and not cancelled:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
+
+
+def _told_before(life: Life, key: str, at_ns: int) -> bool:
+    """Whether a reconcile tool had told what became of a call by then."""
+    told_ns = life.ledger.told_ns.get(key)
+    return told_ns is not None and told_ns <= at_ns
 
 
 PAID_NS = 4 * SECOND

@@ -53,6 +53,8 @@ class Ledger:
     world: World
     calls: dict[str, list[Call]] = field(default_factory=dict)
     of_runs: dict[str, dict[str, list[Call]]] = field(default_factory=dict)  # the same, of each
+    # by key: when a reconcile tool first gave an answer to who asked
+    told_ns: dict[str, int] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
     kept_by: set[tuple[Process, str]] = field(
         default_factory=set
@@ -242,6 +244,7 @@ class Outside:
             world.tell("receiver", f"says that {key} did not happen")
         answer = {"done": True, "output": done.output} if done else {"done": False}
         await asyncio.sleep(world.delay(*WAY_NS) / 1e9)
+        ledger.told_ns.setdefault(key, world.now)
         return answer
 
 

@@ -283,6 +283,9 @@ class ForkJournal:
             return machine.resume(NotCalled(HELD), now)
         return machine.resume(Suspended(), now)
 
+    async def reconciled(self, machine: Machine) -> None:
+        """Nobody says anything meanwhile."""
+
     def child(self, machine: Machine, number: int) -> Machine:
         """The machine of one child of the requested fork."""
         return machine.child(number)

@@ -41,7 +41,7 @@ from ..machine.plan import (
 from ..records.record import full
 from ..records.recording import Recording
 from ..records.usage import LLMUsage
-from ..values import CONTAINERS, SCALARS, kind_name
+from ..values import CONTAINERS, SCALARS, error_named, kind_name
 from .host import Host
 from .kept import Kept, known_answer
 from .observers import Notifier
@@ -80,6 +80,10 @@ class Journal(Protocol):
         """The request that follows, where the outcome of *op* is known already; None where it is to
         be made.
         """
+        ...
+
+    async def reconciled(self, machine: Machine) -> None:
+        """Asked when a `reconcile` tool has returned: raises `ToolError` where that does not count."""
         ...
 
     def check(self) -> None:
@@ -409,6 +413,9 @@ class Driver:
             value = await self.threaded(machine, op, lane)
         if inspect.isawaitable(value):
             value = await value
+        if self.journal is not None and machine.side_call == "reconcile":
+            lane.op, lane.until = None, FOREVER
+            await self.journal.reconciled(machine)
         return value
 
     async def known(
@@ -449,7 +456,7 @@ class Driver:
                     self.journal.check()
                 return context.run(function, *given)
             except (StopIteration, GeneratorExit) as error:  # a future cannot carry them
-                raise RuntimeError(f"the tool raised {type(error).__name__}: {error}") from error
+                raise RuntimeError(f"the tool raised {error_named(error)}") from error
 
         future = self.host.threads.submit(work)
         try:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from ..adapters.pool import Pool
 from ..diagnostics import Diagnostic, summary
@@ -724,6 +724,7 @@ class ExecutionVM:
             self.clock,
             value_bytes=self._limits.value_bytes,
             trusted=self._trusted,
+            system=self.system,
         )
 
     def waiting(self, run_id: str) -> list[dict[str, Any]]:
@@ -869,7 +870,7 @@ class ExecutionVM:
 
     def load(self, run_id: str) -> Trace:
         """The trace of a stored run, as far as it has come."""
-        return trace_of(self.require_store().load(run_id))
+        return trace_of(self.require_store().load(run_id), self.system)
 
     @property
     def pools(self) -> list[Pool]:
@@ -894,9 +895,23 @@ class ExecutionVM:
         return AsyncReads(self)
 
     def close(self) -> None:
-        """Give the lease back and close the store; runs under way are left to others."""
+        """Give the lease back and close the store; runs under way are left to others. ``with`` and
+        ``async with`` do it at the end of their block.
+        """
         if self._durable is not None:
             self._durable.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)  # it waits for the store
 
 
 def _trusted_keys(given: Iterable[str]) -> tuple[str, ...]:

@@ -296,6 +296,85 @@ async def test_a_reconcile_tool_is_asked_instead_of_a_person(host: Host) -> None
     assert trace.steps[1].output == "paid before"
 
 
+class Asked:
+    """A reconcile tool that does not know at first; then it says what it is given, once the test
+    lets it, and ``answers`` say how often.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.begun, self.go = asyncio.Event(), asyncio.Event()
+        self.answer: dict[str, Any] | None = None
+
+        @tool(effect="read")
+        async def asked() -> Any:
+            if self.answer is None:
+                raise ConnectionError("not today")
+            self.begun.set()
+            await self.go.wait()
+            return self.answer
+
+        host.tool("asked", asked)
+
+
+@pytest.mark.parametrize("answer", [{"done": False}, {"done": True, "output": "of the tool"}])
+@pytest.mark.parametrize(
+    ("said", "status", "calls"),
+    [
+        ({"done": "of ann"}, SUCCESS, ["read"]),
+        ({"retry": True}, SUCCESS, ["pay", "read"]),
+        ({"fail": "ann says no"}, FAILED, []),
+    ],
+)
+async def test_what_a_person_says_while_the_reconcile_is_asked_counts_for_more(
+    host: Host, answer: dict[str, Any], said: dict[str, Any], status: TraceStatus, calls: list[str]
+) -> None:
+    asked = Asked(host)
+    one = program(step("a", "pay", reconcile={"tool": "asked"}), step("b", "read"))
+    vm = await killed(host, one, "pay")
+    assert (await vm.resume("r")).status is SUSPENDED
+    asked.answer = answer
+    task = asyncio.create_task(vm.resume("r"))
+    await asyncio.wait_for(asked.begun.wait(), HANGS_SECONDS)
+    other = host.vm()
+    await asyncio.to_thread(other.resolve, "r", "a", by="ann", **said)
+    asked.go.set()
+    trace = await asyncio.wait_for(task, HANGS_SECONDS)
+    assert (trace.status, host.calls) == (status, calls)
+    if "done" in said:
+        assert trace.steps[0].output == "of ann"
+    if "fail" in said:
+        assert "ann says no" in (trace.error or "")
+    stored = other.require_store().load("r")
+    assert ([m.by for m in stored.decided], stored.inbox) == (["ann"], [])
+    assert sealed(vm, "r")
+    assert replay(vm.load("r"), one).identical
+
+
+async def test_a_word_that_came_before_a_call_was_made_again_is_no_answer_to_its_reconcile(
+    host: Host,
+) -> None:
+    """It was said of the call before, which its reconcile had told of by then."""
+    asked = Asked(host)
+    one = program(
+        step("a", "pay", reconcile={"tool": "asked"}, max_retries=2, retry=NOW, timeout_seconds=0.2)
+    )
+    vm = await killed(host, one, "pay")
+    assert (await vm.resume("r")).status is SUSPENDED
+    asked.answer = {"done": False}
+    asked.go.set()
+    host.hang.add("pay")
+    task = asyncio.create_task(vm.resume("r"))
+    await called(host, "pay")
+    asked.begun.clear()
+    asked.go.clear()
+    asked.answer = {"done": True, "output": "of the tool"}
+    await asyncio.to_thread(host.vm().resolve, "r", "a", by="ann", fail="ann says no")
+    await asyncio.wait_for(asked.begun.wait(), HANGS_SECONDS)
+    asked.go.set()
+    trace = await asyncio.wait_for(task, HANGS_SECONDS)
+    assert trace.final_output == "of the tool"
+
+
 async def test_branches_and_items_go_on_where_each_was(host: Host) -> None:
     one = program(
         mapped(step("each", "write", args={"x": "$item"}), over=[1, 2, 3], id="m"),
@@ -1066,6 +1145,28 @@ async def test_a_run_that_was_held_for_a_moment_is_resumed_and_not_another_proce
     vm.store.claim = claimed  # type: ignore[method-assign]
     assert (await vm.resume("r")).status is SUCCESS
     assert passed_over == ["r"]
+
+
+# --- the end of a VM ------------------------------------------------------------------------------
+
+
+def owners(host: Host) -> list[str]:
+    """Whose leases the store has."""
+    with SqlStore(host.url) as store:
+        return list(store.owners())
+
+
+async def test_a_vm_is_closed_at_the_end_of_its_block(host: Host) -> None:
+    one = SUSPENDING["wait"]
+    async with host.vm() as vm:
+        assert (await vm.run(one, run_id="r")).status is SUSPENDED
+        assert len(owners(host)) == 1
+    assert owners(host) == []
+    with host.vm() as vm:
+        assert (await vm.resume("r")).status is SUSPENDED
+    assert owners(host) == []
+    async with ExecutionVM() as plain:  # which has nothing to close
+        assert plain.tools == {}
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -65,14 +65,22 @@ class Heard:
     def take(
         self, kinds: tuple[str, ...], name: str, deadline_ns: int | None = None
     ) -> Message | None:
-        """The first unused message of one of these kinds for *name*, recorded before the deadline;
-        it is used up with the next append.
+        """What `found` gives, which is used up with the next append."""
+        message = self.found(kinds, name, deadline_ns)
+        if message is not None:
+            self.use(message)
+        return message
+
+    def found(
+        self, kinds: tuple[str, ...], name: str, deadline_ns: int | None = None
+    ) -> Message | None:
+        """The first unused message of one of these kinds for *name*, recorded before the
+        deadline.
         """
         for message in self.inbox:
             if deadline_ns is not None and message.created_ns >= deadline_ns:
                 continue
             if message.kind in kinds and message.name == name:
-                self.use(message)
                 return message
         return None
 

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from ...adapters.protocol import Clock
 from ...collector import collector_paused
-from ...errors import LeaseLost, StoreError
+from ...errors import LeaseLost, StoreError, ToolError
 from ...machine.faults import LOST
 from ...machine.ledger import UNLIMITED
 from ...machine.machine import Machine
@@ -125,6 +125,8 @@ class Journal:
         # of what is recorded most is handed over at the first request
         self.along = collector_paused()(self.recorded.along)
         self.unsafe: set[str] = set()  # of calls that another owner does not make again
+        # calls that were in doubt as the run was claimed, and whose reconcile is asked
+        self.reconciling: set[str] = set()
         self.seal = seal
         self.wakes: list[int] = []
         self.leaving = False  # whether this process stops: no further call is begun
@@ -189,6 +191,7 @@ class Journal:
             else:
                 await self.append(rows)
         else:
+            self.reconciling.discard(path)
             await self.append(
                 [*rows, self.rows.intent(machine, op, path, machine.now + self.base_ns)]
             )
@@ -274,11 +277,28 @@ class Journal:
         if message is not None:
             return self.settled(machine, message)
         if gone:
+            self.reconciling.add(path)
             return machine.resume(Unknown(LOST), now)
         # later and later, for hours: whoever can tell that the process is gone may be on another machine
         passed_ns = max(now + self.base_ns - begun[-1], 0)
         self.wakes.append(now + self.base_ns + min(max(passed_ns, SOONEST_LOOK_NS), LATEST_LOOK_NS))
         return machine.resume(Unknown(UNSEEN, ask=False), now)
+
+    async def reconciled(self, machine: Machine) -> None:
+        """Look whether somebody said what became of a call while its `reconcile` was asked, which
+        counts for more. Then the call stays in doubt here, and the run goes on by that word once it
+        is let go.
+
+        Raises:
+            ToolError: If so.
+        """
+        path, _, _ = machine.path.rpartition("/")
+        if path in self.reconciling:
+            self.keep(machine)
+            await self.heard.look()
+            if self.heard.found(("outcome", "resolve"), path) is not None:
+                told = "somebody said meanwhile what became of the call"
+                raise ToolError(told, retryable=False)
 
     def settled(self, machine: Machine, message: Message) -> Op:
         """The outcome that *message* says a call had: it came late, or a person says so."""

@@ -242,7 +242,7 @@ class Durable(forking.Begins):
                     host, trace.recording, machine, notifier, journal, shared, kept
                 )
             waiting = journal.rows.entries(machine.waiting)
-            trace.recording.waiting = presented(waiting)
+            trace.recording.waiting = presented(waiting, self.system)
             await journal.end(machine, trace, waiting)
             left = True
             if notifier is not None:
@@ -312,7 +312,7 @@ class Durable(forking.Begins):
                 if not self._rests(known, fence):
                     break
             else:
-                return trace_of(known)
+                return trace_of(known, self.system)
             if leaving():
                 raise asyncio.CancelledError
             taken = await self.claim_and_drive(run_id, leaving=leaving)
@@ -453,7 +453,7 @@ class Durable(forking.Begins):
         store, lease = self.store, self.lease
         known = await self.stored_call(store.load, run_id, rows=False)
         if known.status in ENDED:
-            return trace_of(await self.stored_call(store.load, run_id))
+            return trace_of(await self.stored_call(store.load, run_id), self.system)
         # what is owed to it since the store did not answer
         await self.stored_call(lease.pay)
         taken = await self.claim_and_drive(run_id, known)
@@ -493,5 +493,5 @@ class Durable(forking.Begins):
         """Give the lease back and close the store; runs under way are left to others, who take a call
         with an effect for under way until this process ends.
         """
-        self.lease.end(calling=any(j.interruption.affecting() for j in self.journals))
+        self.lease.end(calling=any(j.interruption.affecting() for j in tuple(self.journals)))
         self.store.close()
