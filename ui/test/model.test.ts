@@ -5,7 +5,15 @@ import { parseFilter, withWord } from "../src/model/filter";
 import { foldChains } from "../src/model/fold";
 import { layout } from "../src/model/layout";
 import { lineage, parts } from "../src/model/lineage";
-import { firstToSee, foldedAtFirst, index, keysAround, rows, type State } from "../src/model/run";
+import {
+  errorText,
+  firstToSee,
+  foldedAtFirst,
+  index,
+  keysAround,
+  rows,
+  type State,
+} from "../src/model/run";
 import { choose, shown } from "../src/model/shown";
 import { standing } from "../src/model/standing";
 import { arrow, box, run, step } from "./made";
@@ -35,6 +43,12 @@ function mapped() {
     ),
   );
 }
+
+test("an error without a message is named by its class", () => {
+  const error = { kind: "tool", type: "MemoryError", message: "" };
+  expect(errorText(error)).toBe("MemoryError");
+  expect(errorText({ ...error, message: "no room" })).toBe("MemoryError: no room");
+});
 
 test("items are instances, of the item around them too", () => {
   const found = mapped();

@@ -336,11 +336,7 @@ function Attempts({ attempts }: { attempts: AttemptView[] }) {
                 {i > 0 && waited(attempts[i - 1], attempt)}
               </span>
             </p>
-            <Block
-              text={errorText(attempt.error)}
-              label={`error ${i + 1}`}
-              mono={false}
-            />
+            <Block text={errorText(attempt.error)} label={`error ${i + 1}`} mono={false} />
             {attempt.answer !== undefined && (
               <>
                 <p className="muted">it answered</p>
