@@ -346,6 +346,13 @@ def writable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
+def printable(text: str) -> str:
+    """*text* with a mark for each character that has no form on a line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
 def text_size(text: str, at: tuple[Any, ...]) -> int:
     """The UTF-8 length of *text*, which must not hold a lone surrogate."""
     if text.isascii():

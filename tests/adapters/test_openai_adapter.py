@@ -384,6 +384,8 @@ def test_a_step_can_name_an_empty_answer() -> None:
         ({}, None),
         ({"prompt_tokens": 7}, None),
         ({"prompt_tokens": 7, "completion_tokens": -1}, None),
+        ({"prompt_tokens": True, "completion_tokens": 2}, None),
+        ({"prompt_tokens": 2**63, "completion_tokens": 2}, None),
         ({"prompt_tokens": 7, "completion_tokens": 2}, LLMUsage(7, 2, 9)),
         ({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 30}, LLMUsage(7, 2, 30)),
         ({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 0}, LLMUsage(7, 2, 9)),

@@ -25,11 +25,12 @@ import pytest
 from build import llm, mapped, parallel, program, statuses, step
 from virtual_time import VirtualClock, hold, in_virtual_time
 
-from nano_vm import Completion, ExecutionVM, Trace, TraceStatus, tool
+from nano_vm import Completion, ExecutionVM, LLMUsage, Trace, TraceStatus, tool
 from nano_vm.adapters.contract import completed
 from nano_vm.errors import ModelError
 from nano_vm.machine.ledger import Limits
 from nano_vm.machine.plan import MAP_CONCURRENCY
+from nano_vm.records.record import MAX_WORD
 from nano_vm.replay import replay
 from nano_vm.run.host import Threads
 from nano_vm.run.watchdog import WATCHDOG_GRAIN_NS, watchdog
@@ -1143,6 +1144,8 @@ async def test_a_malformed_answer_is_a_clear_error_and_not_text(answer: Any) -> 
         {"total_tokens": 1.5},
         {"completion_tokens": "3"},
         {"prompt_tokens": True},
+        {"prompt_tokens": 2**63},
+        {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 2**63},
         {"cost_usd": "much"},
         {"cost_usd": float("nan")},
         {"cost_usd": -1},
@@ -1151,6 +1154,31 @@ async def test_a_malformed_answer_is_a_clear_error_and_not_text(answer: Any) -> 
 def test_malformed_usage_is_a_clear_error(usage: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="usage is malformed"):
         completed(("x", usage))
+
+
+@pytest.mark.parametrize("counts", [(2**63, 0, 0), (-5, 0, 0), (1.5, 0, 0), (True, 0, 0)])
+async def test_no_call_has_used_what_an_adapter_counts(counts: tuple[Any, ...]) -> None:
+    used = LLMUsage(*counts)
+
+    async def give() -> Any:
+        return Completion("x", used)
+
+    async def fail() -> Any:
+        raise ModelError("down", usage=used)
+
+    trace = await ExecutionVM(Model(give)).run(program(llm()))
+    assert "usage is malformed" in str(trace.error)
+    trace = await ExecutionVM(Model(fail)).run(program(llm()))
+    assert trace.steps[0].usage is None, "nobody knows what it used"
+
+
+def test_words_that_a_provider_says_of_itself_are_short_and_visible() -> None:
+    odd = completed(Completion("x", None, "m\x00\ud800" + "n" * 10_000, "st\nop"))
+    assert odd.model is not None
+    assert odd.model.startswith("m\ufffd\\ud800nnn")
+    assert len(odd.model) == MAX_WORD
+    assert odd.finish_reason == "st\ufffdop"
+    assert completed(Completion("x", None, "модель", "stop")).model == "модель"
 
 
 def test_the_three_kinds_of_answer() -> None:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from nano_vm.language.correlation import MATCHABLE_FIELDS
 from nano_vm.machine.machine import machine_of
 from nano_vm.machine.outcome import Arrived
 from nano_vm.replay import replay, subject_of, verify
-from nano_vm.run.inbox import Inbox
+from nano_vm.run.inbox import EVENT_CHARS, Inbox
 from nano_vm.store.protocol import open_store
 from nano_vm.store.records import Message
 from nano_vm.store.signing import SigningKey
@@ -290,6 +291,17 @@ async def test_what_is_no_event(host: Host) -> None:
     for name, event_id in (("", None), (5, None), ("paid", ""), ("paid", 5)):
         with pytest.raises(VMError, match="is a string that is not empty"):
             vm.inbox.send_event(name, {"order": 1}, id=event_id)  # type: ignore[arg-type]
+    for odd, why in (
+        ("x" * (EVENT_CHARS + 1), "more than 200"),
+        ("a\x00", "a NUL"),
+        ("a\ud800", "a lone surrogate"),
+    ):
+        for name, event_id in ((odd, None), ("paid", odd)):
+            with pytest.raises(VMError, match=why):
+                vm.inbox.send_event(name, {"order": 1}, id=event_id)
+    drawn = Random(1)
+    longest = ["".join(chr(drawn.randrange(0x20000, 0x2A6DF)) for _ in range(200)) for _ in "12"]
+    assert vm.inbox.send_event(longest[0], {"order": 1}, id=longest[1])
     await vm.cancel("a")
     with pytest.raises(Expired):
         vm.send_event("a", "paid", {"order": 1})

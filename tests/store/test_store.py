@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from build import llm, program
 from in_memory import folder_in_memory
 from patience import HANGS_SECONDS
 from postgres import PostgresServer, url_of
 
+from nano_vm import Completion, ExecutionVM, LLMUsage
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.records.status import StepStatus
 from nano_vm.store.protocol import Append, RunFilter, open_store
@@ -54,6 +56,25 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database that several may open."""
     return url_of(request, tmp_path)
+
+
+class Provider:
+    """A model that says odd things of itself."""
+
+    model = "m"
+
+    async def complete(self, messages: Any, **options: Any) -> Completion:
+        return Completion("hi", LLMUsage(1, 2, 3), "m\x00" + "n" * 100_000, "st\x00op")
+
+
+def test_what_a_provider_says_of_itself_loses_no_run(shared: str) -> None:
+    vm = ExecutionVM(Provider(), store=shared)
+    assert vm.run_sync(program(llm()), run_id="r").ok
+    vm.close()
+    with SqlStore(shared) as store:
+        stored = store.load("r")
+        assert stored.status == "success"
+        assert str(stored.rows[-1].model).startswith("m\ufffdnnn")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from ..language.answers import ending
 from ..language.messages import fault_of, text_of
 from ..machine.faults import names_of
 from ..records.usage import LLMUsage
+from ..values import printable
 from .protocol import Completion, Message
 
 MAX_ERROR_CHARS = 500
@@ -283,9 +284,7 @@ class Answer:
         line = " ".join(text.split())
         if len(line) > MAX_ERROR_CHARS:
             line = line[:MAX_ERROR_CHARS] + "..."
-        return f"{self._where}: " + "".join(
-            char if char.isprintable() else "\ufffd" for char in line
-        )
+        return f"{self._where}: {printable(line)}"
 
 
 async def unstreamed(chunks: Any) -> Any:
@@ -310,11 +309,7 @@ def usage_of(usage: Any) -> LLMUsage | None:
     """The tokens that a provider reports; None where it does not say, since 0 would be a lie to the
     budget."""
     prompt, completion = read(usage, "prompt_tokens"), read(usage, "completion_tokens")
-    if (
-        not (isinstance(prompt, int) and isinstance(completion, int))
-        or prompt < 0
-        or completion < 0
-    ):
+    if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
         return None
     # more than the sum where a provider counts its thinking apart
     total = read(usage, "total_tokens")
@@ -338,10 +333,12 @@ def counted(
     cached: Any = None,
     written: Any = None,
     reasoning: Any = None,
-) -> LLMUsage:
-    """The usage of a call; a part that is no count, or more than there can be, is left out."""
+) -> LLMUsage | None:
+    """The usage of a call; a part that is no count, or more than there can be, is left out. None for
+    what no call has used.
+    """
     read_ = _part(cached, prompt)
-    return LLMUsage(
+    usage = LLMUsage(
         prompt,
         completion,
         max(total, prompt + completion),
@@ -350,6 +347,7 @@ def counted(
         _part(written, prompt - read_),
         _part(reasoning, completion),
     )
+    return usage if usage.plausible else None
 
 
 def _part(count: Any, most: int) -> int:

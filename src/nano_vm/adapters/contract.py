@@ -13,8 +13,9 @@ from ..language.messages import has_files, has_parts, has_pictures, joined
 from ..machine.billing import Served
 from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
 from ..machine.plan import ModelOp
-from ..records.usage import LLMUsage
-from ..values import copied, kind_name, writable
+from ..records.record import MAX_WORD
+from ..records.usage import MAX_COUNT, LLMUsage
+from ..values import copied, kind_name, printable, short, writable
 from .protocol import Completion
 
 logger = logging.getLogger("nano_vm")
@@ -150,9 +151,10 @@ def plain_answer(answer: Any) -> tuple[str, LLMUsage | None, None] | None:
     if type(text) is not str or type(usage) is not dict or not usage:
         return None
     try:
-        return text, LLMUsage.from_dict(usage), None
+        used = LLMUsage.from_dict(usage)
     except ValueError:
         return None
+    return (text, used, None) if used.plausible else None
 
 
 def completed(answer: Any) -> Completion:
@@ -183,6 +185,11 @@ def completed(answer: Any) -> Completion:
             raise _malformed(f"the adapter's usage is malformed: {error}") from None
     if usage is not None and not isinstance(usage, LLMUsage):
         raise _malformed(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage")
+    if usage is not None and not usage.plausible:
+        raise _malformed(
+            f"the adapter's usage is malformed: each count of one call is a whole number from 0 to "
+            f"{MAX_COUNT:,}, and these are not: {short(usage.to_dict())}"
+        )
     if not isinstance(text, str):
         raise _malformed(
             f"the adapter returned {kind_name(text)} for the text of its answer", usage
@@ -201,22 +208,25 @@ def completed(answer: Any) -> Completion:
 def _is_plain(answer: Completion) -> bool:
     """Whether there is nothing to convert in *answer*."""
     words = _is_word(answer.model) and _is_word(answer.finish_reason)
-    return words and type(answer.text) is str and type(answer.usage) in _USAGES
+    usage = answer.usage
+    used = usage is None or (type(usage) is LLMUsage and usage.plausible)
+    return words and used and type(answer.text) is str
 
 
 def _is_word(given: Any) -> bool:
-    return given is None or (type(given) is str and given.isascii())
-
-
-_USAGES = frozenset({LLMUsage, type(None)})
+    return given is None or (
+        type(given) is str and len(given) <= MAX_WORD and given.isascii() and given.isprintable()
+    )
 
 
 def _word(given: Any) -> str | None:
-    """A name as plain text; of a member of an enum, as SDKs have them, its value or name."""
+    """A name as plain text that every store takes; of a member of an enum, as SDKs have them, its
+    value or name.
+    """
     if given is None:
         return None
     word = str.__str__(given) if isinstance(given, str) else str(getattr(given, "name", given))
-    return writable(word)
+    return printable(writable(word)[:MAX_WORD])
 
 
 def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:

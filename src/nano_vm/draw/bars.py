@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from html import escape
 
+from ..values import printable
+
 WIDTH, ROW, LEFT, RIGHT = 720, 26, 220, 110
 NAME_CHARS = 30
 
@@ -34,4 +36,4 @@ def bars(title: str, rows: Sequence[tuple[str, Decimal]]) -> str:
 
 def _text(text: str, most: int) -> str:
     shown = text if len(text) <= most else text[: most - 1] + "…"
-    return escape("".join(char if char.isprintable() else "\ufffd" for char in shown))
+    return escape(printable(shown))

@@ -202,7 +202,7 @@ def consumed(error: BaseException) -> LLMUsage | None:
         except ValueError:
             return None
     if isinstance(usage, LLMUsage) or error.answered:
-        return usage if isinstance(usage, LLMUsage) else None
+        return usage if isinstance(usage, LLMUsage) and usage.plausible else None
     if isinstance(error, RateLimited) or not error.retryable:
         return NOTHING_USED
     return _nothing_if_refused(error, error.status)

@@ -6,6 +6,11 @@ from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+MAX_COUNT = 10**9
+"""Tokens of one call: a hundred times what any model takes. A count above is a mistake, and as money
+it would not fit into a store.
+"""
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class LLMUsage:
@@ -54,6 +59,15 @@ class LLMUsage:
     def __str__(self) -> str:
         cost = f", cost=${self.cost_usd:.6f}" if self.cost_usd is not None else ""
         return f"tokens={self.total_tokens}{cost}"
+
+    @property
+    def plausible(self) -> bool:
+        """Whether one call can have used that, see `MAX_COUNT`."""
+        counts = (
+            *(self.prompt_tokens, self.completion_tokens, self.total_tokens),
+            *(self.cached_tokens, self.cache_write_tokens, self.reasoning_tokens),
+        )
+        return all(type(count) is int and 0 <= count <= MAX_COUNT for count in counts)
 
     def counts(self) -> list[int]:
         """Tokens of prompt and completion, and all."""

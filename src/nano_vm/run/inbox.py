@@ -24,7 +24,7 @@ from ..store.protocol import Store
 from ..store.records import ENDED, RUNNING, SUSPENDED, Message, StoredRun
 from ..store.seals import message_holds
 from ..store.waits import fault_of, same_event, takes
-from ..values import MAX_VALUE_BYTES, UNSET, admit, short
+from ..values import MAX_VALUE_BYTES, UNSET, admit, short, writable
 from ..visible import HIDDEN
 from .system import SYSTEM, Process, Seen, System
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 PRINCIPAL_CHARS = 200
 """A name, an address or a URI of somebody; what is longer is a mistake."""
+
+EVENT_CHARS = 200
+"""Of an event's name and its id, by which stores find it: an index of PostgreSQL has 2,700 bytes for
+both."""
 
 _DECISIONS = {"approval": ("approve", "reject"), "in_doubt": ("resolve", "outcome")}
 _KINDS = {"approval": ("approval",), "in_doubt": ("in_doubt", "effect")}
@@ -299,9 +303,9 @@ class Inbox:
             AlreadyDecided: If the run is to be cancelled.
             VMError: If the payload does not fit the schema of the wait that it is for.
         """
-        for what, text in (("the name", name), *([("the id", id)] if id is not None else [])):
-            if type(text) is not str or not text:
-                raise VMError(f"{what} of an event is a string that is not empty, not {text!r}")
+        _require_key("the name", name)
+        if id is not None:
+            _require_key("the id", id)
         payload, _ = admit(payload, self.value_bytes)
         body = {"payload": payload, **({"id": id} if id is not None else {})}
 
@@ -359,6 +363,20 @@ class Inbox:
 
 class _RecordedBefore(VMError):
     """An event of this name and id was recorded before."""
+
+
+def _require_key(what: str, text: Any) -> None:
+    """Refuse what no store can find an event by.
+
+    Raises:
+        VMError: If it is not a string of characters that all stores have, or too long for an index.
+    """
+    if type(text) is not str or not text:
+        raise VMError(f"{what} of an event is a string that is not empty, not {short(text)}")
+    if len(text) > EVENT_CHARS:
+        raise VMError(f"{what} of an event has {len(text)} characters, more than {EVENT_CHARS}")
+    if "\x00" in text or writable(text) != text:
+        raise VMError(f"{what} of an event holds a NUL or a lone surrogate: {text!r}")
 
 
 def _valid(message: Message, waits: Iterable[Mapping[str, Any]]) -> None:
