@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 from argon2 import PasswordHasher
 from postgres import url_of
 from starlette.testclient import TestClient
@@ -118,6 +119,16 @@ def quick_hashes() -> Iterator[None]:
     """Passwords of the tests are hashed quickly; in earnest it is slow on purpose."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(secrets, "HASHER", PasswordHasher(time_cost=1, memory_cost=64))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_loop() -> Iterator[None]:
+    """All requests run in one event loop, as in a server. A client of its own accord makes a thread
+    and a loop for each, which takes longer than most requests.
+    """
+    with start_blocking_portal() as portal, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestClient, "portal", portal)
         yield
 
 
