@@ -18,7 +18,6 @@ import re
 import runpy
 import shlex
 import signal
-import subprocess
 import sys
 import textwrap
 import tomllib
@@ -27,6 +26,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import warm
 from pages import DOCS, shown
 from patience import HANGS_SECONDS
 
@@ -169,7 +169,7 @@ def installs(block: Block) -> None:
 
 def killed(arguments: list[str]) -> None:
     """A command that ends by ``kill -9``, in a process of its own."""
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "nano_vm", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,

@@ -14,12 +14,13 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from patience import HANGS_SECONDS
@@ -123,9 +124,13 @@ def write(folder: Path, name: str, text: str) -> str:
 
 
 def process(
-    *arguments: str, cwd: Path, env: dict[str, str] | None = None, **kwargs: Any
+    *arguments: str,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+    start: Callable[..., subprocess.CompletedProcess[str]] = warm.run,
+    **kwargs: Any,
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return start(
         [sys.executable, "-m", "nano_vm", *arguments],
         cwd=cwd,
         env=environment(env),
@@ -158,7 +163,7 @@ def step(**fields: Any) -> StepResult:
 
 @pytest.mark.slow
 def test_a_run_shows_each_step_and_how_it_ended(folder: Path) -> None:
-    done = process(*RUN_DEMO, cwd=folder)
+    done = process(*RUN_DEMO, cwd=folder, start=subprocess.run)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     rows = [line.split()[:3] for line in done.stdout.splitlines()]
@@ -262,7 +267,7 @@ def test_no_value_reaches_the_terminal_as_anything_but_text(
     assert harmless(done.stdout + done.stderr)
     assert not any(line.startswith("forged") for line in (done.stdout + done.stderr).splitlines())
     assert "[bold]x[/bold]" in done.stdout, "shown as it is, and not taken for markup"
-    shown_trace = process("trace", "show", "t.json", cwd=folder)
+    shown_trace = process("trace", "show", "t.json", cwd=folder, start=subprocess.run)
     assert shown_trace.returncode == 0
     assert harmless(shown_trace.stdout)
     assert harmless((folder / "t.json").read_text())
@@ -398,10 +403,10 @@ def test_json_of_a_failed_run_is_its_trace(
 def test_json_is_utf8_also_where_the_locale_is_not(folder: Path) -> None:
     env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     arguments = ("run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=Zoë", "--json")
-    done = process(*arguments, cwd=folder, env=env)
+    done = process(*arguments, cwd=folder, env=env, start=subprocess.run)
     assert Trace.from_json(done.stdout).inputs == {"who": "Zoë"}
     # refuse: fails, and prints all the same
-    assert process(*arguments[:-1], cwd=folder, env=env).returncode == 1
+    assert process(*arguments[:-1], cwd=folder, env=env, start=subprocess.run).returncode == 1
 
 
 def test_the_trace_file_is_whole_and_readable(
@@ -1425,18 +1430,13 @@ def test_trace_show_of_what_is_no_file(folder: Path, capsys: pytest.CaptureFixtu
 
 @contextmanager
 def start(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    def own_signals() -> None:
-        # a test runner in the background ignores it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    with subprocess.Popen(
+    with warm.Popen(
         [sys.executable, "-m", "nano_vm", *arguments],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        preexec_fn=own_signals,
     ) as running:
         try:
             yield running

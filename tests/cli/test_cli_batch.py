@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from patience import HANGS_SECONDS
 
 from nano_vm.cli import main
@@ -104,10 +105,15 @@ def results(path: str = "out.jsonl") -> dict[int, dict[str, Any]]:
     return {result["line"]: result for result in found}
 
 
-def process(*args: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
+def process(
+    *args: str,
+    cwd: Path,
+    start: type[subprocess.Popen[str]] = warm.Popen,
+    **kwargs: Any,
+) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(SOURCE), "NANO_VM_DEBUG": ""}
     kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", **kwargs}
-    return subprocess.Popen([sys.executable, "-m", "nano_vm", *args], cwd=cwd, env=env, **kwargs)
+    return start([sys.executable, "-m", "nano_vm", *args], cwd=cwd, env=env, **kwargs)
 
 
 def until(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
@@ -392,7 +398,10 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_was_done(folder: Path) -> 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     running = process(
-        *arguments("--concurrency", "4", tools="large_"), cwd=folder, preexec_fn=small
+        *arguments("--concurrency", "4", tools="large_"),
+        cwd=folder,
+        start=subprocess.Popen,
+        preexec_fn=small,
     )
     _, err = running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == 1

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from patience import HANGS_SECONDS
 from postgres import PostgresServer
 
@@ -187,10 +188,15 @@ def paid() -> list[str]:
     return Path("paid").read_text().split() if Path("paid").exists() else []
 
 
-def process(*args: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
+def process(
+    *args: str,
+    cwd: Path,
+    start: type[subprocess.Popen[str]] = warm.Popen,
+    **kwargs: Any,
+) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(SOURCE), "NANO_VM_DEBUG": "", "NANO_VM_STORE": STORE}
     kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", **kwargs}
-    return subprocess.Popen([sys.executable, "-m", "nano_vm", *args], cwd=cwd, env=env, **kwargs)
+    return start([sys.executable, "-m", "nano_vm", *args], cwd=cwd, env=env, **kwargs)
 
 
 def tables() -> list[Any]:
@@ -763,7 +769,7 @@ def test_a_worker_prints_json_and_nothing_else(
 
 @pytest.mark.slow
 def test_a_worker_goes_on_until_it_is_told_to_stop(sh: Shell, folder: Path, refund: str) -> None:
-    running = process("work", *HOST, cwd=folder)
+    running = process("work", *HOST, cwd=folder, start=subprocess.Popen)
     assert sh("reject", refund, "ask", "--by", "ann") == 0
     assert running.stdout is not None
     assert running.stdout.readline().startswith("refund-1  refund  success  output ")
@@ -783,7 +789,7 @@ def test_ctrl_c_in_resume_cancels_and_undoes(sh: Shell, folder: Path) -> None:
     slowly = ["--tools", "tools.py:slowly"]
     assert sh("run", "slow.yaml", *slowly, "--run-id", "s") == 3
     assert sh("event", "s", "go") == 0
-    running = process("resume", "s", *slowly, cwd=folder)
+    running = process("resume", "s", *slowly, cwd=folder, start=subprocess.Popen)
     while not Path("began").exists():
         assert running.poll() is None or Path("began").exists(), running.communicate()
         time.sleep(0.01)
@@ -888,7 +894,7 @@ def test_from_one_store_to_another(sh: Shell, ended: str, folder: Path) -> None:
     assert sh.out == ["took in 0 runs; what the file has was there"]
     here, there = sh.json("show", ended), sh.json("show", ended, *other)
     assert here == there
-    piped = process("store", "export", cwd=folder)
+    piped = process("store", "export", cwd=folder, start=subprocess.Popen)
     out, _ = piped.communicate(timeout=HANGS_SECONDS)
     assert out == Path("runs.jsonl").read_text()
 

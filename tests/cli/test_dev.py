@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 from patience import HANGS_SECONDS
 
 from nano_vm.cli import main, program_tests
@@ -294,7 +295,7 @@ def test_no_round_outlives_the_watch(project: Path, number: signal.Signals) -> N
     hung = "import os\nopen('pid', 'w').write(str(os.getpid()))\nopen('never').read()\n"
     Path("tools.py").write_text(hung)
     command = [sys.executable, "-m", "nano_vm", "dev", "program.yaml"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         child = int(Path("pid").read_text())  # waits until the round is under way
         process.send_signal(number)
         expected = 0 if number == signal.SIGINT else 128 + number

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import warm
 from patience import HANGS_SECONDS
 
 from nano_vm.cli import main
@@ -165,7 +166,7 @@ def test_a_wrong_command_line_says_what_was_meant(
 
 def completed(line: str, folder: Path, **env: str) -> list[str]:
     """What bash is offered for a line, whose last word is under way."""
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "nano_vm"],
         cwd=folder,
         env={

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from postgres import PostgresServer
@@ -418,7 +419,7 @@ CRASHES = """
 
 def _python(code: str, *arguments: str) -> subprocess.Popen[str]:
     paths = [str(Path(__file__).parent), *(path for path in sys.path if path)]
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,

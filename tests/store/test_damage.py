@@ -21,6 +21,7 @@ from typing import Any
 
 import damage
 import pytest
+import warm
 from campaigns import cases
 
 from nano_vm import ExecutionVM, Program, TraceStatus, VMError
@@ -353,7 +354,7 @@ def killed(path: Path, *, checkpoint: bool = False) -> None:
         "vm = ExecutionVM(None, damage.tools(), store=f'sqlite:///{sys.argv[1]}')\n"
         "vm.run_sync(Program.from_dict(damage.WAITING), run_id='late'); os._exit(9)"
     )
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", code, str(path), str(Path(__file__).parents[1])], check=False
     )
     assert done.returncode == 9
@@ -399,7 +400,7 @@ def test_who_only_looks_after_a_kill_does_not_shut_the_store(
         "import sys; from nano_vm.store.protocol import open_store\n"
         f"store = open_store(f'sqlite:///{{sys.argv[1]}}'); store.load('late'); {ended}"
     )
-    subprocess.run([sys.executable, "-c", looks, str(place)], check=True)
+    warm.run([sys.executable, "-c", looks, str(place)], check=True)
     assert not Path(f"{place}-wal").exists()  # SQLite put it into the file
     with open_store(STORE) as store:  # type: ignore[attr-defined]
         assert store.load("late").status == "suspended"
@@ -429,7 +430,7 @@ def test_an_end_without_close_leaves_no_mark(place: Path) -> None:
         "vm = ExecutionVM(None, damage.tools(), store='sqlite:///runs.db')\n"
         "vm.run_sync(Program.from_dict(damage.WAITING), run_id='late')"
     )
-    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parents[1])], check=True)
+    warm.run([sys.executable, "-c", code, str(Path(__file__).parents[1])], check=True)
     with damage.opened(place) as connection:
         assert [
             name for (name,) in connection.execute("SELECT name FROM nano_meta ORDER BY name")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import warm
 from build import parallel, program, step
 from patience import HANGS_SECONDS
 from postgres import url_of
@@ -313,7 +314,7 @@ print(asyncio.run(vm.run(one, run_id="r")).status.value)
 
 def stopped_worker(url: str) -> subprocess.Popen[str]:
     """A process that drives run ``r`` and has stopped in a call for longer than its lease."""
-    worker = subprocess.Popen([sys.executable, "-c", HOLDS, url], stdout=subprocess.PIPE, text=True)
+    worker = warm.Popen([sys.executable, "-c", HOLDS, url], stdout=subprocess.PIPE, text=True)
     _, status = os.waitpid(worker.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
     with SqlStore(url) as store:

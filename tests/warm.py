@@ -1,0 +1,145 @@
+"""Processes of Python that start soon: `Popen` and `run` are as those of `subprocess`, for
+``[sys.executable, "-m", MODULE, ...]`` and ``[sys.executable, "-c", CODE, ...]``.
+
+To start Python and import what nearly every command needs takes half a second of a processor. Here
+one process for each process of the tests does so and begins nothing, and what starts is a fork of
+it: a child of the test that can be killed and waited for, with its own folder, environment,
+streams, signals and times, which ends as Python does. Only what was imported is there before, and
+hashes have the same seed. So what is about a start, imports, another Python or an installed package
+starts by `subprocess`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import forked
+
+_ENVIRONMENT = dict(os.environ)
+_ADOPTS_ORPHANS = 36
+"""``PR_SET_CHILD_SUBREAPER`` of Linux."""
+
+
+def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that Python reads before anything of ours runs."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(("PYTHON", "LC_")) or name == "LANG"
+        if name != "PYTHONPATH"
+    }
+
+
+class _Forked:
+    """The process that is forked, and the socket to it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        found = find_spec("nano_vm")
+        assert found is not None
+        assert found.origin is not None
+        source = os.path.dirname(os.path.dirname(found.origin))
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, forked.__file__, str(theirs.fileno()), source],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env={**_ENVIRONMENT, "PYTHONPATH": ""},
+                pass_fds=[theirs.fileno()],
+            )
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        self.socket.close()
+        self.process.wait()
+
+    def start(self, request: dict[str, Any], streams: list[int]) -> int:
+        """The id of a new process, a child of this one, that does what is requested."""
+        control = ctypes.CDLL(None).prctl
+        with self.lock:
+            control(_ADOPTS_ORPHANS, 1, 0, 0, 0)
+            try:
+                socket.send_fds(self.socket, [json.dumps(request).encode()], streams)
+                said = self.socket.recv(forked.MOST_BYTES)
+                assert said, "the process that is forked has ended"
+                self.socket.recv(
+                    forked.MOST_BYTES
+                )  # and that the new process is a child of this one
+            finally:
+                control(_ADOPTS_ORPHANS, 0, 0, 0, 0)
+        return int(said)
+
+
+@functools.cache
+def _forked() -> _Forked:
+    return _Forked()
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]
+    """As that of `subprocess`, for what can start warm."""
+
+    def _execute_child(self, *given: Any) -> None:
+        asked = inspect.signature(super()._execute_child).bind(*given).arguments
+        command, environment = asked["args"], asked["env"]
+        environment = dict(os.environ if environment is None else environment)
+        wanted = (
+            command[0] == sys.executable
+            and command[1] in ("-m", "-c")
+            and read_at_start(environment) == read_at_start(_ENVIRONMENT)
+            and not any(asked[name] for name in ("preexec_fn", "pass_fds", "shell", "executable"))
+            and all(asked[name] in (None, -1) for name in ("uid", "gid", "gids", "umask"))
+        )
+        if not wanted:
+            raise ValueError(f"{command[:2]} cannot start warm; start it by subprocess")
+        request = {
+            "arguments": command[1:],
+            "environment": environment,
+            "folder": os.fspath(asked["cwd"] or os.getcwd()),
+            "session": asked["start_new_session"],
+            "group": asked["process_group"],
+        }
+        ends = (asked[name] for name in ("p2cread", "c2pwrite", "errwrite"))
+        streams = [own if end == -1 else end for own, end in enumerate(ends)]
+        self.pid = _forked().start(request, streams)
+        self._child_created = True
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(asked[name] for name in pipes))
+
+
+def run(
+    command: list[str],
+    *,
+    input: str | None = None,
+    timeout: float | None = None,
+    capture_output: bool = False,
+    check: bool = False,
+    **given: Any,
+) -> subprocess.CompletedProcess[Any]:
+    """As that of `subprocess`, for what can start warm."""
+    if input is not None:
+        given["stdin"] = subprocess.PIPE
+    if capture_output:
+        given["stdout"] = given["stderr"] = subprocess.PIPE
+    with Popen(command, **given) as process:
+        try:
+            written = process.communicate(input, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(command, process.returncode, *written)
+    if check:
+        done.check_returncode()
+    return done
