@@ -209,17 +209,16 @@ def started(contestant: Contestant, seconds: float) -> Iterator[Turn]:
 def peers(effort: Effort) -> Table:
     table = Table(
         "20 steps, 20 programs in flight",
-        "No-op steps that hand a text on; each contestant and its server keep their data on the "
-        "same disk. Contestants take "
-        f"turns of about {effort.turn_seconds:g} s, {effort.rounds} rounds. Programs a second are "
-        f"by wall time; CPU time is that of "
-        "the process and its server. *Writes over it* is programs a second of the first row over "
-        "its own, *reads over it* of the "
-        "second, each the median of the ratios within a round. The first row waits for every "
-        "step, as its peers do, and "
-        "stores an intent besides; a step of a peer may run again after a crash, here only what "
-        "is declared `read` or "
-        "`idempotent`. What each stores of a step stands below.",
+        "No-op steps that hand a string on. Each contestant and its server keep their data on the "
+        "same disk.\n\n"
+        f"- Contestants take turns of about {effort.turn_seconds:g} s, {effort.rounds} rounds.\n"
+        "- Programs a second are by wall time. CPU time is that of the process and its server.\n"
+        "- *Writes over it* is programs a second of the first row over its own, *reads over it* of "
+        "the second, each the median of the ratios within a round.\n"
+        "- The first row waits for every step, as its peers do, and stores an intent besides. A "
+        "step of a peer may run again after a crash, here only what is declared `read` or "
+        "`idempotent`.\n\n"
+        "What each stores of a step:",
         [
             "",
             "programs/s",
@@ -348,11 +347,10 @@ def storage(effort: Effort) -> Table:
 def reading(effort: Effort) -> Table:
     table = Table(
         "Replay, verify, resume",
-        "Of a run of 10,000 tool steps, the most that one may have; CPU time, the median of five. "
-        "*Verify* reads the run from "
-        "the store, computes its seal again and replays it. *Resume* takes up a run whose process "
-        "is gone with all but its last "
-        "step done, and ends it.",
+        "Of a run of 10,000 tool steps, the most that one may have; CPU time, the median of "
+        "five.\n\n"
+        "- *Verify* reads the run from the store, computes its seal again and replays it.\n"
+        "- *Resume* ends a run whose process is gone with all but its last step done.",
         ["", "steps/s", "ms"],
     )
     found = measured("reading")
