@@ -277,28 +277,16 @@ def test_what_is_last_in_a_list_is_not_the_last_that_the_schema_names(
 
 
 @pytest.mark.parametrize("rule", ["trusted", {"approval": "boss"}])
-def test_who_approves_is_shown_what_the_policy_names_and_no_default_of_the_tool(rule: Any) -> None:
-    rules = {"tools": {"send": {"approval": "boss", "args": {"amount": rule}}}}
-    ask = {"id": "ask", "type": "approval", "role": "boss", "otherwise": "$end"}
-    hidden = refused(rules, {**ask, "show": {"to": "A"}}, send("A"))
-    assert "argument 'amount' of tool 'send' is given (step 's')" in hidden
-    assert "its default would not be shown" in hidden
-    shown = {**ask, "show": {"amount": 5}}
-    pay = {"id": "s", "type": "tool", "tool": "send", "args": {"to": "A", "amount": 5}}
-    trace = Bank().vm(rules).run_sync(Program.from_dict({"name": "p", "steps": [shown, pay]}))
-    assert trace.status.value == "suspended"
-
-
-@pytest.mark.parametrize("rule", ["trusted", {"approval": "boss"}])
-def test_who_approves_a_call_with_all_its_arguments_is_shown_those_with_a_default_too(
-    rule: Any,
+@pytest.mark.parametrize(("named", "shown"), [("amount", {}), ("*", {"to": "A"})])
+def test_who_approves_is_shown_what_the_policy_names_and_no_default_of_the_tool(
+    rule: Any, named: str, shown: dict[str, Any]
 ) -> None:
-    rules = {"tools": {"send": {"approval": "boss", "args": {"*": rule}}}}
+    rules = {"tools": {"send": {"approval": "boss", "args": {named: rule}}}}
     ask = {"id": "ask", "type": "approval", "role": "boss", "otherwise": "$end"}
     hidden = refused(rules, {**ask, "show": {"to": "A"}}, send("A"))
     assert "argument 'amount' of tool 'send' is given (step 's')" in hidden
     assert "its default would not be shown" in hidden
-    shown = {**ask, "show": {"to": "A", "amount": 5}}
+    whole = {**ask, "show": {**shown, "amount": 5}}
     pay = {"id": "s", "type": "tool", "tool": "send", "args": {"to": "A", "amount": 5}}
-    trace = Bank().vm(rules).run_sync(Program.from_dict({"name": "p", "steps": [shown, pay]}))
+    trace = Bank().vm(rules).run_sync(Program.from_dict({"name": "p", "steps": [whole, pay]}))
     assert trace.status.value == "suspended"
