@@ -19,6 +19,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from .grammar import COMPLETE
 from .stores import VARIABLE, opened, run_id_of
 
 PROGRAM_ENDINGS = (".yaml", ".yml", ".json")
@@ -219,8 +220,6 @@ add_completion_class(Bash)
 
 def script(shell: str, root: click.Context) -> str:
     """The script that makes a shell ask for completions."""
-    from .main import COMPLETE
-
     found = get_completion_class(shell)
     assert found is not None
     completer = found(root.command, {}, root.command_path, COMPLETE)

@@ -29,6 +29,9 @@ WIDTH = 100
 ARGUMENTS = f"{__name__}.arguments"
 """The entry of a context's ``meta`` that has the words of the command line."""
 
+COMPLETE = "_NANO_VM_COMPLETE"
+"""The variable by which a shell asks for completions, with Click's instruction as its value."""
+
 GENERAL = "options"
 """The heading of options that belong to no section of their own."""
 

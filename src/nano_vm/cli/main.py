@@ -17,15 +17,12 @@ from ..collector import collector_eased
 from ..values import error_named, short
 from .commands import TABLE
 from .faults import FAILED, INTERNAL, INTERRUPTED, OK, PIPE_CLOSED, USAGE, Failure, UsageFault
-from .grammar import ARGUMENTS, LazyGroup, flag
+from .grammar import ARGUMENTS, COMPLETE, LazyGroup, flag
 from .output import abandon_stdout, complain, leave_at_once, note, prepare_streams, say
 from .text import diagnostic_lines, safe
 from .usage import fault
 
 NAME = "nano-vm"
-
-COMPLETE = "_NANO_VM_COMPLETE"
-"""The variable by which a shell asks for completions, with Click's instruction as its value."""
 
 EXAMPLES = """\
 nano-vm check refund.yaml --tools refund.py:tools

@@ -92,6 +92,11 @@ def of_project(name: str) -> Callable[[], str | None]:
     return default
 
 
+def file_option(*names: str, help: str, **attributes: Any) -> Decorator[Any]:
+    """An option whose value is the path of a file."""
+    return option(*names, metavar="FILE", help=help, shell_complete=completion.files, **attributes)
+
+
 def takes_json(help: str = "print JSON") -> Decorator[Any]:
     """``--json``."""
     return flag("--json", help=help)
@@ -120,7 +125,7 @@ def takes_inputs(
     """``-i NAME=VALUE`` and ``--input-file``."""
     return together(
         values("-i", "--input", metavar="NAME=VALUE", help=help),
-        option("--input-file", metavar="FILE", help=file, shell_complete=completion.files),
+        file_option("--input-file", help=file),
     )
 
 
@@ -150,12 +155,10 @@ takes_model = together(
         help="an OpenAI-compatible server that has the model",
         section=HOST,
     ),
-    option(
+    file_option(
         "--host",
-        metavar="FILE",
         help="models, pools, limits and prices in TOML; without --model: nano-vm.toml, if it is here",
         section=HOST,
-        shell_complete=completion.files,
     ),
 )
 
@@ -180,13 +183,11 @@ takes_host = together(
 """What a program that runs calls."""
 
 takes_rules = together(
-    option(
+    file_option(
         "--policy",
-        metavar="FILE",
         help="what programs may do; one not proved to keep to it is refused; default: nano-vm.toml's",
         section=RULES,
         default=of_project("policy"),
-        shell_complete=completion.files,
     ),
     values(
         "--approve",
@@ -309,12 +310,10 @@ takes_filter = together(
 )
 """Which runs of a store."""
 
-takes_signing_key = option(
+takes_signing_key = file_option(
     "--signing-key",
-    metavar="FILE",
     help="a key that signs what is recorded; default: NANO_VM_SIGNING_KEY",
     section=STORE,
-    shell_complete=completion.files,
 )
 
 takes_keys = together(
@@ -376,27 +375,9 @@ _reaches_cluster = together(
 )
 _opens_cluster = together(
     flag("--tls", help="encrypt the connection", section=CLUSTER),
-    option(
-        "--tls-ca",
-        metavar="FILE",
-        help="who signed the server's certificate",
-        section=CLUSTER,
-        shell_complete=completion.files,
-    ),
-    option(
-        "--tls-cert",
-        metavar="FILE",
-        help="a certificate of your own, with --tls-key",
-        section=CLUSTER,
-        shell_complete=completion.files,
-    ),
-    option(
-        "--tls-key",
-        metavar="FILE",
-        help="its key",
-        section=CLUSTER,
-        shell_complete=completion.files,
-    ),
+    file_option("--tls-ca", help="who signed the server's certificate", section=CLUSTER),
+    file_option("--tls-cert", help="a certificate of your own, with --tls-key", section=CLUSTER),
+    file_option("--tls-key", help="its key", section=CLUSTER),
     option(
         "--api-key-env",
         metavar="NAME",

@@ -216,14 +216,9 @@ class ProgramList(TypedDict):
     programs: list[ProgramRow]
 
 
-class ProgramVersion(TypedDict):
+class ProgramVersion(ProgramRow):
     """A version of a program, as it was put."""
 
-    name: str
-    version: int
-    digest: str
-    put_by: str
-    put: float
     source: str
     inputs: dict[str, Any]
     versions: list[int]
@@ -382,13 +377,9 @@ class PolicyList(TypedDict):
     policies: list[PolicyRow]
 
 
-class PolicyVersion(TypedDict):
+class PolicyVersion(PolicyRow):
     """A version of a project's policy, as it was put."""
 
-    version: int
-    digest: str
-    put_by: str
-    put: float
     source: str
 
 

@@ -118,6 +118,11 @@ def is_local(op: ToolOp | ModelOp) -> bool:
     return isinstance(op, ToolOp) and op.effect == "read" and op.straight == INLINE
 
 
+def target_of(op: ToolOp | ModelOp) -> str | None:
+    """The tool that is called, or the model, where one is named."""
+    return op.tool if isinstance(op, ToolOp) else op.model
+
+
 def kind_of(op: ToolOp | ModelOp) -> str:
     """What an error of the call is called by."""
     return "tool" if isinstance(op, ToolOp) else "model"
@@ -364,8 +369,7 @@ class Driver:
         if large:
             facts["large"] = large
             arguments.update(dict.fromkeys(large))
-        queue = self.queue(machine, op, op.tool)
-        return await self.known(machine, op, CALL_TOOL, facts, op.tool, queue, values)
+        return await self.known(machine, op, facts, values)
 
     def tool_call(self, machine: Machine, op: ToolOp) -> dict[str, Any]:
         """The message to the activity that calls the tool of *op*."""
@@ -416,35 +420,31 @@ class Driver:
             self.planned.digest if own_pool else "",
             untrusted=self.untrusted if own_pool else [],
         ).to_dict()
-        queue = self.queue(machine, op, op.model or "")
-        return await self.known(machine, op, CALL_MODEL, facts, op.model, queue)
+        return await self.known(machine, op, facts)
 
-    def queue(self, machine: Machine, op: ToolOp | ModelOp, name: str) -> str | None:
+    def queue(self, machine: Machine, op: ToolOp | ModelOp) -> str | None:
         """The task queue of a call, where it has one of its own: that of its step, else that of its
         tool or model. Of an undo or a reconcile, which may be elsewhere, that of its tool first.
         """
         place = self.planned.places[id(op)]
         of_step = getattr(self.planned.flow.nodes[place].step, "queue", None)
-        of_call = self.admission.queues.get(name)
+        of_call = self.admission.queues.get(target_of(op) or "")
         return (of_call or of_step) if machine.side_call else (of_step or of_call)
 
     async def known(
         self,
         machine: Machine,
         op: ToolOp | ModelOp,
-        activity: str,
         facts: dict[str, Any],
-        summary: str | None,
-        queue: str | None,
         values: Iterable[Any] = (),
     ) -> list[Any]:
         """As `call`; again with the program, where the worker does not know it. That it was sent
         and is unknown still is an answer of an older worker, which cannot run it.
         """
-        entries = await self.call(machine, op, activity, facts, summary, queue, values)
+        entries = await self.call(machine, op, facts, values)
         if entries == [UNKNOWN_PROGRAM]:
             facts["document"] = self.planned.flow.document()
-            entries = await self.call(machine, op, activity, facts, summary, queue, values)
+            entries = await self.call(machine, op, facts, values)
         if entries == [UNKNOWN_PROGRAM]:
             told = "the worker that took the call cannot run its program"
             fault = StepError("refused", "ProgramRefused", told, retryable=False)
@@ -455,13 +455,11 @@ class Driver:
         self,
         machine: Machine,
         op: ToolOp | ModelOp,
-        activity: str,
         facts: dict[str, Any],
-        summary: str | None,
-        queue: str | None,
         values: Iterable[Any] = (),
     ) -> list[Any]:
         """Make a call as an activity; *values* are sent by themselves."""
+        queue = self.queue(machine, op)
         local = queue is None and is_local(op)
         most = self.admission.payload_bytes
         size = 0 if local else excess([facts, *values], most)
@@ -471,7 +469,9 @@ class Driver:
         tape, begun = self.tape.of(machine.frame_name), self.now()
         self._called[machine.frame_name] = len(tape), begun
         self.calls.made += 1
-        grace = GRACE_SECONDS if isinstance(op, ToolOp) else LOAD_SECONDS
+        activity, grace = (
+            (CALL_TOOL, GRACE_SECONDS) if isinstance(op, ToolOp) else (CALL_MODEL, LOAD_SECONDS)
+        )
         common: dict[str, Any] = {
             "args": [facts, *values],
             "start_to_close_timeout": (
@@ -480,7 +480,7 @@ class Driver:
             "retry_policy": ONCE,
             "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             "activity_id": f"{machine.path}!{len(tape)}.{self.calls.made}",
-            "summary": summary,
+            "summary": target_of(op),
         }
         if machine.deadline < FOREVER and machine.side_call is None:
             left = max((machine.deadline - begun) // 1000, 1)
@@ -515,7 +515,7 @@ class Driver:
         kind = kind_of(op)
         # the server shortens that limit to the run's own deadline
         if is_untaken(error) and (machine.side_call or self.now() < machine.deadline):
-            queue = self.queue(machine, op, (op.tool if isinstance(op, ToolOp) else op.model) or "")
+            queue = self.queue(machine, op)
             told = (
                 f"no worker has taken the call from task queue {queue!r} within "
                 f"{self.admission.queue_seconds:g} s; start one: nano-vm work --queue {queue}"

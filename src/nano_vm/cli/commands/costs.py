@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import completion
 from ..faults import OK, UsageFault
-from ..grammar import Options, command, flag, option, values
+from ..grammar import Options, command, flag, values
 from ..output import emit_json, note, say
-from ..parameters import STORED, takes_filter, takes_server, takes_store
+from ..parameters import STORED, file_option, takes_filter, takes_server, takes_store
 from ..text import dollars, safe
 
 if TYPE_CHECKING:
@@ -56,25 +55,10 @@ class _Group(click.Choice[str]):
     metavar="WHAT",
     help=f"sum by this: {', '.join(GROUPS)}, label:NAME; repeat for more; default: model",
 )
-@option(
-    "--what-if",
-    metavar="FILE",
-    help="what the same calls would have cost by the prices of a host file",
-    shell_complete=completion.files,
-)
-@option(
-    "--plot",
-    metavar="FILE",
-    help="write a bar chart to FILE, in SVG",
-    shell_complete=completion.files,
-)
+@file_option("--what-if", help="what the same calls would have cost by the prices of a host file")
+@file_option("--plot", help="write a bar chart to FILE, in SVG")
 @flag("--budgets", help="show what is spent and reserved in the budgets that runs share, instead")
-@option(
-    "--host",
-    metavar="FILE",
-    help="with --budgets: their limits are those of this host file",
-    shell_complete=completion.files,
-)
+@file_option("--host", help="with --budgets: their limits are those of this host file")
 @takes_filter
 @takes_store
 @takes_server

@@ -9,7 +9,14 @@ from .. import completion
 from ..faults import FAILED, OK, UsageFault
 from ..grammar import Options, command, flag, option, values
 from ..output import emit_json, say
-from ..parameters import of_project, takes_inputs, takes_json, takes_program, takes_tools
+from ..parameters import (
+    file_option,
+    of_project,
+    takes_inputs,
+    takes_json,
+    takes_program,
+    takes_tools,
+)
 from ..text import safe
 
 if TYPE_CHECKING:
@@ -29,12 +36,8 @@ PROPERTIES = "properties (repeat for more)"
 @takes_program
 @takes_tools("the tools, for their types and effects: module:object or file.py:object")
 @takes_inputs("an input, as for 'run'; else made up")
-@option(
-    "--policy",
-    metavar="FILE",
-    help="a policy, whose value checks hold in every run",
-    default=of_project("policy"),
-    shell_complete=completion.files,
+@file_option(
+    "--policy", help="a policy, whose value checks hold in every run", default=of_project("policy")
 )
 @option("--max-runs", type=int, metavar="N", help="stop after N runs; default: 10000")
 @flag("--no-errors", help="inject no errors and timeouts")

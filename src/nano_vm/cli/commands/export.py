@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from .. import completion
 from ..faults import OK, UsageFault
-from ..grammar import Options, command, flag, option
+from ..grammar import Options, command, flag
 from ..output import emit_json, note, write_file
-from ..parameters import takes_recorded, takes_store
+from ..parameters import file_option, takes_recorded, takes_store
 
 EXAMPLES = """\
 nano-vm export 3f2a --store sqlite:///runs.db -o run.html
@@ -17,7 +16,7 @@ nano-vm export 3f2a -o for-the-vendor.html --redact
 
 @command(examples=EXAMPLES)
 @takes_recorded
-@option("-o", "--output", metavar="FILE", help="the HTML file", shell_complete=completion.files)
+@file_option("-o", "--output", help="the HTML file")
 @flag(
     "--redact",
     help="leave out what inputs, models, tools and people said; path, times and costs remain, and "

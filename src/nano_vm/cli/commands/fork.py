@@ -12,7 +12,15 @@ from .. import completion
 from ..faults import UsageFault
 from ..grammar import Options, command, flag, option, values
 from ..output import emit, note, say, write_file
-from ..parameters import STORE, takes_host, takes_inputs, takes_recorded, takes_rules, takes_store
+from ..parameters import (
+    STORE,
+    file_option,
+    takes_host,
+    takes_inputs,
+    takes_recorded,
+    takes_rules,
+    takes_store,
+)
 from ..text import diagnostic_lines, safe, shown
 
 if TYPE_CHECKING:
@@ -57,12 +65,7 @@ CHANGES = "what changes"
     help="ask models and read anew from this step on: its path or id",
 )
 @flag("--effects", help="make calls that have an effect, too")
-@option(
-    "--trace",
-    metavar="FILE",
-    help="write the fork's trace to FILE",
-    shell_complete=completion.files,
-)
+@file_option("--trace", help="write the fork's trace to FILE")
 @takes_host
 @takes_rules
 @option(

@@ -12,7 +12,7 @@ from .. import completion
 from ..faults import OK, UsageFault
 from ..grammar import Options, command, flag, option, typed
 from ..output import emit, note, write_file
-from ..parameters import takes_policy, takes_program, takes_tools
+from ..parameters import file_option, takes_policy, takes_program, takes_tools
 from ..text import diagnostic_lines
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ ENDINGS = {".svg": "svg", ".png": "png", ".dot": "dot", ".gv": "dot"}
     type=click.Choice(("mermaid", "dot", "svg", "png")),
     help="default: that of FILE's ending, else mermaid",
 )
-@option("-o", "--output", metavar="FILE", help="write to FILE", shell_complete=completion.files)
+@file_option("-o", "--output", help="write to FILE")
 @option(
     "--run",
     metavar="RUN",

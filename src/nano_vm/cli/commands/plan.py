@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from .. import completion
 from ..faults import FAILED, OK, UsageFault
-from ..grammar import Options, argument, command, flag, option, values
+from ..grammar import Options, argument, command, flag, values
 from ..output import emit, emit_json, note, say, write_file
 from ..parameters import (
     RULES,
+    file_option,
     of_project,
     takes_budget,
     takes_inputs,
@@ -37,13 +37,11 @@ nano-vm check plan.yaml --tools refund.py:tools
 @argument("intent", help="what the program is to do")
 @takes_tools()
 @takes_model
-@option(
+@file_option(
     "--policy",
-    metavar="FILE",
     help="what programs may do; one that does not keep to it is refused",
     section=RULES,
     default=of_project("policy"),
-    shell_complete=completion.files,
 )
 @values(
     "--program",
@@ -59,13 +57,7 @@ nano-vm check plan.yaml --tools refund.py:tools
     "approved",
     section=RULES,
 )
-@option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    help="write the program to FILE, in YAML or, if .json, in JSON",
-    shell_complete=completion.files,
-)
+@file_option("-o", "--output", help="write the program to FILE, in YAML or, if .json, in JSON")
 @takes_json("print the program and its report as JSON")
 def plan(options: Options) -> int:
     """

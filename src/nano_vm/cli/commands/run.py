@@ -7,13 +7,13 @@ from contextlib import ExitStack, aclosing, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from ...visible import safe_json
-from .. import completion
 from ..faults import FAILED, UsageFault
 from ..grammar import Options, command, flag, option
 from ..output import OutputFile, complain, json_text, note, only_ours, say
 from ..parameters import (
     STORE,
     begins_on_cluster,
+    file_option,
     keeps_in_store,
     takes_budget,
     takes_cluster,
@@ -47,12 +47,7 @@ nano-vm run refund.yaml --tools refund.py:tools --model local --json | jq .diges
 @takes_program
 @takes_inputs("an input; repeat for more")
 @flag("--json", help="print the trace as JSON, and nothing else")
-@option(
-    "--trace",
-    metavar="FILE",
-    help="write the trace to FILE",
-    shell_complete=completion.files,
-)
+@file_option("--trace", help="write the trace to FILE")
 @option("--seed", type=int, metavar="N", help="seed of the waits between attempts")
 @takes_host
 @takes_policy

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from .. import completion
 from ..faults import OK, UsageFault
 from ..grammar import Options, command, flag, option, typed
 from ..output import note
@@ -16,6 +15,7 @@ from ..parameters import (
     PLACE,
     STORE,
     STORED,
+    file_option,
     takes_concurrency,
     takes_host,
     takes_keys,
@@ -56,19 +56,15 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     metavar="URL",
     help="where browsers reach it, behind a proxy with TLS",
 )
-@option(
+@file_option(
     "--secret-file",
-    metavar="FILE",
     help="the secret that API keys are hashed with, made where it is not there; "
     "default: beside the database's file",
-    shell_complete=completion.files,
 )
-@option(
+@file_option(
     "--oidc",
-    metavar="FILE",
     help="a TOML file: the OpenID Connect provider by which people log in, and what its groups "
     "may do; default: NANO_VM_OIDC",
-    shell_complete=completion.files,
 )
 @flag("--with-worker", help="run what is started here in this process too")
 @takes_concurrency()

@@ -27,7 +27,7 @@ from ..grammar import (
     values,
 )
 from ..output import OutputFile, emit_json, note, on_terminal, say
-from ..parameters import AGE, STORED, takes_public_keys, takes_signing_key, takes_store
+from ..parameters import AGE, STORED, file_option, takes_public_keys, takes_signing_key, takes_store
 from ..stdin import STDIN, standard_input
 from ..text import safe
 from ..times import moment
@@ -73,13 +73,7 @@ def prune(options: Options) -> int:
     help="the runs; default: all",
     shell_complete=completion.run_ids,
 )
-@option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    help="write to FILE, not to stdout",
-    shell_complete=completion.files,
-)
+@file_option("-o", "--output", help="write to FILE, not to stdout")
 @takes_store
 def export(options: Options) -> int:
     """Write runs as JSON Lines, with all that is needed to verify and replay them."""

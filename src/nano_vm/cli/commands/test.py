@@ -13,7 +13,7 @@ from .. import completion
 from ..faults import FAILED, OK, USAGE, UsageFault
 from ..grammar import Options, argument, command, flag, option
 from ..output import OutputFile, emit_json, note, only_ours, say
-from ..parameters import takes_json
+from ..parameters import file_option, takes_json
 from ..text import safe
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ SHOWN_MISSED = 20
 )
 @flag("-x", "--exitfirst", help="stop at the first test that fails")
 @flag("--update", help="write golden files that differ")
-@option("--junit", metavar="FILE", help="write a JUnit report", shell_complete=completion.files)
+@file_option("--junit", help="write a JUnit report")
 @option(
     "--min-coverage",
     type=click.FloatRange(0, 100),
