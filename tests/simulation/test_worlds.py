@@ -21,6 +21,8 @@ from simulation.mutants import kept, mutants
 
 ROOT = Path(__file__).parent.parent.parent
 CHUNK = 100
+FEW = 50
+"""Worlds of a chunk that `make test` tries."""
 CHUNKS = first(1, range(5))
 """Hundreds of worlds that are the same each time."""
 
@@ -45,7 +47,7 @@ def demand(seeds: range) -> None:
 @pytest.mark.campaign
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_no_world_is_broken(chunk: int) -> None:
-    demand(range(chunk * CHUNK, (chunk + 1) * CHUNK))
+    demand(first(FEW, range(chunk * CHUNK, (chunk + 1) * CHUNK)))
 
 
 @pytest.mark.slow
