@@ -32,9 +32,12 @@ from postgres import PostgresServer, url_of
 from nano_vm import Completion, ExecutionVM, LLMUsage
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.records.status import StepStatus
+from nano_vm.store import records, seals
 from nano_vm.store.protocol import Append, RunFilter, open_store
 from nano_vm.store.records import INTENT, PAUSED, STEP, Erased, Message, Row, StoredRun
 from nano_vm.store.seals import RunSeal, seal_of
+from nano_vm.store.sql import cells
+from nano_vm.store.sql import store as stores
 from nano_vm.store.sql import writer as writing
 from nano_vm.store.sql.dialect import SCHEMES
 from nano_vm.store.sql.sqlite import SQLite
@@ -277,6 +280,27 @@ def test_an_id_is_taken_once(store: SqlStore) -> None:
     assert store.create(run)
     assert not store.create(new_run(run_id=run.run_id, inputs={"other": LONG * 2}))
     assert store.load(run.run_id).inputs == run.inputs
+
+
+def test_runs_of_one_program_have_its_document_encoded_once(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of 10,000 steps takes longer than all else of creating a run."""
+    first, second = ({"program": {"name": name, "steps": [LONG]}} for name in ("a", "b"))
+    encoded: list[str] = []
+
+    def counted(value: Any) -> bytes:
+        encoded.extend(
+            document["program"]["name"] for document in (first, second) if value is document
+        )
+        return canonical(value)
+
+    for module in (records, seals, cells, stores):
+        monkeypatch.setattr(module, "canonical", counted)
+    made = [new_run(document=document) for document in (first, first, second, second, first)]
+    assert all(store.create(run) for run in made)
+    assert encoded == ["a", "b", "a"]
+    assert [store.load(run.run_id).document for run in made] == [run.document for run in made]
 
 
 def test_begin_is_create_in_an_event_loop(store: SqlStore) -> None:

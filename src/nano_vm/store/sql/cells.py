@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from operator import attrgetter
 from struct import Struct
 from typing import Any
 from zlib import crc32
@@ -36,7 +37,9 @@ from ..records import (
 from .schema import CALL, NEXT, ROW_CELLS, RUN_FIELDS
 
 Cells = tuple[Any, ...]
-"""The columns `ROW_CELLS`: of one row of a run, or of a step and the intent after it."""
+"""The columns `ROW_CELLS`: of one row of a run, or of a step and the intent after it. As they were
+read others may follow them.
+"""
 
 INLINE_BYTES = 40
 """A value up to this long stands in its cell: a hash is hardly shorter."""
@@ -57,11 +60,16 @@ _NUMBERS = Struct("<7q").pack  # half the time of a formatted text
 _TWO_NUMBERS = Struct("<2q").pack
 _KIND, _FRAME, _STARTED = map(ROW_CELLS.index, ("kind", "frame", "started_ns"))
 _FIXED = "run_id program_name program_digest created_ns seed parent project submitter".split()
+_OWN_FIELDS = [name for name in RUN_FIELDS if name != "key"]
+_own_fields = attrgetter(*_OWN_FIELDS)
 NO_CALL = (None,) * (len(ROW_CELLS) - CALL)
 """The last cells of a row that no model call has."""
 
 NO_NEXT = (None,) * (CALL - NEXT)
 """Those before them, of a row that holds no intent beside its step."""
+
+_NOTHING_BESIDE = NO_NEXT + NO_CALL
+_END = len(ROW_CELLS)
 
 _TYPES = {name: number for number, name in enumerate(TYPES)}
 _STATUSES = {status: number for number, status in enumerate(STATUSES)}
@@ -81,13 +89,16 @@ class Bodies:
         self.added: dict[bytes, list[Any]] = {}  # hash: [body, references]
         self.dropped: dict[bytes, int] = {}
 
-    def cell(self, value: Any, *, plain: bool = False) -> bytes | None:
-        """The cell of *value*, which is encrypted where there are keys, unless it is *plain*."""
+    def cell(self, value: Any, body: bytes | None = None, *, plain: bool = False) -> bytes | None:
+        """The cell of *value*, which is encrypted where there are keys, unless it is *plain*; *body*
+        are its canonical bytes, where they are known.
+        """
         if value is UNSET:
             return None
         if type(value) is Erased:
             return GONE + bytes.fromhex(value)
-        body = canonical(value)
+        if body is None:
+            body = canonical(value)
         if self.keys is not None and not plain:
             body = self.keys.seal(body, self.project)
         elif len(body) <= INLINE_BYTES:
@@ -177,7 +188,7 @@ def _goes_with(row: Row, step: Row) -> bool:
 
 
 def count_of(cells: Cells) -> int:
-    """How many rows of a run *cells* are, which may be followed by other columns."""
+    """How many rows of a run *cells* are."""
     return 1 if cells[NEXT] is None else 2
 
 
@@ -216,7 +227,9 @@ def row_crc(key: int, seq: int, cells: Cells) -> int:
             (numbers, frame.encode(), path.encode(), request or b"", output or b"", rest or b"")
         )
     )
-    following, call = cells[NEXT:CALL], cells[CALL:]
+    if cells[NEXT:_END] == _NOTHING_BESIDE:
+        return crc
+    following, call = cells[NEXT:CALL], cells[CALL:_END]
     if following != NO_NEXT:
         path, type_, after_ns = following
         crc = crc32(path.encode(), crc32(_TWO_NUMBERS(type_, after_ns), crc))
@@ -231,11 +244,14 @@ def run_crc(fields: Mapping[str, Any]) -> int:
     return crc
 
 
-def run_cells(run: StoredRun, bodies: Bodies) -> dict[str, Any]:
-    """A header's columns, without its key."""
-    fields = {name: getattr(run, name) for name in RUN_FIELDS if name != "key"}
+def run_cells(run: StoredRun, bodies: Bodies, document: bytes | None = None) -> dict[str, Any]:
+    """A header's columns, without its key; *document* are the canonical bytes of its document, where
+    they are known.
+    """
+    fields = dict(zip(_OWN_FIELDS, _own_fields(run), strict=True))
     for name in CELLS:
-        fields[name] = bodies.cell(fields[name], plain=name in PLAIN)
+        body = document if name == "document" else None
+        fields[name] = bodies.cell(fields[name], body, plain=name in PLAIN)
     fields["seed"] = None if run.seed is None else str(run.seed)
     fields["crc"] = run_crc(fields)
     return fields
@@ -308,7 +324,7 @@ def row_of(cells: Cells, values: Mapping[bytes | None, Any]) -> Row:
         likewise.
     """
     kind, frame, path, type_, status, started, lasted, request, output, rest = cells[:NEXT]
-    call = cells[CALL:]
+    call = cells[CALL:_END]
     model, usage = (None, None) if call == NO_CALL else _call_of(call, path)
     if lasted is None:
         finished = 0
@@ -333,16 +349,14 @@ def row_of(cells: Cells, values: Mapping[bytes | None, Any]) -> Row:
     return checked_row(row)
 
 
-def next_of(cells: Cells) -> Row | None:
-    """The intent that stands beside a step, if one does; raises as `row_of` does."""
-    path, type_, after_ns = following = cells[NEXT:CALL]
-    if following == NO_NEXT:
-        return None
-    if cells[_KIND] != STEP or not path:
+def next_of(cells: Cells) -> Row:
+    """The intent that stands beside a step; raises as `row_of` does."""
+    path, type_, after_ns = cells[NEXT:CALL]
+    if cells[_KIND] != STEP:
         raise ValueError("it holds an intent and is no step")
+    type_name = TYPES[type_] if type_ >= 0 else ""
     began = cells[_STARTED] + after_ns
-    row = Row(INTENT, cells[_FRAME], path, TYPES[type_] if type_ >= 0 else "", None, began)
-    return checked_row(row)
+    return checked_row(Row(INTENT, cells[_FRAME], path, type_name, None, began))
 
 
 def _call_of(call: tuple[Any, ...], path: str) -> tuple[Any, LLMUsage | None]:

@@ -26,7 +26,7 @@ from .cells import (
     run_of,
 )
 from .database import Connection
-from .schema import ROW_CELLS, ROW_VALUES, RUN_FIELDS
+from .schema import NEXT, ROW_CELLS, ROW_VALUES, RUN_FIELDS
 
 HEADER = f"SELECT {', '.join(RUN_FIELDS)}, row_count, crc FROM nano_runs"
 _CELLS = ", ".join(ROW_CELLS)
@@ -182,14 +182,13 @@ def rows_of(
     """Rows of a run from number *first* on, of columns that begin with those that `ROWS` selects."""
     at = first
     for row in stored:
-        cells = row[:SEQ]
-        if row[SEQ] != at or row_crc(key, at, cells) != row[_CRC]:
+        if row[SEQ] != at or row_crc(key, at, row) != row[_CRC]:
             raise damaged(run_id, f"row {at}")
-        yield row_of(cells, values)
-        following = next_of(cells)
-        if following is not None:
-            yield following
-        at += count_of(cells)
+        yield row_of(row, values)
+        at += 1
+        if row[NEXT] is not None:
+            yield next_of(row)
+            at += 1
 
 
 def headers(

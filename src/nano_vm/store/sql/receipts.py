@@ -55,10 +55,9 @@ def add(
     for entry in entries:
         receipt = Receipt(store, 0, entry, previous)
         signature = signer.sign(PURPOSE, receipt.content()) if signer is not None else None
-        made.append(
-            (entry.kind, entry.run_id, entry.seal, entry.at_ns, previous, receipt.hash, signature)
-        )
-        previous = receipt.hash
+        own = receipt.hash
+        made.append((entry.kind, entry.run_id, entry.seal, entry.at_ns, previous, own, signature))
+        previous = own
     connection.many(
         "INSERT INTO nano_receipts (kind, run_id, seal, at_ns, previous, hash, signature) VALUES "
         "(?, ?, ?, ?, ?, ?, ?)",

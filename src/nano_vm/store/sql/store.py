@@ -12,11 +12,13 @@ import copy
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ...errors import StoreError, UnknownRun
 from ...language.kinds import TYPES
+from ...values import canonical
 from ..accounts import Amount, Reservation, Shortage, Standing
 from ..clock import machine_clock
 from ..encryption import StoreKeys
@@ -92,6 +94,24 @@ MOST_LOOKED_AT = 5 * PAGE_RUNS
 """Suspended runs that are looked at for a page of those that wait for something."""
 
 
+class _Documents:
+    """Documents as they are stored. Runs of one program share theirs, which nobody changes; so what
+    was made of the last is kept.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Any, bytes, str] = (None, b"", "")
+
+    def encoded(self, document: dict[str, Any]) -> tuple[bytes, str]:
+        """The canonical bytes of *document*, and their hash."""
+        known, body, digest = self._last
+        if known is not document:
+            body = canonical(document)
+            digest = sha256(body).hexdigest()
+            self._last = document, body, digest
+        return body, digest
+
+
 class SqlStore(TableStore):
     """A `Store` in a database: ``sqlite:///runs.db``, ``sqlite://`` (in memory, for tests) or
     ``postgresql://user@host/name``.
@@ -138,6 +158,7 @@ class SqlStore(TableStore):
         self.writer.signer = signer
         self._clock = clock or machine_clock()  # of leases in SQLite; a server has its own
         self._documents: dict[bytes, Any] = {}
+        self._new_documents = _Documents()
         self._also: Callable[[Transaction], None] | None = None  # see `along`
 
     def reading(self) -> AbstractContextManager[Transaction]:
@@ -801,9 +822,11 @@ class SqlStore(TableStore):
 
     def _creation(self, run: StoredRun, again: bool = False) -> Job:
         bodies = Bodies(self.database.keys, run.project)
+        document, digest = self._new_documents.encoded(run.document)
+        run.read = run.document, digest
         run.seal = seal_of(run)
         run.signature = signed(run.seal, self.signer) if self.signer is not None else None
-        columns = run_cells(run, bodies) | {"fence": 1, "row_count": len(run.rows)}
+        columns = run_cells(run, bodies, document) | {"fence": 1, "row_count": len(run.rows)}
         cells = rows_cells(run.rows, bodies)  # of a fork: what it takes
 
         def job(connection: Connection, added: Bodies) -> bool:
