@@ -452,6 +452,8 @@ if json.encoder.c_make_encoder is not None:  # type: ignore[attr-defined]
     )
 
     def _encode(value: Any) -> str:
+        if type(value) is str:
+            return json.encoder.encode_basestring(value)
         return "".join(_chunks(value, 0))
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,6 +127,20 @@ async def test_waits_grow_to_the_limit_and_are_drawn_from_the_seed() -> None:
     )
     assert again.seconds == waits[7]
     assert len({tuple(w) for w in waits.values()}) == 40
+
+
+async def test_a_stored_run_waits_between_its_attempts_as_another_does(tmp_path: Path) -> None:
+    retry = {"delay_seconds": 3, "factor": 2}
+    one = program(step(max_retries=3, retry=retry))
+    waits = []
+    for store in (None, f"sqlite:///{tmp_path / 'runs.db'}"):
+        clock = Waits()
+        vm = ExecutionVM(tools={"t": failing(ValueError("x"))}, clock=clock, store=store)
+        await vm.run(one, seed=3)
+        waits.append(clock.seconds)
+        vm.close()
+    assert waits[0] == waits[1]
+    assert len(waits[0]) == 2
 
 
 async def test_each_step_and_item_draws_waits_of_its_own() -> None:

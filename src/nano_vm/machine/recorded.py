@@ -228,6 +228,8 @@ class Recorded:
         """
         path = machine.path
         record = self.record(path)
+        if record is None and machine.side_call is None:
+            return None
         try:
             if record is None:
                 following = self._unasked(machine, op, path)
@@ -237,7 +239,8 @@ class Recorded:
             if machine.broken:
                 raise
             raise Unfit(path, f"its record cannot be read: {error_named(error)}") from error
-        machine.delay_seconds = 0.0
+        if following is not None:
+            machine.delay_seconds = 0.0
         return following
 
     def left(self, path: str) -> bool:

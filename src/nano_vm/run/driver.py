@@ -57,9 +57,8 @@ PLAIN = SCALARS | CONTAINERS
 
 _STRAIGHT: tuple[int, ...] = (AWAITED, INLINE, ASKED)
 _APART: tuple[int, ...] = (AWAITED, INLINE)
-_NO_WAY: tuple[int, ...] = ()
-"""What a call may be to be made at once: in a plain run, in one where something comes before a call
-of a model, and in one with a journal.
+"""What a call may be to be made at once: in a plain run, and in one where something comes before a
+call of a model.
 """
 
 
@@ -87,9 +86,7 @@ class Journal(Protocol):
         ...
 
     def check(self) -> None:
-        """Asked immediately before a call that had to wait: raises `Abandoned` where it may not be
-        made.
-        """
+        """Asked immediately before a call: raises `Abandoned` where it may not be made."""
         ...
 
     def outlived(self, machine: Machine, op: ToolOp, call: Future[Any]) -> None:
@@ -170,19 +167,17 @@ class Driver:
         recording.finished_ns = self.now()
 
     async def drive(self, machine: Machine, lane: Lane, now: int, begun: Op | None = None) -> bool:
-        """Drive *machine* to its end, from its request *begun* where it has begun; whether it was
-        cancelled from outside on the way.
-        """
+        """Drive *machine* to its end, from its request *begun* if any; whether others cancelled it."""
         read, notifier, journal, shared = self.now, self.notifier, self.journal, self.shared
-        told = notifier is not None
-        apart = told or shared is not None or self.host.asleep  # before a model call
-        ways = _NO_WAY if journal is not None else _APART if apart else _STRAIGHT
-        again = -1 if told else AWAITED  # the way that is gone on with at once
+        seen_to = notifier is not None or journal is not None  # between two calls
+        apart = seen_to or shared is not None or self.host.asleep  # before a model call
+        ways = _APART if apart else _STRAIGHT
+        again = -1 if seen_to else AWAITED  # the way that is gone on with at once
         seen = 0
         lane.machine = machine
         task, asking, functions = lane.task, self.host.asking, self.functions
         # an adapter that is given a call's key has to have its path
-        machine.watched = apart or journal is not None or self.host.keyed
+        machine.watched = apart or self.host.keyed
         op: Any = machine.start(now) if begun is None else begun
         while True:
             if notifier is not None:
@@ -203,6 +198,8 @@ class Driver:
                     await self.wait(machine, lane)
                 way = op.straight
                 if way in ways and (way != ASKED or machine.handed is not None):
+                    if journal is not None:
+                        journal.check()  # it may have stood still since the intent was stored
                     called = True
                     steps, before = machine.steps, lane.before
                     # from tool to tool: all that a step costs here stands in these lines
@@ -239,7 +236,7 @@ class Driver:
                         op = steps.send(value)
                         way = op.straight
                         if way != again and (
-                            told or way not in ways or (way == ASKED and machine.handed is None)
+                            seen_to or way not in ways or (way == ASKED and machine.handed is None)
                         ):
                             break
                     continue
@@ -405,8 +402,7 @@ class Driver:
         """What a tool gives that is called."""
         lane.op = op
         if self.journal is not None:
-            # the last word before the call: this process may have stood still since the one before
-            self.journal.check()
+            self.journal.check()  # as in `drive`
         if self.host.how[op.number] != "thread":
             value = self.functions[op.number](*machine.given)
         else:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 UNKNOWN_BOOT = "-"
 
 
-def boot_ns() -> int:
-    """Nanoseconds since the machine was started, those in which it slept too where the system
-    counts them.
-    """
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return time.monotonic_ns()
+boot_ns: Callable[[], int] = (
+    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic_ns
+)
+"""Nanoseconds since the machine was started, those in which it slept too where the system counts
+them.
+"""
 
 
 @cache

@@ -53,14 +53,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")  # as Kubernetes has n
 
 _NO_CALL = "null,null"
 
-_NOTHING = ("null", None)  # as `_hidden` gives it
-
 _TYPE_JSON = {name: _quoted(name) for name in TYPES}
 
 _STATUS_JSON: dict[StepStatus | None, str] = {
     None: "null",
     **{status: f'"{status.value}"' for status in STATUSES},
 }
+
+
+Bodies = tuple[bytes | None, bytes | None, bytes | None]
+
+NO_BODIES: Bodies = (None, None, None)
 
 
 @dataclass(slots=True)
@@ -73,6 +76,9 @@ class Row:
     ``rest`` holds error, attempts and extra, as the JSON form of a trace has them. ``model`` is the
     model whose calls ``usage`` counts, empty where it has no name; None where this run called none,
     also where a fork took the answer from the run that it was made from.
+
+    ``bodies`` are the canonical bytes of request, output and rest on the way into a store, so that
+    the seal and the store do not both encode them.
     """
 
     kind: int
@@ -87,23 +93,31 @@ class Row:
     rest: dict[str, Any] | None = None
     model: str | None = None
     usage: LLMUsage | None = None
+    bodies: Bodies = field(default=NO_BODIES, init=False, compare=False, repr=False)
+
+    def encode(self) -> None:
+        """Make the ``bodies``; no value of the row is changed any more."""
+        request, output, rest = self.request, self.output, self.rest
+        self.bodies = (
+            None if request is UNSET else canonical(request),
+            None if output is UNSET else canonical(output),
+            None if rest is None else canonical(rest),
+        )
 
     def sealed(self, salt: bytes, known: dict[int, Any]) -> bytes:
         """What the seal covers: everything, values by salted hash, as a canonical JSON list;
-        *known* are hashes by identity, `NO_VALUES` at first.
+        *known* are hashes by the identity of their values, none at first.
         """
-        known_of = known.get
-        request, output, rest = self.request, self.output, self.rest
-        asked = known_of(id(request)) or _hidden(salt, request, known)
-        gave = known_of(id(output)) or _hidden(salt, output, known)
-        beside = _NOTHING if rest is None else known_of(id(rest)) or _hidden(salt, rest, known)
+        asked = _hidden(salt, self.request, self.bodies[0], known)
+        gave = _hidden(salt, self.output, self.bodies[1], known)
+        beside = "null" if self.rest is None else _hidden(salt, self.rest, self.bodies[2], known)
         call = _NO_CALL if self.model is None and self.usage is None else self._call()
         frame = _quoted(self.frame) if self.frame else '""'
         kind = _TYPE_JSON.get(self.type) or _quoted(self.type)
         return (
             f"[{self.kind},{frame},{_quoted(self.path)},{kind},"
             f"{_STATUS_JSON[self.status]},{self.started_ns},{self.finished_ns},"
-            f"{asked[0]},{gave[0]},{beside[0]},{call}]"
+            f"{asked},{gave},{beside},{call}]"
         ).encode()
 
     def _call(self) -> str:
@@ -164,23 +178,27 @@ class Erased(str):
     __slots__ = ()
 
 
-def salted(salt: bytes, value: Any) -> str | None:
-    """The salted hash of a value, by which the seal holds it."""
+def salted(salt: bytes, value: Any, body: bytes | None = None) -> str | None:
+    """The salted hash of a value, by which the seal holds it; *body* are its canonical bytes, where
+    they are known.
+    """
     if type(value) is Erased:
         return str(value)
-    return None if value is UNSET else sha256(salt + canonical(value)).hexdigest()
+    if value is UNSET:
+        return None
+    return sha256(salt + (canonical(value) if body is None else body)).hexdigest()
 
 
-NO_VALUES: dict[int, Any] = {id(UNSET): ("null", UNSET)}
-"""Hashes by identity before any was computed: most rows have a value that is not set."""
-
-
-def _hidden(salt: bytes, value: Any, known: dict[int, Any]) -> tuple[str, Any]:
+def _hidden(salt: bytes, value: Any, body: bytes | None, known: dict[int, Any]) -> str:
     """The salted hash of *value* as JSON, kept in *known* beside the value, so that its identity
     stays its own.
     """
-    found = known[id(value)] = f'"{salted(salt, value)}"', value
-    return found
+    if value is UNSET:
+        return "null"
+    found = known.get(id(value))
+    if found is None:
+        found = known[id(value)] = f'"{salted(salt, value, body)}"', value
+    return found[0]
 
 
 @dataclass(slots=True)
@@ -249,8 +267,8 @@ class StoredRun:
     rows: list[Row] = field(default_factory=list)
     inbox: list[Message] = field(default_factory=list)
     decided: list[Message] = field(default_factory=list)
-    # the document that was read, and the hash in hex of its canonical bytes, which it was held
-    # against
+    # a document, and the hash in hex of its canonical bytes: as it was read and held against that,
+    # or as many runs have it
     read: tuple[Any, str] | None = field(default=None, compare=False, repr=False)
 
     def header(self) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..records.trace import Trace
 from ..values import canonical
-from .records import NO_VALUES, PENDING, RUNNING, SUSPENDED, Message, Row, StoredRun, salted
+from .records import PENDING, RUNNING, SUSPENDED, Message, Row, StoredRun, salted
 from .signing import SigningKey, holds, signer_of
 
 SEAL, MESSAGE = "seal", "message"
@@ -24,22 +24,29 @@ its values.
 _HIDDEN = frozenset({"output", "error", "waiting"})
 
 
-def chained(head: bytes, salt: bytes, rows: Iterable[Row]) -> bytes:
-    """The seal's chain after *rows*."""
-    known = dict(NO_VALUES)  # equal cells of a loaded run have one value between them
-    for row in rows:
-        head = sha256(head + row.sealed(salt, known)).digest()
-    return head
+class Chain:
+    """One hash over the header of *run* and each of its rows in order, which grows with them; see
+    `seal_of`. Each of them is a JSON list, so that it ends where it ends.
+    """
 
+    __slots__ = ("_hash", "_salt")
 
-def seal_start(run: StoredRun) -> bytes:
-    """Where the chain of a run's seal begins."""
-    return sha256(canonical(run.header())).digest()
+    def __init__(self, run: StoredRun) -> None:
+        self._hash, self._salt = sha256(canonical(run.header())), run.salt or b""
+        self.add(run.rows)
 
+    def add(self, rows: Iterable[Row]) -> None:
+        """Cover *rows* too."""
+        update, salt = self._hash.update, self._salt
+        known: dict[int, Any] = {}  # equal cells of a loaded run have one value between them
+        for row in rows:
+            update(row.sealed(salt, known))
 
-def chain_of(run: StoredRun) -> bytes:
-    """The chain of the seal after the rows of *run*, which it has."""
-    return chained(seal_start(run), run.salt or b"", run.rows)
+    def closed(self, standing: bytes) -> str:
+        """The seal of a run that has these rows and stands as *standing* says."""
+        end = self._hash.copy()
+        end.update(standing)
+        return end.hexdigest()
 
 
 def hidden_of(run: StoredRun) -> str:
@@ -56,10 +63,8 @@ def hidden_of(run: StoredRun) -> str:
     return sha256(canonical([*values, *used])).hexdigest()
 
 
-def closed(head: bytes, run: StoredRun, hidden: str, status: str, started_ns: int) -> str:
-    """The seal of a run whose rows chain to *head*, standing as *run* says, but for its status and
-    when it began.
-    """
+def standing(run: StoredRun, hidden: str, status: str, started_ns: int) -> bytes:
+    """What the seal covers of how *run* stands, but for its status and when it began."""
     numbers = [
         started_ns,
         run.finished_ns,
@@ -69,7 +74,7 @@ def closed(head: bytes, run: StoredRun, hidden: str, status: str, started_ns: in
         run.wake_ns,
         run.error_kind,
     ]
-    return sha256(head + canonical([status, *numbers, hidden])).hexdigest()
+    return canonical([status, *numbers, hidden])
 
 
 def seal_of(run: StoredRun) -> str:
@@ -80,17 +85,17 @@ def seal_of(run: StoredRun) -> str:
     output, error, what it waits for and the messages that it used. It does not cover owner, fence
     and messages that are not used yet: others than the run's owner write them.
     """
-    return closed(chain_of(run), run, hidden_of(run), run.status, run.started_ns)
+    return Chain(run).closed(standing(run, hidden_of(run), run.status, run.started_ns))
 
 
-def sealed_as(run: StoredRun, head: bytes | None = None) -> str | None:
+def sealed_as(run: StoredRun, chain: Chain | None = None) -> str | None:
     """The status under which the seal of *run*, which has its rows, covers what is stored of it;
     None where it does not.
 
     That is its status, or that of before: who claims a run makes it *running*, begun now if it had
-    not, and appends to it later. *head* is its `chain_of`, where that is known.
+    not, and appends to it later. *chain* is that of its rows, where it is known.
     """
-    head, hidden = head or chain_of(run), hidden_of(run)
+    chain, hidden = chain or Chain(run), hidden_of(run)
     stood = {run.status: run.started_ns}
     if run.status == RUNNING:
         stood |= {SUSPENDED: run.started_ns, PENDING: 0}
@@ -98,7 +103,7 @@ def sealed_as(run: StoredRun, head: bytes | None = None) -> str | None:
         (
             status
             for status, began in stood.items()
-            if closed(head, run, hidden, status, began) == run.seal
+            if chain.closed(standing(run, hidden, status, began)) == run.seal
         ),
         None,
     )
@@ -119,7 +124,8 @@ class RunSeal:
         trusted: frozenset[str] | None = None,
     ) -> None:
         self.run, self.signer, self.trusted = run, signer, trusted
-        self._head, self._hidden = chain_of(run), hidden_of(run)
+        self._chain, self._hidden = Chain(run), hidden_of(run)
+        self._standing = standing(run, self._hidden, run.status, run.started_ns)
 
     def after(
         self,
@@ -131,18 +137,27 @@ class RunSeal:
         are stored.
         """
         run = self.run
-        self._head = chained(self._head, run.salt or b"", rows)
+        for row in rows:
+            row.encode()
+        self._chain.add(rows)
         changes = dict(update or {})
+        used = list(used)
+        if changes or used:
+            self._change(changes, used)
+        run.seal = self._chain.closed(self._standing)
+        run.signature = signed(run.seal, self.signer) if self.signer is not None else None
+        return {**changes, "seal": run.seal, "signature": run.signature}
+
+    def _change(self, changes: Mapping[str, Any], used: list[Message]) -> None:
+        """Have the run stand as *changes* say, with *used* messages."""
+        run = self.run
         for name, value in changes.items():
             setattr(run, name, value)
-        used = list(used)
         if used:
             run.decided = sorted([*run.decided, *used], key=lambda message: message.id)
         if used or not _HIDDEN.isdisjoint(changes):
             self._hidden = hidden_of(run)
-        run.seal = closed(self._head, run, self._hidden, run.status, run.started_ns)
-        run.signature = signed(run.seal, self.signer) if self.signer is not None else None
-        return {**changes, "seal": run.seal, "signature": run.signature}
+        self._standing = standing(run, self._hidden, run.status, run.started_ns)
 
     def takes(self, message: Message) -> bool:
         """Whether the run may use a message."""
@@ -154,7 +169,7 @@ class RunSeal:
         in it.
         """
         run, trusted = self.run, self.trusted
-        status = sealed_as(run, self._head)
+        status = sealed_as(run, self._chain)
         if status is None or (status != found and found != RUNNING):
             return "its seal does not fit its records: they were changed in the database"
         if trusted is None or (run.signature is None and status == PENDING):

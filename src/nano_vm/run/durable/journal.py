@@ -142,21 +142,13 @@ class Journal:
         if self.interruption.stopping:
             self.keep(machine)
             await self.interruption.hear_out()
-        if op.code == FORK:  # what came before it is stored before what is in it
-            rows = self.rows.new(machine)
-            if rows:
-                await self.append(rows)
-            return None
-        if op.code == END:
-            if machine.frame_name:  # the run's own last rows go with its end
-                await self.append(self.rows.new(machine))
-            elif self.heard.cancelled and machine.status is TraceStatus.SUCCESS:
-                return machine.resume(Cancelled(called=False), max(machine.now, now))
-            return None
+        if op.code == FORK or op.code == END:
+            return await self.bounds(machine, op, now)
         following = self.along(machine, op) or self.recorded.feed(machine, op)
         self.along = self.recorded.along
-        if op.code == DOUBT:  # a person says it to the stored run, which is then driven anew
-            return following or machine.resume(Suspended(), now)
+        if following is None and op.code == DOUBT:
+            # a person says it to the stored run, which is then driven anew
+            return machine.resume(Suspended(), now)
         if following is None and self.origin is not None:
             following = self.known(self.origin, machine, op)
         if following is not None:
@@ -180,6 +172,29 @@ class Journal:
             following = await self.held(machine, op, path)
             if following is not None:
                 return following
+        await self.announce(machine, op, path)
+        if self.interruption.stopping and machine.side_call is None:
+            await self.interruption.hear_out()
+            return machine.resume(Cancelled(called=False), machine.now)
+        self.interruption.calling[machine.frame_name] = machine, op
+        return None
+
+    async def bounds(self, machine: Machine, op: Op, now: int) -> Op | None:
+        """`before` of a fork, and of the end of a frame."""
+        if op.code == FORK:  # what came before it is stored before what is in it
+            rows = self.rows.new(machine)
+            if rows:
+                await self.append(rows)
+        elif machine.frame_name:  # the run's own last rows go with its end
+            await self.append(self.rows.new(machine))
+        elif self.heard.cancelled and machine.status is TraceStatus.SUCCESS:
+            return machine.resume(Cancelled(called=False), max(machine.now, now))
+        return None
+
+    async def announce(self, machine: Machine, op: Op, path: str) -> None:
+        """Store what was recorded and that a call begins; what only reads need not be waited for,
+        and is not announced.
+        """
         rows = self.rows.new(machine)
         if self.leaving:
             await self.append(rows)
@@ -195,12 +210,6 @@ class Journal:
             await self.append(
                 [*rows, self.rows.intent(machine, op, path, machine.now + self.base_ns)]
             )
-        self.check()
-        if self.interruption.stopping and machine.side_call is None:
-            await self.interruption.hear_out()
-            return machine.resume(Cancelled(called=False), machine.now)
-        self.interruption.calling[machine.frame_name] = machine, op
-        return None
 
     def known(self, origin: Origin, machine: Machine, op: Op) -> Op | None:
         """The request that follows, where a fork takes the outcome of *op* from its origin."""
@@ -229,9 +238,7 @@ class Journal:
         return machine.resume(Suspended(), machine.now)
 
     def check(self) -> None:
-        """Asked immediately before a call: raises `Abandoned` where this process may have lost the
-        run.
-        """
+        """See `driver.Journal.check`: raises where this process may have lost the run."""
         if not self.lease.holds() or self.lease.lapses != self.lapses:
             message = (
                 f"run {self.run.run_id!r}: this process was not heard of for too long, and "

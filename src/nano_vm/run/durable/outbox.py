@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import replace
+from functools import reduce
+from typing import Any, NamedTuple, TypeVar
 
 from ...adapters.protocol import Clock
 from ...errors import StoreError
@@ -77,15 +78,10 @@ async def patiently(clock: Clock, attempt: Callable[[bool], Awaitable[T]]) -> T:
         await patience.pause()
 
 
-@dataclass(slots=True)
-class _Given:
+class _Given(NamedTuple):
     """What was given at once, and who waits until it is stored."""
 
-    rows: list[Row]
-    update: dict[str, Any]
-    used: Sequence[int]
-    seen: Sequence[int]
-    waits: Waits | None
+    append: Append
     stored: asyncio.Future[None]
 
 
@@ -96,7 +92,7 @@ class Outbox:
 
     def __init__(self, store: Store, run: StoredRun, clock: Clock) -> None:
         self.store, self.run, self.clock = store, run, clock
-        self.acknowledged = len(run.rows)
+        self.count = len(run.rows)  # with those that were given
         self.fault: StoreError | None = None  # why nothing is written any more
         self._given: list[_Given] = []  # what is not acknowledged
         self._under_way = 0  # how many of them were given to the store
@@ -112,40 +108,31 @@ class Outbox:
         waits: Waits | None = None,
     ) -> asyncio.Future[None]:
         """Have *rows* and the rest stored after what was given before; done when they are."""
+        run = self.run
+        append = Append(
+            run.key, run.fence, rows, update, used, seen, self.count, waits, run.project
+        )
+        self.count += len(rows)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_looked_at)
-        self._given.append(_Given(rows, update or {}, used, seen, waits, future))
+        self._given.append(_Given(append, future))
         if self.fault is not None:
-            future.set_exception(self.fault)
+            _fail(future, self.fault)
         elif not self._under_way and self._patience is None:
             self._send()
         return future
 
     def left(self) -> Append:
         """All that is not acknowledged."""
-        return self._append(self._given)
+        if not self._given:
+            return Append(self.run.key, self.run.fence, after=self.count, project=self.run.project)
+        return self._whole()
 
-    def _append(self, items: Sequence[_Given]) -> Append:
-        update: dict[str, Any] = {}
-        for given in items:
-            update.update(given.update)
-        return Append(
-            self.run.key,
-            self.run.fence,
-            [row for given in items for row in given.rows],
-            update or None,
-            [number for given in items for number in given.used],
-            [number for given in items for number in given.seen],
-            self.acknowledged,
-            next(
-                (given.waits for given in items if given.waits is not None), None
-            ),  # only the last append of a run has such
-            self.run.project,
-        )
+    def _whole(self) -> Append:
+        return reduce(_joined, (given.append for given in self._given))
 
     def _send(self) -> None:
         self._under_way = len(self._given)
-        writing = asyncio.ensure_future(self.store.append(self._append(self._given)))
+        writing = asyncio.ensure_future(self.store.append(self._whole()))
         writing.add_done_callback(self._answered)
 
     def _answered(self, writing: asyncio.Future[None]) -> None:
@@ -156,7 +143,6 @@ class Outbox:
         if error is None:
             self._patience = None
             done, self._given = self._given[:count], self._given[count:]
-            self.acknowledged += sum(len(given.rows) for given in done)
             for given in done:
                 if not given.stored.done():
                     given.stored.set_result(None)
@@ -180,12 +166,24 @@ class Outbox:
         self.fault = error
         for given in self._given:
             if not given.stored.done():
-                given.stored.set_exception(error)
+                _fail(given.stored, error)
 
 
-def _looked_at(future: asyncio.Future[None]) -> None:
-    """An append that nobody waits for is no error that nobody looked at: it is in the fault of its
-    outbox.
+def _joined(first: Append, second: Append) -> Append:
+    """Both as one, of which the second follows the first."""
+    return replace(
+        first,
+        rows=[*first.rows, *second.rows],
+        update={**(first.update or {}), **(second.update or {})},
+        used=[*first.used, *second.used],
+        seen=[*first.seen, *second.seen],
+        waits=first.waits if first.waits is not None else second.waits,
+    )
+
+
+def _fail(stored: asyncio.Future[None], error: StoreError) -> None:
+    """Say that an append is not stored. That nobody waits for it is no error that nobody looked at:
+    it is in the fault of its outbox.
     """
-    if not future.cancelled():
-        future.exception()
+    stored.set_exception(error)
+    stored.exception()

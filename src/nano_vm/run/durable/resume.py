@@ -68,7 +68,10 @@ class Claimed:
 
 def pending_run(preparer: Preparer, program: Program, trace: Trace) -> StoredRun:
     """A new run as it is stored."""
-    return new_run(trace, preparer.prepare(program).document(), preparer.clock.time_ns())
+    document, digest = preparer.prepare(program).stored_document()
+    run = new_run(trace, document, preparer.clock.time_ns())
+    run.read = document, digest
+    return run
 
 
 class Durable(forking.Begins):

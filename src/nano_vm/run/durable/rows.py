@@ -73,12 +73,11 @@ class Rows:
             whole = full(record, self.ops)
             if whole.status in _WAITING and not ended:
                 break
+            if whole.extra is not None:
+                for number, child in enumerate(whole.children or ()):
+                    below += self._after(f"{whole.path}:{number}", child, ended=True)
             op = whole.step
-            for number, child in enumerate(whole.children or ()):
-                below += self._after(f"{whole.path}:{number}", child, ended=True)
-            if op.type in OUTSIDE and not (
-                op.type == "tool" and getattr(op, "effect", None) == "read"
-            ):
+            if op.type in OUTSIDE and (op.type != "tool" or getattr(op, "effect", None) != "read"):
                 self.repeatable = False
             rows.append(self.row(frame, whole))
         while (
@@ -87,30 +86,17 @@ class Rows:
             rows.pop()
         self.kept[frame] = kept + len(rows)
         self.count += len(rows)
-        return [*below, *rows]
+        return [*below, *rows] if below else rows
 
     def row(self, frame: str, record: Record) -> Row:
         """A record as it is stored."""
-        op, path, status, output, _, _, started, finished, _, usage, extra = record
+        op, path, status, output, _, request, started, finished, _, usage, _ = record
         self.calls.pop(path, None)
         self.arguments.pop(path, None)
         base = self.base_ns
-        rest = record.failures(base)
-        lost = self.begun.get(path)
-        if lost and op.type in CALLS:
-            rest["lost"] = lost
-        if extra is not None:
-            told = record.beside
-            rest |= {name: told.pop(name) for name in ("lost", "settled") if name in told}
-            if told:
-                rest["extra"] = told
-        if path in self.resolved:
-            rest["extra"] = {**rest.get("extra", {}), "by": self.resolved[path]}
-        if record.children is not None:
-            rest["size"] = len(record.children)
+        rest = self.rest(record)
         if usage is not None and (parts := usage.parts()):
             rest["tokens"], usage = parts, usage.whole()
-        request = record.asked()
         return Row(
             STEP,
             frame,
@@ -119,19 +105,36 @@ class Rows:
             status,
             started + base,
             finished + base,
-            UNSET if request is None else request,
+            UNSET if request is None else record.asked(),
             UNSET if output is None else output,
             rest or None,
-            self.model_of(record),
+            self.model_of(record) if op.type == "llm" else None,
             usage,
         )
 
+    def rest(self, record: Record) -> dict[str, Any]:
+        """What a record says beside what a row has fields for."""
+        path, extra = record.path, record.extra
+        rest = record.failures(self.base_ns)
+        if path in self.begun and record.step.type in CALLS:
+            rest["lost"] = self.begun[path]
+        if extra is not None:
+            told = record.beside
+            rest |= {name: told.pop(name) for name in ("lost", "settled") if name in told}
+            if told:
+                rest["extra"] = told
+            if record.children is not None:
+                rest["size"] = len(record.children)
+        if path in self.resolved:
+            rest["extra"] = {**rest.get("extra", {}), "by": self.resolved[path]}
+        return rest
+
     def model_of(self, record: Record) -> str | None:
-        """The model that a step called in this run, as it named itself or as it was asked for;
-        empty where it has no name, None where none was called.
+        """The model that a model step called in this run, as it named itself or as it was asked
+        for; empty where it has no name, None where none was called.
         """
         op, extra = record.step, record.extra
-        if op.type != "llm" or record.path in self.taken or not record.called:
+        if record.path in self.taken or not record.called:
             return None
         answered = extra.get("model") if type(extra) is dict else None
         return str(answered or op.model or self.run.about.get("default_model") or "")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import StoreError
 from ...machine.plan import Op
@@ -34,8 +33,7 @@ from ..system import SYSTEM, System
 SUCCESS = StepStatus.SUCCESS
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
+class Unfinished(NamedTuple):
     """A call or a pause that has no outcome yet: when it was begun last, by which owner."""
 
     type: str
@@ -200,4 +198,4 @@ def _children(frames: dict[str, list[Any]], path: str, size: int) -> list[list[A
 
 def reconciles(row: Row) -> bool:
     """Whether *row* is what a reconcile tool said."""
-    return row.path.rpartition("/")[2].partition("#")[0] == "reconcile" and "/" in row.path
+    return "/" in row.path and row.path.rpartition("/")[2].partition("#")[0] == "reconcile"

@@ -136,6 +136,7 @@ def message_cell(message: Message, keys: StoreKeys | None, project: str = ANY_PR
 def row_cells(row: Row, bodies: Bodies, following: Cells = NO_NEXT) -> Cells:
     """A row without its run and number; *following* is what it says of the intent after it."""
     finished = row.finished_ns
+    asked, gave, beside = row.bodies
     own: Cells = (
         row.kind,
         row.frame,
@@ -144,9 +145,9 @@ def row_cells(row: Row, bodies: Bodies, following: Cells = NO_NEXT) -> Cells:
         None if row.status is None else _STATUSES[row.status],
         row.started_ns,
         finished - row.started_ns if finished else None,
-        bodies.cell(row.request),
-        bodies.cell(row.output),
-        None if row.rest is None else bodies.cell(row.rest),
+        bodies.cell(row.request, asked),
+        bodies.cell(row.output, gave),
+        None if row.rest is None else bodies.cell(row.rest, beside),
     )
     call = NO_CALL if row.model is None and row.usage is None else _call(row)
     return own + following + call
