@@ -532,7 +532,7 @@ def test_what_is_asked_of_a_call_in_doubt_hides_its_arguments(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (files / "wire.py").write_text(
-        "def wire(text: str) -> str:\n    raise ConnectionError('lost')\n\n\ntools = {'wire': wire}\n"
+        "def wire(text: str) -> str:\n    raise ConnectionError('lost ' + text)\n\n\ntools = {'wire': wire}\n"
     )
     (files / "wire.json").write_text(
         json.dumps(
@@ -569,9 +569,29 @@ def test_what_is_asked_of_a_call_in_doubt_hides_its_arguments(
             json.dumps(facts_of(run, (), "pages", content=some)["waiting"])
             for some in (True, False)
         ),
+        str(facts_of(run, (), "pages")["error"]),
+        str(view_of(run)["error"]),
     ):
         assert MARK not in text
         assert REDACTED in text
+
+
+@pytest.mark.parametrize("field", ["until", "seconds"])
+async def test_the_time_that_is_waited_for_is_hidden_where_it_is_secret(field: str) -> None:
+    value = {"until": "2031-07-07T07:07:07Z", "seconds": 1_234_567}[field]
+    steps = [{"id": "w", "type": "wait", field: "$iban"}]
+    program = Program.from_dict({"name": "p", "steps": steps, "output": "done"})
+    vm = ExecutionVM(policy={"inputs": {"iban": "secret"}}, store="sqlite://")
+    trace = await vm.run(program, {"iban": value}, run_id="r")
+    run = vm.require_store().load("r")
+    vm.close()
+    assert trace.waiting[0][field] == value
+    assert shown_to("show", trace).waiting[0][field] == REDACTED
+    [entry] = facts_of(run, (), "pages", content=False)["waiting"]
+    assert entry[field] == REDACTED
+    run.about = {}
+    [entry] = facts_of(run, (), "pages")["waiting"]
+    assert entry[field] == value
 
 
 @pytest.mark.parametrize("hidden", [True, False])

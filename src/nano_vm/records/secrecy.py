@@ -21,6 +21,9 @@ from .trace import Trace
 
 REDACTED = "[redacted]"
 
+WAITED_FOR = frozenset({"request", "arguments", "until", "seconds"})
+"""Of what a run waits for, what it asked of nobody: of a call in doubt, and of a time."""
+
 
 def redacted(value: Any) -> str | None:
     """What is shown of *value* to whoever may not see it: that it is there."""
@@ -173,26 +176,26 @@ class Levels:
         )
 
     def waiting(self, receiver: Receiver, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """What a run waits for, without the arguments of a call in doubt that *receiver* does not
-        accept. What a person is shown, and what an event is found by, their own rules accept.
+        """What a run waits for, without the arguments of a call in doubt, and the time, that *receiver*
+        does not accept. What a person is shown, and what an event is found by, their own rules accept.
         """
         step_id = step_of(str(entry.get("path", "")))
         hidden = self.hides(receiver, self.level(step_id, "request"))
         return {
-            name: REDACTED if hidden and name in ("request", "arguments") else value
+            name: REDACTED if hidden and name in WAITED_FOR else value
             for name, value in entry.items()
         }
 
     def run_error(self, receiver: Receiver, recording: Recording) -> str | None:
-        """The error of a run as *receiver* is shown it: that of the step that failed it last, or of
-        its output; of one that was refused what is wrong with it.
+        """The error of a run as *receiver* is shown it: that of the step that failed it last, or is in
+        doubt, or of its output; of one that was refused what is wrong with it.
         """
         if recording.error is None:
             return None
         faults = self.faults(receiver, recording.diagnostics)
         if faults != recording.diagnostics:
             return summary(faults)
-        failed = [step for step in recording.results() if step.status is StepStatus.FAILED]
+        failed = [step for step in recording.results() if step.status in _WENT_WRONG]
         found = [self.level(step.step_id, "error") for step in failed]
         if not _by_step(recording):
             found.append(self.output_error)
@@ -234,11 +237,14 @@ class Levels:
 NOTHING_SECRET = Levels()
 
 
+_WENT_WRONG = frozenset({StepStatus.FAILED, StepStatus.IN_DOUBT})
+
+
 def _by_step(recording: Recording) -> bool:
     """Whether a step failed the run, and nothing behind its last."""
     own = [record for record in recording.full() if not record.step.step_id.endswith(_BESIDE)]
     last = own[-1] if own else None
-    return last is not None and last.status is StepStatus.FAILED and "caught" not in last.beside
+    return last is not None and last.status in _WENT_WRONG and "caught" not in last.beside
 
 
 _BESIDE = ("/undo", "/reconcile")

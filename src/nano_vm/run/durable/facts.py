@@ -19,6 +19,7 @@ from ...records.record import flattened, step_of
 from ...records.secrecy import (
     NOTHING_SECRET,
     REDACTED,
+    WAITED_FOR,
     Field,
     Levels,
     Receiver,
@@ -32,7 +33,7 @@ from .stored import begun_calls, trace_of
 _BRIEF = ("path", "kind", "role", "event")
 """Of what a run waits for, what stands in a list."""
 
-_SAID = ("show", "arguments", "request", "args", "error", "match", "output_schema", "shown")
+_SAID = WAITED_FOR | {"show", "args", "error", "match", "output_schema", "shown"}
 """Of what a run waits for, what comes from inputs, models and tools, or is a digest of that."""
 
 
