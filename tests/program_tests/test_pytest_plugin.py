@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -26,17 +27,10 @@ tests:
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "nano_vm.pytest_plugin"]
     done = subprocess.run(
-        [
-            *command,
-            "-p",
-            "no:asyncio",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:schemathesis",
-            *arguments,
-        ],
+        [*command, "-p", "no:cacheprovider", *arguments],
         cwd=folder,
+        # others of this environment take longer to import than all else
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=HANGS_SECONDS,

@@ -167,14 +167,14 @@ def test_runs_survive_wires_that_are_pulled() -> None:
 def test_the_largest_programs_stay_below_the_limits_of_a_server() -> None:
     """A part of each size; what is found to be over a limit is a fault of the campaign."""
     pytest.importorskip("temporalio", reason="`make test` installs the extra temporal")
-    arguments = ("--items", "50", "--steps", "60", "--bytes", "800000", "--approvals", "40")
+    arguments = ("--items", "40", "--steps", "40", "--bytes", "800000", "--approvals", "20")
     result = as_it_must_be(soak("sizes", *arguments))
     sizes = result["sizes"]
     assert sizes.keys() == {"map", "steps", "value", "approvals", "year"}
-    assert sizes["map"]["events"] < 5 * 50  # several items share a workflow task
-    assert 5.5 * 60 < sizes["steps"]["events"] <= 6 * 60 + 20
+    assert sizes["map"]["events"] < 5 * 40  # several items share a workflow task
+    assert 5.5 * 40 < sizes["steps"]["events"] <= 6 * 40 + 20
     assert sizes["value"]["bytes"] < 60_000
-    assert sizes["approvals"]["executions"] == 40
+    assert sizes["approvals"]["executions"] == 20
     assert sizes["year"]["largest_events"] < 40
 
 
