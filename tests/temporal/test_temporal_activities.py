@@ -20,6 +20,7 @@ from nano_vm.machine.outcome import Cancelled, Failed, NotCalled, TimedOut, Valu
 from nano_vm.run.counting import Counting
 from nano_vm.temporal import activities as module
 from nano_vm.temporal.activities import Activities
+from nano_vm.temporal.life import Life
 from nano_vm.temporal.terms import (
     NOT_MADE,
     UNKNOWN_PROGRAM,
@@ -299,7 +300,7 @@ async def test_a_call_in_a_thread_that_is_given_up_before_it_begins_is_not_made(
         paid.append(amount)
 
     # no confirmation lasts until a thread has the call, as where all of them were busy
-    monkeypatch.setattr(module.Life, "is_confirmed", False)
+    monkeypatch.setattr(Life, "is_confirmed", False)
     server = Slow()
     vm = ExecutionVM(None, {"pay": pay_in_thread})
     call, environment = (

@@ -14,7 +14,7 @@ import pytest
 from build import program, step
 
 from nano_vm import ExecutionVM, TraceStatus, tool
-from nano_vm.temporal import TemporalRuns, activities, connect, driver, terms, worker
+from nano_vm.temporal import TemporalRuns, connect, driver, life, terms, worker
 from temporal.cluster import Server
 from temporal.proxy import Proxy, proxy_to
 
@@ -25,9 +25,9 @@ BEAT = 1.0
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A heartbeat of a second, so that a partition is over soon."""
-    for module in (terms, activities, driver):
+    for module in (terms, life, driver):
         monkeypatch.setattr(module, "HEARTBEAT_SECONDS", BEAT)
-    monkeypatch.setattr(activities, "CONFIRM_SECONDS", BEAT / 2)
+    monkeypatch.setattr(life, "CONFIRM_SECONDS", BEAT / 2)
 
 
 @asynccontextmanager

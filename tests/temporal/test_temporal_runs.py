@@ -29,7 +29,7 @@ from nano_vm.errors import (
     UnknownRun,
     VMError,
 )
-from nano_vm.temporal import NanoPlugin, TemporalRuns, activities, driver, worker, workflow
+from nano_vm.temporal import NanoPlugin, TemporalRuns, activities, driver, life, worker, workflow
 from nano_vm.temporal import runs as run_module
 from nano_vm.temporal.plans import PlanNotReady
 from nano_vm.temporal.terms import ADMITS_HERE, INTERPRETER
@@ -315,7 +315,7 @@ class Frozen:
         self.calls: list[str] = []
         self.times = times
         patch.setattr(driver, "HEARTBEAT_SECONDS", 0.5)
-        patch.setattr(activities, "BEATS", 1e-3)
+        patch.setattr(life, "BEATS", 1e-3)
 
     async def __call__(self, idempotency_key: str) -> str:
         self.calls.append(idempotency_key)
@@ -465,7 +465,7 @@ async def test_a_model_call_that_kills_its_workers_fails_as_one_of_a_model(
 async def test_cancelling_undoes_what_was_done_and_reaches_the_tool(
     temporal_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activities, "HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(life, "HEARTBEAT_SECONDS", 0.5)
     monkeypatch.setattr(driver, "HEARTBEAT_SECONDS", 0.5)
     told: list[str] = []
 
@@ -639,10 +639,10 @@ async def test_calls_after_a_standstill_are_made_once_it_is_over(
     temporal_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until then each would be refused, and given again at once, ten times."""
-    monkeypatch.setattr(activities, "SETTLE_SECONDS", 3.0)
+    monkeypatch.setattr(life, "SETTLE_SECONDS", 3.0)
 
     async def still(x: int) -> int:
-        time.sleep(activities.STANDSTILL_SECONDS + 0.1)  # noqa: ASYNC251 - as a busy processor does
+        time.sleep(life.STANDSTILL_SECONDS + 0.1)  # noqa: ASYNC251 - as a busy processor does
         return x
 
     tools = {"still": tool(effect="read")(still), "t": read}
@@ -753,7 +753,7 @@ async def test_an_admission_that_takes_long_goes_on(
         time.sleep(0.2)
         return verdict(self, *given)
 
-    monkeypatch.setattr(activities, "BEATS", 100)
+    monkeypatch.setattr(life, "BEATS", 100)
     monkeypatch.setattr(activities.Activities, "verdict", slow)
     monkeypatch.setattr(activities.activity, "heartbeat", lambda *told: beats.append(told))
     async with runs_of(temporal_server, {"t": read}) as runs:

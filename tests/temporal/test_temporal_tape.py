@@ -19,7 +19,7 @@ from nano_vm.machine.pending import shown_digest
 from nano_vm.machine.plan import END, FORK, Plan
 from nano_vm.machine.terms import RunTerms
 from nano_vm.records.record import StepError
-from nano_vm.temporal import activities
+from nano_vm.temporal import life
 from nano_vm.temporal.conversion import json_bytes
 from nano_vm.temporal.plans import contract_of
 from nano_vm.temporal.snapshot import snapshot
@@ -311,8 +311,8 @@ def test_a_timer_that_passed_is_no_outcome_of_a_fork() -> None:
 async def test_a_process_that_stood_still_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     # of the module alone: event loops of other threads live by the same clock
-    monkeypatch.setattr(activities, "time", SimpleNamespace(monotonic=lambda: now))
-    pulse = activities.Pulse()
+    monkeypatch.setattr(life, "time", SimpleNamespace(monotonic=lambda: now))
+    pulse = life.Pulse()
     assert pulse.regular
     now += 3.0  # before the loop has gone on
     assert not pulse.regular

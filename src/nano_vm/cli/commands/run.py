@@ -117,10 +117,10 @@ def run(options: Options) -> int:
 
 def _on_cluster(options: Options) -> int:
     """Run on a Temporal cluster, until the run has ended or waits."""
-    from .. import cluster
+    from .. import cluster, connection
     from ..submission import submission_of
 
-    cluster.refuse(options)
+    connection.refuse(options)
     with ExitStack() as stack:
         begun = submission_of(options)
         if begun.vm is not None:
@@ -128,13 +128,13 @@ def _on_cluster(options: Options) -> int:
         file = _trace_file(options, stack)
         if options.run_id is not None:
             cluster.joined(options)
-        trace = cluster.on_cluster(
+        trace = connection.on_cluster(
             options,
             lambda runs: runs.run(
                 begun.program, begun.inputs, programs=begun.programs, **begun.options
             ),
             begun.vm,
-            cluster.telemetry_of(options, stack),
+            connection.telemetry_of(options, stack),
         )
         fault = _write(trace, file) if file is not None else None
     code = cluster.finished(trace, options)

@@ -111,7 +111,7 @@ def remove(options: Options) -> int:
 
 
 def _on_cluster(options: Options, job: Callable[[Schedules], Awaitable[T]]) -> T:
-    from ..cluster import on_cluster
+    from ..connection import on_cluster
 
     return on_cluster(options, lambda runs: job(runs.schedules))
 

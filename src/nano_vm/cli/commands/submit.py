@@ -87,11 +87,11 @@ def _on_server(url: str, options: Options) -> str:
 
 
 def _elsewhere(options: Options) -> str:
-    from .. import cluster, stores
+    from .. import connection, stores
     from ..submission import submission_of
 
     if options.engine is not None:
-        cluster.refuse(options)
+        connection.refuse(options)
         return _on_cluster(options, submission_of(options))
     store = stores.store_if_named(options)
     if store is None:
@@ -102,7 +102,7 @@ def _elsewhere(options: Options) -> str:
 
 
 def _on_cluster(options: Options, begun: Submission) -> str:
-    from .. import cluster
+    from .. import connection
 
     async def submitted(runs: TemporalRuns) -> str:
         given = {"programs": begun.programs, **begun.options}
@@ -113,7 +113,7 @@ def _on_cluster(options: Options, begun: Submission) -> str:
         return str(name)
 
     with nullcontext() if begun.vm is None else closing(begun.vm):
-        return cluster.on_cluster(options, submitted, begun.vm)
+        return connection.on_cluster(options, submitted, begun.vm)
 
 
 def _stored(begun: Submission) -> str:

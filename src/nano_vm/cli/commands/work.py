@@ -67,15 +67,15 @@ def _on_cluster(options: Options) -> int:
     import asyncio
     from contextlib import ExitStack
 
-    from .. import cluster, host, rules, stores
+    from .. import cluster, connection, host, rules, stores
 
-    cluster.refuse(options, but=("store", "signing_key", "trust"))
+    connection.refuse(options, but=("store", "signing_key", "trust"))
     policy = rules.load_policy(options.policy)
     store = stores.store_if_named(options)
     with ExitStack() as stack:
         vm = host.vm_of(options, policy=policy, store=store)
         stack.callback(vm.close)
-        return asyncio.run(cluster.working(vm, options, cluster.telemetry_of(options, stack)))
+        return asyncio.run(cluster.working(vm, options, connection.telemetry_of(options, stack)))
 
 
 async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], None]) -> int:
