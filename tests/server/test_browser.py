@@ -308,6 +308,38 @@ def test_a_run_is_followed_once_though_its_graph_comes_later(
     assert [url.rpartition("/")[2] for url in followed].count("events") == 1
 
 
+def test_the_end_of_a_run_is_seen_though_the_look_at_it_was_lost(
+    world: World, address: str, open_page: Open
+) -> None:
+    """Nothing happens to the run after that, of which a stream could tell."""
+    run_id = world.start()
+    world.work()
+    page = open_page(f"{address}/projects/shop/")
+    log_in(page, "operator")
+    page.evaluate(f"location.hash = '#/run/{run_id}'")
+    page.locator(".title", has_text="waiting").wait_for()
+    away, lost = True, 0
+
+    def answer(route: Any) -> None:
+        nonlocal lost
+        if away:
+            lost += 1
+            route.fulfill(status=503, json={"detail": "away"})
+        else:
+            route.continue_()
+
+    page.route(f"**/runs/{run_id}?*", answer)
+    assert world.people["operator"].post(f"/api/v1/projects/shop/runs/{run_id}/cancel").is_success
+    world.work()
+    until = time.monotonic() + PATIENCE_MS / 1000
+    while not lost and time.monotonic() < until:
+        page.wait_for_timeout(50)
+    page.wait_for_timeout(500)  # all that the stream has to tell is there
+    away = False
+    page.locator(".title", has_text="cancelled").wait_for()
+    assert lost > 0
+
+
 def test_a_refused_decision_is_told_until_the_next(
     world: World, address: str, open_page: Open
 ) -> None:

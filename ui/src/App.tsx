@@ -100,15 +100,18 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
     let gone = false;
     // what a run of 10,000 steps has said takes a while: it is not asked for again meanwhile
     const look = oneAtATime(async () => {
-      if (gone) return;
+      if (gone) return true;
       const counts = turns.ask();
       try {
         // what a large program's run did is seen before its graph is made
         const graph = seen.current === undefined ? "later" : undefined;
         const found = await from.run(id, seen.current, graph);
         if (!gone && counts()) take(found);
+        return true;
       } catch (error) {
         if (!gone && counts(false)) setFault(error as Error);
+        // a stream says nothing before the next change, if there is one
+        return stop === null || !mayPass(error as Error);
       }
     }, PATIENCE_MS);
     if (seen.current === undefined) look();

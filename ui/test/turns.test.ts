@@ -40,6 +40,49 @@ test("what is wanted while it is under way is done once more after it", async ()
   await vi.waitFor(() => expect(asked.length).toBe(3));
 });
 
+test("what was in vain is begun again, after a pause that grows until it comes", async () => {
+  vi.useFakeTimers();
+  const begun: number[] = [];
+  let comes = false;
+  const look = oneAtATime(async () => {
+    begun.push(Date.now());
+    return comes;
+  }, 60_000);
+  look();
+  await vi.advanceTimersByTimeAsync(100_000);
+  const pauses = begun.slice(1).map((at, i) => at - (begun[i] ?? 0));
+  expect(pauses).toEqual([1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+  comes = true;
+  await vi.advanceTimersByTimeAsync(100_000);
+  expect(begun.length).toBe(9);
+  comes = false;
+  look();
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(begun.length).toBe(11); // the pause is the first again
+  comes = true;
+  look(); // who wants it does not wait for the pause, which is over then
+  await vi.advanceTimersByTimeAsync(100_000);
+  expect(begun.length).toBe(12);
+  vi.useRealTimers();
+});
+
+test("what is in vain after it was waited for no longer is begun again too", async () => {
+  vi.useFakeTimers();
+  let begun = 0;
+  const look = oneAtATime(async () => {
+    begun += 1;
+    if (begun > 1) return true;
+    await new Promise((over) => setTimeout(over, 5_000));
+    return false;
+  }, 1_000);
+  look();
+  await vi.advanceTimersByTimeAsync(5_500);
+  expect(begun).toBe(1);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(begun).toBe(2);
+  vi.useRealTimers();
+});
+
 test("what never ends or fails holds up nothing for ever", async () => {
   vi.useFakeTimers();
   let asked = 0;

@@ -26,28 +26,44 @@ export class Turns {
   }
 }
 
+const FIRST_PAUSE_MS = 1_000; // before what was in vain is begun again
+const LONGEST_PAUSE_MS = 30_000;
+
 /** Has *look* under way once at a time: who wants it meanwhile gets one more, after it. One that takes
- * longer than *patience*, in milliseconds, is waited for no longer. */
+ * longer than *patience*, in milliseconds, is waited for no longer. One that gives false was in vain,
+ * and is begun again after a pause, which grows until one is not. */
 export function oneAtATime(look: () => Promise<unknown>, patience: number): () => void {
   let busy = false;
   let wanted = false;
+  let pause = FIRST_PAUSE_MS;
+  let again: ReturnType<typeof setTimeout> | undefined;
   const begin = () => {
     if (busy) {
       wanted = true;
       return;
     }
+    clearTimeout(again);
     busy = true;
     wanted = false;
     let waits = true;
-    const end = () => {
+    const free = () => {
       if (!waits) return;
       waits = false;
       clearTimeout(timer);
       busy = false;
       if (wanted) begin();
     };
-    const timer = setTimeout(end, patience);
-    look().then(end, end);
+    const timer = setTimeout(free, patience);
+    look().then((came) => {
+      free();
+      if (came !== false) {
+        pause = FIRST_PAUSE_MS;
+      } else if (!busy) {
+        clearTimeout(again);
+        again = setTimeout(begin, pause);
+        pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
+      }
+    }, free);
   };
   return begin;
 }
