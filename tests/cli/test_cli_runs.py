@@ -30,6 +30,7 @@ from nano_vm import Trace
 from nano_vm.cli import main, times
 from nano_vm.cli.places import StorePlace
 from nano_vm.cli.times import age_seconds, time_ns
+from nano_vm.run.durable import interruption
 from nano_vm.run.host import SystemClock
 from nano_vm.run.inbox import account
 from nano_vm.store.protocol import open_store
@@ -1116,6 +1117,48 @@ def said(sh: Shell, folder: Path) -> Shell:
         assert sh(*asked, "--run-id", f"r{n}", *labels, "--submitter", "bob") == 0
     assert sh(*asked, "--run-id", "other", "--project", "eu") == 0
     return sh
+
+
+INTERRUPTED = """
+import asyncio, signal
+
+from nano_vm import tool
+
+
+@tool(effect="write")
+async def send() -> None:
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(60)
+
+
+tools = {"send": send}
+"""
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_of_a_call_that_an_interrupted_run_leaves_in_doubt_nobody_is_asked(
+    sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setattr(interruption, "EFFECT_GRACE_SECONDS", 0.05)
+    (folder / "send.py").write_text(INTERRUPTED)
+    (folder / "send.yaml").write_text("steps: [{id: a, type: tool, tool: send}]")
+    where = ("--store", "sqlite:///sent.db", "--run-id", "r") if kept else ()
+    command = ("run", "send.yaml", "--tools", "send.py:tools", *where, "--trace", "sent.json")
+    if not kept:
+        monkeypatch.delenv("NANO_VM_STORE", raising=False)
+    assert sh(*command) == 130
+    told = "\n".join([*sh.err, *sh.out])
+    assert "left in doubt: a: " in told
+    for word in ("resolve", "waits", "waiting"):
+        assert word not in told
+    assert sh("trace", "show", "sent.json") == 0
+    assert "in doubt" in "\n".join(sh.out)
+    assert "waiting" not in "\n".join(sh.out)
+    if kept:
+        assert sh("show", "r", *where[:2]) == 0
+        assert "resolve" not in "\n".join(sh.out)
+        assert sh("runs", "--waiting", *where[:2]) == 0
+        assert not sh.out
 
 
 @pytest.mark.parametrize(

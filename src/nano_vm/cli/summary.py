@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from ..records.result import StepResult
-from ..records.status import TraceStatus
+from ..records.status import StepStatus, TraceStatus
 from ..records.trace import Trace
 from .faults import FAILED, OK, SUSPENDED
 from .output import say
@@ -41,6 +41,14 @@ def summary_lines(trace: Trace) -> Sequence[str]:
         parts.append(f"digest {trace.digest}")
     lines.append(", ".join(parts))
     return lines
+
+
+def doubt_lines(trace: Trace) -> Iterator[str]:
+    """The calls that a run has left in doubt at its end; nobody is asked about them any more."""
+    if trace.status is not TraceStatus.SUSPENDED:
+        for step in trace.steps:
+            if step.status is StepStatus.IN_DOUBT:
+                yield safe(f"left in doubt: {step.path}: {shorten(step.error or '', DETAIL_CHARS)}")
 
 
 def print_steps(trace: Trace) -> None:

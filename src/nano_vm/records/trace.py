@@ -93,8 +93,11 @@ class Trace:
 
     @property
     def waiting(self) -> Sequence[dict[str, Any]]:
-        """What a suspended run waits for."""
-        return self.recording.waiting
+        """What a suspended run waits for. One that has ended waits for nothing: calls that it left in
+        doubt are steps with the status ``in_doubt``.
+        """
+        found = self.recording.waiting
+        return found if not found or self.status is TraceStatus.SUSPENDED else ()
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -300,8 +303,8 @@ class Trace:
         }
         if self.error is not None:
             end |= {"error": self.error, "error_kind": self.error_kind}
-        if self.waiting:
-            end["waiting"] = list(self.waiting)
+        if self.recording.waiting:
+            end["waiting"] = list(self.recording.waiting)
         if self.diagnostics:
             end["diagnostics"] = [d.to_dict() for d in self.diagnostics]
         yield end

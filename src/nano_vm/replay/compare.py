@@ -324,7 +324,7 @@ def compare_ends(
     an error.
     """
     for name in ("status", "error", "error_kind", "output", "waiting"):
-        a, b = getattr(recorded, name), getattr(computed, name)
+        a, b = getattr(recorded.recording, name), getattr(computed.recording, name)
         if name == "status":
             a, b = a.value, b.value
         elif name == "error" and reworded and a is not None and b is not None:

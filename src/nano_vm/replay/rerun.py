@@ -344,7 +344,7 @@ class Replayer:
 
 def _unbegun(trace: Trace) -> bool:
     """Whether a run that has no step was refused or cancelled before its first."""
-    if trace.output is not None or trace.waiting:
+    if trace.output is not None or trace.recording.waiting:
         return False
     if trace.status is TraceStatus.CANCELLED:
         return trace.error_kind == "cancelled"

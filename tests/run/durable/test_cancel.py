@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build import llm, mapped, parallel, program, step
+from build import llm, mapped, parallel, program, statuses, step
 from killed import die, settled
 from patience import HANGS_SECONDS
 from postgres import url_of
@@ -192,8 +192,12 @@ async def test_one_that_does_not_end_is_in_doubt(
     await host.called("write")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
     trace = await asyncio.wait_for(driving, HANGS_SECONDS)
-    assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
+    assert (trace.status, statuses(trace)) == (CANCELLED, {"a": "in_doubt"})
     assert host.calls == ["write"]
+    for of in (trace, other.load("r")):
+        assert not of.waiting, "nobody is asked what became of it"
+        assert of.summary()["waiting"] == []
+    assert other.waiting("r") == []
 
 
 async def test_one_in_a_branch_that_does_not_end_is_recorded_in_doubt(

@@ -296,7 +296,7 @@ def _print_end(
     where the run is kept, if it is; *keyed* says that who decides is known there by a key.
     """
     from ...records.secrecy import shown_to
-    from ..summary import summary_lines
+    from ..summary import doubt_lines, summary_lines
 
     trace = shown_to("show", trace)
     if trace.diagnostics:
@@ -305,6 +305,8 @@ def _print_end(
         note("refused: no step was run")
     elif trace.error is not None:
         note(f"error: {safe(trace.error)}")
+    for line in doubt_lines(trace):
+        note(line)
     if trace.waiting and given is None:
         note("it waits, and was not kept: only with --store URL can it go on")
     if options.json:
