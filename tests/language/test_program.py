@@ -663,6 +663,43 @@ def test_budget_at_the_top() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("policy:\nsteps: [{id: a, type: set, values: {x: 1}}]", "policy"),
+        ("budget:\nsteps: [{id: a, type: set, values: {x: 1}}]", "budget"),
+        ("budget: {max_tokens: }\nsteps: [{id: a, type: set, values: {x: 1}}]", "max_tokens"),
+        ("max_steps:\nsteps: [{id: a, type: set, values: {x: 1}}]", "max_steps"),
+        ("untrusted:\nsteps: [{id: a, type: set, values: {x: 1}}]", "untrusted"),
+        ("inputs:\nsteps: [{id: a, type: set, values: {x: 1}}]", "inputs"),
+        ("steps: [{id: a, type: llm, prompt: q, allowed_outputs: }]", "allowed_outputs"),
+        ("steps: [{id: a, type: llm, prompt: q, output_schema: }]", "output_schema"),
+        ("steps: [{id: a, type: tool, tool: t, undo: }]", "undo"),
+        ("steps: [{id: a, type: tool, tool: t, reconcile: }]", "reconcile"),
+        ("steps: [{id: a, type: wait, event: e, match: }]", "match"),
+        (
+            "steps: [{id: p, type: parallel, parallel_steps: "
+            "[{id: a, type: llm, prompt: q, allowed_outputs: }]}]",
+            "allowed_outputs",
+        ),
+    ],
+)
+def test_a_demand_without_a_value_is_a_warning(text: str, place: str) -> None:
+    program = Program.from_yaml(text)
+    (warning,) = program.place(list(program.warnings))
+    assert (warning.code, warning.severity, warning.loc[-1]) == ("P038", "warning", place)
+    assert f"{place!r} says nothing" in warning.message
+    assert warning.hint == "fill it in, or remove it"
+    line = text.splitlines()[(warning.line or 0) - 1]
+    assert line[(warning.column or 0) - 1 :].startswith(place)
+    assert Program.from_dict(program.to_dict()).digest == program.digest
+
+
+@pytest.mark.parametrize("field", ["system", "output_key", "timeout_seconds", "next", "tool"])
+def test_a_blank_field_that_demands_nothing_is_none(field: str) -> None:
+    assert not Program.from_yaml(f"steps: [{{id: a, type: llm, prompt: q, {field}: }}]").warnings
+
+
 def test_the_schema_describes_every_field() -> None:
     """What editors show; but for fields of other types, which may only stand there empty."""
     schema = Program.json_schema()

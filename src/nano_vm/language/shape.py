@@ -54,6 +54,10 @@ def error_name(text: str) -> bool:
 
 _LITERALS = ("default", "on_invalid")
 _NULLABLE = ("default", "on_invalid", "show", "over", "on")
+_DEMANDS_OF_PROGRAMS = ("policy", "budget", "untrusted", "inputs", *BUDGET_AT_TOP)
+_DEMANDS_OF_STEPS = ("allowed_outputs", "output_schema", "match", "undo", "reconcile")
+"""Fields by which something is checked, bounded or undone: a blank one may be a slip."""
+
 _AS_HERE = (("on_timeout", "fail"), ("max_stalled_steps", None))
 """Fields of 0.8 with the value by which they ask for what is done here in any case."""
 
@@ -161,9 +165,10 @@ class _Shape:
         result: dict[str, Any] = {}
         top: dict[str, Any] = {}
         for key, value in data.items():
-            if key in BUDGET_AT_TOP:
-                if value is not None:
-                    top[key] = value
+            if value is None and key in _DEMANDS_OF_PROGRAMS:
+                self.blank(key, loc)
+            elif key in BUDGET_AT_TOP:
+                top[key] = value
             elif (
                 self.known(key, _PROGRAM_FIELDS, value, (*loc, key), "program")
                 and value is not None
@@ -197,7 +202,11 @@ class _Shape:
         self.inputs(result.get("inputs"), loc, ids)
         if "output" in result:
             self.templates(result["output"], (*loc, "output"))
-        self.nested(result.get("budget"), (*loc, "budget"), Budget)
+        limits = result.get("budget")
+        self.nested(limits, (*loc, "budget"), Budget)
+        for key, value in limits.items() if isinstance(limits, dict) else ():
+            if value is None:
+                self.blank(key, (*loc, "budget"))
         if isinstance(result.get("models"), dict):
             self.pools(result["models"], (*loc, "models"))
         if isinstance(result.get("policy"), dict):
@@ -283,6 +292,11 @@ class _Shape:
             self.add("P012", loc, unknown(key), self.remedy(key, fields, kind))
         return False
 
+    def blank(self, key: str, loc: Loc) -> None:
+        """Say that a field by which something is demanded of a run has no value: nothing is."""
+        message = f"{key!r} says nothing, and counts as if it were not there"
+        self.add("P038", (*loc, key), message, "fill it in, or remove it", severity="warning")
+
     def remedy(self, key: str, fields: Mapping[str, None], kind: str) -> str | None:
         self.remedies += 1
         return remedy(key, fields, kind, self.hints) if self.remedies <= MAX_REMEDIES else None
@@ -323,6 +337,8 @@ class _Shape:
                 if value is not None or key in _NULLABLE:
                     self.twice(found, key, written, loc)
                     found[key] = value
+                elif key in _DEMANDS_OF_STEPS:
+                    self.blank(key, loc)
             elif key in ALL_STEP_FIELDS:
                 self.misplaced(key, value, kind, loc)
             elif self.known(key, fields, value, (*loc, key), "step"):

@@ -161,4 +161,13 @@ CODES: Final = (
         "Write the value itself.",
         example='steps: [{id: a, type: llm, prompt: "?", options: {user: $name}}]\n',
     ),
+    Code(
+        "P038",
+        "A demand that says nothing",
+        "The field bounds or checks what a run does, and stands there without a value: nothing is "
+        "bounded or checked by it, as if it were not there.",
+        "Fill it in, or remove it.",
+        "warning",
+        example="policy:\nsteps: [{id: a, type: set, values: {x: 1}}]\n",
+    ),
 )
