@@ -1,6 +1,6 @@
 """The process that `warm` forks: it imports what is to be there before, and waits for requests.
 
-Its arguments are the number of a socket and the folder with the sources. Each request comes with
+Its arguments are the number of a socket, the folder with the sources, and the modules. Each request comes with
 three streams, and is answered by the id of the new process, and once more when whoever asked is its
 parent: the process between the two, whose child it was, has ended.
 """
@@ -19,14 +19,6 @@ import sys
 import time
 import types
 from typing import Any
-
-MODULES = (
-    "pydantic.plugin._loader pydantic.type_adapter rich.live tomllib concurrent.futures.thread "
-    "nano_vm.cli.main nano_vm.cli.host nano_vm.cli.models nano_vm.cli.telemetry nano_vm.cli.said "
-    "nano_vm.cli.commands.batch nano_vm.cli.commands.run nano_vm.cli.commands.work "
-    "nano_vm.records.secrecy nano_vm.store.sql.store nano_vm.store.transfer"
-).split()
-"""What is imported before the fork, with all that these import."""
 
 MOST_BYTES = 2**17
 """Of a request: the code or the arguments, and the environment."""
@@ -108,11 +100,12 @@ def _do(arguments: list[str]) -> None:
 
 
 def _main() -> None:
-    client, source = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
+    number, source, *modules = sys.argv[1:]
+    client = socket.socket(fileno=int(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     path = sys.path[1:]
     sys.path[:] = [source, *path]
-    for name in MODULES:
+    for name in modules:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -27,9 +27,25 @@ from typing import Any
 
 import forked
 
+COMMANDS = (
+    *("pydantic.plugin._loader", "pydantic.type_adapter", "rich.live", "tomllib"),
+    *("concurrent.futures.thread", "nano_vm.cli.main", "nano_vm.cli.host", "nano_vm.cli.models"),
+    *("nano_vm.cli.telemetry", "nano_vm.cli.said", "nano_vm.cli.commands.batch"),
+    *("nano_vm.cli.commands.run", "nano_vm.cli.commands.work", "nano_vm.records.secrecy"),
+    *("nano_vm.store.sql.store", "nano_vm.store.transfer"),
+)
+"""What is imported before the fork, with all that these import."""
+
+SERVERS = (
+    *(*COMMANDS, "alembic.command", "prometheus_client", "psycopg", "uvicorn.protocols.http.auto"),
+    *("nano_vm.cli.commands.serve", "nano_vm.server.serving"),
+)
+
 _ENVIRONMENT = dict(os.environ)
 _ADOPTS_ORPHANS = 36
 """``PR_SET_CHILD_SUBREAPER`` of Linux."""
+
+_starting = threading.Lock()
 
 
 def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
@@ -45,8 +61,7 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 class _Forked:
     """The process that is forked, and the socket to it."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
+    def __init__(self, modules: tuple[str, ...]) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         found = find_spec("nano_vm")
         assert found is not None
@@ -54,7 +69,7 @@ class _Forked:
         source = os.path.dirname(os.path.dirname(found.origin))
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, forked.__file__, str(theirs.fileno()), source],
+                [sys.executable, forked.__file__, str(theirs.fileno()), source, *modules],
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 env={**_ENVIRONMENT, "PYTHONPATH": ""},
@@ -63,33 +78,33 @@ class _Forked:
         atexit.register(self.end)
 
     def end(self) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)  # for a fork of this process that has it, too
         self.socket.close()
         self.process.wait()
 
     def start(self, request: dict[str, Any], streams: list[int]) -> int:
         """The id of a new process, a child of this one, that does what is requested."""
         control = ctypes.CDLL(None).prctl
-        with self.lock:
-            control(_ADOPTS_ORPHANS, 1, 0, 0, 0)
-            try:
-                socket.send_fds(self.socket, [json.dumps(request).encode()], streams)
-                said = self.socket.recv(forked.MOST_BYTES)
-                assert said, "the process that is forked has ended"
-                self.socket.recv(
-                    forked.MOST_BYTES
-                )  # and that the new process is a child of this one
-            finally:
-                control(_ADOPTS_ORPHANS, 0, 0, 0, 0)
+        control(_ADOPTS_ORPHANS, 1, 0, 0, 0)
+        try:
+            socket.send_fds(self.socket, [json.dumps(request).encode()], streams)
+            said = self.socket.recv(forked.MOST_BYTES)
+            assert said, "the process that is forked has ended"
+            self.socket.recv(forked.MOST_BYTES)  # and that the new process is a child of this one
+        finally:
+            control(_ADOPTS_ORPHANS, 0, 0, 0, 0)
         return int(said)
 
 
 @functools.cache
-def _forked() -> _Forked:
-    return _Forked()
+def _forked(modules: tuple[str, ...]) -> _Forked:
+    return _Forked(modules)
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
     """As that of `subprocess`, for what can start warm."""
+
+    modules = COMMANDS
 
     def _execute_child(self, *given: Any) -> None:
         asked = inspect.signature(super()._execute_child).bind(*given).arguments
@@ -113,10 +128,17 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         }
         ends = (asked[name] for name in ("p2cread", "c2pwrite", "errwrite"))
         streams = [own if end == -1 else end for own, end in enumerate(ends)]
-        self.pid = _forked().start(request, streams)
+        with _starting:
+            self.pid = _forked(self.modules).start(request, streams)
         self._child_created = True
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(asked[name] for name in pipes))
+
+
+class ServerPopen(Popen):
+    """The same for servers, which import three times as much."""
+
+    modules = SERVERS
 
 
 def run(

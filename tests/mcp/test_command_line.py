@@ -1,5 +1,5 @@
-"""Tools of MCP servers on the command line and in a host file, against a server of the official
-SDK that the command starts and ends.
+"""Tools of MCP servers on the command line and in a host file, against servers that the command
+starts and ends: one of the official SDK, and one that gives the same answers and starts at once.
 """
 
 from __future__ import annotations
@@ -31,20 +31,57 @@ server.run()
 open(sys.argv[1], "a").write("ended\\n")
 """
 
+PLAIN = """\
+import json, os, sys
+
+TEXT, NUMBER = {"type": "string"}, {"type": "integer", "default": 1}
+ASKED = {"type": "object", "properties": {"item": TEXT, "shelf": NUMBER}, "required": ["item"]}
+GIVEN = {"type": "object", "properties": {"result": TEXT}, "required": ["result"]}
+TOOL = {"name": "stock", "description": "", "inputSchema": ASKED, "outputSchema": GIVEN}
+
+
+def stock(item, shelf=1):
+    return f"{item} {3 * shelf} {os.environ.get('SHOP_KEY', 'no key')}"
+
+
+def result(method, params):
+    match method:
+        case "server/discover":
+            return {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+        case "tools/list":
+            return {"tools": [TOOL]}
+        case "tools/call":
+            output = stock(**params["arguments"])
+            content = [{"type": "text", "text": output}]
+            return {"content": content, "structuredContent": {"result": output}}
+
+
+open(sys.argv[1], "a").write("started\\n")
+for line in sys.stdin:
+    request = json.loads(line)
+    about = {"io.modelcontextprotocol/serverInfo": {"name": "shop", "version": ""}}
+    more = {"resultType": "complete", "cacheScope": "private", "ttlMs": 0, "_meta": about}
+    answer = {**result(request["method"], request["params"]), **more}
+    print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": answer}), flush=True)
+"""
+
 PROGRAM = 'steps: [{id: count, type: tool, tool: "TOOL", args: {item: lamp, shelf: 2}}]'
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "server.py").write_text(SERVER)
+    (tmp_path / "official.py").write_text(SERVER)
+    (tmp_path / "plain.py").write_text(PLAIN)
     (tmp_path / "p.yaml").write_text(PROGRAM.replace("TOOL", "stock"))
-    return f"{sys.executable} server.py log.txt"
+    return f"{sys.executable} plain.py log.txt"
 
 
+@pytest.mark.parametrize("server", ["official", "plain"])
 def test_a_program_runs_with_the_tools_of_a_server(
-    command: str, capfd: pytest.CaptureFixture[str]
+    command: str, server: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    command = command.replace("plain", server)
     assert main(["run", "p.yaml", "--mcp", command, "--json"]) == 0
     trace = json.loads(capfd.readouterr().out)
     assert trace["output"] == {"result": "lamp 6 no key"}

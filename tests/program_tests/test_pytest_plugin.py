@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import warm
 from patience import HANGS_SECONDS
 
 from nano_vm import pytest_plugin
@@ -26,7 +27,7 @@ tests:
 
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "nano_vm.pytest_plugin"]
-    done = subprocess.run(
+    done = warm.run(
         [*command, "-p", "no:cacheprovider", *arguments],
         cwd=folder,
         # others of this environment take longer to import than all else

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+import warm
 from campaigns import cases
 from postgres import PostgresServer, free_port
 
@@ -72,6 +73,7 @@ class Process:
     command: list[str]
     folder: Path
     name: str
+    begin: type[subprocess.Popen[bytes]]
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     starts: int = field(default=0)
@@ -79,7 +81,7 @@ class Process:
     def start(self) -> None:
         self.starts += 1
         with (self.folder / f"{self.name}-{self.starts}.log").open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = self.begin(
                 self.command, cwd=self.folder, stdout=log, stderr=log, env=dict(os.environ)
             )
 
@@ -153,10 +155,10 @@ def processes(postgres: PostgresServer, tmp_path: Path) -> Iterator[list[Process
     for name in ("a", "b"):
         port = free_port()
         serve = ["serve", "--store", url, "--bind", str(port), "--secret-file", secret]
-        made.append(Process([*run, *serve], tmp_path, f"server-{name}", port))
+        made.append(Process([*run, *serve], tmp_path, f"server-{name}", warm.ServerPopen, port))
     for name in ("a", "b", "c"):
         work = ["work", "--store", url, "--tools", "tools.py:tools", "--concurrency", "4"]
-        made.append(Process([*run, *work], tmp_path, f"worker-{name}"))
+        made.append(Process([*run, *work], tmp_path, f"worker-{name}", warm.Popen))
     made[0].start()
     made[0].wait()  # whose tables and secret the others find
     for other in made[1:]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from in_memory import folder_in_memory
 from postgres import programs
 from processes import identity, lives
@@ -33,7 +33,7 @@ def soak(module: str, *arguments: str) -> dict[str, Any]:
     counted.
     """
     command = [sys.executable, "-m", f"soak.{module}", *arguments]
-    done = subprocess.run(
+    done = warm.run(
         command, cwd=TESTS, capture_output=True, text=True, timeout=HANGS_SECONDS, check=False
     )
     assert done.stdout, done.stderr

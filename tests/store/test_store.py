@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import multiprocessing
-import os
 import re
 import signal
 import socket
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from build import llm, program
 from in_memory import folder_in_memory
 from patience import HANGS_SECONDS
@@ -1346,7 +1346,7 @@ async def main():
 asyncio.run(main())
 """
     url = f"sqlite:///{tmp_path}/runs.db"
-    ran = subprocess.run(
+    ran = warm.run(
         [sys.executable, "-c", script, url, *sys.path],
         capture_output=True,
         text=True,
@@ -1453,18 +1453,17 @@ def test_a_torn_last_write_takes_only_what_was_never_acknowledged(tmp_path: Path
 
 APPENDER = """
 import asyncio, os, sys
-sys.path[:0] = sys.argv[3:]
+sys.path[:0] = sys.argv[2:]
 from test_store import *
 async def main():
     store = SqlStore(sys.argv[1])
-    out = int(sys.argv[2])
     runs = [new_run(run_id=f"k{n}") for n in range(5)]
     for run in runs:
         store.create(run)
     async def work(run):
         for n in range(100_000):
             await store.append(Append(run.key, run.fence, [intent(n), step(n, f"{run.run_id} {n} " * 20)]))
-            os.write(out, f"{run.run_id} {n}\\n".encode())
+            os.write(1, f"{run.run_id} {n}\\n".encode())
     await asyncio.gather(*map(work, runs))
 asyncio.run(main())
 """
@@ -1473,13 +1472,11 @@ asyncio.run(main())
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.05, 0.2, 0.35])
 def test_what_was_acknowledged_survives_a_killed_process(shared: str, seconds: float) -> None:
-    reading, writing_end = os.pipe()
-    child = subprocess.Popen(
-        [sys.executable, "-c", APPENDER, shared, str(writing_end), *sys.path],
-        pass_fds=[writing_end],
+    child = warm.Popen(
+        [sys.executable, "-c", APPENDER, shared, *sys.path], stdout=subprocess.PIPE, text=True
     )
-    os.close(writing_end)
-    with os.fdopen(reading) as lines:
+    assert child.stdout is not None
+    with child.stdout as lines:
         first = lines.readline()
         time.sleep(seconds)
         child.send_signal(signal.SIGKILL)

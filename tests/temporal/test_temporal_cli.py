@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from postgres import free_port
 
 from nano_vm import Trace, temporal
@@ -75,7 +76,7 @@ class Shop:
     def worker(self, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "nano_vm", "work", *self.cluster, *more]
         command += ["--tools", "refund.py:tools", "--store", "sqlite:///runs.db"]
-        process = subprocess.Popen(command, cwd=self.folder)
+        process = warm.Popen(command, cwd=self.folder)
         self.processes.append(process)
         return process
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from browsing import expect, faults_for_readers, load
 from ui_stories import ask, go_on
 
@@ -81,7 +81,7 @@ def test_a_run_under_way_is_followed(serve: Any, open_page: Open, tmp_path: Path
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     gate = tmp_path / "gate"
     open_store(url).close()
-    worker = subprocess.Popen([sys.executable, "-c", LATER, url, str(gate)])
+    worker = warm.Popen([sys.executable, "-c", LATER, url, str(gate)])
     store = open_store(url, read_only=True)
     try:
         page = open_page(serve(StoreLibrary(store)).address)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from fleet import Provider, constant, fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,22 +207,18 @@ async def _calls(store: str, limit: int, at_once: int) -> Provider:
     provider = Provider("m", latency=constant(0.05))
     paths = [str(Path(__file__).parent), *(path for path in sys.path if path)]
     async with fleet(provider):
+        arguments = [provider.url, store, str(limit), str(at_once)]
         processes = [
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                textwrap.dedent(WORKS),
-                provider.url,
-                store,
-                str(limit),
-                str(at_once),
+            warm.Popen(
+                [sys.executable, "-c", textwrap.dedent(WORKS), *arguments],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 stdout=subprocess.PIPE,
+                text=True,
             )
             for _ in range(3)
         ]
-        told = [await process.communicate() for process in processes]
-    assert [out.decode().strip() for out, _ in told] == ["success None"] * 3
+        said = [await asyncio.to_thread(process.communicate) for process in processes]
+    assert [out.strip() for out, _ in said] == ["success None"] * 3
     assert provider.calls == 24
     return provider
 
