@@ -156,6 +156,17 @@ class PostgresServer:
         self._databases.append(name)
         return self.url(name)
 
+    def kept_database(self, name: str) -> str:
+        """The URL of a new database, which stays and can be copied."""
+        self.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        return self.url(name)
+
+    def copy(self, name: str, url: str) -> None:
+        """Make the empty database at *url* a copy of the one with this *name*."""
+        other = url.rpartition("/")[2]
+        self.execute(f"DROP DATABASE {other}")
+        self.execute(f"CREATE DATABASE {other} TEMPLATE {name} STRATEGY file_copy")
+
     def drop(self) -> None:
         """Drop the databases that were made, whoever is still in them."""
         while self._databases:

@@ -65,7 +65,7 @@ def test_a_database_that_is_stopped_and_started_again(
 ) -> None:
     monkeypatch.setattr("nano_vm.server.watch.REST_SECONDS", 0.05)
     monkeypatch.setattr("nano_vm.server.notices.LISTEN_AGAIN_SECONDS", 0.05)
-    world = make_world(own_postgres.database())
+    world = make_world(own_postgres.database(), copy=False)
     run_id, key = world.start(), key_of(world)
     seen: list[Happened] = []
     waits = threading.Event()

@@ -130,6 +130,7 @@ def test_a_store_that_is_down_is_told_and_costs_only_its_own(
     def down(*_: Any) -> None:
         raise StoreError("gone", passing=True)
 
+    shop.login("viewer")
     for name in ("counts", "owners"):
         monkeypatch.setattr(type(shop.state.store), name, down)
     found = samples(shop.client(TOKEN).get("/metrics").text)

@@ -46,7 +46,7 @@ def test_a_token_is_over_once_another_server_has_an_owner(
     store = open_tables(url)
     second = State(store, PEPPER)  # started before the first owner was made
     assert second.wants_owner()
-    make_world(url)
+    make_world(url, copy=False)
     client = TestClient(application(second), base_url=HOST)
     assert client.get("/api/v1/standing").json()["setup"] is False
     assert second.setup_token is None
