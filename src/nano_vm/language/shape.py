@@ -115,10 +115,10 @@ def prepare_step(data: dict[str, Any]) -> tuple[Any, list[Diagnostic]]:
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:
     try:
-        plain, _ = admit(_unmodelled(data))
+        plain: dict[str, Any] = admit(_unmodelled(data))[0]
     except VMError as error:
         raise ProgramError([Diagnostic("P004", (), str(error))]) from None
-    return plain  # type: ignore[no-any-return]
+    return plain
 
 
 def _unmodelled(value: Any) -> Any:

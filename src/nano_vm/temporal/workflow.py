@@ -194,12 +194,15 @@ class NanoProgram:
             "retry_policy": RetryPolicy(non_retryable_error_types=[FAULT]),
         }
         start = self.start.to_dict()
+        admission: dict[str, Any]
         if self.start.interpreter >= ADMITS_HERE:
-            return await workflow.execute_local_activity(ADMIT, start, **common)  # type: ignore[no-any-return]
-        beats = timedelta(seconds=HEARTBEAT_SECONDS)
-        return await workflow.execute_activity(  # type: ignore[no-any-return]
-            ADMIT, start, heartbeat_timeout=beats, **common
-        )
+            admission = await workflow.execute_local_activity(ADMIT, start, **common)
+        else:
+            beats = timedelta(seconds=HEARTBEAT_SECONDS)
+            admission = await workflow.execute_activity(
+                ADMIT, start, heartbeat_timeout=beats, **common
+            )
+        return admission
 
     async def _keep(self, computed: Computed) -> None:
         """Have a worker put the run into its store; that it cannot for an hour is no fault of the

@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from ..errors import StepFault, VMError
 from ..given import string, strings
@@ -141,9 +141,8 @@ def tool(
         try:
             setattr(target, _OPTIONS, options)
         except (AttributeError, TypeError):  # a bound method or a builtin
-            wrapped: Any = functools.partial(target)
-            setattr(wrapped, _OPTIONS, options)
-            return wrapped  # type: ignore[no-any-return]
+            target = cast("Function", functools.partial(target))
+            setattr(target, _OPTIONS, options)
         return target
 
     return mark if function is None else mark(function)
