@@ -156,7 +156,8 @@ def conditions() -> Figures:
     """Microseconds to evaluate each condition, by the closure that a run calls; the call of the
     closure included.
     """
-    from nano_vm.language.expr import Ref, compile_condition, parse_expr
+    from nano_vm.language.closures import compile_condition
+    from nano_vm.language.expr import Ref, parse_expr
 
     frame: list[Any] = ["yes", 42, "ok 1", "ok 2"]
     names = ["decision", "amount", "first", "second"]

@@ -15,6 +15,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nano_vm.errors import ExprError
+from nano_vm.language.closures import (
+    compile_condition,
+    compile_expr,
+    compile_template,
+    compile_value,
+)
 from nano_vm.language.expr import (
     Arith,
     Bool,
@@ -23,10 +29,6 @@ from nano_vm.language.expr import (
     Node,
     Not,
     Ref,
-    compile_condition,
-    compile_expr,
-    compile_template,
-    compile_value,
     parse_expr,
     parse_template,
 )

@@ -17,7 +17,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nano_vm.errors import ExprError, LimitExceeded, StepFault
-from nano_vm.language.expr import compile_condition, compile_expr, parse_expr
+from nano_vm.language.closures import compile_condition, compile_expr
+from nano_vm.language.expr import parse_expr
 from nano_vm.language.functions import FUNCTIONS, MAX_ROUND_DIGITS
 from nano_vm.language.operators import COMPARISONS, exactly
 from nano_vm.values import MAX_VALUE_BYTES, UNSET, admit, canonical

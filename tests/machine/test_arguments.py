@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import nano_vm.machine.arguments
 from nano_vm.errors import StepFault, VMError
-from nano_vm.language.expr import Template, compile_expr, compile_value, parse_template
+from nano_vm.language.closures import compile_expr, compile_value
+from nano_vm.language.expr import Template, parse_template
 from nano_vm.language.flow import Flow, Names
 from nano_vm.machine.arguments import (
     MAX_SHAPES,

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nano_vm.errors import ExprError, StepFault
-from nano_vm.language.expr import Ref, compile_condition, compile_expr, parse_expr
+from nano_vm.language.closures import compile_condition, compile_expr
+from nano_vm.language.expr import Ref, parse_expr
 from nano_vm.language.flow import Flow, Names
 from nano_vm.language.functions import FUNCTIONS
 from nano_vm.language.operators import present

@@ -10,7 +10,8 @@ from expression_texts import expressions, literal, plain_values
 from hypothesis import example, given, settings
 
 from nano_vm.errors import ExprError, StepFault
-from nano_vm.language.expr import compile_value, parse_expr
+from nano_vm.language.closures import compile_value
+from nano_vm.language.expr import parse_expr
 from nano_vm.language.flow import Flow
 from nano_vm.language.program import Program
 from nano_vm.values import UNSET, as_text, canonical

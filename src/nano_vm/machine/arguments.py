@@ -17,21 +17,16 @@ from types import UnionType
 from typing import Any, TypeAlias, Union, get_args, get_origin
 
 from ..errors import StepFault
-from ..language.expr import (
+from ..language.closures import (
     FEW_REFERENCES,
     Eval,
     Frame,
-    Ref,
     Scope,
-    Template,
     compile_expr,
     compile_value,
-    computed,
-    entries,
-    is_literal,
     load,
-    parse_template,
 )
+from ..language.expr import Ref, Template, computed, entries, is_literal, parse_template
 from ..tools.contract import ArgumentError, Parameter, ToolContract, checked, handed
 from ..tools.conversion import converter
 from ..values import MAX_VALUE_BYTES, SCALARS, SMALL_TEXT, UNSET, as_text

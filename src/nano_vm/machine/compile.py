@@ -14,20 +14,15 @@ from typing import Any
 
 from ..diagnostics import Loc
 from ..errors import ExprError
-from ..language.expr import (
+from ..language.closures import (
     Eval,
     Frame,
-    Ref,
-    Template,
     compile_condition,
     compile_expr,
     compile_named,
     compile_value,
-    parse_expr,
-    parse_template,
-    references,
-    value_references,
 )
+from ..language.expr import Ref, Template, parse_expr, parse_template, references, value_references
 from ..language.flow import Flow, FrameGraph, Names, Node
 from ..language.literals import literals_of
 from ..language.messages import fault_of

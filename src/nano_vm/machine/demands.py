@@ -13,7 +13,8 @@ from functools import cache
 from typing import Any
 
 from ..errors import PolicyRefused, StepFault, ValueRefused
-from ..language.expr import Ref, compile_condition, compile_expr
+from ..language.closures import compile_condition, compile_expr
+from ..language.expr import Ref
 from ..language.operators import exactly
 from ..language.policy import VALUE, ArgRule, CallRule, Shown, boxes
 from ..values import (

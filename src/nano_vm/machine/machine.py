@@ -40,8 +40,8 @@ from ..language.answers import (
     read_answer,
     without_reasoning,
 )
+from ..language.closures import Eval
 from ..language.correlation import fits
-from ..language.expr import Eval
 from ..language.operators import described, equal
 from ..language.semantics import Use
 from ..language.shape import ERROR_NAMES, error_name

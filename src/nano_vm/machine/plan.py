@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from ..language.expr import Eval, Frame
+from ..language.closures import Eval, Frame
 from ..language.policy import Budget, Effect
 from ..language.program import Retry
 from ..tools.contract import UNSAFE

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..diagnostics import Diagnostic, Loc
 from ..errors import PolicyRefused, StepFault
-from ..language.expr import compile_value, is_literal
+from ..language.closures import compile_value
+from ..language.expr import is_literal
 from ..language.flow import Flow
 from ..language.policy import ArgRule, CallRule
 from ..language.semantics import ToolCall

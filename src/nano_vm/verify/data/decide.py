@@ -14,23 +14,19 @@ from math import prod
 from typing import Any
 
 from ...errors import ExprError, StepFault
+from ...language.closures import Eval, Frame, compile_condition, compile_expr, compile_value
 from ...language.expr import (
     Arith,
     Bool,
     Call,
     Compare,
     Const,
-    Eval,
-    Frame,
     Index,
     Items,
     Not,
     Ref,
     Template,
     children,
-    compile_condition,
-    compile_expr,
-    compile_value,
     references,
     value_references,
 )
