@@ -571,6 +571,24 @@ def test_a_held_call_waits() -> None:
     assert_same_again(trace, Replayer(made))
 
 
+def test_a_recorded_value_is_kept_as_it_is_and_that_of_a_call_is_copied() -> None:
+    """What a live tool returned it may change later, also behind a recorded one."""
+    made = program(step("a", "look"), step("b", "look"))
+    trace = scripted(made, gives({"n": [1]}), gives({"n": [2]}))
+    first, _ = trace.recording.full()
+    recorded = Recorded([first])
+    machine = machine_of(compile_flow(Flow(made), CONTRACTS), {}, run_id="run")
+    op = recorded.along(machine, machine.start(5))
+    assert op is not None
+    assert recorded.along(machine, op) is None, "the second is not recorded"
+    value = {"n": [3]}
+    assert machine.resume(Value(value), 6).code == END
+    value["n"].append(4)
+    kept = [record[1] for record in machine.records]
+    assert kept == [{"n": [1]}, {"n": [3]}]
+    assert kept[0] is first.output
+
+
 def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
     """Its step has no record: another attempt may have been begun since."""
     made = program(KEYED)

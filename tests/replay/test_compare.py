@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nano_vm.machine.plan import ToolOp
+from nano_vm.machine.plan import ForkOp, ToolOp
 from nano_vm.records.record import Record, StepName
 from nano_vm.records.status import StepStatus
 from nano_vm.replay.compare import PAIRS, compare, same
@@ -88,3 +88,42 @@ def test_frames_of_other_lengths_differ_where_the_shorter_ends() -> None:
         done, found = compare(fewer, more, OPS)
         assert found is not None
         assert (done, found.kind, found.path) == (3, kind, "look#3")
+
+
+FORK = ForkOp(index=1, step_id="both", type="parallel", path="both")
+
+
+def joined(*children: list[Any], **beside: Any) -> Record:
+    """The record of a fork with these records of its frames."""
+    extra = {"forked": True, "children": list(children), **beside}
+    return Record(FORK, "both", StepStatus.SUCCESS, {}, None, None, 0, 0, None, None, extra)
+
+
+def held(children: list[list[Any]], others: list[list[Any]]) -> tuple[int, str, str] | int:
+    """How many records agree; with the kind and the path of what differs, where something does."""
+    done, found = compare([joined(*children)], [joined(*others)], [*OPS, FORK])
+    return done if found is None else (done, found.kind, found.path)
+
+
+def test_the_records_of_child_frames_are_those_of_the_same_frames() -> None:
+    """All frames of a level are held against each other as one row, which hides no border."""
+    a, b, c = (recorded(n, "x") for n in range(3))
+    new = [computed(n, "x") for n in range(3)]
+    assert held([[a], [b, c]], [new[:1], new[1:]]) == 4
+    assert held([[a, b], [c]], [new[:1], new[1:]]) == (1, "extra", "look#1")
+    assert held([[a], [b, c]], [new[:2], new[2:]]) == (1, "missing", "look#1")
+    assert held([[a], [b], [c]], [new[:1], new[1:]]) == (2, "missing", "look#2")
+
+
+def test_a_difference_two_levels_down_is_found_where_it_is() -> None:
+    deep = [computed(n, {"n": n}) for n in range(2)]
+    same_below = [recorded(n, {"n": n}) for n in range(2)]
+    assert held([[joined(same_below)], []], [[joined(deep)], []]) == 4
+    other_below = [same_below[0], recorded(1, {"n": 1.0})]
+    assert held([[joined(other_below)], []], [[joined(deep)], []]) == (1, "changed", "look#1")
+
+
+def test_what_stands_beside_a_fork_is_held_against_the_other_side() -> None:
+    old, new = [recorded(0, "x")], [computed(0, "x")]
+    done, found = compare([joined(old, failed=["a"])], [joined(new)], [*OPS, FORK])
+    assert (done, found and found.field) == (1, "failed")

@@ -222,7 +222,7 @@ def _run(life: Life, stored: StoredRun) -> Any:
     again = REPLAYERS[stored.program_digest].replay(trace, stored)
     if not again.identical:
         yield f"replay: {again}"
-    made = list(flattened(trace.recording.full()))
+    made = flattened(trace.recording.full())
     yield from _effects(life, stored, made)
     yield from _undone(stored, made)
     yield from _budget(life, stored, program)

@@ -1026,7 +1026,7 @@ class ExploredRun:
         return [full(record, self._runner.plan.ops) for record in self.machine.records]
 
     @property
-    def records(self) -> Iterator[Record]:
+    def records(self) -> list[Record]:
         """The records, those of a fork's children before it."""
         return flattened(self.tree)
 

@@ -675,14 +675,21 @@ class Test:
         """Each reference with the value that it had, of those *values* that were captured."""
         shown = {}
         for (name, path), value in zip(self.paths, values, strict=True):
-            try:
-                for part in path:
-                    value = index(value, part)
-            except ExprError:
-                value = UNSET
+            if path:
+                value = _inside(value, path)
             if value is not UNSET:  # a branch of `or` that was not needed
                 shown[name] = value
         return shown
+
+
+def _inside(value: Any, path: tuple[str | int, ...]) -> Any:
+    """What stands at *path* in *value*; `UNSET` where nothing does."""
+    try:
+        for part in path:
+            value = index(value, part)
+    except ExprError:
+        return UNSET
+    return value
 
 
 def _taking(needed: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:

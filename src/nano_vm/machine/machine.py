@@ -194,6 +194,7 @@ class Machine:
         "now",
         "output",
         "path",
+        "recorded",
         "records",
         "request",
         "run_id",
@@ -226,6 +227,8 @@ class Machine:
     handed: list[Any] | None
     # whether somebody looks at the machine before a call; a driver that does not says so
     watched: bool
+    # whether the value that is sent next is a recorded one, which nobody changes: it needs no copy
+    recorded: bool
     delay_seconds: float
     output: Any
     error: StepError | None = None
@@ -301,7 +304,7 @@ class Machine:
         self.delay_seconds = 0.0
         self.given = ()
         self.watched = True
-        self.skipped = False
+        self.recorded = self.skipped = False
         self.output = self._last = self._block_last = self.handed = self.request = None
         self._op = self._attempts = self._doubt = self._counts = self._loops = None
         self._lost_attempts = None
@@ -412,7 +415,8 @@ class Machine:
     def child(self, number: int) -> Machine:
         """The machine of one branch or item of the requested fork, which is `ready`."""
         op, fork = self._op, self.fork
-        frame_plan, budget = fork.plan_of(number), fork.plan_of(number).budget
+        frame_plan = fork.plan_of(number)
+        budget = frame_plan.budget
         bound = Ledger.of(self.terms.limits, budget) if budget is not None else None
         ledger = fork.share(number, bound)
         if op.kind == "call":
@@ -420,7 +424,13 @@ class Machine:
         else:
             frame = self.frame.copy()
         child = Machine(frame_plan, frame, self.terms, ledger)
-        child.run_id, child.seed, child.inputs = self.run_id, self.seed, self.inputs
+        child.run_id = self.run_id
+        if self.seed is not None:
+            child.seed = self.seed
+        if self.inputs:
+            child.inputs = self.inputs
+        if self.counted is not None:  # it is computed again
+            child.counted, child.worded = self.counted, self.worded
         child.frame_name = f"{self.path}:{number}"
         if op.kind == "map":
             frame[op.item] = fork.given[number]
@@ -698,6 +708,8 @@ class Machine:
             if kind is dict or kind is list:  # as `admit`
                 try:
                     kept, size = plain_copy(value, limit)
+                    if self.recorded:
+                        kept = value
                 except NotPlain:
                     kept, size = converted(value, limit)
             elif value is OTHER:
@@ -1008,15 +1020,13 @@ class Machine:
         return target
 
     def _set(self, op: SetOp, path: str) -> Op:
-        frame = self.frame
-        limit = self.terms.limits.value_bytes
-        values, total = {}, 0
+        frame, values, total = self.frame, {}, 0
         for name, _, get in op.values:
             value = get(frame)
             if type(value) is int and MINUS_SMALL_INT < value < SMALL_INT:
                 size = NODE_BYTES
             else:
-                value, size = admit(value, limit)
+                value, size = admit(value, self.terms.limits.value_bytes)
             values[name] = value
             total += size
         self._charge(total)
@@ -1574,10 +1584,12 @@ class Machine:
         whose cost it is. Where it says so already, the call was priced when it was made; what no
         model consumed has no price.
         """
-        made = extra is not None and "cost_source" in extra
-        if usage is None or made or not isinstance(op, ModelOp):
-            return usage, extra
         terms = self.terms
+        if usage is None or (extra is None and terms.prices is None and usage.cost_usd is None):
+            return usage, extra  # nobody says what it costs
+        made = extra is not None and "cost_source" in extra
+        if made or not isinstance(op, ModelOp):
+            return usage, extra
         return priced(usage, extra, (op.model or terms.default_model,), terms.prices)
 
     def _settle(self, usage: LLMUsage | None, extra: Mapping[str, Any] | None = None) -> None:

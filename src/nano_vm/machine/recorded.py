@@ -26,7 +26,7 @@ from ..records.usage import LLMUsage
 from ..tools.contract import ToolContract
 from ..values import error_named
 from .faults import ONLY_NAMED, UNKNOWN_OUTCOME
-from .machine import KEPT_ANSWER_CHARS, RESOLVED, Machine
+from .machine import KEPT_ANSWER_CHARS, RESOLVED, SUCCESS, Machine
 from .outcome import (
     LEGAL,
     Answer,
@@ -98,20 +98,23 @@ class Recorded:
     ) -> None:
         self.reword = reword
         self._by_path: dict[str, Record] = {}
+        self._forks: dict[str, Record] = {}
         self._rest = plain or {}
         # of what succeeded at once: when, and what it gave
         self._plain: dict[str, Record | Plain] = {**self._rest}
         # to reword: records of steps with an error or an attempt, errors of frames that no step tells
         self._errors: dict[str, Record] = {}
         self._ends: dict[str, StepError] = {}
-        by_path, at_once, success = self._by_path, self._plain, StepStatus.SUCCESS
+        by_path, at_once = self._by_path, self._plain
         for record in records:
-            step, path, status, _, error, _, _, _, attempts, _, extra = record
-            if step.type in OUTSIDE:
-                by_path[path] = record
-                if status is success and attempts is None and (extra is None or _plain_call(extra)):
-                    at_once[path] = record
-            if reword and (error is not None or attempts is not None or extra is not None):
+            extra = record.extra
+            if record.step.type in OUTSIDE:
+                by_path[record.path] = record
+                if record.status is SUCCESS and record.attempts is None and _plain_call(extra):
+                    at_once[record.path] = record
+            elif type(extra) is dict and "children" in extra:
+                self._forks[record.path] = record
+            if reword:
                 self._note(record)
         self.base_ns = base_ns
         self.clock = clock
@@ -121,7 +124,8 @@ class Recorded:
 
     def _note(self, record: Record) -> None:
         extra = record.extra
-        self._errors[record.path] = record
+        if record.error is not None or record.attempts is not None or extra is not None:
+            self._errors[record.path] = record
         if type(extra) is dict and "ends" in extra:
             self._ends |= {
                 frame: StepError.from_dict(error) for frame, error in extra["ends"].items()
@@ -134,9 +138,13 @@ class Recorded:
             found = self._by_path[path] = self._rest[path].record()
         return found
 
+    def fork(self, path: str) -> Record | None:
+        """What is recorded of the fork at *path*, with the records of its children."""
+        return self._forks.get(path)
+
     def attach(self, machine: Machine) -> None:
-        """Have *machine*, which was not started yet, count as was counted and, with *reword*, word
-        its errors as they are recorded.
+        """Have *machine*, which was not started yet, and its children count as was counted and, with
+        *reword*, word their errors as they are recorded.
         """
         machine.counted = self.counted
         if self.reword:
@@ -173,7 +181,6 @@ class Recorded:
 
         def ended(one: Machine, now: int) -> bool:
             machines.append(one)
-            self.attach(one)
             op = one.start(now)
             while op.code != END:
                 if op.code == FORK:
@@ -191,6 +198,7 @@ class Recorded:
                 op = after
             return True
 
+        self.attach(machine)
         ended(machine, now)
         return machines
 
@@ -201,23 +209,26 @@ class Recorded:
         """
         base, by_path, at_once = self.base_ns, self._by_path, self._plain
         following: Op | None = None
+        machine.recorded = True
         while True:
             code = op.code
-            if code == TOOL and op.reconcile is None and machine.side_call is None:  # type: ignore[attr-defined]
+            if code == TOOL and op.reconcile is None and (op.quick or machine.side_call is None):  # type: ignore[attr-defined]
                 known = at_once.get(machine.path)
                 if known is None:
-                    return following
+                    break
                 machine.now = known.finished_ns - base
                 op = following = machine.steps.send(known.output)
             elif code == MODEL and machine.handed is not None:
                 record = by_path.get(machine.path)
                 answer = _plain_answer(record) if record is not None else None
                 if record is None or answer is None:
-                    return following
+                    break
                 machine.now = record.finished_ns - base
                 op = following = machine.steps.send(answer)
             else:
-                return following
+                break
+        machine.recorded = False
+        return following
 
     def feed(self, machine: Machine, op: Op) -> Op | None:
         """The request that follows what the record of the requested call says; None where there is
@@ -374,7 +385,7 @@ class Recorded:
         if status is StepStatus.CANCELLED:
             return machine.resume(Cancelled(called=False), now)
         if error is None:
-            if status is not StepStatus.SUCCESS:
+            if status is not SUCCESS:
                 raise Unfit(path, f"it is {status.value} without an error")
             cached = _dict(extra).get("cached") is True
             return machine.resume(Value(output, cached), now)
@@ -421,7 +432,7 @@ def _resolved(machine: Machine, op: Op, path: str, record: Record) -> Outcome:
     told = _dict(record.extra).get(RESOLVED)
     if told is not None:
         return _legal(machine, op, path, outcome_of(told))
-    if record.status is StepStatus.SUCCESS:
+    if record.status is SUCCESS:
         return Value(record.output)
     if record.status is not StepStatus.IN_DOUBT:
         raise Unfit(path, "it does not say what became of the call, which was in doubt")
@@ -495,18 +506,6 @@ def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage 
 # --- frames ---------------------------------------------------------------------------------------
 
 
-def forks_of(records: list[Record]) -> dict[str, Record]:
-    """The records of forks by path, those in children too."""
-    found: dict[str, Record] = {}
-    for record in records:
-        extra = record.extra
-        if extra is not None and type(extra) is dict and "children" in extra:
-            found[record.path] = record
-            for child in extra["children"]:
-                found.update(forks_of(child))
-    return found
-
-
 HELD = StepError(
     "refused", "ForkStopped", "the call is held back: it has an effect", retryable=False
 )
@@ -515,14 +514,12 @@ HELD = StepError(
 def play(
     machine: Machine,
     recorded: Recorded,
-    forks: Mapping[str, Record],
     now: int,
     *,
     hold: bool = False,
     cancelled: bool = False,
 ) -> None:
-    """Drive *machine* through all that is recorded; *forks* are the records of forks by path, with
-    their children.
+    """Drive *machine*, to which *recorded* is attached, through all that is recorded.
 
     With *hold* calls that are not recorded are held: the frame waits there, and its siblings go on.
     *cancelled* says that the run was, which no record tells where its last step was done by then.
@@ -531,7 +528,6 @@ def play(
         Missing: At the first call that is not recorded, without *hold*.
         Unfit: At the first record that no such call can have.
     """
-    recorded.attach(machine)
     op: Any = machine.start(now)
     while True:
         op = recorded.along(machine, op) or op
@@ -542,7 +538,7 @@ def play(
             op = machine.resume(Cancelled(called=False), machine.now)
             continue
         if code == FORK:
-            op = _forked(machine, recorded, forks, hold)
+            op = _forked(machine, recorded, hold)
             continue
         following = recorded.feed(machine, op)
         if following is None:
@@ -556,19 +552,18 @@ def play(
         op = following
 
 
-def _plain_call(extra: Mapping[str, Any]) -> bool:
+def _plain_call(extra: Mapping[str, Any] | None) -> bool:
     """Whether what is recorded beside a tool's success says nothing of its call."""
-    return len(extra) == 1 and "when" in extra
+    return extra is None or (len(extra) == 1 and "when" in extra)
 
 
 def _plain_answer(
     record: Record,
 ) -> tuple[str, LLMUsage | None, dict[str, Any] | None] | None:
     """What a model answered that was asked once and succeeded; None where more is to be said."""
-    _, _, status, text, error, _, _, _, attempts, usage, extra = record
-    if status is not StepStatus.SUCCESS or error is not None or attempts is not None:
+    if record.status is not SUCCESS or record.error is not None or record.attempts is not None:
         return None
-    told = None
+    text, usage, extra, told = record.output, record.usage, record.extra, None
     if extra is not None:
         if type(extra) is not dict:
             return None
@@ -583,11 +578,11 @@ def _plain_answer(
 _PLAIN_ANSWER = frozenset({*_BESIDE, "answer"})
 
 
-def _forked(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], hold: bool) -> Op:
+def _forked(machine: Machine, recorded: Recorded, hold: bool) -> Op:
     """The children of a fork, those that began, one after the other; then its join, or that it was
     cancelled.
     """
-    record = forks.get(machine.path)
+    record = recorded.fork(machine.path)
     children = (record.children or ()) if record is not None else ()
     stopped = record is not None and record.status is StepStatus.CANCELLED
     latest = machine.now
@@ -602,7 +597,6 @@ def _forked(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], h
         play(
             child,
             recorded,
-            forks,
             _began(told) - recorded.base_ns if told else machine.now,
             hold=hold,
         )

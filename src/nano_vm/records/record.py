@@ -357,14 +357,16 @@ def levels(records: Iterable[Record], level: int = 0) -> Iterator[tuple[Record |
         yield record, level
 
 
-def flattened(records: Iterable[Record]) -> Iterator[Record]:
+def flattened(records: Iterable[Record]) -> list[Record]:
     """Each record, those of child frames before the record that joined them."""
+    found: list[Record] = []
     for record in records:
         extra = record.extra
         if type(extra) is dict and "children" in extra:
             for child in extra["children"]:
-                yield from flattened(child)
-        yield record
+                found += flattened(child)
+        found.append(record)
+    return found
 
 
 def error_text(step_id: str, error: StepError) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import marshal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from ..records.digest import UNDIGESTED
@@ -99,7 +100,7 @@ def compare(
     *computed* are a machine's own records, the short ones by the index of their op.
     """
     alike = _Alike(ops)
-    if alike.frames(recorded, computed) and alike.values():
+    if alike.frames(recorded, computed):
         return alike.count, None
     return _compare(recorded, [full(record, ops) for record in computed], 0)
 
@@ -118,6 +119,18 @@ class _Alike:
         self.recorded: list[Any] = []
         self.computed: list[Any] = []
 
+    def frames(self, recorded: Sequence[Record], computed: Sequence[Any]) -> bool:
+        """Whether two frames agree, and all frames below them: those of one level are one row."""
+        while recorded or computed:
+            if len(recorded) != len(computed):
+                return False
+            below: tuple[list[Record], list[Any]] = [], []
+            if not self.rows(recorded, computed, below):
+                return False
+            self.count += len(recorded)
+            recorded, computed = below
+        return self.values()
+
     def values(self) -> bool:
         """Whether the values of all pairs are the same; the pairs are done with."""
         agree = same(self.recorded, self.computed)
@@ -125,32 +138,31 @@ class _Alike:
         self.computed.clear()
         return agree
 
-    def frames(self, recorded: Sequence[Record], computed: Sequence[Any]) -> bool:
-        """Whether two frames agree, but for the values of the pairs that this leaves."""
-        if len(recorded) != len(computed):
-            return False
+    def rows(
+        self,
+        recorded: Sequence[Record],
+        computed: Sequence[Any],
+        below: tuple[list[Record], list[Any]],
+    ) -> bool:
+        """Whether as many records agree, but for the values of the pairs that this leaves, and for
+        the records of the children of forks, which are appended to *below*.
+        """
         ops, success = self.ops, StepStatus.SUCCESS
         mine, its = self.recorded, self.computed
         for old, new in zip(recorded, computed, strict=True):
             step, path, status, output, error, request, _, _, attempts, usage, extra = old
             if len(new) == BRIEF:
-                index, value, values, _, _, where = new
+                index, value, asked, _, _, where = new
                 op = ops[index]
+                beside = None
                 if (
                     path != (op.path if where is None else where)
                     or status is not success
                     or error is not None
                     or attempts is not None
                     or usage is not None
-                    or extra is not None
                 ):
                     return False
-                if type(request) is dict and tuple(request) == op.names:
-                    mine += request.values()
-                    its += values
-                elif request is not values:
-                    mine.append(request_json(step, request))
-                    its.append(request_json(op, values))
             else:
                 op, where, ended, value, fault, asked, _, _, tries, used, beside = new
                 if (
@@ -161,36 +173,51 @@ class _Alike:
                     or (usage is not used and usage != used)
                 ):
                     return False
-                if request is not asked:
-                    mine.append(request_json(step, request))
-                    its.append(request_json(op, asked))
-                if type(beside) is tuple:
-                    mine.append(extra if type(extra) is dict else beside_json(step, extra))
-                    its.append(beside_json(op, beside))
-                elif extra is not beside and not self.beside(extra, beside):
-                    return False
             if step is not op and (step.step_id != op.step_id or step.type != op.type):
                 return False
             if output is not value:
                 mine.append(output)
                 its.append(value)
+            if request is not asked:
+                if type(asked) is not tuple:
+                    mine.append(request_json(step, request))
+                    its.append(asked)
+                elif type(request) is dict and tuple(request) == op.names:
+                    mine += request.values()
+                    its += asked
+                else:
+                    mine.append(request_json(step, request))
+                    its.append(request_json(op, asked))
+            if extra is not beside:
+                if type(beside) is tuple:
+                    mine.append(extra if type(extra) is dict else beside_json(step, extra))
+                    its.append(beside_json(op, beside))
+                elif type(extra) is not dict or type(beside) is not dict:
+                    return False
+                elif "children" not in extra and "children" not in beside:
+                    mine.append(extra)
+                    its.append(beside)
+                elif not self.forked(extra, beside, below):
+                    return False
             if len(mine) > PAIRS and not self.values():
                 return False
-        self.count += len(recorded)
         return True
 
-    def beside(self, recorded: Any, computed: Any) -> bool:
-        """Whether what two records say beside agrees, but for the pairs that this leaves."""
-        if type(recorded) is not dict or computed is None:
+    def forked(
+        self,
+        recorded: dict[str, Any],
+        computed: dict[str, Any],
+        below: tuple[list[Record], list[Any]],
+    ) -> bool:
+        """The same of what two records of a fork say beside."""
+        told = dict(recorded), dict(computed)
+        children = [beside.pop("children", ()) for beside in told]
+        if [*map(len, children[0])] != [*map(len, children[1])]:
             return False
-        if "children" in recorded and "children" in computed:
-            children, others = recorded["children"], computed["children"]
-            if len(children) != len(others) or not all(map(self.frames, children, others)):
-                return False
-            recorded = {name: told for name, told in recorded.items() if name != "children"}
-            computed = {name: told for name, told in computed.items() if name != "children"}
-        self.recorded.append(recorded)
-        self.computed.append(computed)
+        for records, frames in zip(below, children, strict=True):
+            records += chain.from_iterable(frames)
+        self.recorded.append(told[0])
+        self.computed.append(told[1])
         return True
 
 

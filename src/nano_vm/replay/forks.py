@@ -145,7 +145,7 @@ class Forked:
         if replayed.trace is None or replayed.difference is not None:
             raise VMError(f"run {replayed.run_id!r} cannot be forked: {replayed}")
         # those of the machine: each has its op, and so its tool
-        records = list(flattened(replayed.trace.recording.full()))
+        records = flattened(replayed.trace.recording.full())
         self.outputs = dict(outputs or {})
         self.effects = effects
         self.tools = frozenset(tools)

@@ -24,7 +24,6 @@ from ..machine.recorded import (
     Recorded,
     Unfit,
     contracts_of,
-    forks_of,
     play,
 )
 from ..machine.terms import RunTerms
@@ -283,11 +282,11 @@ class Replayer:
             return replace(begun, difference=Difference("inputs", why=fault))
         if not ended:
             return self._unended(begun, trace, machine, plan, stored)
-        forks = forks_of(records)
-        recorded = Recorded(flattened(records) if forks else records, reword=reworded)
+        recorded = Recorded(flattened(records), reword=reworded)
+        recorded.attach(machine)
         stop: Missing | Unfit | None = None
         try:
-            play(machine, recorded, forks, trace.started_ns, cancelled=_was_cancelled(trace))
+            play(machine, recorded, trace.started_ns, cancelled=_was_cancelled(trace))
         except (Missing, Unfit) as at:
             stop = at
         done, difference = compare(records, machine.records, plan.ops)
@@ -308,20 +307,19 @@ class Replayer:
         """A run that goes on: each record that there is must be one that the machine makes; what is
         not recorded is held.
         """
-        frames = trace.recording.full()
-        records = (
-            list(flattened(frames))
-            if stored is None
-            else [row.record() for row in stored.rows if row.kind == STEP]
-        )
+        records = every = flattened(trace.recording.full())
+        if stored is not None:  # also of children whose fork has no record yet
+            records = [row.record() for row in stored.rows if row.kind == STEP]
+        joined = [record for record in every if record.children is not None]
         done, difference = 0, None
         try:
             # what is recorded so far is held against what it would be in its own words
-            recorded = Recorded(records, reword=trace.about.get("wording", 1) != WORDING)
+            reworded = trace.about.get("wording", 1) != WORDING
+            recorded = Recorded([*records, *joined], reword=reworded)
+            recorded.attach(machine)
             play(
                 machine,
                 recorded,
-                forks_of(frames),
                 trace.started_ns,
                 hold=True,
                 cancelled=_was_cancelled(trace),

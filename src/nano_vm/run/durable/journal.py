@@ -390,7 +390,6 @@ class Journal:
     def child(self, machine: Machine, number: int) -> Machine:
         """A child of the requested fork, with the name of its frame."""
         child = machine.child(number)
-        self.recorded.attach(child)
         frame = child.frame_name
         if frame in self.rows.first:  # its deadlines count from when it really began
             child.begun_ns = self.rows.first[frame] - self.base_ns
