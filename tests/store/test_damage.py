@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -549,7 +548,7 @@ def test_a_store_is_read_where_nothing_can_be_written(place: Path, log: str) -> 
             str(Path(__file__).parents[1]),
             "other/runs.db",
         ]
-        ran = subprocess.run(args, env=env, capture_output=True, text=True, check=False)
+        ran = warm.run(args, env=env, capture_output=True, text=True, check=False)
         left = sorted(path.name for path in folder.glob("runs.db*"))
         folder.chmod(0o755)
     assert left == sorted(path.name for path in Path().glob("runs.db*"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
+import warm
 from build import program, step
 from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import TracerProvider
@@ -75,7 +75,7 @@ def test_a_worker_and_a_run_of_the_command_line_tell_of_themselves(
     receiver, port = Receiver(), free_port()
     on = ["--engine", "temporal", "--address", temporal_server.address, "--queue", "telemetry"]
     command = [sys.executable, "-m", "nano_vm", "work", *on, "--tools", "t.py:tools"]
-    process = subprocess.Popen([*command, "--metrics-port", str(port), "--otlp", receiver.url])
+    process = warm.Popen([*command, "--metrics-port", str(port), "--otlp", receiver.url])
     try:
         assert main(["run", "p.yaml", *on, "--otlp", receiver.url]) == 0
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:

@@ -5,20 +5,24 @@ and do each run once.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import json
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from build import program, step
-from patience import HANGS_SECONDS
+import warm
 from postgres import PostgresServer, url_of
+from working import LONG, MEETINGS, PROCESSES, RUNS, WRITES
 
-from nano_vm import ExecutionVM, Trace, tool
+from nano_vm import ExecutionVM, tool
 from nano_vm.errors import LeaseLost, StoreError
 from nano_vm.records.status import StepStatus
 from nano_vm.run.durable.worker import Worker as WorkerOfRuns
@@ -28,9 +32,6 @@ from nano_vm.store.seals import RunSeal
 from nano_vm.store.sql.database import IDLE_CONNECTIONS, Connection, Database
 from nano_vm.store.sql.store import SqlStore
 
-LONG = "a string that is longer than what stands in a cell " * 3
-PROCESSES = 4
-RUNS = 120
 STRESS_TURNS = 15
 """Of each worker; they take 3 s on a machine that does nothing else."""
 
@@ -50,57 +51,6 @@ def deadlocks(server: PostgresServer) -> int:
 
 # --- processes ---
 
-WRITES = program(
-    step("a", "note", args={"text": LONG}),
-    step("b", "note", args={"text": "$name"}),
-    step("c", "note", args={"text": LONG}),
-    inputs={"type": "object", "properties": {"name": {"type": "string"}}},
-)
-
-
-def work(url: str, ledger: Path, ready: Any, all_call: Any, results: Any) -> None:
-    """A worker process: submits its part of the runs and takes of all. Its calls wait until every
-    process has one.
-    """
-    met: list[asyncio.Task[int]] = []
-
-    @tool(effect="write")
-    async def note(text: str) -> str:
-        if not met:
-            met.append(asyncio.create_task(asyncio.to_thread(all_call.wait, HANGS_SECONDS)))
-        await asyncio.shield(met[0])
-        with ledger.open("a") as file:
-            file.write(f"{text[:20]}\n")
-        return text
-
-    vm = ExecutionVM(tools={"note": note}, store=url)
-    ended: list[str] = []
-
-    async def main() -> None:
-        names = [f"run {number}" for number in range(RUNS)]
-        random.Random(ledger.name).shuffle(names)
-        ready.wait(HANGS_SECONDS)
-        ids = await asyncio.gather(
-            *(vm.submit(WRITES, {"name": name}, run_id=name.replace(" ", "-")) for name in names)
-        )
-        assert len(set(ids)) == RUNS
-
-        def note_end(trace: Trace) -> None:
-            assert trace.raise_for_status() is trace
-            ended.append(trace.run_id)
-
-        await asyncio.to_thread(ready.wait, 60)
-        await vm.work(
-            until_idle=True,
-            concurrency=RUNS // PROCESSES,
-            ended=note_end,
-            poll_seconds=0.05,
-        )
-
-    asyncio.run(main())
-    vm.close()
-    results.put(ended)
-
 
 @pytest.mark.slow
 def test_workers_share_the_runs_and_do_each_once(
@@ -110,20 +60,23 @@ def test_workers_share_the_runs_and_do_each_once(
 ) -> None:
     """All submit the same runs, each in an order of its own, and then work on them."""
     before = deadlocks(postgres)
-    spawn = multiprocessing.get_context("spawn")
-    ready, all_call = spawn.Barrier(PROCESSES), spawn.Barrier(PROCESSES)
-    results = spawn.Queue()
     ledgers = [tmp_path / f"ledger-{number}" for number in range(PROCESSES)]
-    workers = [
-        spawn.Process(target=work, args=(url, ledger, ready, all_call, results))
-        for ledger in ledgers
-    ]
-    for worker in workers:
-        worker.start()
-    shares = [results.get(timeout=HANGS_SECONDS) for _ in workers]
-    for worker in workers:
-        worker.join(HANGS_SECONDS)
-        assert worker.exitcode == 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with ExitStack() as ending:
+        workers = []
+        for ledger in ledgers:
+            command = [sys.executable, "-m", "working", url, str(ledger)]
+            pipe = subprocess.PIPE
+            worker = warm.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+            workers.append(ending.enter_context(worker))
+            ending.callback(worker.kill)
+        for _ in range(MEETINGS):
+            assert [worker.stdout.readline() for worker in workers] == ["here\n"] * PROCESSES
+            for worker in workers:
+                worker.stdin.write("\n")
+                worker.stdin.flush()
+        shares = [json.loads(worker.communicate()[0]) for worker in workers]
+        assert [worker.returncode for worker in workers] == [0] * PROCESSES
     assert sorted(run_id for share in shares for run_id in share) == sorted(
         f"run-{number}" for number in range(RUNS)
     )
