@@ -6,6 +6,7 @@ import { foldChains } from "../src/model/fold";
 import { layout } from "../src/model/layout";
 import { lineage, parts } from "../src/model/lineage";
 import {
+  errorBrief,
   errorText,
   firstToSee,
   foldedAtFirst,
@@ -46,8 +47,9 @@ function mapped() {
 
 test("an error without a message is named by its class", () => {
   const error = { kind: "tool", type: "MemoryError", message: "" };
-  expect(errorText(error)).toBe("MemoryError");
+  expect([errorText(error), errorBrief(error)]).toEqual(["MemoryError", "MemoryError"]);
   expect(errorText({ ...error, message: "no room" })).toBe("MemoryError: no room");
+  expect(errorBrief({ ...error, message: "no room" })).toBe("no room");
 });
 
 test("items are instances, of the item around them too", () => {

@@ -109,7 +109,7 @@ class NanoProgram:
                 self._tell_end(TraceStatus.FAILED)
                 # any other exception would have the task tried for ever
                 raise ApplicationError(
-                    f"{error_named(error)}", type=FAULT, non_retryable=True
+                    error_named(error), type=FAULT, non_retryable=True
                 ) from error
 
     async def _whole(self) -> dict[str, Any]:

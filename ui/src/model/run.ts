@@ -84,6 +84,11 @@ export function word(state: State): string {
   return WORDS[state];
 }
 
+/** An error where there is little room: its message, or its class where it has none. */
+export function errorBrief({ type, message }: ErrorView): string {
+  return message === "" ? type : message;
+}
+
 /** An error in words: its class, and its message where it has one. */
 export function errorText({ type, message }: ErrorView): string {
   return message === "" ? type : `${type}: ${message}`;

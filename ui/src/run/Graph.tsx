@@ -13,6 +13,7 @@ import { type Chain, foldChains } from "../model/fold";
 import { layout, type Routed } from "../model/layout";
 import {
   around,
+  errorBrief,
   type Instance,
   isDrawn,
   isOpen,
@@ -306,7 +307,7 @@ const BoxView = memo(function BoxView({ data }: NodeProps<BoxNode>) {
         )}
         {last?.error !== undefined && !container && (
           <span className="box-line bad">
-            <Plain text={last.error.message} />
+            <Plain text={errorBrief(last.error)} />
           </span>
         )}
       </button>
@@ -417,16 +418,19 @@ function Strip({ data, at }: { data: BoxData; at: Shown }) {
           </button>
         ))}
       </div>
-      {listed.map((one) => (
-        <button
-          key={one.path}
-          type="button"
-          className={`box-line item ${isProblem(one.state) ? "bad" : ""}`}
-          onClick={() => pick(one)}
-        >
-          {one.label} {word(one.state)} <Plain text={one.steps.at(-1)?.error?.message ?? ""} />
-        </button>
-      ))}
+      {listed.map((one) => {
+        const error = one.steps.at(-1)?.error;
+        return (
+          <button
+            key={one.path}
+            type="button"
+            className={`box-line item ${isProblem(one.state) ? "bad" : ""}`}
+            onClick={() => pick(one)}
+          >
+            {one.label} {word(one.state)} <Plain text={error ? errorBrief(error) : ""} />
+          </button>
+        );
+      })}
     </div>
   );
 }

@@ -3,7 +3,7 @@ import type { AttemptView, Box, StepView } from "../api";
 import { cost, duration, plural, tokens } from "../lib/format";
 import { compact, field, type Node, pretty, words } from "../lib/json";
 import { lineage, parts } from "../model/lineage";
-import { around, errorText, instanceOf, stateOf } from "../model/run";
+import { around, errorBrief, errorText, instanceOf, stateOf } from "../model/run";
 import { StateChip } from "../parts/State";
 import { Block, Copy, Plain, read, Value } from "../parts/Text";
 import { useLooking } from "./context";
@@ -520,7 +520,7 @@ function Record({ step }: { step: StepView }) {
             <dt>{call.beside}</dt>
             <dd>
               <StateChip state={stateOf(call.status)} />{" "}
-              <Plain text={call.error?.message ?? call.output ?? ""} />
+              <Plain text={call.error ? errorBrief(call.error) : (call.output ?? "")} />
             </dd>
           </div>
         ))}

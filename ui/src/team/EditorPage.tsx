@@ -14,7 +14,7 @@ import type { Opened } from "../editor/types";
 import { plural } from "../lib/format";
 import { compact } from "../lib/json";
 import { blank, linesOf, marksOf, saidOf } from "../model/editing";
-import { index, stateOf } from "../model/run";
+import { errorBrief, index, stateOf } from "../model/run";
 import { type Choice, choose } from "../model/shown";
 import { StateChip } from "../parts/State";
 import { Plain, read } from "../parts/Text";
@@ -463,7 +463,7 @@ function told(step: StepView): string {
     ([name, json]) => `${name} is ${plain(json)}`,
   );
   if (step.branch !== undefined) return [...values, `goes to ${step.branch}`].join(", ");
-  if (step.error !== undefined) return step.error.message;
+  if (step.error !== undefined) return errorBrief(step.error);
   return step.output === undefined ? "" : `gives ${plain(step.output)}`;
 }
 

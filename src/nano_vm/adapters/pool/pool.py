@@ -707,7 +707,7 @@ class Pool:
         if isinstance(error, ModelError):
             found = error
         else:
-            found = ModelError(f"{error_named(error)}")
+            found = ModelError(error_named(error))
             found.__cause__ = error
         return self._with_route(call, found)
 
