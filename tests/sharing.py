@@ -1,4 +1,5 @@
-"""Each process of pytest-xdist begins with modules of its own.
+"""How the processes of pytest-xdist share their work: each begins with modules of its own, and what
+takes longest is begun first.
 
 All read every module, in one order, and pytest compiles what it has not compiled yet, with its
 asserts rewritten. Who is behind catches up by what the others have written, so that in a fresh
@@ -11,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+LONGEST = {"soak", "test_kills.py", "test_wheel.py"}
+"""Folders and modules whose tests wait most."""
 
 
 def modules(config: pytest.Config) -> list[Path]:
@@ -31,3 +35,8 @@ def pytest_collection(session: pytest.Session) -> None:
         # what cannot be imported is told when its tests are collected
         with suppress(Exception, pytest.skip.Exception):
             pytest.Module.from_parent(session, path=file).obj
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONGEST.isdisjoint(item.path.parts))

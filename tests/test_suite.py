@@ -156,6 +156,25 @@ def test_each_process_begins_with_modules_of_its_own(tmp_path: Path) -> None:
     assert orders == [[*names[0::2], *names[1::2]], [*names[1::2], *names[0::2]]]
 
 
+RUN = """
+def test_one(request):
+    with open("run.txt", "a") as file:
+        print(request.path.stem, file=file)
+"""
+
+
+@pytest.mark.slow
+def test_what_takes_longest_is_run_first(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["sharing"]')
+    (tmp_path / "soak").mkdir()
+    for name in ("test_a", "test_kills", "soak/test_b"):
+        (tmp_path / f"{name}.py").write_text(RUN)
+    done = run_in(tmp_path, "-n1", "test_a.py", "test_kills.py", "soak")
+    assert done.returncode == 0, done.stdout
+    order = (tmp_path / "run.txt").read_text().split()
+    assert order == ["test_kills", "test_b", "test_a"]
+
+
 SLOW_TO_IMPORT = re.compile(
     r"^(?:from|import) (?:openai|anthropic|litellm|mcp_types|schemathesis|playwright"
     r"|nano_vm\.lsp\.server)\b",

@@ -25,7 +25,7 @@ from .serving import served
 
 SHOP = "/api/v1/projects/shop"
 
-Make = Callable[[str], World]
+Make = Callable[..., World]
 
 LONG = "name: long\nsteps:\n" + "".join(
     f"  - {{id: s{n}, type: set, values: {{v{n}: '{'x' * 300}'}}}}\n" for n in range(30)

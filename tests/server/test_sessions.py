@@ -40,7 +40,7 @@ def test_the_token_of_the_console_makes_one_owner(world: World) -> None:
 
 @pytest.mark.slow
 def test_a_token_is_over_once_another_server_has_an_owner(
-    make_world: Callable[[str], World], tmp_path: Path
+    make_world: Callable[..., World], tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/runs.db"
     store = open_tables(url)
