@@ -13,7 +13,8 @@ from typing import Any
 
 from nano_vm import Program
 from nano_vm.language.flow import Flow
-from nano_vm.language.policy import Policy, Rules, rules_of
+from nano_vm.language.policy import Policy
+from nano_vm.language.rules import Rules, rules_of
 from nano_vm.tools.contract import ToolContract, contract
 from nano_vm.verify import verify
 from nano_vm.verify.order.proof import check_guards

@@ -19,7 +19,8 @@ from nano_vm import Program
 from nano_vm.diagnostics import Loc
 from nano_vm.errors import ProgramError
 from nano_vm.language.flow import Flow
-from nano_vm.language.policy import Policy, rules_of
+from nano_vm.language.policy import Policy
+from nano_vm.language.rules import rules_of
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, Value

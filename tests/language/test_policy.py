@@ -12,8 +12,9 @@ import pytest
 from build import llm, program, step
 
 from nano_vm import ExecutionVM, Policy, Program, ProgramError, Trace, VMError, tool
-from nano_vm.language.policy import EFFECTS, Rules, loosened, policy_of, rules_of
+from nano_vm.language.policy import EFFECTS, policy_of
 from nano_vm.language.policy_schema import POLICY_SCHEMA
+from nano_vm.language.rules import Rules, loosened, rules_of
 from nano_vm.language.schemas import schema_check
 from nano_vm.testing import ScriptedLLM
 from nano_vm.verify.examine import verify

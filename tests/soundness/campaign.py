@@ -17,8 +17,9 @@ from typing import Any
 
 from nano_vm.diagnostics import Diagnostic
 from nano_vm.language.flow import Flow
-from nano_vm.language.policy import Budget, Policy, rules_of
+from nano_vm.language.policy import Budget, Policy
 from nano_vm.language.program import Program
+from nano_vm.language.rules import rules_of
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import DEFAULT_LIMITS
 from nano_vm.machine.machine import Machine, machine_of

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from nano_vm.language.policy import Policy, Rules, rules_of
+from nano_vm.language.policy import Policy
+from nano_vm.language.rules import Rules, rules_of
 
 from .history import Document, Scope, Steps, blocks_of
 from .oracles import Statement

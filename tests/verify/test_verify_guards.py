@@ -16,7 +16,8 @@ from campaigns import cases
 
 from nano_vm import Program
 from nano_vm.language.flow import Flow, Node
-from nano_vm.language.policy import Policy, Rules, rules_of
+from nano_vm.language.policy import Policy
+from nano_vm.language.rules import Rules, rules_of
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.machine import Machine, machine_of
 from nano_vm.machine.outcome import Cancelled, Decided, Failed, Value

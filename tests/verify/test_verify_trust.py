@@ -17,7 +17,8 @@ from trust_campaign import CONTRACTS, POLICY, Analyse, campaign
 from nano_vm import Program
 from nano_vm.diagnostics import format_loc
 from nano_vm.language.flow import Flow
-from nano_vm.language.policy import Policy, rules_of
+from nano_vm.language.policy import Policy
+from nano_vm.language.rules import rules_of
 from nano_vm.verify.trust.labels import choices, restricted
 from nano_vm.verify.trust.proof import Trust, analyse
 

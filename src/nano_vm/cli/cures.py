@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..language.flow import Flow, Node
-from ..language.policy import Policy, Rules, rules_of
+from ..language.policy import Policy
 from ..language.program import ApprovalStep, ToolStep
+from ..language.rules import Rules, rules_of
 from ..verify.order.statement import form, shown, statements
 from ..verify.report import Proof
 from .text import shown as shown_value

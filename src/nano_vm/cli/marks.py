@@ -12,7 +12,8 @@ from typing import Literal
 
 from ..draw.graph import Mark, Marks
 from ..language.flow import Flow, Node
-from ..language.policy import Policy, Rules, rules_of
+from ..language.policy import Policy
+from ..language.rules import Rules, rules_of
 from ..language.semantics import WHEN
 from ..verify.order.statement import Places
 from ..verify.report import Proof, Report

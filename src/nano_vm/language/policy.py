@@ -1,16 +1,15 @@
 """What the host allows: rules for tools, trust of inputs, values to check against, a budget.
 
-Plain data or text comes in; a `Policy` goes out, or one `ProgramError` with every fault. Rules of
-several policies (the host's, the program's own, the contracts of tools) are joined by `Rules`,
-where each can only add a demand. What a program must show for them is proved over its `Flow`, in
-`verify`; value checks are enforced by the machine before the call.
+Plain data or text comes in; a `Policy` goes out, or one `ProgramError` with every fault. What a
+program must show for it is proved over its `Flow`, in `verify`; value checks are enforced by the
+machine before the call.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +33,9 @@ Seconds = Annotated[float, Field(strict=True, gt=0, le=366 * 24 * 3600)]
 Effect = Literal["read", "idempotent", "write", "irreversible"]
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
 """From the harmless to the final: a policy may only move a tool to the right."""
+
+LOOSENED = "V057"
+"""The code of a fault that is about the program's own policy, or about a tool's contract."""
 
 Returns = Literal["trusted", "args"]
 RETURNS: tuple[Returns, ...] = ("trusted", "args")
@@ -253,7 +255,7 @@ class Policy:
             if d.loc[:1] == ("policy",):
                 here = _depth(self.source, d.loc[1:])
                 there = _depth(own.source, d.loc[1:]) if own is not None else -1
-                if here > there or (here == there and d.code != _LOOSENED):
+                if here > there or (here == there and d.code != LOOSENED):
                     inner = d.loc[1:] if self.text is not None else d.loc
                     d = Diagnostic(d.code, inner, d.message, d.hint, d.severity)
                     (d,) = placed([d], *self.text) if self.text is not None else (d,)
@@ -306,10 +308,6 @@ def _key(pattern: str) -> tuple[str, str]:
     return "", parts[-1]
 
 
-_LOOSENED = "V057"
-"""The code of a fault that is about the program's own policy, or about a tool's contract."""
-
-
 def _depth(source: Any, loc: Loc) -> int:
     """How many parts of *loc* lead on in *source*."""
     for depth, part in enumerate(loc):
@@ -333,149 +331,6 @@ def policy_of(policy: Any) -> Policy | None:
     if isinstance(policy, (str, Path)):
         return Policy.from_file(policy)
     raise VMError(f"a policy is a Policy, a dict or the path of a file, not {kind_name(policy)}")
-
-
-# --- rules of several policies, joined ------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """All that is demanded of one tool: of each field every demand, the host's before the
-    program's.
-    """
-
-    tool: str
-    allow: bool = True
-    args: tuple[tuple[str, ArgRule], ...] = ()
-    guards: tuple[tuple[str, ...], ...] = ()  # each: one of these edges
-    approvals: tuple[str, ...] = ()
-    max_calls: int | None = None
-    after: tuple[str, ...] = ()
-    before: tuple[str, ...] = ()
-    returns: Returns | None = None
-
-    def argument(self, name: str) -> list[ArgRule]:
-        """The rules for the argument *name*."""
-        return [rule for pattern, rule in self.args if pattern in (name, "*")]
-
-    @property
-    def protected(self) -> bool:
-        """Whether anything is demanded of its arguments."""
-        return bool(self.args)
-
-
-def rules_of(
-    tool: str,
-    policies: Iterable[Policy],
-    trusted: Iterable[str] = (),
-    returns: Returns | None = None,
-) -> Rules:
-    """What *policies* demand of *tool*, the host's first; *trusted* and *returns* are of the tool's
-    own contract.
-
-    Only the host's policy may say what a tool returns.
-    """
-    args: list[tuple[str, ArgRule]] = []
-    guards: list[tuple[str, ...]] = []
-    approvals: list[str] = []
-    after: list[str] = []
-    before: list[str] = []
-    allow, calls = True, []
-    for number, policy in enumerate(policies):
-        rules = policy.matching(tool)
-        allow = allow and allowed(rules)
-        accepts = tuple(rule.approval for rule in rules if rule.approval is not None)
-        if number == 0:
-            args += [(name, ArgRule("trusted", accepts=accepts)) for name in trusted]
-        for rule in rules:
-            args += [
-                (name, replace(one, accepts=accepts) if accepts else one)
-                for name, one in rule.args.items()
-            ]
-            if rule.guarded_by:
-                guards.append(rule.guarded_by)
-            if rule.approval is not None:
-                approvals.append(rule.approval)
-            if rule.max_calls is not None:
-                calls.append(rule.max_calls)
-            after += rule.after
-            before += rule.before
-            if rule.returns is not None and number == 0:
-                returns = rule.returns
-    return Rules(
-        tool,
-        allow,
-        tuple(dict.fromkeys(args)),
-        tuple(dict.fromkeys(guards)),
-        tuple(dict.fromkeys(approvals)),
-        min(calls, default=None),
-        tuple(dict.fromkeys(after)),
-        tuple(dict.fromkeys(before)),
-        returns,
-    )
-
-
-def allowed(rules: Sequence[ToolRule]) -> bool:
-    """Whether the closest of *rules*, which are in order, allow their tool: all that are equally
-    close, whatever the file's order.
-    """
-    return all(rule.allow for rule in rules if rule.rank == rules[-1].rank)
-
-
-def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
-    """Where a program's *own* policy would allow what the host's (*known*) does not: it may only
-    tighten.
-    """
-
-    def fault(
-        loc: Loc, message: str, hint: str = "remove it; a program's policy can only add demands"
-    ) -> Diagnostic:
-        return Diagnostic("V057", ("policy", *loc), message, hint)
-
-    for name in own.trusted:
-        if name in known.untrusted or ("*" in known.untrusted and name not in known.trusted):
-            yield fault(
-                ("inputs", name),
-                f"input {name!r} is untrusted by the host, and the program calls it trusted",
-            )
-    for rule in own.tools:
-        at: Loc = ("tools", rule.pattern)
-        rules = known.matching(rule.pattern)
-        if rule.returns is not None and not any(r.returns == rule.returns for r in rules):
-            yield fault(
-                (*at, "returns"),
-                f"what {rule.pattern!r} returns is for the host to say, not for the program",
-            )
-        if (
-            "allow" in own.source.get("tools", {}).get(rule.pattern, {})
-            and rule.allow
-            and not allowed(rules)
-        ):
-            yield fault(
-                (*at, "allow"), f"the host forbids {rule.pattern!r}, and the program allows it"
-            )
-        most = min((r.max_calls for r in rules if r.max_calls is not None), default=None)
-        if most is not None and rule.max_calls is not None and rule.max_calls > most:
-            yield fault(
-                (*at, "max_calls"),
-                f"the host allows {most} calls of {rule.pattern!r}, not {rule.max_calls}",
-            )
-        effects = [EFFECTS.index(r.effect) for r in rules if r.effect is not None]
-        if rule.effect is not None and effects and EFFECTS.index(rule.effect) < max(effects):
-            yield fault(
-                (*at, "effect"),
-                f"the host calls {rule.pattern!r} {EFFECTS[max(effects)]}, not {rule.effect}",
-            )
-    if own.replaces:
-        yield fault(
-            ("replaces",),
-            "which policy takes the place of which is for the host to say, not for the program",
-        )
-    for name, value in own.values.items():
-        if name in known.values and known.values[name] != value:
-            yield fault(
-                ("values", name), f"the host's value {name!r} cannot be changed by the program"
-            )
 
 
 # --- reading --------------------------------------------------------------------------------------

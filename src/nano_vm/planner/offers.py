@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from ..errors import PlannerError
-from ..language.policy import Rules
+from ..language.rules import Rules
 from ..values import kind_name
 
 

@@ -23,9 +23,10 @@ from ..errors import PlannerError, ProgramError, VMError
 from ..given import positive_integer
 from ..language.answers import ending, filtered, without_reasoning
 from ..language.flow import Flow
-from ..language.policy import Budget, Policy, Rules, policy_of, rules_of, tightest
+from ..language.policy import Budget, Policy, policy_of, tightest
 from ..language.program import Program
 from ..language.programs import programs_given
+from ..language.rules import Rules, rules_of
 from ..run.host import adapters_of, budget_of
 from ..run.vm import ExecutionVM
 from ..tools.contract import ToolContract, contract, name_of

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..diagnostics import Diagnostic
 from ..language.flow import Flow, Node
-from ..language.policy import Rules
 from ..language.program import LLMStep, Step
+from ..language.rules import Rules
 from ..language.semantics import WHEN, Chooses, Repeats
 from ..tools.contract import ToolContract
 from .data.branches import check_branches, check_fields

@@ -22,20 +22,10 @@ from ..diagnostics.register import has
 from ..errors import VMError
 from ..given import by_name, strings
 from ..language.flow import Flow, Names
-from ..language.policy import (
-    EFFECTS,
-    Budget,
-    CallRule,
-    Policy,
-    Rules,
-    ToolRule,
-    loosened,
-    policy_of,
-    rules_of,
-    tightest,
-)
+from ..language.policy import EFFECTS, Budget, CallRule, Policy, ToolRule, policy_of, tightest
 from ..language.program import LLMStep, Program
 from ..language.programs import program_given, programs_given
+from ..language.rules import Rules, loosened, rules_of
 from ..language.semantics import ToolCall
 from ..machine.billing import Served
 from ..machine.compile import plan_of

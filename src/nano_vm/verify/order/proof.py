@@ -40,8 +40,8 @@ from ...diagnostics import Diagnostic, Loc, Severity
 from ...errors import ExprError
 from ...language.expr import Ref, named_references
 from ...language.flow import Flow, Names, Node
-from ...language.policy import Rules
 from ...language.program import Step
+from ...language.rules import Rules
 from ...language.semantics import WHEN, Item, Repeats, Use, Value, Write, edge_words
 from ...spelling import Hints
 from ...tools.contract import ToolContract

@@ -24,8 +24,8 @@ from ...language.expr import (
     parse_template,
 )
 from ...language.flow import Flow, Names
-from ...language.policy import Rules
 from ...language.program import Step
+from ...language.rules import Rules
 from ...language.semantics import Chooses, edge_words
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...language.expr import Ref, computed, parse_template
-from ...language.policy import ArgRule, Returns, Rules
+from ...language.policy import ArgRule, Returns
+from ...language.rules import Rules
 from ...language.semantics import External, Literals, Term
 from ...tools.contract import ToolContract
 from ...values import short

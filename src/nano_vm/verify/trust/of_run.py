@@ -16,8 +16,8 @@ from ...diagnostics import Loc
 from ...errors import ExprError
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, Names, Node
-from ...language.policy import Rules
 from ...language.program import Step, blocks
+from ...language.rules import Rules
 from ...language.semantics import (
     Approval,
     Calls,

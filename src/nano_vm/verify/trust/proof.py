@@ -35,7 +35,8 @@ from typing import Any
 from ...diagnostics import Loc
 from ...language.expr import value_references
 from ...language.flow import Flow, FrameGraph, Names, Node
-from ...language.policy import ArgRule, Rules, Shown
+from ...language.policy import ArgRule, Shown
+from ...language.rules import Rules
 from ...language.semantics import (
     ERROR_WORDS,
     Called,
