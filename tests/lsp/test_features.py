@@ -607,14 +607,14 @@ def test_answers_come_in_time(steps: int, ms: float) -> None:
     drawn = random.Random(1)
     for name, ask in asked.items():
         taken = []
-        for _ in range(15):
+        for _ in range(7):
             line = 2 + 5 * drawn.randrange(steps)
             begun = time.process_time()
             edited = text.replace("to: $mail", f"to: $mail{drawn.randrange(9)}", 1)
             index = Index(edited)
             ask(index, (line, 10))
             taken.append(time.process_time() - begun)
-        assert sorted(taken)[7] * 1000 < ms, name
+        assert sorted(taken)[3] * 1000 < ms, name
 
 
 @pytest.mark.slow

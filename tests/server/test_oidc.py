@@ -65,7 +65,19 @@ group = "platform"
 owner = true
 """
 
-PUBLISHED, UNKNOWN = RSAKey.generate_key(), RSAKey.generate_key()
+
+@cache
+def published() -> RSAKey:
+    """The provider's key. It takes as long to make as ten tests, and every process of a run reads
+    this module.
+    """
+    return RSAKey.generate_key()
+
+
+@cache
+def unknown() -> RSAKey:
+    return RSAKey.generate_key()
+
 
 Claims = dict[str, Any]
 
@@ -79,7 +91,7 @@ def mocked() -> Any:
 
 
 class Wire(httpx.BaseTransport):
-    """What server and provider say to each other. Tokens are signed anew, by `PUBLISHED` unless
+    """What server and provider say to each other. Tokens are signed anew, by `published` unless
     *sign* says otherwise, with the claims that *change* has changed.
     """
 
@@ -98,7 +110,7 @@ class Wire(httpx.BaseTransport):
         self.asked.append(request)
         path = request.url.path
         if path == "/jwks":
-            return httpx.Response(self.jwks_status, json=KeySet([PUBLISHED]).as_dict())
+            return httpx.Response(self.jwks_status, json=KeySet([published()]).as_dict())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             answer = self.provider.handle_request(request)
@@ -125,8 +137,8 @@ def jwt_payload(token: str) -> bytes:
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
-def signed(claims: Claims, key: Any = PUBLISHED, algorithm: str = "RS256") -> str:
-    return jwt.encode({"alg": algorithm}, claims, key, [algorithm])
+def signed(claims: Claims, key: Any = None, algorithm: str = "RS256") -> str:
+    return jwt.encode({"alg": algorithm}, claims, key or published(), [algorithm])
 
 
 def unsigned(claims: Claims) -> str:
@@ -296,11 +308,11 @@ def test_a_token_that_is_not_right_is_refused(shared: World, wire: Wire, change:
 
 
 FORGED: dict[str, Callable[[Claims], str]] = {
-    "by a key that is not the provider's": lambda claims: signed(claims, UNKNOWN),
+    "by a key that is not the provider's": lambda claims: signed(claims, unknown()),
     "by nobody": unsigned,
     "by the client's secret": lambda claims: signed(claims, OctKey.import_key(SECRET), "HS256"),
     "by the public key as a secret": lambda claims: signed(
-        claims, OctKey.import_key(PUBLISHED.as_bytes(private=False).hex()), "HS256"
+        claims, OctKey.import_key(published().as_bytes(private=False).hex()), "HS256"
     ),
     "cut": lambda claims: signed(claims)[:-8],
     "changed": lambda claims: signed(claims).replace(".", ".eyJhIjoxfQ", 1),
@@ -538,7 +550,7 @@ def test_who_logs_out_at_the_provider_is_logged_out_here(shared: World, wire: Wi
 @pytest.mark.parametrize(
     "token",
     [
-        lambda sub: signed(told_out(sub), UNKNOWN),
+        lambda sub: signed(told_out(sub), unknown()),
         lambda sub: unsigned(told_out(sub)),
         lambda sub: signed(told_out(sub, iss="http://localhost:9401")),
         lambda sub: signed(told_out(sub, aud="another")),
