@@ -1251,6 +1251,22 @@ def test_a_server_that_is_not_there() -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_server_that_takes_nothing_says_what_to_do(postgres: PostgresServer) -> None:
+    url = postgres.database()
+    name = url.rpartition("/")[2]
+    with SqlStore(url) as store:
+        database = store.database
+        crowded = "connection failed: FATAL: sorry, too many clients already"
+        told = str(database.failure(database.dialect.api.OperationalError(crowded), "open"))
+        assert told.endswith("; end sessions that nobody needs, or raise its max_connections")
+    postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with (
+        SqlStore(url) as store,
+        pytest.raises(StoreError, match=r"read-only transaction; .* write to the primary"),
+    ):
+        store.create(new_run())
+
+
 def test_a_folder_and_a_file_that_are_no_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="unable to open"):
         SqlStore(f"sqlite:///{tmp_path}")

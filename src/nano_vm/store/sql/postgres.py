@@ -69,7 +69,11 @@ class PostgreSQL(Dialect):
         "key": ", key",
         "ordered": ' COLLATE "C"',
     }
+    # the first that fits: what a server says of a connection stands behind "connection failed"
     hints = (
+        ("read-only transaction", "it was set so, or is a standby: write to the primary"),
+        ("too many clients", "end sessions that nobody needs, or raise its max_connections"),
+        ("lock timeout", "another transaction holds a lock; end it, and try again"),
         ("no space left", "make room on its disk; what was acknowledged is there"),
         ("server closed the connection", "the server went away; see its log, and try again"),
         ("connection is lost", "the server went away; see its log, and try again"),
