@@ -443,12 +443,48 @@ AROUND: dict[str, Callable[..., dict[str, Any]]] = {
     "map in a loop": lambda *steps: loop_of(map_of(*steps)),
 }
 """What ends its run, where what is inside it fails."""
+WITHIN = {
+    "map": "steps[0].steps[0]",
+    "call": "steps[0].program.steps[0]",
+    "loop": "steps[0].steps[0]",
+    "parallel": "steps[0].parallel_steps[0].then[0]",
+    "call in a map": "steps[0].steps[0].program.steps[0]",
+    "map in a call": "steps[0].program.steps[0].steps[0]",
+    "call in a parallel": "steps[0].parallel_steps[0].program.steps[0]",
+    "map in a loop": "steps[0].steps[0].steps[0]",
+}
+"""Where the first step inside it stands."""
 
 
 INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
     "a public receiver inside a block": (
         [condition([tool_step("out", "post", text="x")])],
         {"steps[0].then[0].args.text"},
+    ),
+    "a model that is asked what the program spells": (
+        [condition([{"id": "m", "type": "llm", "prompt": "hello"}])],
+        {"steps[0].then[0].prompt"},
+    ),
+    "a model that is sent what the program spells": (
+        [condition([{"id": "m", "type": "llm", "messages": [{"role": "user", "content": "a"}]}])],
+        {"steps[0].then[0].messages"},
+    ),
+    "an event that anybody sends": (
+        [condition([{"id": "w", "type": "wait", "event": "paid"}])],
+        {"steps[0].then[0].event"},
+    ),
+    "which error the caller gets": (
+        [
+            condition(
+                [{"id": "one", "type": "fail", "error": "One", "message": "a"}],
+                [{"id": "two", "type": "fail", "error": "Two", "message": "a"}],
+            )
+        ],
+        {"steps[0].then[0].error", "steps[0].otherwise[0].error"},
+    ),
+    "an assertion of something else": (
+        [condition([{"id": "t", "type": "assert", "condition": "$ask == 'x'", "message": "no"}])],
+        {"steps[0].then[0].message"},
     ),
     "one behind the block": (
         [condition([tool_step("in", "vault", text="x")]), tool_step("out", "post", text="x")],
@@ -696,7 +732,11 @@ INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
     **{
         f"{how} inside a {where}": (
             [around(*steps), tool_step("out", "post", text="x")],
-            {"steps[1].args.text"},
+            {
+                "steps[1].args.text",
+                # the caller gets its name
+                *([f"{WITHIN[where]}.error"] if how == "a step that fails" else []),
+            },
         )
         for how, steps in TO_FAIL.items()
         for where, around in AROUND.items()
@@ -1069,8 +1109,12 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "self._shown(node, node.approval.role",
     ),
     "events are not receivers": (
-        'if field in fields:\n                    what = f"{field!r} of event',
-        'if False:\n                    what = f"{field!r} of event',
+        'for field, refs in self._fields(node, ("event", "match")):',
+        "for field, refs in ():",
+    ),
+    "what the program spells tells nothing": (
+        "first = spelt[:1] if self.secrets.refuses_implicit else ()",
+        "first: list[str] = []",
     ),
     "the output is no receiver": (
         "yield from self.output()",

@@ -66,7 +66,7 @@ class Receivers:
                 yield from self._asked(node, node.step)
             elif node.approval is not None:
                 yield self._shown(node, node.approval.role, node.approval.show)
-            elif node.frame.names.reads[node.step.id]:
+            elif node.frame.names.reads[node.step.id] or self.secrets.refuses_implicit:
                 yield from self._others(node)
         yield from self.output()
 
@@ -116,7 +116,7 @@ class Receivers:
     def _asked(self, node: Node, step: LLMStep) -> Iterator[Receiver]:
         model, accepts = self._rule(node, step)
         who = "the default model" if model is None else f"model {model!r}"
-        for field, refs in _by_field(node).items():
+        for field, refs in self._fields(node, ("prompt", "system", "messages")):
             what = f"{field!r} for {who} (step {step.id!r})"
             yield Receiver(model or "", what, (*node.loc, field), accepts, node, refs)
 
@@ -130,20 +130,28 @@ class Receivers:
     def _others(self, node: Node) -> Iterator[Receiver]:
         step_id = node.step.id
         by = [term.by for term in output(node.step) if isinstance(term, External)]
-        fields = _by_field(node)
         if "event" in by:
             event = str(written(node.step, "event"))
-            for field in ("event", "match"):
-                if field in fields:
-                    what = f"{field!r} of event {event!r} (step {step_id!r})"
-                    accepts = self.secrets.event(event)
-                    yield Receiver(event, what, (*node.loc, field), accepts, node, fields[field])
+            for field, refs in self._fields(node, ("event", "match")):
+                what = f"{field!r} of event {event!r} (step {step_id!r})"
+                accepts = self.secrets.event(event)
+                yield Receiver(event, what, (*node.loc, field), accepts, node, refs)
         texts = ("error", "message") if isinstance(node.control, Stops) else ("message",)
-        for field in texts:
-            if field in fields:
-                what = f"the error that the caller gets ({field!r} of step {step_id!r})"
-                accepts = self.secrets.receiver("errors")
-                yield Receiver("errors", what, (*node.loc, field), accepts, node, fields[field])
+        for field, refs in self._fields(node, texts):
+            what = f"the error that the caller gets ({field!r} of step {step_id!r})"
+            accepts = self.secrets.receiver("errors")
+            yield Receiver("errors", what, (*node.loc, field), accepts, node, refs)
+
+    def _fields(self, node: Node, names: Sequence[str]) -> Iterator[tuple[str, list[Ref]]]:
+        """The fields *names* of a step that read something, and what. Where branches are refused, the
+        first that has anything too: that it is given tells how it was decided.
+        """
+        fields = _by_field(node)
+        spelt = [name for name in names if getattr(node.step, name, None) is not None]
+        first = spelt[:1] if self.secrets.refuses_implicit else ()
+        for name in names:
+            if name in fields or name in first:
+                yield name, fields.get(name, [])
 
     def output(self) -> Iterator[Receiver]:
         """What the caller of the run gets."""
