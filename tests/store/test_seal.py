@@ -21,10 +21,11 @@ from patience import HANGS_SECONDS
 from postgres import url_of
 
 from nano_vm import ExecutionVM, Program, VMError, tool
+from nano_vm.records.status import StepStatus
 from nano_vm.replay import subject_of, verify
 from nano_vm.store import signing
 from nano_vm.store.protocol import open_store
-from nano_vm.store.records import Message
+from nano_vm.store.records import INTENT, STEP, Message, Row, StoredRun
 from nano_vm.store.seals import seal_of, signed, signed_message
 from nano_vm.store.signing import KeyFault, SigningKey, holds, public_key
 from nano_vm.store.sql.cells import row_crc
@@ -750,3 +751,23 @@ async def test_a_live_run_is_cancelled_only_by_who_is_trusted(url: str, till: Ti
         go_on.set()
         assert (await run.result()).status.value == status
         vm.close()
+
+
+def test_the_form_of_a_seal_stays_so_that_runs_of_stores_and_exports_made_before_still_hold() -> (
+    None
+):
+    done = StepStatus.SUCCESS
+    run = StoredRun(
+        "r", "p", "d" * 64, 1_000, {"program": {"name": "p"}}, {"x": "é"}, {"options": {}}, 7
+    )
+    run.salt, run.status, run.started_ns, run.steps = b"salt", "suspended", 2_000, 1
+    run.waiting = [{"kind": "event", "path": "w"}]
+    run.rows = [
+        Row(INTENT, "", "a", "tool", None, 2_001),
+        Row(
+            STEP, "", "a", "tool", done, 2_001, 2_002, {"x": [1, None, True]}, "out", {"lost": [1]}
+        ),
+        Row(INTENT, "", "w", "wait", None, 2_003, rest={"owner": "o"}),
+    ]
+    run.decided = [Message("event", "e", {"payload": 1}, None, 2_004, 1)]
+    assert seal_of(run) == "2cea63666703a18bbed990244343f2aab69e3affe932992c0683e8682e75b08e"

@@ -25,28 +25,27 @@ _HIDDEN = frozenset({"output", "error", "waiting"})
 
 
 class Chain:
-    """One hash over the header of *run* and each of its rows in order, which grows with them; see
-    `seal_of`. Each of them is a JSON list, so that it ends where it ends.
+    """The chain of hashes over the header of *run* and each of its rows in order, which grows with
+    them; see `seal_of`.
     """
 
-    __slots__ = ("_hash", "_salt")
+    __slots__ = ("_head", "_salt")
 
     def __init__(self, run: StoredRun) -> None:
-        self._hash, self._salt = sha256(canonical(run.header())), run.salt or b""
+        self._head, self._salt = sha256(canonical(run.header())).digest(), run.salt or b""
         self.add(run.rows)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Cover *rows* too."""
-        update, salt = self._hash.update, self._salt
+        head, salt = self._head, self._salt
         known: dict[int, Any] = {}  # equal cells of a loaded run have one value between them
         for row in rows:
-            update(row.sealed(salt, known))
+            head = sha256(head + row.sealed(salt, known)).digest()
+        self._head = head
 
     def closed(self, standing: bytes) -> str:
         """The seal of a run that has these rows and stands as *standing* says."""
-        end = self._hash.copy()
-        end.update(standing)
-        return end.hexdigest()
+        return sha256(self._head + standing).hexdigest()
 
 
 def hidden_of(run: StoredRun) -> str:
