@@ -84,8 +84,8 @@ class _Call(NamedTuple):
     again: bool = True  # whether making it twice does what making it once does
 
 
-class _Calls:
-    """What both clients ask for."""
+class _Project:
+    """The project of a client, and what is sent to it."""
 
     project: str | None
 
@@ -103,67 +103,8 @@ class _Calls:
         headers = {**call.headers, **kind}
         return {"method": call.method, "url": url, "content": content, "headers": headers}
 
-    def _standing(self, run_id: str, seen: str) -> _Call:
-        query = f"?{_query({'seen': seen})}" if seen else ""
-        return _get(f"standings/{quote(run_id, safe='')}{query}")
 
-    def _program(self, name: str, version: int | None) -> _Call:
-        rest = "" if version is None else f"/versions/{version}"
-        return _get(f"programs/{quote(name, safe='')}{rest}")
-
-    def _start(
-        self,
-        program: str,
-        inputs: Mapping[str, Any] | None,
-        version: int | None,
-        run_id: str | None,
-        labels: Mapping[str, str] | None,
-        seed: int | None,
-    ) -> _Call:
-        body = {
-            "program": program,
-            "version": version,
-            "inputs": admit(dict(inputs or {}))[0],
-            "run_id": run_id,
-            "labels": dict(labels or {}),
-            "seed": seed,
-        }
-        # so that the same run is joined where the answer to the first attempt was lost
-        headers = {} if run_id is not None else {"Idempotency-Key": str(uuid4())}
-        return _Call("POST", "runs", body, headers)
-
-    def _decide(self, run_id: str, path: str, shown: str, answer: str, **more: Any) -> _Call:
-        body = {"run": run_id, "path": path, "shown": shown, "answer": answer, **more}
-        return _Call("POST", "inbox", body, again=False)
-
-    def _resolve(
-        self, run_id: str, path: str, shown: str, done: Any, retry: bool, fail: str | None
-    ) -> _Call:
-        if retry:
-            return self._decide(run_id, path, shown, "resolve", how="retry")
-        if fail is not None:
-            return self._decide(run_id, path, shown, "resolve", how="fail", reason=fail)
-        output = canonical(admit(done)[0]).decode()
-        return self._decide(run_id, path, shown, "resolve", how="done", output=output)
-
-    def _sums(self, by: str, prices: Mapping[str, Any] | None, query: Mapping[str, str]) -> _Call:
-        asked = _query({"by": by, **query})
-        if prices is None:
-            return _get(f"costs?{asked}")
-        told = {
-            name: {part: str(amount) for part, amount in price.items()}
-            if isinstance(price, Mapping)
-            else [str(amount) for amount in price]
-            for name, price in prices.items()
-        }
-        return _Call("POST", f"costs/what-if?{asked}", {"prices": told})
-
-    def _event(self, run_id: str, name: str, payload: Any, id: str | None) -> _Call:
-        body = {"name": name, "payload": admit(payload)[0], "id": id}
-        return _Call("POST", _run(run_id, "/events"), body, again=id is not None)
-
-
-class Client(_Calls):
+class Client(_Project):
     """A server at *url*, with an API *key* (default: the environment's ``NANO_VM_KEY``). *project* is
     that of the key unless it is given.
 
@@ -228,7 +169,7 @@ class Client(_Calls):
         """Start a run of the project's *program*, and give its id; the same *run_id* joins a run that
         is there.
         """
-        call = self._start(program, inputs, version, run_id, labels, seed)
+        call = _start(program, inputs, version, run_id, labels, seed)
         return str(self._send(call)["id"])
 
     def run(
@@ -305,7 +246,7 @@ class Client(_Calls):
 
     def program(self, name: str, version: int | None = None) -> dict[str, Any]:
         """A version of a program of the project, or the newest: ``source``, ``version``, ``digest``."""
-        return self._send(self._program(name, version))
+        return self._send(_program(name, version))
 
     def put_program(self, source: str) -> dict[str, Any]:
         """Put a program, as YAML or JSON; one that is the newest version already stays so."""
@@ -321,7 +262,7 @@ class Client(_Calls):
         """How a run stands, by its id or the beginning of it: ``run``, all that is known of it, and
         its ``version``; None in place of the run where it is as it was in version *seen*.
         """
-        return self._send(self._standing(run_id, seen))
+        return self._send(_standing(run_id, seen))
 
     def wait(
         self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
@@ -353,12 +294,12 @@ class Client(_Calls):
 
     def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> int:
         """Approve what a run asks, as it was shown; how many more people have to before it counts."""
-        call = self._decide(run_id, path, shown, "approve", reason=reason)
+        call = _decide(run_id, path, shown, "approve", reason=reason)
         return int(self._send(call)["missing"])
 
     def reject(self, run_id: str, path: str, *, shown: str, reason: str) -> None:
         """Reject what a run asks, as it was shown."""
-        self._send(self._decide(run_id, path, shown, "reject", reason=reason))
+        self._send(_decide(run_id, path, shown, "reject", reason=reason))
 
     def resolve(
         self,
@@ -373,13 +314,13 @@ class Client(_Calls):
         """Say what became of a call in doubt: that it is *done* and gave this, that it may be made
         again, or why it failed.
         """
-        self._send(self._resolve(run_id, path, shown, done, retry, fail))
+        self._send(_resolve(run_id, path, shown, done, retry, fail))
 
     def send_event(
         self, run_id: str, name: str, payload: Any = None, *, id: str | None = None
     ) -> bool:
         """Send an event to a run; one of the same name and *id* is recorded once."""
-        return bool(self._send(self._event(run_id, name, payload, id))["recorded"])
+        return bool(self._send(_event(run_id, name, payload, id))["recorded"])
 
     def cancel(self, run_id: str) -> None:
         """Have a run cancelled, and undone."""
@@ -391,7 +332,7 @@ class Client(_Calls):
 
     def costs(self, by: str = "model", **query: str) -> list[dict[str, Any]]:
         """What model calls have cost, summed for each value of *by*."""
-        costs: list[dict[str, Any]] = self._send(self._sums(by, None, query))["costs"]
+        costs: list[dict[str, Any]] = self._send(_sums(by, None, query))["costs"]
         return costs
 
     def budgets(self) -> dict[str, Any]:
@@ -407,10 +348,10 @@ class Client(_Calls):
         ``whole``; and what the same calls would have cost by *prices*: dollars per million tokens
         by the names of models, as `ExecutionVM` takes them.
         """
-        return self._send(self._sums(by, prices, query))
+        return self._send(_sums(by, prices, query))
 
 
-class AsyncClient(_Calls):
+class AsyncClient(_Project):
     """As `Client`, for code in an event loop."""
 
     def __init__(
@@ -467,7 +408,7 @@ class AsyncClient(_Calls):
         seed: int | None = None,
     ) -> str:
         """As `Client.start`."""
-        call = self._start(program, inputs, version, run_id, labels, seed)
+        call = _start(program, inputs, version, run_id, labels, seed)
         return str((await self._send(call))["id"])
 
     async def run(
@@ -539,7 +480,7 @@ class AsyncClient(_Calls):
 
     async def program(self, name: str, version: int | None = None) -> dict[str, Any]:
         """As `Client.program`."""
-        return await self._send(self._program(name, version))
+        return await self._send(_program(name, version))
 
     async def put_program(self, source: str) -> dict[str, Any]:
         """As `Client.put_program`."""
@@ -551,7 +492,7 @@ class AsyncClient(_Calls):
 
     async def standing(self, run_id: str, seen: str = "") -> dict[str, Any]:
         """As `Client.standing`."""
-        return await self._send(self._standing(run_id, seen))
+        return await self._send(_standing(run_id, seen))
 
     async def wait(
         self, run_id: str, *, timeout_seconds: float | None = None, until: str = "ended"
@@ -579,12 +520,12 @@ class AsyncClient(_Calls):
 
     async def approve(self, run_id: str, path: str, *, shown: str, reason: str = "") -> int:
         """As `Client.approve`."""
-        call = self._decide(run_id, path, shown, "approve", reason=reason)
+        call = _decide(run_id, path, shown, "approve", reason=reason)
         return int((await self._send(call))["missing"])
 
     async def reject(self, run_id: str, path: str, *, shown: str, reason: str) -> None:
         """As `Client.reject`."""
-        await self._send(self._decide(run_id, path, shown, "reject", reason=reason))
+        await self._send(_decide(run_id, path, shown, "reject", reason=reason))
 
     async def resolve(
         self,
@@ -597,13 +538,13 @@ class AsyncClient(_Calls):
         fail: str | None = None,
     ) -> None:
         """As `Client.resolve`."""
-        await self._send(self._resolve(run_id, path, shown, done, retry, fail))
+        await self._send(_resolve(run_id, path, shown, done, retry, fail))
 
     async def send_event(
         self, run_id: str, name: str, payload: Any = None, *, id: str | None = None
     ) -> bool:
         """As `Client.send_event`."""
-        return bool((await self._send(self._event(run_id, name, payload, id)))["recorded"])
+        return bool((await self._send(_event(run_id, name, payload, id)))["recorded"])
 
     async def cancel(self, run_id: str) -> None:
         """As `Client.cancel`."""
@@ -615,7 +556,7 @@ class AsyncClient(_Calls):
 
     async def costs(self, by: str = "model", **query: str) -> list[dict[str, Any]]:
         """As `Client.costs`."""
-        costs: list[dict[str, Any]] = (await self._send(self._sums(by, None, query)))["costs"]
+        costs: list[dict[str, Any]] = (await self._send(_sums(by, None, query)))["costs"]
         return costs
 
     async def budgets(self) -> dict[str, Any]:
@@ -626,7 +567,7 @@ class AsyncClient(_Calls):
         self, by: str = "model", *, prices: Mapping[str, Any] | None = None, **query: str
     ) -> dict[str, Any]:
         """As `Client.sums`."""
-        return await self._send(self._sums(by, prices, query))
+        return await self._send(_sums(by, prices, query))
 
 
 class _Following:
@@ -729,6 +670,69 @@ def _get(path: str) -> _Call:
 
 def _run(run_id: str, path: str = "") -> str:
     return f"runs/{quote(run_id, safe='')}{path}"
+
+
+def _standing(run_id: str, seen: str) -> _Call:
+    query = f"?{_query({'seen': seen})}" if seen else ""
+    return _get(f"standings/{quote(run_id, safe='')}{query}")
+
+
+def _program(name: str, version: int | None) -> _Call:
+    rest = "" if version is None else f"/versions/{version}"
+    return _get(f"programs/{quote(name, safe='')}{rest}")
+
+
+def _start(
+    program: str,
+    inputs: Mapping[str, Any] | None,
+    version: int | None,
+    run_id: str | None,
+    labels: Mapping[str, str] | None,
+    seed: int | None,
+) -> _Call:
+    body = {
+        "program": program,
+        "version": version,
+        "inputs": admit(dict(inputs or {}))[0],
+        "run_id": run_id,
+        "labels": dict(labels or {}),
+        "seed": seed,
+    }
+    # so that the same run is joined where the answer to the first attempt was lost
+    headers = {} if run_id is not None else {"Idempotency-Key": str(uuid4())}
+    return _Call("POST", "runs", body, headers)
+
+
+def _decide(run_id: str, path: str, shown: str, answer: str, **more: Any) -> _Call:
+    body = {"run": run_id, "path": path, "shown": shown, "answer": answer, **more}
+    return _Call("POST", "inbox", body, again=False)
+
+
+def _resolve(run_id: str, path: str, shown: str, done: Any, retry: bool, fail: str | None) -> _Call:
+    if retry:
+        return _decide(run_id, path, shown, "resolve", how="retry")
+    if fail is not None:
+        return _decide(run_id, path, shown, "resolve", how="fail", reason=fail)
+    output = canonical(admit(done)[0]).decode()
+    return _decide(run_id, path, shown, "resolve", how="done", output=output)
+
+
+def _sums(by: str, prices: Mapping[str, Any] | None, query: Mapping[str, str]) -> _Call:
+    asked = _query({"by": by, **query})
+    if prices is None:
+        return _get(f"costs?{asked}")
+    told = {
+        name: {part: str(amount) for part, amount in price.items()}
+        if isinstance(price, Mapping)
+        else [str(amount) for amount in price]
+        for name, price in prices.items()
+    }
+    return _Call("POST", f"costs/what-if?{asked}", {"prices": told})
+
+
+def _event(run_id: str, name: str, payload: Any, id: str | None) -> _Call:
+    body = {"name": name, "payload": admit(payload)[0], "id": id}
+    return _Call("POST", _run(run_id, "/events"), body, again=id is not None)
 
 
 def _query(query: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The JSON Schema to which a model is held that can be constrained: it can write no other program."""
+"""The JSON Schema to which a model that can be constrained is held: it writes nothing else."""
 
 from __future__ import annotations
 
