@@ -85,3 +85,23 @@ def test_what_is_bounded_is_taken_to_its_end() -> None:
     assert ledger.llm_calls == 0
     assert ledger.take_tool_calls()
     assert not ledger.take_tool_calls()
+
+
+@pytest.mark.parametrize(
+    ("ledger", "ceilings", "one"),
+    [
+        (Ledger(100), [(3, 0, 1), (3, 0, 1)], True),
+        (Ledger(100, tool_calls=8), [(3, 0, 1), (3, 0, 1)], True),
+        (Ledger(100, tool_calls=9), [(3, 0, 1), (3, 0, 1)], False),  # one more has the first
+        (Ledger(100), [(3, 0, 1), (4, 0, 1)], False),
+        (Ledger(4), [(3, 0, 1), (3, 0, 1)], False),  # scarce
+        (Ledger(100, tokens=10), [(3, 1, 0), (3, 1, 0)], False),
+    ],
+)
+def test_children_that_may_use_the_same_have_one_ledger_between_them(
+    ledger: Ledger, ceilings: list[tuple[int, int, int]], one: bool
+) -> None:
+    given = Shares(ledger, ceilings, len(ceilings))
+    second, first = given.granted(1, None), given.granted(0, None)
+    assert (first is second) == one
+    assert first.steps == (ceilings[0][0] if ledger.steps == 100 else 2)

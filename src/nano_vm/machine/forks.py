@@ -174,9 +174,11 @@ class Fork(Generic[M]):
         earlier = self.children[before] if before >= 0 else None
         # light ones have no ledger, and are there only where no share is in common
         left = None if earlier is None or isinstance(earlier, Light) else earlier.ledger
-        granted = self._granted[number] = self.shares.granted(number, left)
+        granted = self.shares.granted(number, left)
         if bound is not None:
+            granted = granted.copy()
             granted.tighten(bound)
+        self._granted[number] = granted
         return granted.copy()
 
     def adopt(self, ledger: Ledger) -> list[M]:

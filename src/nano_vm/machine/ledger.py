@@ -127,8 +127,10 @@ class Ledger:
     def settle(self, granted: Ledger, left: Ledger) -> None:
         """Charge what a child used of its share."""
         self.steps -= granted.steps - left.steps
-        self.llm_calls = _without(self.llm_calls, granted.llm_calls - left.llm_calls)
-        self.tool_calls = _without(self.tool_calls, granted.tool_calls - left.tool_calls)
+        if self.llm_calls < UNLIMITED:
+            self.llm_calls = max(self.llm_calls - granted.llm_calls + left.llm_calls, 0)
+        if self.tool_calls < UNLIMITED:
+            self.tool_calls = max(self.tool_calls - granted.tool_calls + left.tool_calls, 0)
         self.tokens -= granted.tokens - left.tokens
         self.state -= granted.state - left.state
         if self.cost is not None and granted.cost is not None and left.cost is not None:
@@ -168,7 +170,7 @@ class Shares:
     the call is made: where they are limited they are scarce, among those who call models.
     """
 
-    __slots__ = ("_amounts", "_callers", "_cost", "_ledger", "_scarce", "lanes")
+    __slots__ = ("_amounts", "_callers", "_cost", "_each", "_ledger", "_one", "_scarce", "lanes")
 
     def __init__(
         self, ledger: Ledger, ceilings: Sequence[tuple[int, int, int]], at_once: int
@@ -198,6 +200,8 @@ class Shares:
         common = at_once < count and bool(scarce or ledger.cost is not None)
         self.lanes = at_once if common else count
         """Child n begins when child n - *lanes* has ended."""
+        self._one: bool | None = None  # whether all may use the same, once somebody asks
+        self._each: Ledger | None = None  # what each of them may use then
 
     @property
     def ample(self) -> bool:
@@ -205,9 +209,14 @@ class Shares:
         return not self._scarce and self._cost is None
 
     def granted(self, number: int, left: Ledger | None) -> Ledger:
-        """What child *number* may use; *left* is what the one before it in its lane did not use,
-        None for the first one.
+        """What child *number* may use, which nobody changes: children that may use the same have
+        one ledger between them. *left* is what the one before it in its lane did not use, None for
+        the first one.
         """
+        if self._each is not None:
+            return self._each
+        if self._one is None:
+            self._one = self.ample and all(len(set(own)) == 1 for own in self._amounts.values())
         share = self._ledger.copy()
         for name, amounts in self._amounts.items():
             setattr(share, name, amounts[number])
@@ -221,6 +230,8 @@ class Shares:
             share.cost = (
                 self._cost * sum(self._callers[number :: self.lanes]) / max(sum(self._callers), 1)
             )
+        if self._one:
+            self._each = share
         return share
 
 
