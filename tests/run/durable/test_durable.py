@@ -297,21 +297,23 @@ async def test_a_reconcile_tool_is_asked_instead_of_a_person(host: Host) -> None
 
 
 class Asked:
-    """A reconcile tool that does not know at first; then it says what it is given, once the test
-    lets it, and ``answers`` say how often.
+    """A reconcile tool that does not know; while it has ``answers`` it gives the next of them, each
+    once the test lets it.
     """
 
     def __init__(self, host: Host) -> None:
         self.begun, self.go = asyncio.Event(), asyncio.Event()
-        self.answer: dict[str, Any] | None = None
+        self.answers: list[dict[str, Any]] = []
 
         @tool(effect="read")
         async def asked() -> Any:
-            if self.answer is None:
+            if not self.answers:
                 raise ConnectionError("not today")
             self.begun.set()
             await self.go.wait()
-            return self.answer
+            self.begun.clear()
+            self.go.clear()
+            return self.answers.pop(0)
 
         host.tool("asked", asked)
 
@@ -332,7 +334,7 @@ async def test_what_a_person_says_while_the_reconcile_is_asked_counts_for_more(
     one = program(step("a", "pay", reconcile={"tool": "asked"}), step("b", "read"))
     vm = await killed(host, one, "pay")
     assert (await vm.resume("r")).status is SUSPENDED
-    asked.answer = answer
+    asked.answers = [answer]
     task = asyncio.create_task(vm.resume("r"))
     await asyncio.wait_for(asked.begun.wait(), HANGS_SECONDS)
     other = host.vm()
@@ -360,14 +362,11 @@ async def test_a_word_that_came_before_a_call_was_made_again_is_no_answer_to_its
     )
     vm = await killed(host, one, "pay")
     assert (await vm.resume("r")).status is SUSPENDED
-    asked.answer = {"done": False}
+    asked.answers = [{"done": False}, {"done": True, "output": "of the tool"}]
     asked.go.set()
     host.hang.add("pay")
     task = asyncio.create_task(vm.resume("r"))
     await called(host, "pay")
-    asked.begun.clear()
-    asked.go.clear()
-    asked.answer = {"done": True, "output": "of the tool"}
     await asyncio.to_thread(host.vm().resolve, "r", "a", by="ann", fail="ann says no")
     await asyncio.wait_for(asked.begun.wait(), HANGS_SECONDS)
     asked.go.set()
