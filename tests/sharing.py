@@ -4,6 +4,10 @@ takes longest is begun first.
 All read every module, in one order, and pytest compiles what it has not compiled yet, with its
 asserts rewritten. Who is behind catches up by what the others have written, so that in a fresh
 clone all would compile the same modules at the same time, four times the work.
+
+A process takes over tests of another's, but neither the one that runs nor the next. Campaigns that
+wait for processes to start and to die take a third of a minute each, and at the end of a run all
+other processes would wait for them.
 """
 
 from __future__ import annotations
