@@ -5,8 +5,8 @@ where that is short, else the hash under which `contents` holds it once, however
 Bytes and not a JSON type, because the order of keys is part of a value.
 
 A durable step ends as the next begins, and both are appended together; so a row of a step holds the
-intent that follows it too, which has a number of its own among the rows of the run: it is stored in
-half the time, and in half the room.
+intent that follows it too, which has a number of its own among the rows of the run. That takes a
+fifth less time and room than a row for each.
 """
 
 from __future__ import annotations
