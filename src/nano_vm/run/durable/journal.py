@@ -98,7 +98,6 @@ class Journal:
     nanoseconds since the epoch.
     """
 
-    @collector_paused()
     def __init__(
         self,
         store: Store,
@@ -122,8 +121,9 @@ class Journal:
         # whether calls with an effect are left to a person's word
         self.holds = run.about.get("effects") is False
         self.recorded = recorded_in(run, base_ns)
-        # of what is recorded most is handed over at the first request
-        self.along = collector_paused()(self.recorded.along)
+        self.along = self.recorded.along
+        if run.rows:  # of what is recorded most is handed over at the first request
+            self.along = collector_paused()(self.along)
         self.unsafe: set[str] = set()  # of calls that another owner does not make again
         # calls that were in doubt as the run was claimed, and whose reconcile is asked
         self.reconciling: set[str] = set()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any, NamedTuple, TypeVar
 
 from ...adapters.protocol import Clock
@@ -128,7 +127,10 @@ class Outbox:
         return self._whole()
 
     def _whole(self) -> Append:
-        return reduce(_joined, (given.append for given in self._given))
+        whole = self._given[0].append
+        for given in self._given[1:]:
+            whole = _joined(whole, given.append)
+        return whole
 
     def _send(self) -> None:
         self._under_way = len(self._given)

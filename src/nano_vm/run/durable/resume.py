@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -206,18 +206,20 @@ class Durable(forking.Begins):
         lapses: int,
         origin: Origin | None,
     ) -> Journal:
+        pause = collector_paused if stored.rows else nullcontext
         try:
-            return Journal(
-                self.store,
-                self.lease,
-                stored,
-                recording.base_ns,
-                recording.ops,
-                seal,
-                self.preparer.clock,
-                lapses,
-                origin,
-            )
+            with pause():
+                return Journal(
+                    self.store,
+                    self.lease,
+                    stored,
+                    recording.base_ns,
+                    recording.ops,
+                    seal,
+                    self.preparer.clock,
+                    lapses,
+                    origin,
+                )
         except BaseException:
             self._give_back([recording.run_id])
             raise

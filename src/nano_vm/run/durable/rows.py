@@ -14,7 +14,7 @@ from typing import Any
 from ...language.semantics import CALLS, OUTSIDE
 from ...machine.machine import Machine
 from ...machine.plan import FOREVER, Op
-from ...records.record import Record, full
+from ...records.record import Record, full, request_json
 from ...records.status import StepStatus
 from ...store.records import INTENT, PAUSED, STEP, Row, StoredRun
 from ...values import UNSET
@@ -105,7 +105,7 @@ class Rows:
             status,
             started + base,
             finished + base,
-            UNSET if request is None else record.asked(),
+            UNSET if request is None else request_json(op, request),
             UNSET if output is None else output,
             rest or None,
             self.model_of(record) if op.type == "llm" else None,
