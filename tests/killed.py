@@ -13,14 +13,14 @@ async def die(vm: ExecutionVM, run: asyncio.Task[Any]) -> None:
     """End *vm* and its *run* as a kill would: nothing more is written, and its lease has run out."""
     store, lease = vm.require_store(), vm._durable.lease
 
-    async def refused(*_: Any) -> Any:
+    def refused(*_: Any) -> Any:
         raise LeaseLost("a dead process writes nothing")
 
     lease.pay = lambda: None  # type: ignore[method-assign]
     for journal in vm._durable.journals:
         journal.leaving = True  # no record is made of the cancellation
         journal.store = journal.outbox.store = type(
-            "Dead", (), {"append": refused, "send": lambda *_: None}
+            "Dead", (), {"give": refused, "send": lambda *_: None}
         )()  # type: ignore[assignment]
     run.cancel()
     await asyncio.wait([run])

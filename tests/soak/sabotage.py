@@ -4,7 +4,6 @@ proves nothing.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from nano_vm.machine.plan import ToolOp
 from nano_vm.run.durable import outbox
 from nano_vm.run.durable.journal import Journal
 from nano_vm.run.durable.lease import Lease
-from nano_vm.store.protocol import Append
+from nano_vm.store.protocol import Append, Told
 from nano_vm.store.sql.store import SqlStore
 
 
@@ -28,17 +27,13 @@ def repeat() -> None:
 
 def answer_early() -> None:
     """What is appended is acknowledged before it is durable."""
-    append = SqlStore.append
-    left: list[Any] = []
 
-    def early(self: SqlStore, item: Append) -> asyncio.Future[None]:
-        left.append(append(self, item))
-        left[-1].add_done_callback(lambda future: future.cancelled() or future.exception())
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+    def early(self: SqlStore, item: Append, told: Told) -> None:
+        writing = self.append(item)
+        writing.add_done_callback(lambda future: future.cancelled() or future.exception())
+        told.set_result(None)
 
-    SqlStore.append = early  # type: ignore[method-assign]
+    SqlStore.give = early  # type: ignore[method-assign]
 
 
 def never_look_at_the_lease() -> None:

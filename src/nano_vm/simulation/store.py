@@ -18,7 +18,17 @@ from ..errors import StoreError, VMError
 from ..store.accounts import Amount, Reservation, Shortage, Standing
 from ..store.kept import KeptAnswer
 from ..store.limits import CallLimits, Entered
-from ..store.protocol import ALL_RUNS, PAGE_RUNS, Append, Claim, Cost, Judge, RunFilter, RunPage
+from ..store.protocol import (
+    ALL_RUNS,
+    PAGE_RUNS,
+    Append,
+    Claim,
+    Cost,
+    Judge,
+    RunFilter,
+    RunPage,
+    Told,
+)
 from ..store.protocol import Store as StoreProtocol
 from ..store.records import UNENDED, Message, Row, StoredRun
 from ..store.signing import SigningKey
@@ -57,21 +67,33 @@ class Database:
 class _Write:
     """Something to write, and who waits for it."""
 
-    __slots__ = ("again", "append", "error", "future", "job", "value", "waiter")
+    __slots__ = ("again", "append", "error", "job", "told", "value", "waiter")
 
     def __init__(
         self,
         job: Callable[[], Any],
-        future: asyncio.Future[Any] | None,
+        told: Told | None,
         waiter: Waiter | None,
         *,
         again: bool,
         append: Append | None = None,
     ) -> None:
-        self.job, self.future, self.waiter, self.again = job, future, waiter, again
+        self.job, self.told, self.waiter, self.again = job, told, waiter, again
         self.append = append
         self.value: Any = None
         self.error: BaseException | None = None
+
+
+def _tell(batch: Sequence[_Write]) -> None:
+    """Tell those who wait in an event loop, in one turn of it."""
+    for write in batch:
+        assert write.told is not None
+        if write.told.done():
+            continue
+        if write.error is not None:
+            write.told.set_exception(write.error)
+        else:
+            write.told.set_result(write.value)
 
 
 class SimulatedStore(StoreProtocol):
@@ -146,13 +168,11 @@ class SimulatedStore(StoreProtocol):
             raise write.error
         return write.value
 
-    def _awaited(
-        self, job: Callable[[], Any], *, again: bool, append: Append | None = None
-    ) -> asyncio.Future[Any]:
+    def _awaited(self, job: Callable[[], Any], *, again: bool) -> asyncio.Future[Any]:
         """The same in an event loop."""
         self._reach()
         future = self.process.loop.create_future()
-        self._put(_Write(job, future, None, again=again, append=append))
+        self._put(_Write(job, future, None, again=again))
         return future
 
     def _put(self, write: _Write) -> None:
@@ -213,11 +233,8 @@ class SimulatedStore(StoreProtocol):
         for write in batch:
             if write.waiter is not None:
                 write.waiter.wake()
-            elif write.future is not None and not write.future.done():
-                if write.error is not None:
-                    write.future.set_exception(write.error)
-                else:
-                    write.future.set_result(write.value)
+        if awaited := [write for write in batch if write.told is not None]:
+            self.process.loop.call_soon(_tell, awaited)
 
     # --- a run's life ---
 
@@ -231,18 +248,24 @@ class SimulatedStore(StoreProtocol):
 
     def append(self, item: Append) -> Awaitable[None]:
         """See `Store.append`; a thread waits at once, and gets what is there already."""
-        again = item.after is not None or not item.rows
-        for told in self.database.given:
-            told(self.process, item)
-
-        def job() -> None:
-            self.model.append(item)
-
         if getcurrent() is self.process.main:
-            return self._awaited(job, again=again, append=item)
-        self._reach()
-        self._waited(_Write(job, None, Waiter(self.process), again=again, append=item))
+            future = self.process.loop.create_future()
+            self.give(item, future)
+            return future
+        self._waited(self._writing_of(item, None, Waiter(self.process)))
         return _There()
+
+    def give(self, item: Append, told: Told) -> None:
+        """See `Store.give`."""
+        self._put(self._writing_of(item, told, None))
+
+    def _writing_of(self, item: Append, told: Told | None, waiter: Waiter | None) -> _Write:
+        for given in self.database.given:
+            given(self.process, item)
+        self._reach()
+        again = item.after is not None or not item.rows
+        job = partial(self.model.append, item)
+        return _Write(job, told, waiter, again=again, append=item)
 
     def load(self, run_id: str, *, rows: bool = True) -> StoredRun:
         """See `Store.load`."""

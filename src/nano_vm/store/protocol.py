@@ -57,6 +57,22 @@ class Append:
     project: str = ""
 
 
+class Told(Protocol):
+    """Who learns what became of something given to a store; an `asyncio.Future` is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """It is durable."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """It is not stored."""
+        ...
+
+
 Judge = Callable[[StoredRun, bool], Message]
 
 
@@ -307,6 +323,12 @@ class Store(Protocol):
     def append(self, item: Append) -> Awaitable[None]:
         """Write *item*, after those of the same run that were given before; appends of many runs
         share a transaction. Done when it is durable; called in an event loop.
+        """
+        ...
+
+    def give(self, item: Append, told: Told) -> None:
+        """As `append`; *told* hears of it in that event loop, in the turn in which the answer
+        comes, which saves each step of a run one turn.
         """
         ...
 

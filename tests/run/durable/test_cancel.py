@@ -23,7 +23,7 @@ from nano_vm.replay import replay
 from nano_vm.run.durable import interruption, listener
 from nano_vm.run.durable.listener import Listener
 from nano_vm.run.inbox import Inbox
-from nano_vm.store.protocol import Append, open_store
+from nano_vm.store.protocol import Append, Told, open_store
 from nano_vm.store.records import Message
 from nano_vm.store.signing import SigningKey
 from nano_vm.store.sql.store import SqlStore
@@ -327,11 +327,11 @@ async def test_one_is_cancelled_that_lost_its_process_between_its_last_outcome_a
     ending = asyncio.Event()
 
     class Dying(SqlStore):
-        def append(self, item: Append) -> asyncio.Future[None]:
+        def give(self, item: Append, told: Told) -> None:
             if not ending.is_set() and "finished_ns" in item.update:
                 ending.set()
-                return asyncio.get_running_loop().create_future()
-            return super().append(item)
+            else:
+                super().give(item, told)
 
     async def quick() -> None:
         calls.append("quick")
@@ -381,14 +381,14 @@ async def test_one_that_is_cancelled_as_it_comes_to_wait_is_cancelled(tmp_path: 
     class Late(SqlStore):
         sent = False
 
-        def append(self, item: Append) -> asyncio.Future[None]:
+        def give(self, item: Append, told: Told) -> None:
             if not self.sent and any(row.type == "approval" for row in item.rows):
                 self.sent = True
                 self.send("r", Message("cancel", "", {}, "ann", time.time_ns()))
                 assert vm._durable is not None
                 for journal in vm._durable.journals:
                     journal.interruption.stop()
-            return super().append(item)
+            super().give(item, told)
 
     vm = ExecutionVM(store=Late(f"sqlite:///{tmp_path / 'late.db'}"))
     asks = {"id": "ask", "type": "approval", "role": "boss", "show": {}}

@@ -18,7 +18,7 @@ from nano_vm.records.status import StepStatus
 from nano_vm.replay import replay
 from nano_vm.run.durable.journal import PILE_ROWS
 from nano_vm.run.durable.stored import trace_of
-from nano_vm.store.protocol import Append
+from nano_vm.store.protocol import Append, Told
 from nano_vm.store.records import INTENT, STEP, Row, StoredRun
 from nano_vm.store.seals import seal_of
 from nano_vm.store.sql.store import SqlStore
@@ -102,19 +102,20 @@ async def test_a_read_after_an_effect_waits_for_its_outcome(
     """Else a finished effect would be in doubt after a crash in the next call, which may take
     long.
     """
-    append, given, done = SqlStore.append, [], []
+    give, given, done = SqlStore.give, [], []
 
-    def noted(self: SqlStore, item: Append) -> asyncio.Future[None]:
-        writing = append(self, item)
+    def noted(self: SqlStore, item: Append, told: Told) -> None:
+        writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        writing.add_done_callback(lambda _: told.set_result(None))
         given.append(([(row.kind, row.path) for row in item.rows], writing))
-        return writing
+        give(self, item, writing)
 
     @tool(effect="read")
     async def peek() -> int:
         done.extend((paths, writing.done()) for paths, writing in given)
         return 1
 
-    monkeypatch.setattr(SqlStore, "append", noted)
+    monkeypatch.setattr(SqlStore, "give", noted)
     vm = host.vm()
     vm.register_tool("peek", peek)
     await vm.run(program(step("p", "pay"), step("r", "peek")))
@@ -127,15 +128,14 @@ async def test_what_follows_a_lost_append_is_not_stored_without_it(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vm = host.vm()
-    append, failed = SqlStore.append, []
+    give, failed = SqlStore.give, []
 
-    def failing(self: SqlStore, item: Append) -> asyncio.Future[None]:
+    def failing(self: SqlStore, item: Append, told: Told) -> None:
         if any(row.path == "s3" for row in item.rows) and not failed:
             failed.append(item)
-            lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            lost.set_exception(StoreError("the disk is full"))
-            return lost
-        return append(self, item)
+            told.set_exception(StoreError("the disk is full"))
+        else:
+            give(self, item, told)
 
     # each read waits a little, so that most records are appends of their own
     @tool(effect="read")
@@ -144,7 +144,7 @@ async def test_what_follows_a_lost_append_is_not_stored_without_it(
         return 1
 
     vm.register_tool("slow", slow)
-    monkeypatch.setattr(SqlStore, "append", failing)
+    monkeypatch.setattr(SqlStore, "give", failing)
     work = program(*(step(f"s{number}", "slow") for number in range(8)), step("p", "pay"))
     with pytest.raises(StoreError, match="the disk is full"):
         await vm.run(work, run_id="r")

@@ -134,23 +134,29 @@ class Outbox:
 
     def _send(self) -> None:
         self._under_way = len(self._given)
-        writing = asyncio.ensure_future(self.store.append(self._whole()))
-        writing.add_done_callback(self._answered)
+        try:
+            self.store.give(self._whole(), self)
+        except StoreError as error:  # it was closed
+            self.set_exception(error)
 
-    def _answered(self, writing: asyncio.Future[None]) -> None:
+    def done(self) -> bool:
+        """See `Told`: an answer is always waited for."""
+        return False
+
+    def set_result(self, _: None) -> None:
+        """See `Told`."""
         count, self._under_way = self._under_way, 0
-        if writing.cancelled():  # the event loop ends
-            return
-        error = writing.exception()
-        if error is None:
-            self._patience = None
-            done, self._given = self._given[:count], self._given[count:]
-            for given in done:
-                if not given.stored.done():
-                    given.stored.set_result(None)
-            if self._given:
-                self._send()
-            return
+        self._patience = None
+        done, self._given = self._given[:count], self._given[count:]
+        for given in done:
+            if not given.stored.done():
+                given.stored.set_result(None)
+        if self._given:
+            self._send()
+
+    def set_exception(self, error: BaseException) -> None:
+        """See `Told`."""
+        self._under_way = 0
         if not isinstance(error, StoreError):
             error = StoreError(f"could not be stored: {error_named(error)}")
         self._patience = self._patience or Patience(self.clock)

@@ -39,6 +39,7 @@ from ..protocol import (
     RunState,
     Sums,
     TableStore,
+    Told,
     Transaction,
     checked_groups,
 )
@@ -199,7 +200,13 @@ class SqlStore(TableStore):
 
     def append(self, item: Append) -> asyncio.Future[None]:
         """See `Store.append`."""
-        return self.writer.append(item)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.writer.give(item, future)
+        return future
+
+    def give(self, item: Append, told: Told) -> None:
+        """See `Store.give`."""
+        self.writer.give(item, told)
 
     @property
     def one_machine(self) -> bool:

@@ -24,7 +24,7 @@ from ... import forking
 from ...errors import LeaseLost, StoreError, VMError
 from ...values import error_named
 from ..encryption import StoreKeys
-from ..protocol import Append
+from ..protocol import Append, Told
 from ..receipts import HAS_ENDED, Entry
 from ..records import ENDED
 from ..signing import SigningKey
@@ -261,21 +261,22 @@ class Writer:
 
     # --- any thread ---
 
-    def append(self, append: Append) -> asyncio.Future[None]:
-        """Called in an event loop; the future is done when *append* is durable, which cancelling it
-        does not prevent.
+    def give(self, append: Append, told: Told) -> None:
+        """Called in an event loop, in which *told* hears when *append* is durable; that it does not
+        wait any more does not prevent this.
         """
-        return self._awaited(None, append)
+        loop = asyncio.get_running_loop()
+        self._put(_Item(self.database.keys, None, append, told, loop))
 
     def job(self, job: Job) -> asyncio.Future[Any]:
         """`submit`, in an event loop."""
-        return self._awaited(job, None)
+        return self._awaited(job)
 
     def creation(self, job: Job, run_id: str) -> asyncio.Future[Any]:
         """Run *job*, which makes the run *run_id* and takes no other lock; called in an event
         loop.
         """
-        return self._awaited(job, None, run_id)
+        return self._awaited(job, run_id)
 
     def submit(self, job: Job, *, again: bool = False) -> Future[Any]:
         """Run *job* in a transaction; it may run again if that one fails. *again* says that who
@@ -296,12 +297,10 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _awaited(
-        self, job: Job | None, append: Append | None, order: str | None = None
-    ) -> asyncio.Future[Any]:
+    def _awaited(self, job: Job, order: str | None = None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._put(_Item(self.database.keys, job, append, future, loop, order))
+        self._put(_Item(self.database.keys, job, None, future, loop, order))
         return future
 
     def _put(self, item: _Item) -> None:
