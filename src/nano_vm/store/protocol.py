@@ -299,8 +299,8 @@ nobody waiting.
 
 
 class Store(Protocol):
-    """Keeps runs. Every method but `append` blocks, and is quick; all may be called from any
-    thread. With a ``signer``, what is written through this object is signed.
+    """Keeps runs. Every method but `append` and `give` blocks, and is quick; all may be called from
+    any thread. With a ``signer``, what is written through this object is signed.
 
     Errors are `StoreError` (nothing was changed), `LeaseLost` (another owner has the run) and
     `UnknownRun`.
