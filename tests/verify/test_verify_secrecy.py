@@ -752,6 +752,18 @@ def test_implicit_flows_are_refused_on_request(name: str) -> None:
     assert set(refused(verified(document, REFUSING))) == places
 
 
+def test_an_answer_that_no_path_asks_for_gives_nothing_away() -> None:
+    schema = {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}}, "required": ["kind"]}
+    asked = {"type": "llm", "model": "local", "prompt": "$iban", "output_schema": schema}
+    steps = [
+        {**asked, "id": "say", "output_key": "k", "next": "out"},
+        {**asked, "id": "lost", "output_key": "k"},
+        tool_step("out", "post", text="$k.kind"),
+    ]
+    (released,) = verified({"steps": steps, "output": "done"}).released
+    assert released.answers == 2, "each writer may have either schema"
+
+
 # --- one program under two policies ---------------------------------------------------------------
 
 

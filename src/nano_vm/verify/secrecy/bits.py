@@ -70,7 +70,8 @@ class Bits:
             slot, path = names.load(ref)
             numbers = [choices(schema, path) or 1 for schema in self.graph.shapes[vertex]]
             each = sum(log2(number + ref.optional) for number in numbers)
-            nodes = (self._nodes[id(names), step.id] for step, _ in names.writers[slot])
+            # of a step that no path reaches there is no node
+            nodes = (self._nodes.get((id(names), step.id), ()) for step, _ in names.writers[slot])
             often = sum(times(node) for several in nodes for node in several)
             bits[vertex, path] = max(bits.get((vertex, path), 0.0), often * each)
         return sum(bits.values())
