@@ -321,7 +321,7 @@ async def test_what_was_said_is_in_spans_only_on_request(monkeypatch: pytest.Mon
     redaction = Redaction(fields=["Pass-Word"], patterns=[r"\d{4}-\d{4}"])
     hidden = await said(content=True, redaction=redaction)
     assert "my card is [redacted]" in hidden
-    assert "4000" not in hidden
+    assert "4000-" not in hidden
     assert "hunter2" not in hidden
 
 
@@ -546,6 +546,6 @@ def test_the_example_sends_a_run_without_what_is_redacted(
     )
     text = str(receiver.requests)
     assert "It arrived broken. My card is [redacted]." in text
-    assert "4000" not in text
+    assert "4000-" not in text  # the digits alone may be those of a time
     logging.getLogger("nano_vm").handlers.clear()
     logging.getLogger("nano_vm").setLevel(logging.NOTSET)
