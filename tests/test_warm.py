@@ -18,12 +18,13 @@ from patience import HANGS_SECONDS
 FACTS = """
 import atexit, gc, json, os, random, signal, sys, threading, time
 took = time.process_time()
+def annotated(x: int): ...
 streams = [(s.name, s.buffer.name, s.encoding, s.errors, s.mode, s.newlines, s.isatty(),
             s.line_buffering, s.write_through, s.fileno(), s.seekable())
            for s in (sys.stdin, sys.stdout, sys.stderr)]
 print(json.dumps({
     "argv": sys.argv, "orig_argv": sys.orig_argv, "path": sys.path, "flags": str(sys.flags),
-    "warnings": sys.warnoptions, "name": __name__,
+    "warnings": sys.warnoptions, "annotations": str(annotated.__annotations__), "name": __name__,
     "environment": dict(os.environ), "folder": os.getcwd(), "own streams":
     [sys.stdin is sys.__stdin__, sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
     "streams": streams, "parent": os.getppid(), "session": os.getsid(0), "group": os.getpgid(0),
@@ -150,3 +151,10 @@ def test_an_orphan_of_a_test_is_not_left_to_it() -> None:
     status = Path(f"/proc/{orphan}/stat").read_text().rpartition(")")[2].split()
     os.kill(orphan, signal.SIGKILL)
     assert int(status[1]) != os.getpid()
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_all_processes_ends_no_later_start() -> None:
+    assert warm.run([sys.executable, "-c", "pass"]).returncode == 0
+    os.kill(warm._forked(warm.COMMANDS).process.pid, signal.SIGINT)
+    assert warm.run([sys.executable, "-c", "pass"]).returncode == 0
