@@ -7,12 +7,15 @@ clone all would compile the same modules at the same time, four times the work.
 
 A process takes over tests of another's, but neither the one that runs nor the next. Campaigns that
 wait for processes to start and to die take a third of a minute each, and at the end of a run all
-other processes would wait for them.
+other processes would wait for them. One process that began with all of them would run them one
+after another, so each begins with its share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,24 @@ def pytest_collection(session: pytest.Session) -> None:
             pytest.Module.from_parent(session, path=file).obj
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: LONGEST.isdisjoint(item.path.parts))
+    """Last, since the parts are those of what is run: `-m` and `-k` leave some out."""
+    worker: dict[str, object] | None = getattr(config, "workerinput", None)
+    if worker is not None:
+        items[:] = shared(items, int(str(worker["workercount"])))
+
+
+def shared(items: Sequence[pytest.Item], count: int) -> list[pytest.Item]:
+    """All in an order in which each of *count* equal parts begins with its share of what takes
+    longest: ``--dist worksteal`` gives each process one such part.
+    """
+    longest = [item for item in items if not LONGEST.isdisjoint(item.path.parts)]
+    others = iter([item for item in items if LONGEST.isdisjoint(item.path.parts)])
+    found: list[pytest.Item] = []
+    for number in range(count):
+        size = (len(items) - len(found)) // (count - number)  # as xdist has it
+        own = longest[number::count]
+        found += own
+        found += islice(others, max(0, size - len(own)))
+    return found

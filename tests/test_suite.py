@@ -9,8 +9,11 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import sharing
 
 TESTS = Path(__file__).parent
 
@@ -157,22 +160,60 @@ def test_each_process_begins_with_modules_of_its_own(tmp_path: Path) -> None:
 
 
 RUN = """
-def test_one(request):
+import os
+
+import pytest
+
+def ran(request):
     with open("run.txt", "a") as file:
-        print(request.path.stem, file=file)
+        print(os.environ["PYTEST_XDIST_WORKER"], request.path.stem, file=file)
+
+@pytest.mark.parametrize("number", range({many}))
+def test_many(request, number):
+    ran(request)
+
+@pytest.mark.parametrize("number", range(10))
+def test_left_out(number):
+    pass
 """
 
 
 @pytest.mark.slow
 def test_what_takes_longest_is_run_first(tmp_path: Path) -> None:
+    """By each process its share, of what is run at all."""
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["sharing"]')
     (tmp_path / "soak").mkdir()
-    for name in ("test_a", "test_kills", "soak/test_b"):
-        (tmp_path / f"{name}.py").write_text(RUN)
-    done = run_in(tmp_path, "-n1", "test_a.py", "test_kills.py", "soak")
-    assert done.returncode == 0, done.stdout
-    order = (tmp_path / "run.txt").read_text().split()
-    assert order == ["test_kills", "test_b", "test_a"]
+    for name, many in (("test_a", 9), ("test_kills", 1), ("soak/test_b", 1)):
+        (tmp_path / f"{name}.py").write_text(RUN.format(many=many))
+    for processes, first in (
+        ("1", [["test_kills", "test_b"]]),
+        ("2", [["test_b"], ["test_kills"]]),
+    ):
+        (tmp_path / "run.txt").unlink(missing_ok=True)
+        given = ("test_a.py", "test_kills.py", "soak", "-k", "many")
+        done = run_in(tmp_path, "-n", processes, "--dist", "worksteal", *given)
+        assert done.returncode == 0, done.stdout
+        lines = [line.split() for line in (tmp_path / "run.txt").read_text().splitlines()]
+        assert len(lines) == 11
+        workers = {worker for worker, _ in lines}
+        orders = [[name for by, name in lines if by == worker] for worker in workers]
+        assert sorted(order[: len(first[0])] for order in orders) == first
+
+
+@pytest.mark.parametrize(("few", "many"), [(0, 7), (7, 0), (3, 1), (1, 3), (5, 9), (9, 20)])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_each_process_has_its_share_of_what_takes_longest(few: int, many: int, count: int) -> None:
+    paths = [Path("a.py")] * many + [Path("soak", f"{number}.py") for number in range(few)]
+    items: Any = [SimpleNamespace(path=path, number=n) for n, path in enumerate(paths)]
+    order: Any = sharing.shared(items, count)
+    assert sorted(item.number for item in order) == list(range(few + many))
+    shares = []
+    for left in range(count, 0, -1):  # as xdist gives them out
+        size = len(order) // left
+        shares.append(["soak" in item.path.parts for item in order[:size]])
+        del order[:size]
+    assert all(share == sorted(share, reverse=True) for share in shares)
+    assert max(map(sum, shares)) - min(map(sum, shares)) <= 1
 
 
 SLOW_TO_IMPORT = re.compile(
