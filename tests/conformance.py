@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from random import Random
@@ -503,6 +503,46 @@ def differences(views: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 ARCHIVE = frozenset({"erase", "prune", "reopen"})
 """Operations of an `Archive`, which not every `Store` is."""
+
+ANSWERS = {
+    ("create", True),
+    ("create", False),
+    ("append", "stored"),
+    ("append", "StoreError"),
+    ("append", "LeaseLost"),
+    ("append", "UnknownRun"),
+    ("end", "stored"),
+    ("suspend", "stored"),
+    ("repeat", "nothing"),
+    ("repeat", type(None)),
+    ("claim", dict),
+    ("send", "StoreError"),
+    ("decide", tuple),
+    ("decide", "StoreError"),
+    ("post", tuple),
+    ("deliver", list),
+    ("reserve", "reserved"),
+    ("reserve", dict),
+    ("settle", type(None)),
+    ("erase", True),
+    ("erase", "StoreError"),
+    ("prune", tuple),
+}
+"""What histories are to do, with what must be answered: by its word, or by its type."""
+
+
+def answers(
+    make: Callable[[], Any], seeds: Iterable[int], without: Collection[str] = frozenset()
+) -> set[tuple[str, Any]]:
+    """What the histories of *seeds* together do to a store, and what it answers."""
+    said: set[tuple[str, Any]] = set()
+    for seed in seeds:
+        subject = Subject(make, kept=False)
+        for operation in history(seed, LENGTH, without):
+            found = subject.do(operation)
+            said.add((operation.name, found if isinstance(found, str | bool) else type(found)))
+        subject.store.close()
+    return said
 
 
 def hold(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 
 import pytest
 from campaigns import first
-from conformance import LENGTH, Operation, Subject, differences, history, hold
+from conformance import ANSWERS, LENGTH, Operation, Subject, answers, differences, history, hold
 from postgres import PostgresServer
 
 from nano_vm.store.protocol import open_store
 from nano_vm.store.sql.store import SqlStore
 
-SEEDS = 8
+TRIED = first(3, (0, 1, 6, 2, 3, 4, 5, 7))
+"""Seeds of histories; the first three together do all there is to do."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def subjects(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[st
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("seed", first(3, range(SEEDS)))
+@pytest.mark.parametrize("seed", TRIED)
 def test_stores_that_are_told_the_same_hold_the_same(
     subjects: dict[str, Subject], seed: int
 ) -> None:
@@ -62,39 +62,9 @@ def test_what_one_exports_the_others_take_in(subjects: dict[str, Subject]) -> No
 
 @pytest.mark.slow
 def test_histories_do_all_there_is_to_do() -> None:
-    """Each operation is done, with each of its answers."""
-    said: Counter[tuple[str, Any]] = Counter()
-    for seed in range(SEEDS):
-        subject = Subject(lambda: open_store("sqlite://"), kept=False)
-        for operation in history(seed, LENGTH):
-            found = subject.do(operation)
-            said[operation.name, found if isinstance(found, str | bool) else type(found)] += 1
-        subject.store.close()
-    expected = {
-        ("create", True),
-        ("create", False),
-        ("append", "stored"),
-        ("append", "StoreError"),
-        ("append", "LeaseLost"),
-        ("append", "UnknownRun"),
-        ("end", "stored"),
-        ("suspend", "stored"),
-        ("repeat", "nothing"),
-        ("repeat", type(None)),
-        ("claim", dict),
-        ("send", "StoreError"),
-        ("decide", tuple),
-        ("decide", "StoreError"),
-        ("post", tuple),
-        ("deliver", list),
-        ("reserve", "reserved"),
-        ("reserve", dict),
-        ("settle", type(None)),
-        ("erase", True),
-        ("erase", "StoreError"),
-        ("prune", tuple),
-    }
-    assert expected <= set(said), expected - set(said)
+    """Each operation is done, with each of its answers, by those that are tried now together."""
+    found = answers(lambda: open_store("sqlite://"), TRIED)
+    assert found >= ANSWERS, ANSWERS - found
 
 
 class Forgetful(SqlStore):
