@@ -40,7 +40,7 @@ from nano_vm.store.sql.store import SqlStore
 
 from .checks import examine
 from .frozen import SHORT
-from .life import Place, concluded, settle_in_doubt
+from .life import Place, concluded, server_in, settle_in_doubt
 from .points import Points, Shared
 from .programs import tools
 
@@ -502,8 +502,7 @@ def campaign(folder: Path, kind: str, *, flips: int, every: int) -> dict[str, An
         rows = asyncio.run(suffer_all(place, every, faults))
         rows += [torn(folder, 1, faults), corrupted(folder, 2, flips, faults)]
     else:
-        (folder / "postgres").mkdir()
-        server = PostgresServer(folder / "postgres")
+        server = server_in(folder)
         try:
             place = PostgresBench(folder / "runs", server.database())
             place.server = server

@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from in_memory import folder_in_memory
 from postgres import PostgresServer
 
 from nano_vm import ExecutionVM, VMError
@@ -83,6 +84,14 @@ def warm(place: Place) -> None:
         vm.verify(program)
 
 
+def server_in(folder: Path) -> PostgresServer:
+    """A PostgreSQL of a campaign, its log in *folder*. Its data is where that of all tests is, and
+    not in a campaign's folder: if the campaign is killed, the next server removes it.
+    """
+    (folder / "postgres").mkdir()
+    return PostgresServer(folder / "postgres", home=folder_in_memory())
+
+
 @contextmanager
 def database(folder: Path, url: str) -> Iterator[str]:
     """The URL of an empty database: *url* itself, or where that says only ``sqlite`` or
@@ -91,8 +100,7 @@ def database(folder: Path, url: str) -> Iterator[str]:
     if url == "sqlite":
         yield f"sqlite:///{folder / 'runs.db'}"
     elif url == "postgres":
-        (folder / "postgres").mkdir()
-        server = PostgresServer(folder / "postgres")
+        server = server_in(folder)
         try:
             yield server.database()
         finally:

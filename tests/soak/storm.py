@@ -32,7 +32,7 @@ from nano_vm.store.sql.store import SqlStore
 
 from .checks import examine
 from .kill import MOST_FAULTS, Campaign
-from .life import Place, concluded, warm
+from .life import Place, concluded, server_in, warm
 from .points import Points
 from .sabotage import SABOTAGE
 
@@ -180,8 +180,7 @@ def campaign(
     server = None
     url = f"sqlite:///{folder / 'runs.db'}"
     if kind == "postgres":
-        (folder / "postgres").mkdir()
-        server = PostgresServer(folder / "postgres")
+        server = server_in(folder)
         url = server.database()
     try:
         place = Coast(folder, url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import warm
 from in_memory import folder_in_memory
-from postgres import programs
+from postgres import _remove_left_behind, programs
 from processes import identity, lives
 
 from . import page, wires
@@ -84,6 +85,31 @@ def test_runs_survive_kills() -> None:
 def test_runs_survive_kills_on_postgresql() -> None:
     result = as_it_must_be(soak("kill", "--kills", "10", "--seed", "4", "--url", "postgres"))
     assert result["kills"] >= 10
+
+
+SERVING = """
+import sys
+from pathlib import Path
+from soak.life import server_in
+server = server_in(Path(sys.argv[1]))
+print(server.data.parent, flush=True)
+input()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("server")
+def test_of_a_campaign_that_is_killed_the_next_server_removes_the_data(
+    temporary: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", SERVING, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with warm.Popen(command, cwd=TESTS, stdin=pipe, stdout=pipe, text=True) as process:
+        data = Path(process.stdout.readline().strip())  # type: ignore[union-attr]
+        process.kill()
+    assert data.exists()
+    _remove_left_behind(folder_in_memory() or temporary)
+    assert not data.exists()
 
 
 @pytest.mark.slow
