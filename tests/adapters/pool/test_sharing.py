@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Awaitable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -206,18 +207,21 @@ async def _calls(store: str, limit: int, at_once: int) -> Provider:
     """What a provider sees of three processes that make eight calls each."""
     provider = Provider("m", latency=constant(0.05))
     paths = [str(Path(__file__).parent), *(path for path in sys.path if path)]
+    code = textwrap.dedent(WORKS)
+    processes = []
     async with fleet(provider):
-        arguments = [provider.url, store, str(limit), str(at_once)]
-        processes = [
-            warm.Popen(
-                [sys.executable, "-c", textwrap.dedent(WORKS), *arguments],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(3)
-        ]
-        said = [await asyncio.to_thread(process.communicate) for process in processes]
+        with ExitStack() as ending:
+            for _ in range(3):
+                process = await asyncio.to_thread(
+                    warm.Popen,
+                    [sys.executable, "-c", code, provider.url, store, str(limit), str(at_once)],
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                processes.append(ending.enter_context(process))
+                ending.callback(process.kill)
+            said = [await asyncio.to_thread(process.communicate) for process in processes]
     assert [out.strip() for out, _ in said] == ["success None"] * 3
     assert provider.calls == 24
     return provider
@@ -243,6 +247,24 @@ def test_without_a_store_each_process_has_its_limits_for_itself() -> None:
     """So what the tests above see comes of the store."""
     provider = asyncio.run(_calls("", 8, 8))
     assert provider.most_in(1.0) > 8
+
+
+@pytest.mark.slow
+def test_where_one_process_cannot_be_started_the_others_are_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    popen, started = warm.Popen, []
+
+    def start(*given: Any, **options: Any) -> Any:
+        if len(started) == 2:
+            raise OSError("no more processes")
+        started.append(popen(*given, **options))
+        return started[-1]
+
+    monkeypatch.setattr(warm, "Popen", start)
+    with pytest.raises(OSError, match="no more processes"):
+        asyncio.run(_calls("", 8, 3))
+    assert [process.returncode is None for process in started] == [False, False]
 
 
 # --- a pool among others --------------------------------------------------------------------------
