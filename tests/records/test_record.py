@@ -22,7 +22,7 @@ from nano_vm.records.record import (
     full,
 )
 from nano_vm.records.status import StepStatus, TraceStatus
-from nano_vm.records.usage import LLMUsage
+from nano_vm.records.usage import MAX_COUNT, LLMUsage
 
 texts = st.text(max_size=5)
 values = st.recursive(
@@ -51,6 +51,17 @@ records = st.builds(
     st.none() | usages,
     st.none() | st.dictionaries(texts.filter(lambda key: key != "children"), values, max_size=3),
 )
+
+
+@pytest.mark.parametrize("name", LLMUsage().__slots__)
+def test_a_usage_is_plausible_where_each_of_its_counts_is(name: str) -> None:
+    if name == "cost_usd":  # no count
+        assert LLMUsage(cost_usd=Decimal(10**12)).plausible
+        return
+    for count in (0, 1, MAX_COUNT):
+        assert LLMUsage(**{name: count}).plausible
+    for none in (-1, MAX_COUNT + 1, True, 1.0, "1", None, Decimal(1)):
+        assert not LLMUsage(**{name: none}).plausible
 
 
 @pytest.mark.slow
