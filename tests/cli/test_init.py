@@ -27,6 +27,7 @@ from patience import HANGS_SECONDS
 from nano_vm.adapters import hostfile
 from nano_vm.adapters.hostfile import read_project
 from nano_vm.cli import main
+from nano_vm.cli.commands import init
 from nano_vm.cli.commands.init import ALWAYS, NEXT
 from nano_vm.cli.schemas import MADE_BY
 from nano_vm.language.reader import read_text
@@ -218,6 +219,47 @@ def test_a_project_that_is_interrupted_is_not_half_made(
         signal.signal(signal.SIGTERM, before)
     assert code == 0
     assert moments > 10  # files and folders
+
+
+@pytest.mark.parametrize("why", ["a signal", "no room"])
+@pytest.mark.parametrize("remove", ["unlink", "rmdir"])
+def test_a_signal_does_not_interrupt_the_removal_of_a_project_that_is_not_made(
+    remove: str,
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Who does not see a Ctrl-C do anything sends another."""
+    removed, write = getattr(Path, remove), init._write
+    signals = 0
+
+    def removed_and_signalled(path: Path, **options: bool) -> None:
+        nonlocal signals
+        signals += 1
+        signal.raise_signal(signal.SIGINT)
+        removed(path, **options)
+
+    def written_and_ended(file: Path, data: bytes, begun: list[Path]) -> None:
+        write(file, data, begun)
+        if file.name == "program.yaml":
+            if why == "no room":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, remove, removed_and_signalled)
+        patch.setattr(init, "_write", written_and_ended)
+        code = main(["init", "new/er"])
+    said = capsys.readouterr().err
+    if why == "no room":
+        assert (code, said) == (2, "nano-vm: cannot write to new/er: No space left on device\n")
+    else:
+        assert code == 128 + signal.SIGINT
+        assert said == "nano-vm: interrupted: nothing is left of the project\n"
+    assert signals >= 2
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("remove", ["unlink", "rmdir"])

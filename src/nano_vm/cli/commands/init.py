@@ -129,18 +129,19 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> int | None:
     comes, whose number is given back.
     """
     begun: list[Path] = []
-    try:
-        with noted_signals() as received:
+    with noted_signals() as received:  # until it is removed: a second Ctrl-C leaves nothing either
+        try:
             for name, data in files.items():
                 _write(folder / name, data, begun)
                 if received:
                     break
-    except BaseException:
-        _remove(begun)
-        raise
-    if received:
-        _remove(begun)
-    return received[0] if received else None
+        except BaseException:
+            _remove(begun)
+            raise
+        signalled = received[0] if received else None
+        if signalled is not None:
+            _remove(begun)
+    return signalled
 
 
 def _write(file: Path, data: bytes, begun: list[Path]) -> None:
