@@ -184,6 +184,24 @@ def completed(line: str, folder: Path, **env: str) -> list[str]:
     return done.stdout.split()
 
 
+def test_a_shell_completes_each_option_that_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for ending in ("yaml", "test.yaml", "py"):
+        Path(f"a.{ending}").touch()
+    named = [
+        (context, option)
+        for context in CONTEXTS
+        for option in context.command.params
+        if option.metavar == "FILE"
+    ]
+    assert len(named) > 20
+    for context, option in named:
+        offered = option.shell_complete(context, "a")
+        assert offered, f"{context.command_path} {option.opts[0]}"
+
+
 @pytest.mark.slow
 def test_a_shell_completes_commands_options_and_values(tmp_path: Path) -> None:
     (tmp_path / "refund.yaml").write_text(

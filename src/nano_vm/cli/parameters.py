@@ -443,6 +443,7 @@ takes_recorded = together(
         "program_file",
         metavar="FILE",
         help="the program of a trace; NAME=FILE for one that it calls by name",
+        shell_complete=completion.programs,
     ),
 )
 """A run that was recorded, and its program."""

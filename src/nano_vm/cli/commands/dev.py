@@ -65,10 +65,11 @@ def dev(options: Options) -> int:
     if options.once:
         return _round(options)
     from ..signals import noted_signals
+    from ..stdin import STDIN
     from ..watching import Watch, watch
 
     program = Path(options.program)
-    if options.program == "-":
+    if options.program == STDIN:
         raise UsageFault("dev watches a file, and standard input is none")
     if os.path.isdir(program):
         raise UsageFault(f"{program} is a folder; name the program in it")

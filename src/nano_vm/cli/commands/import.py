@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from .. import completion
 from ..faults import FAILED, OK
-from ..grammar import Options, argument, command, option
+from ..grammar import Options, argument, command
 from ..output import emit, emit_json, note, say, write_file
-from ..parameters import takes_json
+from ..parameters import file_option, takes_json
 from ..text import safe
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ nano-vm import order.asl.json --json | jq .findings
     help="a state machine, or a flow of Prompt flow, in JSON or YAML (- is standard input)",
     shell_complete=completion.files,
 )
-@option("-o", "--output", metavar="FILE", help="write the program there, not to stdout")
+@file_option("-o", "--output", help="write the program there, not to stdout")
 @takes_json("print the program with the findings and the tools as JSON")
 def import_(options: Options) -> int:
     """

@@ -51,6 +51,7 @@ nano-vm ui --port 8643 --no-browser   (of the store that NANO_VM_STORE names)
     "program_file",
     metavar="FILE",
     help="the program of traces; NAME=FILE for one that it calls by name",
+    shell_complete=completion.programs,
 )
 @takes_host
 @takes_rules
