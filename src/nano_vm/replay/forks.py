@@ -7,6 +7,7 @@ Rule: no call that has an effect is made because of a fork, unless its caller sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -282,6 +283,10 @@ class ForkJournal:
         if machine.side_call == "reconcile":
             return machine.resume(NotCalled(HELD), now)
         return machine.resume(Suspended(), now)
+
+    def rest(self, machine: Machine) -> AbstractContextManager[bool]:
+        """Nothing stops the fork but its caller."""
+        return nullcontext(True)
 
     async def reconciled(self, machine: Machine) -> None:
         """Nobody says anything meanwhile."""

@@ -12,6 +12,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from ..adapters.contract import Adapter, answer_parts, completed, plain_answer
@@ -62,6 +63,10 @@ call of a model.
 """
 
 
+_WAITS = nullcontext(True)
+"""Around a wait that nothing but its own run can cut off."""
+
+
 class Abandoned(BaseException):
     """The run is no longer this process's to drive. Not an `Exception`: no handler of a tool's
     failure may take it.
@@ -79,6 +84,10 @@ class Journal(Protocol):
         """The request that follows, where the outcome of *op* is known already; None where it is to
         be made.
         """
+        ...
+
+    def rest(self, machine: Machine) -> AbstractContextManager[bool]:
+        """Entered for the wait before another attempt, which may be cut off: whether to wait."""
         ...
 
     async def reconciled(self, machine: Machine) -> None:
@@ -186,6 +195,8 @@ class Driver:
                 shared.settle(machine)
             called = False
             try:
+                if machine.delay_seconds:
+                    await self.wait(machine, lane)
                 if journal is not None:
                     lane.op, lane.until = None, FOREVER
                     following = await journal.before(machine, op, read())
@@ -194,8 +205,6 @@ class Driver:
                         continue
                 if notifier is not None and notifier.begins and self.begins(machine, op):
                     notifier.step_started(machine, op)
-                if machine.delay_seconds:
-                    await self.wait(machine, lane)
                 way = op.straight
                 if way in ways and (way != ASKED or machine.handed is not None):
                     if journal is not None:
@@ -325,10 +334,10 @@ class Driver:
         lane.op, lane.until = None, machine.deadline
         self.dog.arm(lane.until)
         seconds, machine.delay_seconds = machine.delay_seconds, 0.0
-        await self.clock.sleep(seconds)
+        with self.journal.rest(machine) if self.journal is not None else _WAITS as waits:
+            if waits:
+                await self.clock.sleep(seconds)
         machine.now = self.now()
-        if self.journal is not None:
-            self.journal.check()
 
     def stopped(
         self, machine: Machine, lane: Lane, value: Any, usage: LLMUsage | None = None

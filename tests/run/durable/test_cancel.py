@@ -18,9 +18,9 @@ from patience import HANGS_SECONDS
 from postgres import url_of
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
-from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun
+from nano_vm.errors import AlreadyDecided, StoreError, ToolError, UnknownRun
 from nano_vm.replay import replay
-from nano_vm.run.durable import interruption, listener
+from nano_vm.run.durable import interruption, listener, worker
 from nano_vm.run.durable.listener import Listener
 from nano_vm.run.inbox import Inbox
 from nano_vm.store.protocol import Append, Told, open_store
@@ -555,3 +555,102 @@ async def test_one_that_nobody_trusted_recorded_does_not_hide_the_next(host: Hos
     )
     assert (await asyncio.wait_for(driving, HANGS_SECONDS)).status is CANCELLED
     store.close()
+
+
+# --- the wait before another attempt ---
+
+
+LONG = {"max_retries": 2, "retry": {"delay_seconds": 3600, "max_delay_seconds": 3600}}
+
+
+class Failing:
+    """VMs with a tool that fails at its first call."""
+
+    def __init__(self, host: Host, effect: Any) -> None:
+        self.host, self.effect, self.calls = host, effect, 0
+
+    def vm(self) -> ExecutionVM:
+        @tool(effect=self.effect)
+        async def flaky() -> str:
+            self.calls += 1
+            if self.calls == 1:
+                raise ToolError("not now", retryable=True)
+            return "done"
+
+        vm = self.host.vm()
+        vm.register_tool("flaky", flaky)
+        return vm
+
+    async def rests(self, vm: ExecutionVM) -> None:
+        """Wait until the run that *vm* drives waits before its second attempt."""
+        async with asyncio.timeout(HANGS_SECONDS):
+            while not any(j.interruption.waiting for j in vm._durable.journals):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("effect", ["read", "write"])
+async def test_the_wait_before_another_attempt_is_cut_off(host: Host, effect: str) -> None:
+    failing = Failing(host, effect)
+    vm = failing.vm()
+    one = program(step("a", "quick", undo=BACK), step("b", "flaky", **LONG))
+    driving = asyncio.create_task(vm.run(one, run_id="r"))
+    await failing.rests(vm)
+    trace = await asyncio.wait_for(host.vm().cancel("r"), HANGS_SECONDS)
+    assert (trace.status, failing.calls, host.calls) == (CANCELLED, 1, ["quick", "back"])
+    assert (await driving).status is CANCELLED
+    assert replay(trace, one).identical
+    assert host.used("r")
+
+
+async def test_one_in_a_branch_ends_as_the_effect_beside_it_has_ended(host: Host) -> None:
+    failing = Failing(host, "write")
+    vm = failing.vm()
+    one = program(parallel(step("a", "flaky", **LONG), step("b", "write")))
+    driving = asyncio.create_task(vm.run(one, run_id="r"))
+    await host.called("write")
+    await failing.rests(vm)
+    cancelling = asyncio.create_task(host.vm().cancel("r"))
+    await heard(vm)
+    host.go.set()
+    trace = await asyncio.wait_for(cancelling, HANGS_SECONDS)
+    assert (trace.status, failing.calls, host.calls) == (CANCELLED, 1, ["write", "write ended"])
+    assert (await driving).status is CANCELLED
+
+
+async def test_a_run_that_is_cancelled_during_an_attempt_waits_for_no_other(host: Host) -> None:
+    vm = host.vm()
+    calls = []
+
+    @tool(effect="write")
+    async def flaky() -> str:
+        calls.append("flaky")
+        await host.go.wait()
+        raise ToolError("not now", retryable=True)
+
+    vm.register_tool("flaky", flaky)
+    driving = asyncio.create_task(vm.run(program(step("b", "flaky", **LONG)), run_id="r"))
+    async with asyncio.timeout(HANGS_SECONDS):
+        while not calls:  # noqa: ASYNC110 - calls are all there is
+            await asyncio.sleep(0.005)
+    cancelling = asyncio.create_task(host.vm().cancel("r"))
+    await heard(vm)
+    host.go.set()
+    assert (await asyncio.wait_for(cancelling, HANGS_SECONDS)).status is CANCELLED
+    assert (await driving).status is CANCELLED
+    assert calls == ["flaky"]
+
+
+@pytest.mark.parametrize("effect", ["read", "write"])
+async def test_a_worker_that_stops_in_one_leaves_its_run_at_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch, effect: str
+) -> None:
+    monkeypatch.setattr(worker, "GRACE_SECONDS", 2 * HANGS_SECONDS)
+    failing = Failing(host, effect)
+    vm = failing.vm()
+    await vm.submit(program(step("b", "flaky", **LONG)), run_id="r")
+    working = asyncio.create_task(vm.work())
+    await failing.rests(vm)
+    working.cancel()
+    await asyncio.wait_for(asyncio.wait([working]), HANGS_SECONDS)
+    assert (vm.load("r").status, failing.calls) == (TraceStatus.RUNNING, 1)
+    assert vm.require_store().load("r", rows=False).owner is None

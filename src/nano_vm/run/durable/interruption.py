@@ -1,7 +1,7 @@
 """A run that is cancelled while it is driven here: which of its calls are cut off, and when.
 
-What only reads is cut off at once. A call with an effect would be in doubt, so it has a while to
-end by itself; what undoes is never cut off.
+What only reads is cut off at once, and so is the wait before another attempt. A call with an effect
+would be in doubt, so it has a while to end by itself; what undoes is never cut off.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Interruption:
         self.heard = heard
         self.task: asyncio.Task[Any] | None = None  # that drives the run right now
         self.calling: dict[str, tuple[Machine, Op]] = {}  # calls under way, by frame
+        self.waiting: dict[str, Machine] = {}  # for another attempt, by frame
         self.looking: asyncio.Future[None] | None = None
         self.stopping = False  # whether the run was cancelled while it is driven here
         self.interrupts = 0
@@ -45,6 +46,17 @@ class Interruption:
             task, self.task = self.task, None
             for _ in range(self.interrupts if task is not None else 0):
                 task.uncancel()  # type: ignore[union-attr]
+
+    @contextmanager
+    def resting(self, machine: Machine) -> Iterator[bool]:
+        """While *machine* waits before another attempt, none of its calls is under way."""
+        frame = machine.frame_name
+        self.calling.pop(frame, None)
+        self.waiting[frame] = machine
+        try:
+            yield True
+        finally:
+            del self.waiting[frame]
 
     def stop(self) -> None:
         """Take that the run is to be cancelled: at once, but for calls with an effect, which have a
@@ -75,9 +87,20 @@ class Interruption:
         return any(op.code == TOOL and op.unsafe for _, op in self.calling.values())  # type: ignore[attr-defined]
 
     def interrupt(self) -> None:
-        """Cancel the calls that are under way, but those that undo what was done."""
+        """Cancel the calls that are under way, but those that undo what was done, and the waits
+        before others.
+        """
         undoing = any(machine.side_call == "undo" for machine, _ in self.calling.values())
-        if self.task is not None and self.calling and not undoing:
+        if (self.calling or self.waiting) and not undoing:
+            self._cut_off()
+
+    def leave(self) -> None:
+        """Take that this process stops: calls under way have a while to end, waits have not."""
+        if self.waiting and not self.calling:
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        if self.task is not None:
             self.interrupts += 1
             self.task.cancel()
 
@@ -85,5 +108,5 @@ class Interruption:
         """Hear the cancellation; and if only reading is under way now, stop that too."""
         if not self.heard.cancelled:
             await self.heard.look()
-        if self.calling and not self.affecting():
+        if not self.affecting():
             self.interrupt()

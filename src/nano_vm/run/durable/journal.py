@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -178,6 +178,17 @@ class Journal:
             return machine.resume(Cancelled(called=False), machine.now)
         self.interruption.calling[machine.frame_name] = machine, op
         return None
+
+    def rest(self, machine: Machine) -> AbstractContextManager[bool]:
+        """See `driver.Journal.rest`: what stops the run or this process ends the wait."""
+        if self.leaving or self.interruption.stopping or self.heard.cancelled:
+            return nullcontext(False)  # `before` says what becomes of the run
+        return self.interruption.resting(machine)
+
+    def leave(self) -> None:
+        """Take that this process stops: no further call is begun, and none is waited for."""
+        self.leaving = True
+        self.interruption.leave()
 
     async def bounds(self, machine: Machine, op: Op, now: int) -> Op | None:
         """`before` of a fork, and of the end of a frame."""

@@ -210,7 +210,8 @@ class Worker:
         """
         self.leaving = True  # which those learn that drive a run later, after another owner
         for journal in self.durable.journals:
-            journal.leaving = journal.leaving or journal.run.run_id in self.tasks
+            if journal.run.run_id in self.tasks:
+                journal.leave()
         await asyncio.wait(self.tasks.values(), timeout=GRACE_SECONDS)
         # in their order, which the set that `wait` gives does not have
         pending = [task for task in self.tasks.values() if not task.done()]
