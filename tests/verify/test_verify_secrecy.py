@@ -421,6 +421,7 @@ def loop_of(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 SURE = {"id": "sure", "type": "assert", "condition": "$n == 3"}
+LEAVES = condition("$next", "$end")
 SAYS = {"id": "s", "type": "set", "values": {"x": 1}}
 TO_FAIL: dict[str, list[dict[str, Any]]] = {
     "an assertion": [SURE],
@@ -443,6 +444,26 @@ AROUND: dict[str, Callable[..., dict[str, Any]]] = {
     "map in a loop": lambda *steps: loop_of(map_of(*steps)),
 }
 """What ends its run, where what is inside it fails."""
+PUBLIC = {"id": "sure", "type": "assert", "condition": "'$ask' == 'a'"}
+FAILS_BY_ITSELF: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "an assertion": ([PUBLIC], ""),
+    "a jump": ([{**condition("$fail", on="'$ask' == 'a'"), "id": "jump"}], ""),
+    "a step after which it fails": ([{**SAYS, "next": "$fail"}], ""),
+    "a block after which it fails": (
+        [{**condition([SAYS], on="'$ask' == 'a'"), "id": "jump", "next": "$fail"}],
+        "",
+    ),
+    "a switch without a case": (
+        [{"id": "w", "type": "switch", "on": "$ask", "cases": {"3": [SAYS]}}],
+        "",
+    ),
+    "a loop that runs out": ([loop_of(SAYS, until="'$ask' == 'a'")], ""),
+    "a person who does not approve": (
+        [{"id": "may", "type": "approval", "role": "officer", "show": "$ask"}],
+        "",
+    ),
+}
+"""Steps that decide to fail by nothing secret, and spell no error."""
 WITHIN = {
     "map": "steps[0].steps[0]",
     "call": "steps[0].program.steps[0]",
@@ -486,6 +507,47 @@ INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         [condition([{"id": "t", "type": "assert", "condition": "$ask == 'x'", "message": "no"}])],
         {"steps[0].then[0].message"},
     ),
+    **{
+        f"{how} of its own accord in a branch": ([condition(steps)], {f"steps[0].then[0]{at}"})
+        for how, (steps, at) in FAILS_BY_ITSELF.items()
+    },
+    "whether a loop runs out that a secret leaves": (
+        [loop_of(condition("$end", "$next"), SAYS)],
+        {"steps[0]"},
+    ),
+    "a loop after which the program goes on where it runs out": (
+        [condition([loop_of(SAYS, until="'$ask' == 'a'", on_error="skip")])],
+        set(),
+    ),
+    "an assertion that a handler takes": (
+        [condition([{**PUBLIC, "catch": [{"errors": ["*"], "next": "$end"}]}])],
+        set(),
+    ),
+    "one whose handler fails": (
+        [condition([{**PUBLIC, "catch": [{"errors": ["*"], "next": "$fail"}]}])],
+        {"steps[0].then[0]"},
+    ),
+    "one of which a handler takes some errors": (
+        [condition([{**PUBLIC, "catch": [{"errors": ["timeout"], "next": "$end"}]}])],
+        {"steps[0].then[0]"},
+    ),
+    "a jump to fail, which no handler takes": (
+        [condition([{**condition("$fail", on="'$ask' == 'a'"), "id": "jump", "on_error": "skip"}])],
+        {"steps[0].then[0]"},
+    ),
+    "one inside a call after which the program goes on": (
+        [condition([call_of(PUBLIC, on_error="skip")])],
+        set(),
+    ),
+    "one inside items that fail each for itself": (
+        [condition([map_of(PUBLIC, on_item_error="continue")])],
+        set(),
+    ),
+    "an assertion behind the block": ([condition([SAYS]), PUBLIC], set()),
+    "a jump to fail that no secret decides": (
+        [condition("$fail", on="'$ask' == 'a'")],
+        set(),
+    ),
     "one behind the block": (
         [condition([tool_step("in", "vault", text="x")]), tool_step("out", "post", text="x")],
         set(),
@@ -499,7 +561,7 @@ INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
     ),
     "one behind an assertion": (
         [{"id": "t", "type": "assert", "condition": "$n == 3"}, tool_step("out", "post", text="x")],
-        {"steps[1].args.text"},
+        {"steps[0]", "steps[1].args.text"},
     ),
     "a value that was written inside": (
         [
@@ -723,19 +785,21 @@ INSIDE: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
             ),
             tool_step("out", "post", text="x"),
         ],
-        {"steps[1].args.text"},
+        {"steps[0].then[0].steps[0]", "steps[1].args.text"},
     ),
     "a receiver beside the branch that fails": (
         [parallel_of(SURE, tool_step("out", "post", text="x"))],
-        {"steps[0].parallel_steps[1].args.text"},
+        {"steps[0].parallel_steps[0]", "steps[0].parallel_steps[1].args.text"},
     ),
     **{
         f"{how} inside a {where}": (
             [around(*steps), tool_step("out", "post", text="x")],
             {
                 "steps[1].args.text",
-                # the caller gets its name
-                *([f"{WITHIN[where]}.error"] if how == "a step that fails" else []),
+                # the caller gets its name, or that it failed
+                WITHIN[where] + (".error" if how == "a step that fails" else ""),
+                # so too where a loop around it runs out instead
+                *(["steps[0]"] if where in ("loop", "map in a loop") else []),
             },
         )
         for how, steps in TO_FAIL.items()
@@ -771,7 +835,7 @@ def test_an_answer_that_no_path_asks_for_gives_nothing_away() -> None:
     ("steps", "place", "status"),
     [
         ([tool_step("out", "post", text="$iban")], "steps[1].args.text", "refuted"),
-        ([SURE, tool_step("out", "post", text="x")], "steps[2].args.text", "unproved"),
+        ([LEAVES, tool_step("out", "post", text="x")], "steps[2].args.text", "unproved"),
     ],
 )
 def test_of_two_policies_the_worse_holds(
@@ -1123,6 +1187,26 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "events are not receivers": (
         'for field, refs in self._fields(node, ("event", "match")):',
         "for field, refs in ():",
+    ),
+    "only an error that is spelt is one": (
+        "if node.frame.index in self._ending and not handled:",
+        "if False:",
+    ),
+    "a way to fail is no error": (
+        "not (decides or leads)",
+        "not decides",
+    ),
+    "what decides to fail tells nothing itself": (
+        'if receiver.name == "errors" else ()',
+        "if False else ()",
+    ),
+    "every failure ends the run": (
+        "return every and all(edge",
+        "return False and all(edge",
+    ),
+    "a handler that fails ends nothing": (
+        "edge.target != node.frame.fail for",
+        "True for",
     ),
     "what the program spells tells nothing": (
         "first = spelt[:1] if self.secrets.refuses_implicit else ()",

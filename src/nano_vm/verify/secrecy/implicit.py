@@ -8,7 +8,8 @@ TOPLAS 9(3), 1987.
 That a call fails ends a run too, and is no decision: of what a step's failure gives away nothing is
 said, but where the program goes on after it, or itself decides to fail (`fail`, `assert`, a branch
 that leads nowhere). A fork or call fails with what fails inside it, so that what is decided there
-decides of all that follows.
+decides of all that follows. Of a decision to fail the caller gets an error or none: there the node
+that decides is itself in the region, as far as that receiver goes.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from dataclasses import replace
 
 from ...diagnostics import Loc
 from ...language.flow import FrameGraph, Node
-from ...language.semantics import Calls, Chooses, Forks, Repeats, Stops, Value
+from ...language.semantics import Calls, Forks, Repeats, Value
 from ..report import Finding
 from ..trust.graph import Reach
 from .labels import Secrets
-from .receivers import Receiver
+from .receivers import Receiver, decides_to_fail
 from .sources import Decision, Labelled
 
 
@@ -58,11 +59,14 @@ class Regions:
     ) -> Iterator[Finding]:
         """For each receiver, whether anything that it does not accept decides if it is reached."""
         deciding: dict[int, list[tuple[int, Node]]] = {}
+        own: dict[int, list[tuple[int, Node]]] = {}  # what a node that may fail decides itself
         for one in self.decisions:
             for bit, reach in reaches.items():
-                known = one.mask & bit or reach.reached(one.by.frame.names, one.refs).level
-                for index in self.region(one.node) if known else ():
+                if not (one.mask & bit or reach.reached(one.by.frame.names, one.refs).level):
+                    continue
+                for index in self.region(one.node):
                     deciding.setdefault(index, []).append((bit, one.node))
+                own.setdefault(one.node.index, []).append((bit, one.node))
         found: dict[tuple[Loc, str], Finding] = {}
         present = sum(reaches)
         for receiver in receivers:
@@ -71,11 +75,9 @@ class Regions:
             key = receiver.node.loc, receiver.name
             labels = secrets.text(present & ~receiver.accepts).replace(", ", " or ")
             told = f"no {labels} value decides whether {receiver.what} is given anything"
-            by = [
-                node
-                for bit, node in deciding.get(receiver.node.index, ())
-                if not bit & receiver.accepts
-            ]
+            at = receiver.node.index
+            known = [*deciding.get(at, ()), *(own.get(at, ()) if receiver.name == "errors" else ())]
+            by = [node for bit, node in known if not bit & receiver.accepts]
             if not by:
                 found.setdefault(key, Finding("secrecy", receiver.name, told, True, receiver.loc))
                 continue
@@ -227,18 +229,8 @@ def _followed(nodes: Sequence[Node]) -> list[list[int]]:
 
 
 def _decides_to_fail(node: Node, failing: Set[int]) -> bool:
-    """Whether the program says that it fails here: always, where no way is taken, or inside, in one
-    of the frames *failing*.
-    """
+    """Whether the program says that it fails here, or inside, in one of the frames *failing*."""
     match node.kind, node.control:
-        case "step", Stops():
-            return True
-        case "step", Chooses(by="condition", ways=ways):
-            return len(ways) < 2
-        case "step", Chooses(by="value", ways=ways):
-            return all(way.case is not None for way in ways)
-        case "test", Repeats(goes_on=goes_on):
-            return not goes_on
         case "step", Calls() | Forks(goes_on=False):
             return any(frame.index in failing for frame in node.frames)
-    return False
+    return decides_to_fail(node)

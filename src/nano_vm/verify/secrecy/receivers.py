@@ -9,13 +9,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ...diagnostics import Diagnostic, Loc
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, Names, Node
 from ...language.program import LLMStep, written
-from ...language.semantics import External, Stops, ToolCall, Use, last, output
+from ...language.semantics import (
+    Chooses,
+    External,
+    Forks,
+    Repeats,
+    Stops,
+    ToolCall,
+    Use,
+    last,
+    output,
+)
 from .labels import Secrets
 
 
@@ -58,17 +69,21 @@ class Receivers:
 
     def __iter__(self) -> Iterator[Receiver]:
         for node in self.flow.nodes:
-            if node.kind != "step":
-                continue
-            if node.calls:
-                yield from self._arguments(node)
-            elif isinstance(node.step, LLMStep):
-                yield from self._asked(node, node.step)
-            elif node.approval is not None:
-                yield self._shown(node, node.approval.role, node.approval.show)
-            elif node.frame.names.reads[node.step.id] or self.secrets.refuses_implicit:
-                yield from self._others(node)
+            if node.kind == "step":
+                yield from self._of_step(node)
+            if self.secrets.refuses_implicit:
+                yield from self._failed(node)
         yield from self.output()
+
+    def _of_step(self, node: Node) -> Iterator[Receiver]:
+        if node.calls:
+            yield from self._arguments(node)
+        elif isinstance(node.step, LLMStep):
+            yield from self._asked(node, node.step)
+        elif node.approval is not None:
+            yield self._shown(node, node.approval.role, node.approval.show)
+        elif node.frame.names.reads[node.step.id] or self.secrets.refuses_implicit:
+            yield from self._others(node)
 
     def _arguments(self, node: Node) -> Iterator[Receiver]:
         for call in node.calls:
@@ -136,11 +151,41 @@ class Receivers:
                 what = f"{field!r} of event {event!r} (step {step_id!r})"
                 accepts = self.secrets.event(event)
                 yield Receiver(event, what, (*node.loc, field), accepts, node, refs)
-        texts = ("error", "message") if isinstance(node.control, Stops) else ("message",)
-        for field, refs in self._fields(node, texts):
-            what = f"the error that the caller gets ({field!r} of step {step_id!r})"
-            accepts = self.secrets.receiver("errors")
-            yield Receiver("errors", what, (*node.loc, field), accepts, node, refs)
+        fields = _by_field(node)
+        for field in _texts(node):
+            if field in fields:
+                yield self._error(node, field, fields[field])
+
+    @cached_property
+    def _ending(self) -> set[int]:
+        """The frames that may end the run where they fail."""
+        found: set[int] = set()
+        for frame in self.flow.frames:  # those inside come after those around them
+            owner = frame.owner
+            if owner is None or (owner.frame.index in found and not _goes_on(owner)):
+                found.add(frame.index)
+        return found
+
+    def _error(self, node: Node, field: str, refs: Sequence[Ref]) -> Receiver:
+        what = f"the error that the caller gets ({field!r} of step {node.step.id!r})"
+        accepts = self.secrets.receiver("errors")
+        return Receiver("errors", what, (*node.loc, field), accepts, node, refs)
+
+    def _failed(self, node: Node) -> Iterator[Receiver]:
+        """Where the program fails by itself: that the caller gets an error tells how it was decided,
+        whatever that says.
+        """
+        decides, leads = decides_to_fail(node), _leads_to_fail(node)
+        if not (decides or leads):
+            return
+        for field in _texts(node):
+            if getattr(node.step, field, None) is not None:
+                yield self._error(node, field, ())
+                return
+        handled = decides and not leads and _goes_on(node)
+        if node.frame.index in self._ending and not handled:
+            what = f"the error that the caller gets (step {node.step.id!r})"
+            yield Receiver("errors", what, node.loc, self.secrets.receiver("errors"), node)
 
     def _fields(self, node: Node, names: Sequence[str]) -> Iterator[tuple[str, list[Ref]]]:
         """The fields *names* of a step that read something, and what. Where branches are refused, the
@@ -179,6 +224,42 @@ class Receivers:
             name = "*" if model is None else model
             hint = f"write models: {{{name!r}: {{accepts: public}}}}, or the labels that it may see"
             yield Diagnostic("V067", loc, message, hint)
+
+
+def decides_to_fail(node: Node) -> bool:
+    """Whether the program itself says that it fails here: always, or where no way is taken."""
+    match node.kind, node.control:
+        case "step", Stops():
+            return True
+        case "step", Chooses(by="condition", ways=ways):
+            return len(ways) < 2
+        case "step", Chooses(by="value", ways=ways):
+            return all(way.case is not None for way in ways)
+        case "test", Repeats(goes_on=goes_on):
+            return not goes_on
+    return False
+
+
+def _leads_to_fail(node: Node) -> bool:
+    """Whether a way from here, but for that of a failed call, is `$fail`, or one that is missing."""
+    fail = node.frame.fail
+    return any(
+        edge.target == fail and edge.label not in ("error", "catch", "skip") for edge in node.edges
+    )
+
+
+def _goes_on(node: Node) -> bool:
+    """Whether the program goes on after every failure of *node* or inside it."""
+    if isinstance(node.control, Forks) and node.control.goes_on:
+        return True
+    handlers = [edge for edge in node.edges if edge.label in ("skip", "catch")]
+    every = any(edge.label == "skip" or "*" in edge.errors for edge in handlers)
+    return every and all(edge.target != node.frame.fail for edge in handlers)
+
+
+def _texts(node: Node) -> tuple[str, ...]:
+    """The fields of a step that stand in the error with which it fails."""
+    return ("error", "message") if isinstance(node.control, Stops) else ("message",)
 
 
 def _where(node: Node, call: ToolCall) -> str:
