@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from campaigns import cases
@@ -16,6 +17,7 @@ from nano_vm.language.kinds import TYPES
 from nano_vm.language.program import Program
 from nano_vm.language.semantics import edge_words
 from nano_vm.lsp.complete import completions
+from nano_vm.lsp.cursor import cursor_at
 from nano_vm.lsp.diagnose import diagnose, lenses
 from nano_vm.lsp.fixes import CannotFormat, commented, fixes
 from nano_vm.lsp.hover import hover
@@ -623,3 +625,23 @@ def test_parts_of_any_size_are_bounded() -> None:
     parts_of("a: " * 10_000)
     parts_of("steps:\n" + "  - x\n" * 20_000)
     assert Index("\n" * 10).step_at(3) is None
+
+
+class Looked(str):
+    """A line that counts how many of its characters are looked at by index or are copied."""
+
+    count = 0
+
+    def __getitem__(self, at: Any) -> str:
+        found = super().__getitem__(at)
+        Looked.count += len(found)
+        return Looked(found)
+
+
+@pytest.mark.parametrize("part", ["- ", "-\t", "-   "])
+def test_a_line_of_items_in_items_is_read_once(part: str) -> None:
+    items = 20_000
+    line = Looked(part * items)
+    Looked.count = 0
+    assert len(cursor_at([line], (0, len(line))).frames) >= items
+    assert Looked.count < 5 * len(line)

@@ -234,4 +234,6 @@ class _Scan:
 
 def _past_spaces(line: str, at: int) -> int:
     """The first place from *at* on that is no space or tab."""
-    return len(line) - len(line[at:].lstrip(" \t"))
+    while at < len(line) and line[at] in " \t":
+        at += 1
+    return at
