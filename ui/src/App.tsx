@@ -99,8 +99,7 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
   useEffect(() => {
     let gone = false;
     // what a run of 10,000 steps has said takes a while: it is not asked for again meanwhile
-    const look = oneAtATime(async () => {
-      if (gone) return true;
+    const looks = oneAtATime(async () => {
       const counts = turns.ask();
       try {
         // what a large program's run did is seen before its graph is made
@@ -111,19 +110,20 @@ function OneRun({ from, id, tools }: { from: Source; id: string; tools: ReactNod
       } catch (error) {
         if (!gone && counts(false)) setFault(error as Error);
         // a stream says nothing before the next change, if there is one
-        return stop === null || !mayPass(error as Error);
+        return unfollow === null || !mayPass(error as Error);
       }
     }, PATIENCE_MS);
-    if (seen.current === undefined) look();
+    if (seen.current === undefined) looks.begin();
     const follows = live && !over && !missing && !from.still;
-    const stop = follows ? from.follow(id, look) : null;
+    const unfollow = follows ? from.follow(id, looks.begin) : null;
     const timer =
-      follows && stop === null
-        ? setInterval(() => document.visibilityState === "visible" && look(), EVERY_MS)
+      follows && unfollow === null
+        ? setInterval(() => document.visibilityState === "visible" && looks.begin(), EVERY_MS)
         : undefined;
     return () => {
       gone = true;
-      stop?.();
+      looks.stop();
+      unfollow?.();
       clearInterval(timer);
     };
   }, [from, id, live, over, missing, turns, take]);

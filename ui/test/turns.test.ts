@@ -28,7 +28,10 @@ test("an answer does not count after its question was given up", () => {
 
 test("what is wanted while it is under way is done once more after it", async () => {
   const asked: (() => void)[] = [];
-  const look = oneAtATime(() => new Promise<void>((answer) => asked.push(answer)), 60_000);
+  const { begin: look } = oneAtATime(
+    () => new Promise<void>((answer) => asked.push(answer)),
+    60_000,
+  );
   for (let i = 0; i < 5; i++) look();
   expect(asked.length).toBe(1);
   asked[0]?.();
@@ -44,7 +47,7 @@ test("what was in vain is begun again, after a pause that grows until it comes",
   vi.useFakeTimers();
   const begun: number[] = [];
   let comes = false;
-  const look = oneAtATime(async () => {
+  const { begin: look } = oneAtATime(async () => {
     begun.push(Date.now());
     return comes;
   }, 60_000);
@@ -69,7 +72,7 @@ test("what was in vain is begun again, after a pause that grows until it comes",
 test("what is in vain after it was waited for no longer is begun again too", async () => {
   vi.useFakeTimers();
   let begun = 0;
-  const look = oneAtATime(async () => {
+  const { begin: look } = oneAtATime(async () => {
     begun += 1;
     if (begun > 1) return true;
     await new Promise((over) => setTimeout(over, 5_000));
@@ -86,7 +89,7 @@ test("what is in vain after it was waited for no longer is begun again too", asy
 test("what never ends or fails holds up nothing for ever", async () => {
   vi.useFakeTimers();
   let asked = 0;
-  const hangs = oneAtATime(() => {
+  const { begin: hangs } = oneAtATime(() => {
     asked += 1;
     return new Promise(() => {});
   }, 1_000);
@@ -96,7 +99,7 @@ test("what never ends or fails holds up nothing for ever", async () => {
   vi.advanceTimersByTime(1_000);
   expect(asked).toBe(2);
   vi.useRealTimers();
-  const fails = oneAtATime(async () => {
+  const { begin: fails } = oneAtATime(async () => {
     asked += 1;
     throw new Error("no");
   }, 60_000);
@@ -104,3 +107,27 @@ test("what never ends or fails holds up nothing for ever", async () => {
   fails();
   await vi.waitFor(() => expect(asked).toBe(4));
 });
+
+test.each(["pauses", "is under way"])(
+  "what is stopped while it %s is not begun again",
+  async (when) => {
+    vi.useFakeTimers();
+    let begun = 0;
+    const { begin, stop } = oneAtATime(async () => {
+      begun += 1;
+      await new Promise((over) => setTimeout(over, 500));
+      return false;
+    }, 60_000);
+    begin();
+    if (when === "is under way") begin(); // one more is wanted, and is not begun either
+    await vi.advanceTimersByTimeAsync(when === "pauses" ? 700 : 300);
+    expect(vi.getTimerCount()).toBe(when === "pauses" ? 1 : 2);
+    stop();
+    expect(vi.getTimerCount()).toBe(when === "pauses" ? 0 : 1); // that of the look itself
+    await vi.advanceTimersByTimeAsync(100_000);
+    begin();
+    expect(begun).toBe(1);
+    expect(vi.getTimerCount()).toBe(0);
+    vi.useRealTimers();
+  },
+);

@@ -31,13 +31,19 @@ const LONGEST_PAUSE_MS = 30_000;
 
 /** Has *look* under way once at a time: who wants it meanwhile gets one more, after it. One that takes
  * longer than *patience*, in milliseconds, is waited for no longer. One that gives false was in vain,
- * and is begun again after a pause, which grows until one is not. */
-export function oneAtATime(look: () => Promise<unknown>, patience: number): () => void {
+ * and is begun again after a pause, which grows until one is not. After *stop* none is begun. */
+export function oneAtATime(
+  look: () => Promise<unknown>,
+  patience: number,
+): { begin: () => void; stop: () => void } {
   let busy = false;
   let wanted = false;
+  let stopped = false;
   let pause = FIRST_PAUSE_MS;
   let again: ReturnType<typeof setTimeout> | undefined;
+  let waiting: ReturnType<typeof setTimeout> | undefined; // for the one under way
   const begin = () => {
+    if (stopped) return;
     if (busy) {
       wanted = true;
       return;
@@ -49,23 +55,28 @@ export function oneAtATime(look: () => Promise<unknown>, patience: number): () =
     const free = () => {
       if (!waits) return;
       waits = false;
-      clearTimeout(timer);
+      clearTimeout(waiting);
       busy = false;
       if (wanted) begin();
     };
-    const timer = setTimeout(free, patience);
+    waiting = setTimeout(free, patience);
     look().then((came) => {
       free();
       if (came !== false) {
         pause = FIRST_PAUSE_MS;
-      } else if (!busy) {
+      } else if (!busy && !stopped) {
         clearTimeout(again);
         again = setTimeout(begin, pause);
         pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
       }
     }, free);
   };
-  return begin;
+  const stop = () => {
+    stopped = true;
+    clearTimeout(again);
+    clearTimeout(waiting);
+  };
+  return { begin, stop };
 }
 
 export function useTurns(): Turns {

@@ -183,15 +183,9 @@ export function SettingsPage({ from }: { from: TeamSource }) {
   const [chosen, setChosen] = useState<boolean | null>(null);
   const [role, setRole] = useState("");
   const [people, setPeople] = useState("2");
-  const [error, setError] = useState<Error | null>(null);
+  const [change, error] = useChange(look);
   const set = async (settings: Partial<Settings>) => {
-    try {
-      await from.send("PUT", "settings", settings);
-      setError(null);
-    } catch (refused) {
-      setError(refused as Error);
-    }
-    await look();
+    await change(from.send("PUT", "settings", settings));
     setChosen((now) => (now === settings.four_eyes ? null : now)); // chosen anew, it stays
   };
   const without = (name: string) =>

@@ -178,10 +178,11 @@ export function Cells({
       <table ref={table} className="sheet-rows">
         <thead>
           <tr>
-            {heads.map((head) => {
+            {heads.map((head, place) => {
               const [label, title] = typeof head === "string" ? [head] : head;
               return (
-                <th key={label} title={title}>
+                // by place: two may say the same
+                <th key={place} title={title}>
                   {label}
                 </th>
               );
