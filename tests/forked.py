@@ -21,7 +21,7 @@ import types
 from typing import Any
 
 MOST_BYTES = 2**17
-"""Of a request: the code or the arguments, and the environment."""
+"""Of a request: the code or the arguments, and the environment. What is longer would be cut."""
 
 
 def _request(client: socket.socket) -> tuple[dict[str, Any], list[int]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import warm
 from patience import HANGS_SECONDS
@@ -158,3 +160,43 @@ def test_an_interrupt_of_all_processes_ends_no_later_start() -> None:
     assert warm.run([sys.executable, "-c", "pass"]).returncode == 0
     os.kill(warm._forked(warm.COMMANDS).process.pid, signal.SIGINT)
     assert warm.run([sys.executable, "-c", "pass"]).returncode == 0
+
+
+@pytest.mark.slow
+def test_what_is_longer_than_a_request_is_refused() -> None:
+    """It would be cut without a word, up to what a socket takes."""
+    code = "pass" + " " * forked.MOST_BYTES
+    with pytest.raises(AssertionError, match="too much to start warm"):
+        warm.run([sys.executable, "-c", code])
+    assert warm.run([sys.executable, "-c", "raise SystemExit(5)"]).returncode == 5
+
+
+class Interrupted:
+    """A socket at which a Ctrl-C comes before one of its answers is there."""
+
+    def __init__(self, socket: Any, number: int) -> None:
+        self.socket, self.numbers = socket, iter(range(number, -2, -1))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.socket, name)
+
+    def recv(self, size: int) -> Any:
+        if next(self.numbers, -1) == 0:
+            raise KeyboardInterrupt
+        return self.socket.recv(size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_start_that_is_interrupted_leaves_no_process_and_no_answer(number: int) -> None:
+    assert warm.run([sys.executable, "-c", "pass"]).returncode == 0
+    server = warm._forked(warm.COMMANDS)
+    server.socket = Interrupted(server.socket, number)  # type: ignore[assignment]
+    reading, writing = os.pipe()
+    with pytest.raises(KeyboardInterrupt):
+        warm.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=writing)
+    os.close(writing)
+    assert select.select([reading], [], [], HANGS_SECONDS)[0], "the process lives on"
+    os.close(reading)
+    assert server.process.returncode == 0
+    assert warm.run([sys.executable, "-c", "raise SystemExit(5)"]).returncode == 5

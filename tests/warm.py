@@ -5,8 +5,9 @@ To start Python and import what nearly every command needs takes half a second o
 one process for each process of the tests does so and begins nothing, and what starts is a fork of
 it: a child of the test that can be killed and waited for, with its own folder, environment,
 streams, signals and times, which ends as Python does. Only what was imported is there before, and
-hashes have the same seed. So what is about a start, imports, another Python or an installed package
-starts by `subprocess`.
+hashes have the same seed. Its umask, its limits and the signals that it ignores are those of the
+first start. So what is about a start, imports, another Python or an installed package starts by
+`subprocess`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import functools
 import inspect
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -78,22 +81,45 @@ class _Forked:
         atexit.register(self.end)
 
     def end(self) -> None:
+        """Let it end, and start no other process."""
+        atexit.unregister(self.end)
         self.socket.shutdown(socket.SHUT_RDWR)  # for a fork of this process that has it, too
         self.socket.close()
         self.process.wait()
 
     def start(self, request: dict[str, Any], streams: list[int]) -> int:
         """The id of a new process, a child of this one, that does what is requested."""
+        data = json.dumps(request).encode()
+        assert len(data) <= forked.MOST_BYTES, f"{len(data)} bytes are too much to start warm"
         control = ctypes.CDLL(None).prctl
+        answers: list[bytes] = []
         control(_ADOPTS_ORPHANS, 1, 0, 0, 0)
         try:
-            socket.send_fds(self.socket, [json.dumps(request).encode()], streams)
-            said = self.socket.recv(forked.MOST_BYTES)
-            assert said, "the process that is forked has ended"
-            self.socket.recv(forked.MOST_BYTES)  # and that the new process is a child of this one
+            socket.send_fds(self.socket, [data], streams)
+            answers.append(self.socket.recv(forked.MOST_BYTES))
+            assert answers[0], "the process that is forked has ended"
+            # and that the new process is a child of this one
+            answers.append(self.socket.recv(forked.MOST_BYTES))
+        except BaseException:
+            self.abandon(answers)
+            raise
         finally:
             control(_ADOPTS_ORPHANS, 0, 0, 0, 0)
-        return int(said)
+        return int(answers[0])
+
+    def abandon(self, answers: list[bytes]) -> None:
+        """End it, and what it started for a request to which it has given these *answers*, or is
+        about to: the next request would be given the others.
+        """
+        _forked.cache_clear()
+        self.socket.shutdown(socket.SHUT_WR)
+        while answer := self.socket.recv(forked.MOST_BYTES):
+            answers.append(answer)
+        for answer in filter(bytes.isdigit, answers):
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(int(answer), signal.SIGKILL)
+                os.waitpid(int(answer), 0)
+        self.end()
 
 
 @functools.cache
