@@ -142,26 +142,44 @@ class Worlds:
     def __init__(self, folder: Path, server: Callable[[], PostgresServer]) -> None:
         self.folder, self.server = folder, server
         self.cookies: dict[str, dict[str, Cookies]] = {}  # of the people in each kind
+        self.failed: dict[str, Exception] = {}  # why the one of a kind could not be made
 
     def at(self, url: str) -> World:
         """A world in the empty database at *url*."""
         kind = url.partition(":")[0]
-        if kind not in self.cookies:
-            first = world_at(self.first(kind))
-            first.state.store.close()
-            self.cookies[kind] = {name: one.cookies for name, one in first.people.items()}
         if kind == "sqlite":
+            assert url.startswith("sqlite:///"), f"{url} is no file"
             place = Path(url.removeprefix("sqlite:///"))
             assert not place.exists(), "a world is made in an empty database"
+            self.make_first(kind)
             shutil.copyfile(self.folder / "runs.db", place)
         else:
-            self.server().copy("world", url)
+            server = self.server()
+            assert url == server.url(url.rpartition("/")[2]), f"{url} is of another server"
+            self.make_first(kind)
+            server.copy("world", url)
         state = State(open_tables(url), PEPPER, vm=ExecutionVM(None, {"pay": pay}))
         world = World(state, over(state), {})
         for name, cookies in self.cookies[kind].items():
             world.people[name] = world.client()
             world.people[name].cookies = cookies
         return world
+
+    def make_first(self, kind: str) -> None:
+        """Make the one that the others are copies of, unless it is there. What is left of one that
+        failed would hide why, so each test is shown the error of the first.
+        """
+        if kind in self.failed:
+            raise self.failed[kind]
+        if kind in self.cookies:
+            return
+        try:
+            first = world_at(self.first(kind))
+        except Exception as error:
+            self.failed[kind] = error
+            raise
+        first.state.store.close()
+        self.cookies[kind] = {name: one.cookies for name, one in first.people.items()}
 
     def first(self, kind: str) -> str:
         """Where the one is that the others are copies of."""
