@@ -26,9 +26,9 @@ def is_whole() -> bool:
     return os.environ.get(VARIABLE) == WHOLE
 
 
-def cases(whole: int) -> int:
-    """How many of the *whole* number of cases are tried now."""
-    return whole if is_whole() else whole // PART
+def cases(whole: int, fewest: int = 0) -> int:
+    """How many of the *whole* number of cases are tried now: at least *fewest*."""
+    return max(whole if is_whole() else whole // PART, fewest)
 
 
 def first(few: int, of: Sequence[T]) -> Sequence[T]:

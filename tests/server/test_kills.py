@@ -211,7 +211,7 @@ def test_nothing_is_lost_or_shown_twice(
     key = key_of(processes[0])
     addresses = [one.address for one in processes[:2]]
     followers: list[Follower] = []
-    kills = max(cases(KILLS), FEWEST)
+    kills = cases(KILLS, FEWEST)
     for number in range(kills):
         for one in range(RUNS_OF_A_KILL):
             run_id = f"run-{number}-{one}"

@@ -550,7 +550,7 @@ def test_what_is_edited_is_found_or_named(
         edits = list(way.edits(connection))
     assert edits
     tried = 0
-    every = max(1, len(edits) // max(FEW, cases(len(edits))))
+    every = max(1, len(edits) // cases(len(edits), FEW))
     for number, edit in list(enumerate(edits))[::every]:
         path.write_bytes(stores[signed])
         with damage.opened(path) as connection:
