@@ -2,7 +2,8 @@
 
 Such a test is marked `campaign`. `make test` tries a part of its cases, always the same; with
 ``NANO_VM_CAMPAIGNS=whole``, as `make soak` sets it, it tries all. What must hold of each case, and
-of which share of them, is the same in both.
+of which share of them, is the same in both: a test whose shares are by chance in few cases says
+how many it tries at least.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ T = TypeVar("T")
 VARIABLE, WHOLE = "NANO_VM_CAMPAIGNS", "whole"
 
 PART = 40
-"""`make test` tries one case of so many: all of them take a processor 15 minutes, and what is wrong
-on purpose is found by fewer.
+"""`make test` tries one case of so many. All take a processor 15 minutes, these 27 seconds, measured
+on 2026-11-27 on a busy machine. They find less: of 19 mutants drawn from `benchmarks/mutants.yaml`,
+8 contradict a proof in the 300 programs of `tests/soundness/test_campaign.py`.
 """
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import campaigns
 import pytest
 import sharing
 
@@ -214,6 +215,15 @@ def test_each_process_has_its_share_of_what_takes_longest(few: int, many: int, c
         del order[:size]
     assert all(share == sorted(share, reverse=True) for share in shares)
     assert max(map(sum, shares)) - min(map(sum, shares)) <= 1
+
+
+def test_a_part_of_a_campaign_is_not_less_than_its_fewest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(campaigns.VARIABLE, raising=False)
+    part = campaigns.PART
+    tried = [campaigns.cases(10 * part), campaigns.cases(10 * part, 3), campaigns.cases(part, 3)]
+    assert tried == [10, 10, 3]
+    monkeypatch.setenv(campaigns.VARIABLE, campaigns.WHOLE)
+    assert [campaigns.cases(10 * part, 3), campaigns.cases(2, 3)] == [10 * part, 3]
 
 
 SLOW_TO_IMPORT = re.compile(
