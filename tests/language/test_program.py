@@ -695,6 +695,11 @@ def test_a_demand_without_a_value_is_a_warning(text: str, place: str) -> None:
     assert Program.from_dict(program.to_dict()).digest == program.digest
 
 
+def test_a_free_key_of_a_budget_demands_nothing() -> None:
+    text = "budget: {x-note: , max_steps: 3}\nsteps: [{id: a, type: set, values: {x: 1}}]"
+    assert Program.from_yaml(text).warnings == ()
+
+
 @pytest.mark.parametrize("field", ["system", "output_key", "timeout_seconds", "next", "tool"])
 def test_a_blank_field_that_demands_nothing_is_none(field: str) -> None:
     assert not Program.from_yaml(f"steps: [{{id: a, type: llm, prompt: q, {field}: }}]").warnings

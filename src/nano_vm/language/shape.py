@@ -205,7 +205,7 @@ class _Shape:
         limits = result.get("budget")
         self.nested(limits, (*loc, "budget"), Budget)
         for key, value in limits.items() if isinstance(limits, dict) else ():
-            if value is None:
+            if value is None and key in Budget.model_fields:
                 self.blank(key, (*loc, "budget"))
         if isinstance(result.get("models"), dict):
             self.pools(result["models"], (*loc, "models"))
