@@ -22,6 +22,8 @@ from nano_vm.language.program import ERROR_KINDS, STEP_CLASSES, Program, Step
 from nano_vm.machine.ledger import Limits
 from nano_vm.mcp.server import OUTCOME
 from nano_vm.mcp.tools import mcp_tools
+from nano_vm.records.record import MAX_WORD
+from nano_vm.records.usage import MAX_COUNT
 from nano_vm.run.observers import Event
 from nano_vm.run.options import RunOptions
 from nano_vm.store.shared_budget import SharedBudget
@@ -133,6 +135,12 @@ def test_every_field_of_a_budget_is_in_the_table() -> None:
 def test_every_limit_of_a_host_is_in_the_table() -> None:
     text = text_of("limits.md")
     assert {name for name in Limits.__slots__ if f"Limits({name}=" not in text} == set()
+
+
+def test_what_an_answer_says_of_itself_is_limited_as_the_table_says() -> None:
+    text = text_of("limits.md")
+    assert f"| {MAX_WORD} characters; the rest is cut |" in text
+    assert f"| {MAX_COUNT:,}; more is unknown" in text
 
 
 def test_every_option_of_a_run_is_named() -> None:
