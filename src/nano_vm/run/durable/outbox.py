@@ -127,16 +127,14 @@ class Outbox:
         return self._whole()
 
     def _whole(self) -> Append:
-        whole = self._given[0].append
-        for given in self._given[1:]:
-            whole = _joined(whole, given.append)
-        return whole
+        first = self._given[0].append
+        return first if len(self._given) == 1 else _joined([one.append for one in self._given])
 
     def _send(self) -> None:
         self._under_way = len(self._given)
         try:
             self.store.give(self._whole(), self)
-        except StoreError as error:  # it was closed
+        except Exception as error:  # noqa: BLE001 - who answers this answers other runs too
             self.set_exception(error)
 
     def done(self) -> bool:
@@ -177,15 +175,18 @@ class Outbox:
                 _fail(given.stored, error)
 
 
-def _joined(first: Append, second: Append) -> Append:
-    """Both as one, of which the second follows the first."""
+def _joined(appends: Sequence[Append]) -> Append:
+    """All as one, each of which follows the one before it."""
+    update: dict[str, Any] = {}
+    for one in appends:
+        update.update(one.update or {})
     return replace(
-        first,
-        rows=[*first.rows, *second.rows],
-        update={**(first.update or {}), **(second.update or {})},
-        used=[*first.used, *second.used],
-        seen=[*first.seen, *second.seen],
-        waits=first.waits if first.waits is not None else second.waits,
+        appends[0],
+        rows=[row for one in appends for row in one.rows],
+        update=update,
+        used=[number for one in appends for number in one.used],
+        seen=[number for one in appends for number in one.seen],
+        waits=next((one.waits for one in appends if one.waits is not None), None),
     )
 
 
