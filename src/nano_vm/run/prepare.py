@@ -54,7 +54,7 @@ class Prepared:
     digest: Any = None
     untrusted: tuple[str, ...] = ()
     _known: dict[str, Any] | None = None
-    _document: tuple[dict[str, Any], str] | None = None
+    _document: dict[str, Any] | None = None
     _bounded: tuple[Budget, RunTerms] | None = None
     # `about`, of which every recording has the same
     told: Callable[[], dict[str, Any]] = field(init=False)
@@ -77,13 +77,8 @@ class Prepared:
 
     def document(self) -> dict[str, Any]:
         """The program and those that it calls, as they are stored; nobody changes it."""
-        return self.stored_document()[0]
-
-    def stored_document(self) -> tuple[dict[str, Any], str]:
-        """The same with the hash of its canonical bytes, in hex."""
         if self._document is None:
-            document = self.flow.document()
-            self._document = document, digest_of(document)
+            self._document = self.flow.document()
         return self._document
 
     def about(self, budget: Any = None, said: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -68,10 +68,7 @@ class Claimed:
 
 def pending_run(preparer: Preparer, program: Program, trace: Trace) -> StoredRun:
     """A new run as it is stored."""
-    document, digest = preparer.prepare(program).stored_document()
-    run = new_run(trace, document, preparer.clock.time_ns())
-    run.read = document, digest
-    return run
+    return new_run(trace, preparer.prepare(program).document(), preparer.clock.time_ns())
 
 
 class Durable(forking.Begins):
