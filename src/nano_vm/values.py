@@ -346,6 +346,11 @@ def writable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
+def is_text(text: str) -> bool:
+    """Whether a string is one that UTF-8 has and a database holds."""
+    return "\x00" not in text and writable(text) == text
+
+
 def printable(text: str) -> str:
     """*text* with a mark for each character that has no form on a line."""
     if text.isprintable():

@@ -24,7 +24,7 @@ from ..store.protocol import Store
 from ..store.records import ENDED, RUNNING, SUSPENDED, Message, StoredRun
 from ..store.seals import message_holds
 from ..store.waits import fault_of, same_event, takes
-from ..values import MAX_VALUE_BYTES, UNSET, admit, short, writable
+from ..values import MAX_VALUE_BYTES, UNSET, admit, is_text, short
 from ..visible import HIDDEN
 from .system import SYSTEM, Process, Seen, System
 
@@ -375,7 +375,7 @@ def _require_key(what: str, text: Any) -> None:
         raise VMError(f"{what} of an event is a string that is not empty, not {short(text)}")
     if len(text) > EVENT_CHARS:
         raise VMError(f"{what} of an event has {len(text)} characters, more than {EVENT_CHARS}")
-    if "\x00" in text or writable(text) != text:
+    if not is_text(text):
         raise VMError(f"{what} of an event holds a NUL or a lone surrogate: {text!r}")
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, model_validator
 
+from ..values import is_text
+
 VALUES = frozenset({"inputs", "payload", "edit"})
 """Fields with values of a run, which the language itself holds to what is a value."""
 
@@ -21,13 +23,6 @@ class Body(BaseModel):
                 if name not in VALUES:
                     _require_text(value)
         return given
-
-
-def is_text(text: str) -> bool:
-    """Whether a string is one that UTF-8 has and a database holds."""
-    return "\x00" not in text and (
-        text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
-    )
 
 
 def _require_text(value: Any) -> None:

@@ -25,8 +25,9 @@ from ...ui.forks import (
     parent_of,
     preview_of,
 )
+from ...values import is_text
 from ..access import Caller, Who
-from ..bodies import Body, is_text
+from ..bodies import Body
 from ..problems import Problem
 from ..routing import PROJECT, Json, Routes, route
 from ..shapes import json_bytes
