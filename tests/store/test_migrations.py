@@ -262,3 +262,29 @@ def test_revisions_are_one_line() -> None:
     known = migrations.revisions()
     assert known == sorted(known)
     assert all(int(b) == int(a) + 1 for a, b in itertools.pairwise(known))
+
+
+@pytest.mark.slow
+def test_a_server_of_before_version_5_comes_up(url: str, second: str) -> None:
+    """Its tables were revision 0003 then, which is another's number now."""
+    brought_up_to(url, "0002")
+    engine = engine_of(url)
+    METADATA.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '0003'"))
+        connection.execute(sa.text("INSERT INTO nano_projects VALUES ('shop', '{}', 1)"))
+        connection.execute(sa.text("INSERT INTO nano_audit_head VALUES (1, 7, 'h')"))
+    with pytest.raises(StoreError, match="nano-vm store upgrade"):
+        SqlStore(url)
+    SqlStore(url, upgrade=True).close()
+    open_tables(url).close()
+    open_tables(second).close()
+    assert shape(url) == shape(second)
+    with engine.begin() as connection:
+        stamp = connection.execute(sa.text(f"SELECT * FROM {migrations.VERSION_TABLE}")).all()
+        assert [tuple(row) for row in stamp] == [(migrations.head(),)]
+        kept = connection.execute(
+            sa.text("SELECT name, number FROM nano_projects, nano_audit_head")
+        )
+        assert [tuple(row) for row in kept] == [("shop", 7)]
+    engine.dispose()

@@ -24,12 +24,18 @@ VERSION_TABLE = "nano_alembic"
 
 HEAD = "head"
 
+RENUMBERED = ("0002", "0003")
+"""Tables of runs of the first of these revisions, stamped with the second: beside them are the
+tables of a server, whose revision that was before it became ``0004``.
+"""
+
 _DRIVERS = {"SQLite": "sqlite://", "PostgreSQL": "postgresql+psycopg://"}
 
 
 def run(driver: Any, dialect: str, *, at: str | None, to: str = HEAD) -> None:
     """Bring the tables that *driver*, a connection in a transaction, has open to revision *to*.
-    *at* is the revision of tables that Alembic has not seen yet, None where there are none.
+    *at* is the revision of the tables of runs as they say themselves, None where there are none; it
+    counts where Alembic has not seen them yet, or knows them by a number that is another's now.
 
     Nothing is committed here: all of it is done, or nothing, as the caller's transaction ends.
 
@@ -46,7 +52,7 @@ def run(driver: Any, dialect: str, *, at: str | None, to: str = HEAD) -> None:
     connection = _over(driver, dialect)
     try:
         config = _config(connection)
-        if at is not None and current(driver, dialect) is None:
+        if at is not None and (at, current(driver, dialect)) in ((at, None), RENUMBERED):
             command.stamp(config, at)
         command.upgrade(config, to)
     except CommandError as error:

@@ -10,7 +10,9 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Make them, where they are not there: they were another revision once (see `RENUMBERED`)."""
+    if sa.inspect(op.get_bind()).has_table("nano_projects"):
+        return
     _people()
     _work()
     _log()
