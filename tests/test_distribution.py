@@ -24,6 +24,12 @@ def distribution() -> ModuleType:
     return loaded("scripts/distribution.py")
 
 
+def test_what_git_ignores_stands_in_one_file_which_is_all_that_the_sdist_is_made_by() -> None:
+    others = [path for path in ROOT.glob("[!.]*/.gitignore") if path.parent.name != "site"]
+    assert others == []
+    assert "benchmarks/.envs/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 EDITOR = "# Licenses\n\n## d3 - 3.0 (BSD-3-Clause)\n\n## edit - 6.0 (MIT)\n"
 
 
