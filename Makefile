@@ -57,7 +57,7 @@ test: $(VENV)/.test $(PAGES) $(VENV)/.browser $(VENV)/.prometheus ## Run every t
 		NANO_VM_SEED=$$seed $(PYTEST) -n $(PROCESSES) $(ARGS)
 
 test-quick: $(VENV)/.test ## Seven of ten tests, in a minute: no processes, server, campaign, model or browser
-	@$(PYTEST) -n 2 -m 'not slow and not campaign and not real_llm' $(ARGS)
+	@$(PYTEST) -n 3 -m 'not slow and not campaign and not real_llm' $(ARGS)
 
 soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: an hour; writes docs/explanation/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
